@@ -1,0 +1,93 @@
+//! One audit record: a line of JSON, and the leaf of the Merkle tree.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// What an audit record says. No secret, plaintext or token; client strings are escaped by JSON and cut by their limits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// When, in RFC 3339 with microseconds, UTC.
+    pub time: String,
+    /// Which part of an operation this is.
+    pub phase: Phase,
+    /// The request it belongs to.
+    pub request: String,
+    /// Who: `identity/NAME`, `system/JOB`, or `anonymous` where authentication failed.
+    pub principal: String,
+    /// By which credential: `token/ID`, `certificate/HASH`, `process`, or empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub credential: String,
+    /// From which address.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub address: String,
+    /// The operation, one of [`crate::types::Action`].
+    pub action: String,
+    /// On what, as [`crate::types::Resource`] prints it.
+    pub resource: String,
+    /// Why it was allowed or refused: the names of the policies that decided, or a reason.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub decision: String,
+    /// How it ended: `ok`, or the kind of the error.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub outcome: String,
+    /// The precise reason of a failure: for the auditor, never sent to the caller.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// The key's id in hex, where one took part.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub key_id: String,
+    /// The key version, where one took part; 0 for none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub version: u32,
+    /// The encryption context.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub context: BTreeMap<String, String>,
+    /// The items of a batch.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub items: Vec<Item>,
+    /// Further facts, such as the digest that was signed or the hash of the records that changed.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub facts: BTreeMap<String, String>,
+}
+
+/// Which part of an operation a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Written before an act that changes a device.
+    Intent,
+    /// A change of state that is committed: its facts hold the hash of what changed.
+    Change,
+    /// The end of an operation.
+    Done,
+    /// An operation that was not allowed.
+    Refused,
+    /// An operation whose permit was dropped without an end: a crash or a defect.
+    Abandoned,
+    /// What start-up found and mended.
+    Recovered,
+}
+
+/// One item of a batch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Item {
+    /// `ok`, or the kind of the error.
+    pub outcome: String,
+    /// The precise reason of a failure.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// The key version; 0 for none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub version: u32,
+    /// The encryption context.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub context: BTreeMap<String, String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it by reference")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
+}

@@ -1,0 +1,472 @@
+//! Where private keys live.
+//!
+//! [`Device`] is what we need of hardware, and its contract. Two drivers keep it: `pkcs11` and `tpm`. A driver runs only
+//! inside a worker process (`signet device-worker`), one per device, so that a hung, crashing or lying library costs the
+//! requests in flight and nothing else; `Worker` is the front's end of it. Everything that crosses the socket is a plain
+//! value of this file.
+//!
+//! ```text
+//! front                                        worker process
+//! Worker ── lane 0 ── socket ── owner thread: one session ─┐
+//!        ── lane 1 ── socket ── owner thread: one session ─┼── library ── token
+//!        ── control ─ socket ── owner thread: one session ─┘
+//! ```
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Kind};
+use crate::types::{Algorithm, KeyId, Protection, PublicKey, Residency, SecretBytes, Version};
+
+/// One session of a token, or the one context of a TPM, owned by one thread that may block.
+///
+/// **Contract**, held by `tests/it/contract/device.rs` for each driver:
+/// * What a device cannot do is in its [`Description`], and asking for it anyway is [`Class::Unsupported`], never another
+///   algorithm or residency.
+/// * Keys are made by one strict template and read back; a key whose attributes differ is destroyed and reported.
+/// * A key is used only as its [`KeyRef`] says; nothing is found by label, and nothing is found at all on the path of a use
+///   but the first.
+/// * Any error throws the session (the TPM context) away, and the next call works on a fresh one. Only an error whose class
+///   is [`Class::Retry`] promises that nothing happened.
+/// * "The key is not there" ([`Class::KeyGone`]) is said only after the sentinel was found and proved itself; otherwise it
+///   is [`Class::DeviceGone`], and all session objects are dropped before anything else is answered.
+/// * Results are *not* checked here: the front verifies each signature and each MAC key before it releases anything.
+pub trait Device {
+    /// What the device is and, after a real round trip of each, what it can do.
+    ///
+    /// # Errors
+    /// Any class; see [`Class`].
+    fn describe(&mut self) -> Result<Description, Fault>;
+
+    /// Makes a key and reads it back. Durable when this returns. `Ambiguous` where it may have been made all the same.
+    ///
+    /// # Errors
+    /// [`Class::Unsupported`], [`Class::Full`], [`Class::Ambiguous`] and the general ones.
+    fn generate(&mut self, spec: &KeySpec) -> Result<Generated, Fault>;
+
+    /// Signs `input`: a digest of the algorithm's hash, or the message itself for Ed25519. ECDSA answers `r || s`, each of
+    /// the length of the curve ([`crate::types::Curve::len`]).
+    ///
+    /// # Errors
+    /// [`Class::Refused`] for an input of the wrong length, and the general ones.
+    fn sign(&mut self, key: &KeyRef, input: &[u8]) -> Result<Vec<u8>, Fault>;
+
+    /// The HMAC of `message`, whole.
+    ///
+    /// # Errors
+    /// [`Class::Refused`] for a message longer than [`Description::max_mac_input`], and the general ones.
+    fn mac(&mut self, key: &KeyRef, message: &[u8]) -> Result<Vec<u8>, Fault>;
+
+    /// Destroys the key for good, with whatever of it is loaded. A key that is already gone is success, once the sentinel
+    /// has been seen.
+    ///
+    /// # Errors
+    /// [`Class::Ambiguous`] where it may have been destroyed, and the general ones.
+    fn destroy(&mut self, key: &KeyRef) -> Result<(), Fault>;
+
+    /// Drops whatever is loaded of a key; the key itself stays.
+    ///
+    /// # Errors
+    /// The general ones.
+    fn forget(&mut self, id: KeyId, version: Version) -> Result<(), Fault>;
+
+    /// Random bytes of the device, at most 1024 at a time.
+    ///
+    /// # Errors
+    /// The general ones.
+    fn random(&mut self, length: usize) -> Result<SecretBytes, Fault>;
+
+    /// Signs SHA-256 of `challenge` with the sentinel and looks at the token.
+    ///
+    /// # Errors
+    /// [`Class::DeviceGone`] where the sentinel is not there, and the general ones.
+    fn health(&mut self, challenge: &[u8; 32]) -> Result<Health, Fault>;
+
+    /// The keys of our making that the device itself stores (none for a TPM), for reconciliation.
+    ///
+    /// # Errors
+    /// The general ones.
+    fn inventory(&mut self) -> Result<Inventory, Fault>;
+}
+
+/// A device library, loaded and logged in, that hands out one [`Device`] per owner thread.
+pub trait Driver: Send + Sync {
+    /// How many threads may own a [`Device`] at once, the control lane not counted.
+    fn lanes(&self) -> usize;
+
+    /// A session of its own for the calling thread.
+    ///
+    /// # Errors
+    /// The general classes.
+    fn session(&self) -> Result<Box<dyn Device>, Fault>;
+
+    /// Makes the sentinel and the key-encryption keys of a device that is used for the first time.
+    ///
+    /// # Errors
+    /// [`Class::Full`], [`Class::Unsupported`] and the general ones.
+    fn enrol(&self) -> Result<Identity, Fault>;
+
+    /// The orderly end, after all owner threads have ended.
+    fn shutdown(&self);
+}
+
+/// Where a device is and how to open it. Holds no secret: the worker process reads the PIN by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Settings {
+    /// A PKCS#11 token.
+    Pkcs11(Pkcs11Settings),
+    /// A TPM 2.0.
+    Tpm(TpmSettings),
+}
+
+/// How to open a PKCS#11 token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pkcs11Settings {
+    /// The vendor's library.
+    pub module: PathBuf,
+    /// Which token: never by slot number, which changes.
+    pub token: TokenSelector,
+    /// Where the PIN is.
+    pub pin: PinSource,
+    /// Owner threads for private-key operations; more than the cores only costs.
+    pub threads: u8,
+    /// The most unwrapped keys held as session objects.
+    pub loaded_keys: u32,
+    /// A folder to `syncfs` after a key was made, for software tokens that do not sync by themselves.
+    pub sync_dir: Option<PathBuf>,
+    /// Extra environment of the worker process, such as `SOFTHSM2_CONF`.
+    pub environment: Vec<(String, String)>,
+}
+
+/// How to find a token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TokenSelector {
+    /// By its serial number, which is unique.
+    Serial(String),
+    /// By its label; two tokens with the label are an error.
+    Label(String),
+}
+
+/// Where a PIN is read from. Never a command line, never the configuration itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PinSource {
+    /// A file; one trailing line feed is not part of the PIN. Others must not be able to read it.
+    File(PathBuf),
+    /// An environment variable of the service.
+    Environment(String),
+    /// A systemd credential: a file of that name below `$CREDENTIALS_DIRECTORY`.
+    Credential(String),
+}
+
+/// How to open a TPM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TpmSettings {
+    /// `device:/dev/tpmrm0` or `swtpm:host=127.0.0.1,port=2321`.
+    pub tcti: String,
+    /// Whether each command runs in a salted HMAC session with parameter encryption. Off is 20 to 40 times faster on a
+    /// software TPM, and shows key authorisation values and results to whoever can read the bus; a restarted TPM is then
+    /// noticed only by the checks of the front.
+    pub sessions: bool,
+}
+
+/// What is pinned of a device at enrolment, and must be met again at each start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The serial number of the token, or the Name of the TPM's storage key in hex.
+    pub serial: String,
+    /// The key that proves that the token is there, and is this one: ECDSA P-256.
+    pub sentinel: KeyRef,
+    /// The public half of the sentinel.
+    pub sentinel_public: PublicKey,
+    /// The key-encryption keys for wrapped residency, one per role; empty where the device has no such residency.
+    pub keks: Vec<Kek>,
+}
+
+/// A key-encryption key of a token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kek {
+    /// What its unwrap template makes of a blob.
+    pub role: KekRole,
+    /// Its id; the `CKA_ID` is id and version as for every key.
+    pub id: KeyId,
+}
+
+/// What may be unwrapped under a key-encryption key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum KekRole {
+    /// Private keys that sign and do nothing else.
+    Sign,
+    /// Secret keys that make HMACs and do nothing else.
+    Mac,
+}
+
+/// What to generate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeySpec {
+    /// The key's id.
+    pub id: KeyId,
+    /// The version's number.
+    pub version: Version,
+    /// The one thing it will do.
+    pub algorithm: Algorithm,
+    /// Where it stays.
+    pub residency: Residency,
+}
+
+/// A version's private part, as the device needs it named.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRef {
+    /// The key's id.
+    pub id: KeyId,
+    /// The version's number.
+    pub version: Version,
+    /// The one thing it does.
+    pub algorithm: Algorithm,
+    /// Where it is.
+    pub locator: Locator,
+}
+
+impl Clone for KeyRef {
+    fn clone(&self) -> Self {
+        Self { id: self.id, version: self.version, algorithm: self.algorithm, locator: self.locator.duplicate() }
+    }
+}
+
+/// Where a private part is.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Locator {
+    /// A token object whose `CKA_ID` is id and version.
+    Resident,
+    /// A blob under a key-encryption key of the token.
+    Wrapped {
+        /// The key-encryption key.
+        kek: KeyId,
+        /// What `C_WrapKey` gave.
+        blob: Vec<u8>,
+    },
+    /// A TPM object under the storage key.
+    Tpm {
+        /// The Name of the storage key it was made under.
+        parent: Vec<u8>,
+        /// TPM2B_PUBLIC.
+        public: Vec<u8>,
+        /// TPM2B_PRIVATE.
+        private: Vec<u8>,
+        /// The object's random authorisation value.
+        auth: SecretBytes,
+    },
+}
+
+impl Locator {
+    /// A copy, for the second owner of a [`KeyRef`].
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        match self {
+            Self::Resident => Self::Resident,
+            Self::Wrapped { kek, blob } => Self::Wrapped { kek: *kek, blob: blob.clone() },
+            Self::Tpm { parent, public, private, auth } => Self::Tpm {
+                parent: parent.clone(),
+                public: public.clone(),
+                private: private.clone(),
+                auth: auth.duplicate(),
+            },
+        }
+    }
+
+    /// What protects the key.
+    #[must_use]
+    pub const fn protection(&self) -> Protection {
+        match self {
+            Self::Resident => Protection::Hsm,
+            Self::Wrapped { .. } => Protection::HsmWrapped,
+            Self::Tpm { .. } => Protection::Tpm,
+        }
+    }
+
+    /// Where the key stays. A TPM's blobs are the only residency a TPM has.
+    #[must_use]
+    pub const fn residency(&self) -> Residency {
+        match self {
+            Self::Resident => Residency::Resident,
+            Self::Wrapped { .. } | Self::Tpm { .. } => Residency::Wrapped,
+        }
+    }
+}
+
+impl PartialEq for Locator {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Resident, Self::Resident) => true,
+            (Self::Wrapped { kek, blob }, Self::Wrapped { kek: kek2, blob: blob2 }) => kek == kek2 && blob == blob2,
+            (Self::Tpm { public, private, .. }, Self::Tpm { public: public2, private: private2, .. }) => {
+                public == public2 && private == private2
+            }
+            (Self::Resident | Self::Wrapped { .. } | Self::Tpm { .. }, _) => false,
+        }
+    }
+}
+
+impl Eq for Locator {}
+
+/// A key that was made.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Generated {
+    /// Where it is.
+    pub locator: Locator,
+    /// Its public half, for signing keys.
+    pub public: Option<PublicKey>,
+}
+
+/// What a device is and can do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Description {
+    /// The maker's name.
+    pub manufacturer: String,
+    /// The model.
+    pub model: String,
+    /// The firmware or library version.
+    pub version: String,
+    /// The longest message of [`Device::mac`], in bytes.
+    pub max_mac_input: usize,
+    /// One row per algorithm and residency.
+    pub abilities: Vec<Ability>,
+}
+
+/// Whether a device can keep and use one kind of key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ability {
+    /// The algorithm.
+    pub algorithm: Algorithm,
+    /// The residency.
+    pub residency: Residency,
+    /// `None` where it can; otherwise why not, as a clause such as "this token cannot wrap Ed25519 keys".
+    pub refusal: Option<String>,
+}
+
+/// A sign of life.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Health {
+    /// The sentinel's signature over the challenge, `r || s`.
+    pub signature: Vec<u8>,
+    /// Sessions open, where the device says.
+    pub sessions: Option<u64>,
+    /// Session objects or transient handles that are loaded.
+    pub loaded: u64,
+    /// A warning for the operator, such as "one PIN try is left".
+    pub warning: Option<String>,
+}
+
+/// What stands in a token.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inventory {
+    /// Whole keys with an id of our form, sentinel and key-encryption keys included.
+    pub keys: Vec<(KeyId, Version)>,
+    /// Halves of key pairs with an id of our form: left behind by a crash.
+    pub halves: Vec<(KeyId, Version)>,
+    /// Objects that are not ours, or nameless leftovers; only their number.
+    pub foreign: usize,
+}
+
+/// What to make of a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Class {
+    /// Nothing happened; the same call may succeed on a new session.
+    Retry,
+    /// It may or may not have happened: look before doing it again.
+    Ambiguous,
+    /// The device, or the token in it, is not there, or it is another one.
+    DeviceGone,
+    /// The device is there and does not have this key.
+    KeyGone,
+    /// The key is there, but not as it was made, or gives wrong results.
+    KeyDamaged,
+    /// The PIN is wrong; it is not tried again.
+    PinRefused,
+    /// The PIN is locked, or the TPM is in lockout.
+    PinLocked,
+    /// No room for another key.
+    Full,
+    /// The device cannot do this.
+    Unsupported,
+    /// The device refuses this input.
+    Refused,
+    /// The queue is full.
+    Busy,
+    /// The deadline passed before the device was asked.
+    Expired,
+    /// The worker process died, or was ended, with this call in flight.
+    WorkerLost,
+    /// The configuration is wrong: no such module, no such token, no PIN.
+    Config,
+    /// A defect of ours or of the library.
+    Internal,
+}
+
+/// A failure of a device, fit to cross the socket: no secret in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// What to make of it.
+    pub class: Class,
+    /// The device's own code by name, such as `CKR_DEVICE_ERROR` or `TPM_RC_LOCKOUT`.
+    pub code: Option<String>,
+    /// What was being done, such as `C_Sign`, and what the operator can do: the row of the table of return codes.
+    pub text: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl Fault {
+    /// A fault without a code of the device.
+    pub fn new(class: Class, text: impl Into<String>) -> Self {
+        Self { class, code: None, text: text.into(), hint: None }
+    }
+
+    /// Adds what to do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.code {
+            Some(code) => write!(f, "{} ({code})", self.text),
+            None => f.write_str(&self.text),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        let (kind, public) = match fault.class {
+            Class::Retry | Class::WorkerLost => (Kind::Unavailable, "the device failed; nothing was done".to_owned()),
+            Class::Ambiguous => (Kind::Unavailable, "the device failed; what was done is being looked into".to_owned()),
+            Class::DeviceGone => (Kind::Unavailable, "the device is not there".to_owned()),
+            Class::KeyGone => (Kind::Unavailable, "the device does not show this key".to_owned()),
+            Class::KeyDamaged => (Kind::Tampered, "the key in the device is damaged".to_owned()),
+            Class::PinRefused => (Kind::Unavailable, "the device refuses its PIN".to_owned()),
+            Class::PinLocked => (Kind::Unavailable, "the device is locked".to_owned()),
+            Class::Full => (Kind::Unavailable, "the device has no room for another key".to_owned()),
+            Class::Unsupported => (Kind::Unsupported, fault.text.clone()),
+            Class::Refused => (Kind::Invalid, fault.text.clone()),
+            Class::Busy => (Kind::Busy, "the device has too much to do".to_owned()),
+            Class::Expired => (Kind::Busy, "the device did not get to this in time".to_owned()),
+            Class::Config => (Kind::Unavailable, fault.text.clone()),
+            Class::Internal => (Kind::Internal, "internal error".to_owned()),
+        };
+        let hint = fault.hint.clone();
+        let slow = matches!(fault.class, Class::PinRefused | Class::PinLocked | Class::Full | Class::Config);
+        let mut error = Self::new(kind, public).because(fault);
+        if let Some(hint) = hint {
+            error = error.hint(hint);
+        }
+        if slow { error.retry_after(Duration::from_secs(60)) } else { error }
+    }
+}

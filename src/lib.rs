@@ -1,0 +1,10 @@
+#![forbid(unsafe_code)]
+//! Signet keeps root, wrapping and signing keys inside PKCS#11 HSMs and TPM 2.0s and lets other services use them
+//! without ever holding them.
+//!
+//! The modules, in reading order; each imports only from those above it (`tests/layering.rs` holds the table).
+
+pub mod error;
+pub mod types;
+
+pub mod device;

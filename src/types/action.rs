@@ -1,0 +1,120 @@
+//! What can be done, and to what: the words of permits, policies and the audit log.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::algorithm::words;
+use super::{KeyName, Name};
+use crate::error::{Error, Kind, Result};
+use std::str::FromStr;
+
+words! {
+    /// One operation. Each has one permit type, one policy action and one word in the audit log.
+    Action: "action" {
+        /// Make a key.
+        CreateKey = "CreateKey",
+        /// Read a key and its versions.
+        ReadKey = "ReadKey",
+        /// List keys.
+        ListKeys = "ListKeys",
+        /// Change labels, rotation, retention or protection of a key.
+        UpdateKey = "UpdateKey",
+        /// Make a new primary version.
+        RotateKey = "RotateKey",
+        /// Suspend a version.
+        SuspendVersion = "SuspendVersion",
+        /// Undo a suspension.
+        ResumeVersion = "ResumeVersion",
+        /// End a version's use to protect.
+        DeactivateVersion = "DeactivateVersion",
+        /// Declare a version compromised.
+        CompromiseVersion = "CompromiseVersion",
+        /// Start the waiting period before a version is destroyed.
+        ScheduleDestruction = "ScheduleDestruction",
+        /// Stop a scheduled destruction.
+        CancelDestruction = "CancelDestruction",
+        /// Destroy a version whose waiting period is over.
+        DestroyVersion = "DestroyVersion",
+        /// Wrap a plaintext.
+        Wrap = "Wrap",
+        /// Unwrap a ciphertext.
+        Unwrap = "Unwrap",
+        /// Unwrap with a version that was declared compromised.
+        UnwrapCompromised = "UnwrapCompromised",
+        /// Move a ciphertext to the newest version or another key.
+        Rewrap = "Rewrap",
+        /// Make a data key, with or without its plaintext.
+        GenerateDataKey = "GenerateDataKey",
+        /// Sign.
+        Sign = "Sign",
+        /// Verify a signature.
+        Verify = "Verify",
+        /// Make a message authentication code.
+        Mac = "Mac",
+        /// Check a message authentication code.
+        VerifyMac = "VerifyMac",
+        /// Read a public key.
+        ReadPublicKey = "ReadPublicKey",
+        /// Make a bearer token.
+        CreateToken = "CreateToken",
+        /// Read or list tokens.
+        ReadToken = "ReadToken",
+        /// Revoke a token.
+        RevokeToken = "RevokeToken",
+        /// Store an identity.
+        WriteIdentity = "WriteIdentity",
+        /// Read or list identities.
+        ReadIdentity = "ReadIdentity",
+        /// Remove an identity.
+        DeleteIdentity = "DeleteIdentity",
+        /// Store a policy.
+        WritePolicy = "WritePolicy",
+        /// Read or list policies, or ask why.
+        ReadPolicy = "ReadPolicy",
+        /// Remove a policy.
+        DeletePolicy = "DeletePolicy",
+        /// Read the audit log.
+        ReadAudit = "ReadAudit",
+        /// Read the state of the service and its devices.
+        ReadStatus = "ReadStatus",
+        /// Read metrics.
+        ReadMetrics = "ReadMetrics",
+        /// Take a backup.
+        Backup = "Backup",
+        /// Ask who one is.
+        WhoAmI = "WhoAmI",
+        /// The house's own acts at start: unseal, enrol, reconcile.
+        Start = "Start",
+    }
+}
+
+/// What an operation is done to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Resource {
+    /// A key, whether or not it exists.
+    Key(KeyName),
+    /// All keys of a namespace.
+    Namespace(Name),
+    /// A policy.
+    Policy(Name),
+    /// An identity.
+    Identity(Name),
+    /// A bearer token, by its public id.
+    Token(String),
+    /// The service itself.
+    Service,
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key(name) => write!(f, "key/{name}"),
+            Self::Namespace(name) => write!(f, "namespace/{name}"),
+            Self::Policy(name) => write!(f, "policy/{name}"),
+            Self::Identity(name) => write!(f, "identity/{name}"),
+            Self::Token(id) => write!(f, "token/{id}"),
+            Self::Service => f.write_str("service"),
+        }
+    }
+}

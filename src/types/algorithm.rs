@@ -1,0 +1,287 @@
+//! What keys can do, and how. One name fixes key type, hash and padding, so that no request can choose them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Kind, Result};
+
+/// Writes an enum whose variants have one stable text each.
+macro_rules! words {
+    ($(#[$doc:meta])* $type:ident: $what:literal { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum $type { $($(#[$variant_doc])* $variant,)* }
+
+        impl $type {
+            /// All of them, in the order of the documentation.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The stable text, the same in the API, the command line, the store and the audit log.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = Error;
+            fn from_str(text: &str) -> Result<Self> {
+                Self::ALL.iter().copied().find(|one| one.as_str() == text).ok_or_else(|| {
+                    let known: Vec<_> = Self::ALL.iter().map(|one| one.as_str()).collect();
+                    Error::new(Kind::Invalid, concat!("unknown ", $what)).hint(format!("one of: {}", known.join(", ")))
+                })
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+pub(crate) use words;
+
+words! {
+    /// What a key is, and does: the one decision made at its birth.
+    Algorithm: "algorithm" {
+        /// ECDSA over NIST P-256 with SHA-256 ([FIPS 186-5](https://doi.org/10.6028/NIST.FIPS.186-5)).
+        EcdsaP256 = "ecdsa-p256-sha256",
+        /// ECDSA over NIST P-384 with SHA-384.
+        EcdsaP384 = "ecdsa-p384-sha384",
+        /// ECDSA over NIST P-521 with SHA-512.
+        EcdsaP521 = "ecdsa-p521-sha512",
+        /// Pure Ed25519 ([RFC 8032](https://www.rfc-editor.org/rfc/rfc8032)).
+        Ed25519 = "ed25519",
+        /// RSA 2048, PKCS#1 v1.5 with SHA-256 ([RFC 8017](https://www.rfc-editor.org/rfc/rfc8017#section-8.2)).
+        Rsa2048Pkcs1 = "rsa2048-pkcs1-sha256",
+        /// RSA 3072, PKCS#1 v1.5 with SHA-256.
+        Rsa3072Pkcs1 = "rsa3072-pkcs1-sha256",
+        /// RSA 4096, PKCS#1 v1.5 with SHA-256.
+        Rsa4096Pkcs1 = "rsa4096-pkcs1-sha256",
+        /// RSA 2048, PSS with SHA-256, MGF1 with SHA-256 and a salt of 32 bytes ([RFC 8017](https://www.rfc-editor.org/rfc/rfc8017#section-8.1)).
+        Rsa2048Pss = "rsa2048-pss-sha256",
+        /// RSA 3072, PSS with SHA-256.
+        Rsa3072Pss = "rsa3072-pss-sha256",
+        /// RSA 4096, PSS with SHA-256.
+        Rsa4096Pss = "rsa4096-pss-sha256",
+        /// HMAC with SHA-256 ([RFC 2104](https://www.rfc-editor.org/rfc/rfc2104)), key of 32 bytes.
+        HmacSha256 = "hmac-sha256",
+        /// HMAC with SHA-384, key of 48 bytes.
+        HmacSha384 = "hmac-sha384",
+        /// HMAC with SHA-512, key of 64 bytes.
+        HmacSha512 = "hmac-sha512",
+        /// The default to wrap with: one device HMAC derives a one-time AES-256-GCM key per ciphertext.
+        Aes256GcmDerived = "aes256-gcm-derived",
+    }
+}
+
+words! {
+    /// What a key is for.
+    Purpose: "purpose" {
+        /// Wrap, unwrap, rewrap, data keys.
+        Wrap = "wrap",
+        /// Sign and verify.
+        Sign = "sign",
+        /// Make and check message authentication codes.
+        Mac = "mac",
+    }
+}
+
+words! {
+    /// What a signing key may sign, fixed at birth, so that nobody gets one kind of signature out of a key of another kind.
+    Domain: "domain" {
+        /// Messages that are not one of the structures below.
+        Artifact = "artifact",
+        /// JWS signing inputs whose header names this key's algorithm.
+        Jwt = "jwt",
+        /// Certificates, CRLs and OCSP answers, built by the service itself.
+        X509 = "x509",
+        /// SSH certificates and signatures, built by the service itself.
+        Ssh = "ssh",
+        /// Heads of the audit log, built by the service itself.
+        Log = "log",
+        /// Digests of anything: the caller vouches for what was hashed.
+        Raw = "raw",
+    }
+}
+
+words! {
+    /// Where the private part of a version stays.
+    Residency: "residency" {
+        /// An object in the token that never moves.
+        Resident = "resident",
+        /// Wrapped by a key-encryption key of the token, unwrapped into the token for use.
+        Wrapped = "wrapped",
+    }
+}
+
+words! {
+    /// What protects a version: shown with every key.
+    Protection: "protection" {
+        /// A token object in a PKCS#11 device.
+        Hsm = "hsm",
+        /// A blob that only the PKCS#11 device can open.
+        HsmWrapped = "hsm (wrapped)",
+        /// A blob that only the TPM can load.
+        Tpm = "tpm",
+    }
+}
+
+words! {
+    /// A hash function.
+    Hash: "hash" {
+        /// SHA-256.
+        Sha256 = "sha256",
+        /// SHA-384.
+        Sha384 = "sha384",
+        /// SHA-512.
+        Sha512 = "sha512",
+    }
+}
+
+words! {
+    /// A curve of NIST SP 800-186.
+    Curve: "curve" {
+        /// P-256.
+        P256 = "P-256",
+        /// P-384.
+        P384 = "P-384",
+        /// P-521.
+        P521 = "P-521",
+    }
+}
+
+impl Hash {
+    /// The length of a digest in bytes.
+    #[must_use]
+    pub const fn len(self) -> usize {
+        match self {
+            Self::Sha256 => 32,
+            Self::Sha384 => 48,
+            Self::Sha512 => 64,
+        }
+    }
+
+    /// Hashes `message`.
+    #[must_use]
+    pub fn digest(self, message: &[u8]) -> Vec<u8> {
+        let algorithm = match self {
+            Self::Sha256 => &aws_lc_rs::digest::SHA256,
+            Self::Sha384 => &aws_lc_rs::digest::SHA384,
+            Self::Sha512 => &aws_lc_rs::digest::SHA512,
+        };
+        aws_lc_rs::digest::digest(algorithm, message).as_ref().to_vec()
+    }
+}
+
+impl Curve {
+    /// The length of a coordinate, and of half a raw signature, in bytes.
+    #[must_use]
+    pub const fn len(self) -> usize {
+        match self {
+            Self::P256 => 32,
+            Self::P384 => 48,
+            Self::P521 => 66,
+        }
+    }
+}
+
+impl Algorithm {
+    /// What keys of this algorithm are for.
+    #[must_use]
+    pub const fn purpose(self) -> Purpose {
+        match self {
+            Self::EcdsaP256 | Self::EcdsaP384 | Self::EcdsaP521 | Self::Ed25519 => Purpose::Sign,
+            Self::Rsa2048Pkcs1 | Self::Rsa3072Pkcs1 | Self::Rsa4096Pkcs1 => Purpose::Sign,
+            Self::Rsa2048Pss | Self::Rsa3072Pss | Self::Rsa4096Pss => Purpose::Sign,
+            Self::HmacSha256 | Self::HmacSha384 | Self::HmacSha512 => Purpose::Mac,
+            Self::Aes256GcmDerived => Purpose::Wrap,
+        }
+    }
+
+    /// The hash that is part of the algorithm; Ed25519 hashes by itself.
+    #[must_use]
+    pub const fn hash(self) -> Option<Hash> {
+        match self {
+            Self::EcdsaP384 | Self::HmacSha384 => Some(Hash::Sha384),
+            Self::EcdsaP521 | Self::HmacSha512 => Some(Hash::Sha512),
+            Self::Ed25519 => None,
+            Self::EcdsaP256 | Self::HmacSha256 | Self::Aes256GcmDerived => Some(Hash::Sha256),
+            Self::Rsa2048Pkcs1 | Self::Rsa3072Pkcs1 | Self::Rsa4096Pkcs1 => Some(Hash::Sha256),
+            Self::Rsa2048Pss | Self::Rsa3072Pss | Self::Rsa4096Pss => Some(Hash::Sha256),
+        }
+    }
+
+    /// The curve of an ECDSA key.
+    #[must_use]
+    pub const fn curve(self) -> Option<Curve> {
+        match self {
+            Self::EcdsaP256 => Some(Curve::P256),
+            Self::EcdsaP384 => Some(Curve::P384),
+            Self::EcdsaP521 => Some(Curve::P521),
+            Self::Ed25519 | Self::HmacSha256 | Self::HmacSha384 | Self::HmacSha512 | Self::Aes256GcmDerived => None,
+            Self::Rsa2048Pkcs1 | Self::Rsa3072Pkcs1 | Self::Rsa4096Pkcs1 => None,
+            Self::Rsa2048Pss | Self::Rsa3072Pss | Self::Rsa4096Pss => None,
+        }
+    }
+
+    /// The modulus length of an RSA key, in bits.
+    #[must_use]
+    pub const fn rsa_bits(self) -> Option<u32> {
+        match self {
+            Self::Rsa2048Pkcs1 | Self::Rsa2048Pss => Some(2048),
+            Self::Rsa3072Pkcs1 | Self::Rsa3072Pss => Some(3072),
+            Self::Rsa4096Pkcs1 | Self::Rsa4096Pss => Some(4096),
+            Self::EcdsaP256 | Self::EcdsaP384 | Self::EcdsaP521 | Self::Ed25519 => None,
+            Self::HmacSha256 | Self::HmacSha384 | Self::HmacSha512 | Self::Aes256GcmDerived => None,
+        }
+    }
+
+    /// Whether an RSA key pads by PSS.
+    #[must_use]
+    pub const fn is_pss(self) -> bool {
+        matches!(self, Self::Rsa2048Pss | Self::Rsa3072Pss | Self::Rsa4096Pss)
+    }
+
+    /// The length of a symmetric key in bytes; the device key behind `aes256-gcm-derived` is an HMAC-SHA-256 key.
+    #[must_use]
+    pub const fn secret_len(self) -> Option<usize> {
+        match self.purpose() {
+            Purpose::Sign => None,
+            Purpose::Wrap | Purpose::Mac => match self.hash() {
+                Some(hash) => Some(hash.len()),
+                None => None,
+            },
+        }
+    }
+
+    /// The `alg` of JOSE ([RFC 7518](https://www.rfc-editor.org/rfc/rfc7518#section-3.1), [RFC 8037](https://www.rfc-editor.org/rfc/rfc8037)) for a signature key.
+    #[must_use]
+    pub const fn jose(self) -> Option<&'static str> {
+        match self {
+            Self::EcdsaP256 => Some("ES256"),
+            Self::EcdsaP384 => Some("ES384"),
+            Self::EcdsaP521 => Some("ES512"),
+            Self::Ed25519 => Some("EdDSA"),
+            Self::Rsa2048Pkcs1 | Self::Rsa3072Pkcs1 | Self::Rsa4096Pkcs1 => Some("RS256"),
+            Self::Rsa2048Pss | Self::Rsa3072Pss | Self::Rsa4096Pss => Some("PS256"),
+            Self::HmacSha256 | Self::HmacSha384 | Self::HmacSha512 | Self::Aes256GcmDerived => None,
+        }
+    }
+}

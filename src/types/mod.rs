@@ -1,0 +1,31 @@
+//! The vocabulary: small values that can only hold good content. Their constructors are the only place that checks.
+
+mod action;
+mod algorithm;
+mod caller;
+mod clock;
+mod context;
+mod name;
+mod public_key;
+mod secret;
+
+pub use action::{Action, Resource};
+pub use algorithm::{Algorithm, Curve, Domain, Hash, Protection, Purpose, Residency};
+pub use caller::{Caller, Credential, Principal};
+pub use clock::{Clock, ManualClock};
+pub use context::Context;
+pub use name::{KeyId, KeyName, Name, Version};
+pub use public_key::{PublicKey, Verifier};
+pub use secret::{SecretBytes, same};
+
+/// SHA-256 of `parts`, one after the other.
+#[must_use]
+pub fn sha256(parts: &[&[u8]]) -> [u8; 32] {
+    let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    for part in parts {
+        digest.update(part);
+    }
+    let mut out = [0; 32];
+    out.copy_from_slice(digest.finish().as_ref());
+    out
+}

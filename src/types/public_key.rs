@@ -1,0 +1,190 @@
+//! Public keys: one form to keep (SubjectPublicKeyInfo), and the judge of signatures.
+
+use aws_lc_rs::digest::Digest;
+use aws_lc_rs::signature::{self as lc, ParsedPublicKey};
+use der::asn1::{AnyRef, BitString, BitStringRef, ObjectIdentifier};
+use der::{Decode, Encode};
+use serde::{Deserialize, Serialize};
+use spki::{AlgorithmIdentifierRef, SubjectPublicKeyInfo, SubjectPublicKeyInfoRef};
+
+use super::{Algorithm, Curve, Hash};
+use crate::error::{Error, Kind, Result};
+
+const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
+const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
+
+/// A public key as DER of SubjectPublicKeyInfo ([RFC 5280](https://www.rfc-editor.org/rfc/rfc5280#section-4.1.2.7)).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PublicKey(Vec<u8>);
+
+impl PublicKey {
+    /// A point `04 || X || Y` on `curve`.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] for another length or form; whether the point is on the curve is checked by [`Verifier::new`].
+    pub fn ec(curve: Curve, point: &[u8]) -> Result<Self> {
+        if point.len() != 1 + 2 * curve.len() || point.first() != Some(&4) {
+            return Err(Error::new(Kind::Invalid, format!("not an uncompressed point of {curve}")));
+        }
+        let oid = curve_oid(curve);
+        encode(EC_PUBLIC_KEY, Some(AnyRef::from(&oid)), point)
+    }
+
+    /// The 32 bytes of an Ed25519 key ([RFC 8410](https://www.rfc-editor.org/rfc/rfc8410#section-4)).
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] for another length.
+    pub fn ed25519(key: &[u8]) -> Result<Self> {
+        if key.len() != 32 {
+            return Err(Error::new(Kind::Invalid, "an Ed25519 public key has 32 bytes"));
+        }
+        encode(ED25519, None, key)
+    }
+
+    /// An RSA key of big-endian modulus and exponent ([RFC 8017](https://www.rfc-editor.org/rfc/rfc8017#appendix-A.1.1)).
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] where the numbers cannot be encoded.
+    pub fn rsa(modulus: &[u8], exponent: &[u8]) -> Result<Self> {
+        let key = pkcs1::RsaPublicKey {
+            modulus: der::asn1::UintRef::new(modulus).map_err(malformed)?,
+            public_exponent: der::asn1::UintRef::new(exponent).map_err(malformed)?,
+        };
+        encode(RSA_ENCRYPTION, Some(AnyRef::NULL), &key.to_der().map_err(malformed)?)
+    }
+
+    /// The DER bytes.
+    #[must_use]
+    pub fn as_der(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// PEM with the label `PUBLIC KEY` ([RFC 7468](https://www.rfc-editor.org/rfc/rfc7468#section-13)).
+    ///
+    /// # Errors
+    /// [`Kind::Internal`] where the encoder refuses.
+    pub fn to_pem(&self) -> Result<String> {
+        der::pem::encode_string("PUBLIC KEY", der::pem::LineEnding::LF, &self.0)
+            .map_err(|e| Error::internal(format!("pem: {e}")))
+    }
+
+    /// The bytes within the BIT STRING: a point, 32 bytes, or an RSAPublicKey.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] where this is not an SPKI.
+    pub fn raw(&self) -> Result<Vec<u8>> {
+        let info = SubjectPublicKeyInfo::<AnyRef<'_>, BitString>::from_der(&self.0).map_err(malformed)?;
+        Ok(info.subject_public_key.raw_bytes().to_vec())
+    }
+}
+
+fn curve_oid(curve: Curve) -> ObjectIdentifier {
+    match curve {
+        Curve::P256 => ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7"),
+        Curve::P384 => ObjectIdentifier::new_unwrap("1.3.132.0.34"),
+        Curve::P521 => ObjectIdentifier::new_unwrap("1.3.132.0.35"),
+    }
+}
+
+fn encode(oid: ObjectIdentifier, parameters: Option<AnyRef<'_>>, key: &[u8]) -> Result<PublicKey> {
+    let info = SubjectPublicKeyInfoRef {
+        algorithm: AlgorithmIdentifierRef { oid, parameters },
+        subject_public_key: BitStringRef::from_bytes(key).map_err(malformed)?,
+    };
+    Ok(PublicKey(info.to_der().map_err(malformed)?))
+}
+
+fn malformed(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::new(Kind::Invalid, "not a public key of a known form").because(error)
+}
+
+/// A parsed public key with the one algorithm it may be used with. Parse once, verify often.
+#[derive(Debug)]
+pub struct Verifier {
+    algorithm: Algorithm,
+    der: Option<ParsedPublicKey>,
+    raw: Option<ParsedPublicKey>,
+}
+
+impl Verifier {
+    /// Parses `key` for `algorithm`.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] where the key is of another type or size, or its point is not on the curve;
+    /// [`Kind::Unsupported`] for an algorithm without signatures.
+    pub fn new(algorithm: Algorithm, key: &PublicKey) -> Result<Self> {
+        type Judge = &'static dyn lc::VerificationAlgorithm;
+        let (der, raw): (Option<Judge>, Option<Judge>) = match algorithm {
+            Algorithm::EcdsaP256 => (Some(&lc::ECDSA_P256_SHA256_ASN1), Some(&lc::ECDSA_P256_SHA256_FIXED)),
+            Algorithm::EcdsaP384 => (Some(&lc::ECDSA_P384_SHA384_ASN1), Some(&lc::ECDSA_P384_SHA384_FIXED)),
+            Algorithm::EcdsaP521 => (Some(&lc::ECDSA_P521_SHA512_ASN1), Some(&lc::ECDSA_P521_SHA512_FIXED)),
+            Algorithm::Ed25519 => (None, Some(&lc::ED25519)),
+            Algorithm::Rsa2048Pkcs1 | Algorithm::Rsa3072Pkcs1 | Algorithm::Rsa4096Pkcs1 => {
+                (None, Some(&lc::RSA_PKCS1_2048_8192_SHA256))
+            }
+            Algorithm::Rsa2048Pss | Algorithm::Rsa3072Pss | Algorithm::Rsa4096Pss => {
+                (None, Some(&lc::RSA_PSS_2048_8192_SHA256))
+            }
+            Algorithm::HmacSha256 | Algorithm::HmacSha384 | Algorithm::HmacSha512 | Algorithm::Aes256GcmDerived => {
+                return Err(Error::new(Kind::Unsupported, format!("{algorithm} makes no signatures")));
+            }
+        };
+        let parse = |judge: Judge| {
+            ParsedPublicKey::new(judge, key.as_der())
+                .map_err(|e| Error::new(Kind::Invalid, format!("not a public key of {algorithm}")).because(e))
+        };
+        if let Some(bits) = algorithm.rsa_bits() {
+            let raw = key.raw()?;
+            let rsa = pkcs1::RsaPublicKeyRef::from_der(&raw).map_err(malformed)?;
+            if rsa.modulus.as_bytes().len() * 8 != bits as usize {
+                return Err(Error::new(Kind::Invalid, format!("not a modulus of {bits} bits")));
+            }
+        }
+        Ok(Self { algorithm, der: der.map(parse).transpose()?, raw: raw.map(parse).transpose()? })
+    }
+
+    /// The algorithm that decides what is hashed and how.
+    #[must_use]
+    pub const fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// Whether `signature`, in the raw form of the device (P1363 for ECDSA), is one over `message`.
+    #[must_use]
+    pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        self.raw.as_ref().is_some_and(|key| key.verify_sig(message, signature).is_ok())
+    }
+
+    /// As [`Self::verifies`], for a digest by the algorithm's own hash.
+    #[must_use]
+    pub fn verifies_digest(&self, digest: &[u8], signature: &[u8]) -> bool {
+        let imported = self.import(digest);
+        let (Some(digest), Some(key)) = (imported, self.raw.as_ref()) else { return false };
+        key.verify_digest_sig(&digest, signature).is_ok()
+    }
+
+    /// As [`Self::verifies`], for an ECDSA signature in DER ([RFC 3279](https://www.rfc-editor.org/rfc/rfc3279#section-2.2.3)).
+    #[must_use]
+    pub fn verifies_der(&self, message: &[u8], signature: &[u8]) -> bool {
+        self.der.as_ref().is_some_and(|key| key.verify_sig(message, signature).is_ok())
+    }
+
+    /// As [`Self::verifies_digest`], for an ECDSA signature in DER.
+    #[must_use]
+    pub fn verifies_digest_der(&self, digest: &[u8], signature: &[u8]) -> bool {
+        let imported = self.import(digest);
+        let (Some(digest), Some(key)) = (imported, self.der.as_ref()) else { return false };
+        key.verify_digest_sig(&digest, signature).is_ok()
+    }
+
+    fn import(&self, digest: &[u8]) -> Option<Digest> {
+        let algorithm = match self.algorithm.hash()? {
+            Hash::Sha256 => &aws_lc_rs::digest::SHA256,
+            Hash::Sha384 => &aws_lc_rs::digest::SHA384,
+            Hash::Sha512 => &aws_lc_rs::digest::SHA512,
+        };
+        Digest::import_less_safe(digest, algorithm).ok()
+    }
+}
