@@ -48,7 +48,7 @@ pub trait Device {
     fn generate(&mut self, spec: &KeySpec) -> Result<Generated, Fault>;
 
     /// Signs `input`: a digest of the algorithm's hash, or the message itself for Ed25519. ECDSA answers `r || s`, each of
-    /// the length of the curve ([`crate::types::Curve::len`]).
+    /// the length of the curve ([`crate::types::Curve::size`]).
     ///
     /// # Errors
     /// [`Class::Refused`] for an input of the wrong length, and the general ones.

@@ -170,7 +170,7 @@ words! {
 impl Hash {
     /// The length of a digest in bytes.
     #[must_use]
-    pub const fn len(self) -> usize {
+    pub const fn size(self) -> usize {
         match self {
             Self::Sha256 => 32,
             Self::Sha384 => 48,
@@ -193,7 +193,7 @@ impl Hash {
 impl Curve {
     /// The length of a coordinate, and of half a raw signature, in bytes.
     #[must_use]
-    pub const fn len(self) -> usize {
+    pub const fn size(self) -> usize {
         match self {
             Self::P256 => 32,
             Self::P384 => 48,
@@ -265,7 +265,7 @@ impl Algorithm {
         match self.purpose() {
             Purpose::Sign => None,
             Purpose::Wrap | Purpose::Mac => match self.hash() {
-                Some(hash) => Some(hash.len()),
+                Some(hash) => Some(hash.size()),
                 None => None,
             },
         }

@@ -25,7 +25,7 @@ impl PublicKey {
     /// # Errors
     /// [`Kind::Invalid`] for another length or form; whether the point is on the curve is checked by [`Verifier::new`].
     pub fn ec(curve: Curve, point: &[u8]) -> Result<Self> {
-        if point.len() != 1 + 2 * curve.len() || point.first() != Some(&4) {
+        if point.len() != 1 + 2 * curve.size() || point.first() != Some(&4) {
             return Err(Error::new(Kind::Invalid, format!("not an uncompressed point of {curve}")));
         }
         let oid = curve_oid(curve);
