@@ -7,4 +7,6 @@
 pub mod error;
 pub mod types;
 
+pub mod wire;
+
 pub mod device;

@@ -2,12 +2,8 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
-
-use super::algorithm::words;
+use super::words;
 use super::{KeyName, Name};
-use crate::error::{Error, Kind, Result};
-use std::str::FromStr;
 
 words! {
     /// One operation. Each has one permit type, one policy action and one word in the audit log.

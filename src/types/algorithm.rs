@@ -1,12 +1,5 @@
 //! What keys can do, and how. One name fixes key type, hash and padding, so that no request can choose them.
 
-use std::fmt;
-use std::str::FromStr;
-
-use serde::{Deserialize, Serialize};
-
-use crate::error::{Error, Kind, Result};
-
 /// Writes an enum whose variants have one stable text each.
 macro_rules! words {
     ($(#[$doc:meta])* $type:ident: $what:literal { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* }) => {
@@ -25,30 +18,30 @@ macro_rules! words {
             }
         }
 
-        impl FromStr for $type {
-            type Err = Error;
-            fn from_str(text: &str) -> Result<Self> {
+        impl std::str::FromStr for $type {
+            type Err = $crate::error::Error;
+            fn from_str(text: &str) -> $crate::error::Result<Self> {
                 Self::ALL.iter().copied().find(|one| one.as_str() == text).ok_or_else(|| {
                     let known: Vec<_> = Self::ALL.iter().map(|one| one.as_str()).collect();
-                    Error::new(Kind::Invalid, concat!("unknown ", $what)).hint(format!("one of: {}", known.join(", ")))
+                    $crate::error::Error::new($crate::error::Kind::Invalid, concat!("unknown ", $what)).hint(format!("one of: {}", known.join(", ")))
                 })
             }
         }
 
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(self.as_str())
             }
         }
 
-        impl Serialize for $type {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
                 serializer.serialize_str(self.as_str())
             }
         }
 
-        impl<'de> Deserialize<'de> for $type {
-            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
                 let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
                 text.parse().map_err(serde::de::Error::custom)
             }
@@ -164,6 +157,38 @@ words! {
         P384 = "P-384",
         /// P-521.
         P521 = "P-521",
+    }
+}
+
+words! {
+    /// The state of a version, after NIST SP 800-57 part 1 section 7.
+    State: "state" {
+        /// Made ahead of time; does nothing yet.
+        PreActive = "pre-active",
+        /// The primary one protects; others of this state open and verify.
+        Active = "active",
+        /// Does nothing until it is resumed.
+        Suspended = "suspended",
+        /// Superseded: opens and verifies only.
+        Deactivated = "deactivated",
+        /// Opens only with an explicit override; verification says so.
+        Compromised = "compromised",
+        /// Waits for its destruction; does nothing, and can be brought back.
+        DestroyScheduled = "destroy-scheduled",
+        /// Gone for good.
+        Destroyed = "destroyed",
+    }
+}
+
+words! {
+    /// How a signature is written.
+    SignatureFormat: "signature format" {
+        /// ASN.1 DER for ECDSA; the plain bytes for the others. What openssl reads.
+        Der = "der",
+        /// `r || s` for ECDSA (IEEE P1363); the plain bytes for the others.
+        Raw = "raw",
+        /// As `raw`, in base64url without padding: the third part of a compact JWS.
+        Jws = "jws",
     }
 }
 

@@ -6,15 +6,18 @@ mod caller;
 mod clock;
 mod context;
 mod name;
+mod period;
 mod public_key;
 mod secret;
 
 pub use action::{Action, Resource};
-pub use algorithm::{Algorithm, Curve, Domain, Hash, Protection, Purpose, Residency};
+use algorithm::words;
+pub use algorithm::{Algorithm, Curve, Domain, Hash, Protection, Purpose, Residency, SignatureFormat, State};
 pub use caller::{Caller, Credential, Principal};
 pub use clock::{Clock, ManualClock};
 pub use context::Context;
 pub use name::{KeyId, KeyName, Name, Version};
+pub use period::Period;
 pub use public_key::{PublicKey, Verifier};
 pub use secret::{SecretBytes, same};
 

@@ -1,0 +1,284 @@
+//! Tokens, identities, policies, audit, status.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::types::{Algorithm, KeyName, Name, Period, Residency, Version};
+
+/// Makes a bearer token for an identity.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateToken {
+    /// Who it speaks for.
+    #[schema(value_type = String, example = "ci")]
+    pub identity: Name,
+    /// The groups that policies may name.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    pub groups: Vec<Name>,
+    /// How long it lives: `24h` where absent, at most `365d`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub ttl: Option<Period>,
+    /// How many requests it serves; without limit where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uses: Option<u64>,
+}
+
+/// A token that was made: shown this once.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct TokenCreated {
+    /// The secret; absent in the answer to a repeated request, because only its hash is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenText>,
+    /// What everybody may know of it.
+    #[serde(flatten)]
+    pub info: TokenInfo,
+}
+
+/// The text of a bearer token; `Debug` does not show it.
+#[derive(Serialize, Deserialize, ToSchema, zeroize::Zeroize, zeroize::ZeroizeOnDrop)]
+#[serde(transparent)]
+pub struct TokenText(pub String);
+
+impl std::fmt::Debug for TokenText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TokenText")
+    }
+}
+
+/// What everybody may know of a token.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct TokenInfo {
+    /// Its public id, as in the audit log.
+    pub id: String,
+    /// Who it speaks for.
+    #[schema(value_type = String)]
+    pub identity: Name,
+    /// The groups.
+    #[schema(value_type = Vec<String>)]
+    pub groups: Vec<Name>,
+    /// When it was made.
+    #[schema(value_type = String, format = DateTime)]
+    pub created: Timestamp,
+    /// When it ends.
+    #[schema(value_type = String, format = DateTime)]
+    pub expires: Timestamp,
+    /// Requests left, where limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uses_left: Option<u64>,
+    /// When it was revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub revoked: Option<Timestamp>,
+}
+
+/// An identity that proves itself by a client certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// Its name; on writing it may be left out, because the address names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub name: Option<Name>,
+    /// The groups that policies may name.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    pub groups: Vec<Name>,
+    /// Which certificates are this identity: any one of them.
+    pub certificates: Vec<CertificateMatch>,
+}
+
+/// What a client certificate must hold. The chain must lead to the configured authority as well.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum CertificateMatch {
+    /// This SPIFFE id as its only URI name.
+    Spiffe(String),
+    /// This DNS name among its names.
+    Dns(String),
+    /// The SHA-256 of its public key (SPKI), in hex.
+    PublicKey(String),
+}
+
+/// A policy in Cedar.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// Its name; on writing it may be left out, because the address names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub name: Option<Name>,
+    /// Cedar, one or more statements.
+    pub text: String,
+    /// Changes with every change; send it as `If-Match` to write over it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etag: Option<String>,
+}
+
+/// Asks why somebody may, or may not.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Explain {
+    /// Who.
+    #[schema(value_type = String)]
+    pub identity: Name,
+    /// The groups to assume.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    pub groups: Vec<Name>,
+    /// The operation, such as `Sign`.
+    pub action: String,
+    /// On which key; absent for the service itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub key: Option<KeyName>,
+}
+
+/// The answer to [`Explain`].
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Explanation {
+    /// Whether it would be allowed.
+    pub allowed: bool,
+    /// The statements that decided, as `policy#n`.
+    pub because: Vec<String>,
+    /// The statements that were looked at.
+    pub candidates: Vec<String>,
+    /// Statements that could not be evaluated: each is a refusal.
+    pub errors: Vec<String>,
+}
+
+/// Who the service takes the caller for.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct WhoAmI {
+    /// The principal, such as `identity/ci`.
+    pub principal: String,
+    /// Its groups.
+    #[schema(value_type = Vec<String>)]
+    pub groups: Vec<Name>,
+    /// The credential, such as `token/1f...`.
+    pub credential: String,
+}
+
+/// Records of the audit log.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct AuditRecords {
+    /// The index of the first record.
+    pub first: u64,
+    /// The records, each as it stands in the log.
+    #[schema(value_type = Vec<Object>)]
+    pub records: Vec<serde_json::Value>,
+    /// The number of records in the log.
+    pub size: u64,
+}
+
+/// The newest signed head of the audit log.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct AuditHead {
+    /// The signed note (C2SP tlog-checkpoint).
+    pub note: String,
+    /// The public key that signs heads, in PEM.
+    pub public_key: String,
+}
+
+/// The state of the service.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Status {
+    /// The version of the program.
+    pub version: String,
+    /// The random id of this installation.
+    pub instance: String,
+    /// Whether it serves everything it should.
+    pub ready: bool,
+    /// Why not, in full.
+    #[serde(default)]
+    pub problems: Vec<String>,
+    /// What start-up found and mended, newest first.
+    #[serde(default)]
+    pub recovered: Vec<String>,
+    /// The devices.
+    pub devices: Vec<DeviceStatus>,
+    /// How many keys there are.
+    pub keys: u64,
+    /// Keys whose rotation is overdue.
+    #[schema(value_type = Vec<String>)]
+    pub rotations_overdue: Vec<KeyName>,
+    /// Records in the audit log.
+    pub audit_size: u64,
+    /// Records below the newest signed head.
+    pub audit_signed: u64,
+}
+
+/// The state of a device.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct DeviceStatus {
+    /// Its name in the configuration.
+    #[schema(value_type = String)]
+    pub name: Name,
+    /// `pkcs11` or `tpm`.
+    pub kind: String,
+    /// Maker, model and version.
+    pub model: String,
+    /// The serial number, or the Name of the storage key.
+    pub serial: String,
+    /// Whether it answers.
+    pub up: bool,
+    /// Why not, or a warning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// How often its worker process was replaced.
+    pub restarts: u64,
+    /// What it can and cannot keep.
+    pub abilities: Vec<DeviceAbility>,
+}
+
+/// Whether a device can keep one kind of key.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct DeviceAbility {
+    /// The algorithm.
+    #[schema(value_type = String)]
+    pub algorithm: Algorithm,
+    /// The residency.
+    #[schema(value_type = String)]
+    pub residency: Residency,
+    /// Why not; absent where it can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<String>,
+}
+
+/// What a backup holds, and what it cannot bring back.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct BackupManifest {
+    /// The form of the archive: 1.
+    pub format: u32,
+    /// The installation it was taken from.
+    pub instance: String,
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    pub taken: Timestamp,
+    /// Records in the audit log.
+    pub audit_size: u64,
+    /// SHA-256 of each file of the archive, in hex.
+    pub files: BTreeMap<String, String>,
+    /// The versions that only their own device can bring back.
+    pub bound_to_device: Vec<BoundVersion>,
+}
+
+/// A version that a backup alone cannot bring back.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct BoundVersion {
+    /// The key.
+    #[schema(value_type = String)]
+    pub key: KeyName,
+    /// The version.
+    #[schema(value_type = u32)]
+    pub version: Version,
+    /// The device without which it is lost.
+    #[schema(value_type = String)]
+    pub device: Name,
+    /// Why.
+    pub reason: String,
+}
