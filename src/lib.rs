@@ -7,6 +7,7 @@
 pub mod error;
 pub mod types;
 
+pub mod telemetry;
 pub mod wire;
 
 pub mod device;

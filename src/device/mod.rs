@@ -2,7 +2,7 @@
 //!
 //! [`Device`] is what we need of hardware, and its contract. Two drivers keep it: `pkcs11` and `tpm`. A driver runs only
 //! inside a worker process (`signet device-worker`), one per device, so that a hung, crashing or lying library costs the
-//! requests in flight and nothing else; `Worker` is the front's end of it. Everything that crosses the socket is a plain
+//! requests in flight and nothing else; [`Worker`] is the front's end of it. Everything that crosses the socket is a plain
 //! value of this file.
 //!
 //! ```text
@@ -11,6 +11,17 @@
 //!        ── lane 1 ── socket ── owner thread: one session ─┼── library ── token
 //!        ── control ─ socket ── owner thread: one session ─┘
 //! ```
+
+mod frame;
+mod link;
+pub mod pkcs11;
+mod process;
+#[cfg(feature = "tpm")]
+pub mod tpm;
+mod worker;
+
+pub use process::run as run_worker;
+pub use worker::{MAX_JOBS, Worker};
 
 use std::fmt;
 use std::path::PathBuf;

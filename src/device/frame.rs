@@ -1,0 +1,164 @@
+//! What crosses the worker socket.
+//!
+//! ```text
+//! frame = length (4, of what follows, at most 1 MiB) || id (8) || body                                          big-endian
+//! body  = a Request towards the worker, a Reply towards the front, in postcard encoding
+//! ```
+//!
+//! Both ends are this very program, started by itself, so the encoding carries no version. The decoder trusts nothing all
+//! the same: a worker runs a vendor's library in its address space.
+
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{Class, Description, Fault, Generated, Health, Identity, Inventory, KeyRef, KeySpec, Settings};
+use crate::types::{KeyId, SecretBytes, Version};
+
+/// The most bytes that follow the length.
+pub(super) const MAX_FRAME: usize = 1 << 20;
+const LENGTH: usize = 4;
+const ID: usize = 8;
+
+/// One job for the worker.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Request {
+    /// When it is too late to begin, in nanoseconds of the monotonic clock, which all processes of a machine share.
+    pub(super) deadline: u64,
+    /// What to do.
+    pub(super) job: Job,
+}
+
+/// What a worker can be asked.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Job {
+    /// The first job of all: load the library, log in, find the sentinel.
+    Open {
+        settings: Box<Settings>,
+        identity: Option<Box<Identity>>,
+    },
+    Enrol,
+    Describe,
+    Generate(KeySpec),
+    /// Sign or MAC each input with one key.
+    Use {
+        key: Arc<KeyRef>,
+        inputs: Arc<Vec<Vec<u8>>>,
+    },
+    Destroy(KeyRef),
+    Forget {
+        id: KeyId,
+        version: Version,
+    },
+    Random(usize),
+    Health([u8; 32]),
+    Inventory,
+}
+
+/// What came of a job.
+pub(super) type Reply = Result<Answer, Fault>;
+
+/// The answer to a [`Job`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Answer {
+    Done,
+    Enrolled(Identity),
+    Described(Description),
+    Generated(Generated),
+    Used(Vec<Result<SecretBytes, Fault>>),
+    Random(SecretBytes),
+    Health(Health),
+    Inventory(Inventory),
+}
+
+/// Appends a frame to `buffer`.
+pub(super) fn encode(id: u64, body: &impl Serialize, buffer: &mut Vec<u8>) -> Result<(), Fault> {
+    let broken = |e: postcard::Error| Fault::new(Class::Internal, format!("encoding a frame: {e}"));
+    let bytes = postcard::to_stdvec(body).map_err(broken)?;
+    let length = ID + bytes.len();
+    if length > MAX_FRAME {
+        return Err(Fault::new(Class::Refused, "too much for one call of the device"));
+    }
+    let length = u32::try_from(length).map_err(|_| Fault::new(Class::Internal, "a frame of over 4 GiB"))?;
+    buffer.extend(length.to_be_bytes());
+    buffer.extend(id.to_be_bytes());
+    buffer.extend(bytes);
+    Ok(())
+}
+
+/// Cuts a stream of bytes into frames.
+#[derive(Debug, Default)]
+pub(super) struct Decoder {
+    buffer: Vec<u8>,
+    start: usize,
+}
+
+impl Decoder {
+    /// Takes in what was read.
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        if self.start > 0 {
+            self.buffer.drain(..self.start);
+            self.start = 0;
+        }
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next whole frame, or `None` where more bytes are needed. An error means that the stream is lost.
+    pub(super) fn next<T: DeserializeOwned>(&mut self) -> Result<Option<(u64, T)>, Fault> {
+        let broken = |what: &str| Fault::new(Class::Internal, format!("a broken frame: {what}"));
+        let rest = self.buffer.get(self.start..).unwrap_or_default();
+        let Some((length, rest)) = rest.split_first_chunk::<LENGTH>() else { return Ok(None) };
+        let length = u32::from_be_bytes(*length) as usize;
+        if !(ID..=MAX_FRAME).contains(&length) {
+            return Err(broken("its length"));
+        }
+        let Some(frame) = rest.get(..length) else { return Ok(None) };
+        let (id, body) = frame.split_first_chunk::<ID>().ok_or_else(|| broken("its id"))?;
+        let value = postcard::from_bytes(body).map_err(|e| broken(&e.to_string()))?;
+        self.start += LENGTH + length;
+        Ok(Some((u64::from_be_bytes(*id), value)))
+    }
+}
+
+/// Nanoseconds of the monotonic clock.
+pub(super) fn monotonic() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn frames_survive_any_cut(sizes in prop::collection::vec(0usize..5000, 1..8), cut in 1usize..700) {
+            let mut stream = Vec::new();
+            for (id, size) in sizes.iter().enumerate() {
+                encode(id as u64, &vec![7u8; *size], &mut stream).unwrap();
+            }
+            let (mut decoder, mut seen) = (Decoder::default(), Vec::new());
+            for part in stream.chunks(cut) {
+                decoder.push(part);
+                while let Some((id, body)) = decoder.next::<Vec<u8>>().unwrap() {
+                    assert_eq!(id as usize, seen.len());
+                    seen.push(body.len());
+                }
+            }
+            prop_assert_eq!(seen, sizes);
+        }
+
+        #[test]
+        fn any_bytes_are_a_frame_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            let mut decoder = Decoder::default();
+            decoder.push(&bytes);
+            while let Ok(Some(_)) = decoder.next::<Request>() {}
+            let mut decoder = Decoder::default();
+            decoder.push(&bytes);
+            while let Ok(Some(_)) = decoder.next::<Reply>() {}
+        }
+    }
+}

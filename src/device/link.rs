@@ -1,0 +1,335 @@
+//! The front's end of one worker process: its sockets, and the jobs that wait for an answer.
+
+use std::collections::HashMap;
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream as StdStream;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::process::{Child, Command};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Duration, Instant, timeout_at};
+
+use super::frame::{Answer, Decoder, Job, Reply, Request, encode, monotonic};
+use super::process::MAX_SOCKETS;
+use super::{Class, Fault, Identity, PinSource, Settings};
+
+/// How long after its deadline a job may still be answered before the worker counts as hung.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// Which thread of the worker takes a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    /// The one for everything slow or rare.
+    Control,
+    /// The one for symmetric keys: these get slower on a second thread.
+    First,
+    /// Whichever has the least to do.
+    Any,
+}
+
+/// A worker process that is open for jobs.
+#[derive(Debug)]
+pub(super) struct Link {
+    control: Lane,
+    lanes: Vec<Lane>,
+    /// Why it is no longer open; `None` while it is.
+    ended: watch::Sender<Option<Fault>>,
+    /// Ends with the link; the worker ends with it, even out of a hung call.
+    _life: StdStream,
+}
+
+#[derive(Debug)]
+struct Lane {
+    waiting: Mutex<Waiting>,
+    load: AtomicUsize,
+    next: AtomicU64,
+    /// Until when (monotonic) an earlier, longer job may keep this thread busy.
+    busy_until: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    jobs: HashMap<u64, oneshot::Sender<Reply>>,
+    /// `None` once the lane is closed.
+    outgoing: Option<mpsc::UnboundedSender<Vec<u8>>>,
+}
+
+impl Link {
+    /// Starts a worker process and opens its device.
+    pub(super) async fn start(
+        program: &Path,
+        settings: &Settings,
+        identity: Option<&Identity>,
+        limit: Duration,
+    ) -> Result<(Arc<Self>, Child), Fault> {
+        let count = match settings {
+            Settings::Pkcs11(settings) => usize::from(settings.threads).min(MAX_SOCKETS - 2),
+            // One context, one thread: the control socket serves everything.
+            Settings::Tpm(_) => 0,
+        };
+        let (control, theirs) = pair()?;
+        let child = spawn(program, settings, theirs)?;
+        let (life, life_theirs) = pair()?;
+        let lanes: Vec<_> = (0..count).map(|_| pair()).collect::<Result<_, _>>()?;
+        let open = Request {
+            deadline: monotonic().saturating_add(nanos(limit)),
+            job: Job::Open { settings: Box::new(settings.clone()), identity: identity.cloned().map(Box::new) },
+        };
+        let mut frame = Vec::new();
+        encode(0, &open, &mut frame)?;
+        let theirs: Vec<_> = lanes.iter().map(|(_, theirs)| theirs.as_fd()).chain([life_theirs.as_fd()]).collect();
+        send_with_sockets(&control, &frame, &theirs)?;
+        drop(theirs);
+        let (ended, _) = watch::channel(None);
+        let mut halves = Vec::new();
+        let mut connect = |stream: StdStream| -> Result<Lane, Fault> {
+            let (lane, read, write, outgoing) = Lane::new(stream)?;
+            halves.push((read, write, outgoing));
+            Ok(lane)
+        };
+        let control = connect(control)?;
+        let (first, opened) = oneshot::channel();
+        control.lock().jobs.insert(0, first);
+        let lanes = lanes.into_iter().map(|(ours, _)| connect(ours)).collect::<Result<_, _>>()?;
+        let link = Arc::new(Self { control, lanes, ended, _life: life });
+        for (index, (read, write, outgoing)) in halves.into_iter().enumerate() {
+            tokio::spawn(write_all(write, outgoing));
+            tokio::spawn(read_all(link.clone(), index, read));
+        }
+        let answer = timeout_at(Instant::now() + limit, opened).await;
+        let failure = match answer {
+            Ok(Ok(Ok(_))) => return Ok((link, child)),
+            Ok(Ok(Err(fault))) => fault,
+            Ok(Err(_)) => lost("the device worker died while it opened the device"),
+            Err(_) => Fault::new(Class::DeviceGone, "the device did not open in time"),
+        };
+        link.end(failure.clone());
+        Err(failure)
+    }
+
+    /// Hands a job to a thread and waits for its answer, at most until `deadline`. A thread that is still silent then is
+    /// hung, and the link with it, unless an earlier and longer job keeps it busy.
+    pub(super) async fn call(&self, route: Route, job: Job, deadline: Instant) -> Result<Answer, Fault> {
+        let lane = self.lane(route);
+        let (sender, receiver) = oneshot::channel();
+        let id = lane.next.fetch_add(1, Ordering::Relaxed);
+        let limit = monotonic().saturating_add(nanos(deadline.saturating_duration_since(Instant::now())));
+        let mut frame = Vec::with_capacity(256);
+        encode(id, &Request { deadline: limit, job }, &mut frame)?;
+        lane.send(id, frame, sender)?;
+        lane.load.fetch_add(1, Ordering::Relaxed);
+        let reply = timeout_at(deadline + GRACE, receiver).await;
+        lane.load.fetch_sub(1, Ordering::Relaxed);
+        match reply {
+            Ok(Ok(reply)) => {
+                if let Some(fault) = device_gone(&reply) {
+                    self.end(fault.clone());
+                }
+                reply
+            }
+            Ok(Err(_)) => Err(lost("the device worker died")),
+            Err(_) => {
+                lane.lock().jobs.remove(&id);
+                let fault = lost("the device did not answer in time");
+                if monotonic() > lane.busy_until.load(Ordering::Relaxed) {
+                    self.end(fault.clone());
+                }
+                Err(fault)
+            }
+        }
+    }
+
+    /// As [`Self::call`], for a job that may rightly keep its thread busy for longer than others wait.
+    pub(super) async fn call_long(&self, job: Job, deadline: Instant) -> Result<Answer, Fault> {
+        let until = monotonic().saturating_add(nanos(deadline.saturating_duration_since(Instant::now()) + GRACE));
+        self.control.busy_until.fetch_max(until, Ordering::Relaxed);
+        let answer = self.call(Route::Control, job, deadline).await;
+        if answer.is_ok() {
+            self.control.busy_until.store(monotonic(), Ordering::Relaxed);
+        }
+        answer
+    }
+
+    /// Ends the link: everything in flight fails, and the worker ends when it reads the end of its sockets.
+    pub(super) fn end(&self, why: Fault) {
+        self.ended.send_if_modified(|ended| {
+            let first = ended.is_none();
+            if first {
+                *ended = Some(why);
+            }
+            first
+        });
+        for lane in self.lanes.iter().chain([&self.control]) {
+            let mut waiting = lane.lock();
+            waiting.outgoing = None;
+            waiting.jobs.clear();
+        }
+    }
+
+    /// Waits until the link ends, and says why.
+    pub(super) async fn wait(&self) -> Fault {
+        let mut ended = self.ended.subscribe();
+        let end = ended.wait_for(Option::is_some).await;
+        end.ok().and_then(|why| why.clone()).unwrap_or_else(|| lost("the device worker died"))
+    }
+
+    /// Whether the control thread may rightly be busy with a long job.
+    pub(super) fn is_busy(&self) -> bool {
+        monotonic() < self.control.busy_until.load(Ordering::Relaxed)
+    }
+
+    fn lane(&self, route: Route) -> &Lane {
+        let chosen = match route {
+            Route::Control => None,
+            Route::First => self.lanes.first(),
+            Route::Any => self.lanes.iter().min_by_key(|lane| lane.load.load(Ordering::Relaxed)),
+        };
+        chosen.unwrap_or(&self.control)
+    }
+}
+
+impl Lane {
+    #[expect(clippy::type_complexity, reason = "the four parts of a socket, taken apart at once")]
+    fn new(
+        stream: StdStream,
+    ) -> Result<(Self, OwnedReadHalf, OwnedWriteHalf, mpsc::UnboundedReceiver<Vec<u8>>), Fault> {
+        let socket = |e: std::io::Error| Fault::new(Class::Internal, format!("worker socket: {e}"));
+        stream.set_nonblocking(true).map_err(socket)?;
+        let (read, write) = UnixStream::from_std(stream).map_err(socket)?.into_split();
+        // Unbounded here, bounded by the slots of `Worker`: each job holds one.
+        let (outgoing, receiver) = mpsc::unbounded_channel();
+        let waiting = Waiting { jobs: HashMap::new(), outgoing: Some(outgoing) };
+        let lane = Self {
+            waiting: Mutex::new(waiting),
+            load: AtomicUsize::new(0),
+            next: AtomicU64::new(1),
+            busy_until: AtomicU64::new(0),
+        };
+        Ok((lane, read, write, receiver))
+    }
+
+    fn send(&self, id: u64, frame: Vec<u8>, answer: oneshot::Sender<Reply>) -> Result<(), Fault> {
+        let mut waiting = self.lock();
+        let Some(outgoing) = &waiting.outgoing else { return Err(lost("the device worker died")) };
+        outgoing.send(frame).map_err(|_| lost("the device worker died"))?;
+        waiting.jobs.insert(id, answer);
+        Ok(())
+    }
+
+    /// The lock protects the table of waiting jobs; nothing else is locked, and nothing awaited, while it is held.
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The fault that says that the device is gone: for the whole job, or for one input of it.
+fn device_gone(reply: &Reply) -> Option<&Fault> {
+    let gone = |fault: &&Fault| fault.class == Class::DeviceGone;
+    match reply {
+        Err(fault) => Some(fault).filter(gone),
+        Ok(Answer::Used(results)) => results.iter().filter_map(|result| result.as_ref().err()).find(gone),
+        Ok(_) => None,
+    }
+}
+
+/// A call that was lost with its worker.
+pub(super) fn lost(text: &str) -> Fault {
+    Fault::new(Class::WorkerLost, text)
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn pair() -> Result<(StdStream, StdStream), Fault> {
+    StdStream::pair().map_err(|e| Fault::new(Class::Internal, format!("worker socket: {e}")))
+}
+
+/// The worker gets the environment that its device needs and nothing else of ours.
+fn spawn(program: &Path, settings: &Settings, stdin: StdStream) -> Result<Child, Fault> {
+    let mut command = Command::new(program);
+    command.arg("device-worker").stdin(Stdio::from(OwnedFd::from(stdin))).stdout(Stdio::null()).env_clear();
+    // Its own group, so that an interrupt at the terminal reaches the front alone, which ends it in order.
+    command.process_group(0).kill_on_drop(true).env("TSS2_LOG", "all+NONE");
+    let mut pass_on = vec![];
+    if let Settings::Pkcs11(settings) = settings {
+        command.envs(settings.environment.iter().map(|(name, value)| (name, value)));
+        match &settings.pin {
+            PinSource::File(_) => {}
+            PinSource::Environment(name) => pass_on.push(name.as_str()),
+            PinSource::Credential(_) => pass_on.push("CREDENTIALS_DIRECTORY"),
+        }
+    }
+    for name in pass_on {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    command.spawn().map_err(|e| Fault::new(Class::Config, format!("starting a device worker: {e}")))
+}
+
+fn send_with_sockets(control: &StdStream, frame: &[u8], sockets: &[std::os::fd::BorrowedFd<'_>]) -> Result<(), Fault> {
+    let broken = |what: String| Fault::new(Class::Internal, format!("handing sockets to a worker: {what}"));
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_SOCKETS))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !ancillary.push(SendAncillaryMessage::ScmRights(sockets)) {
+        return Err(broken("too many".to_owned()));
+    }
+    let sent = sendmsg(control, &[IoSlice::new(frame)], &mut ancillary, SendFlags::NOSIGNAL)
+        .map_err(|e| broken(e.to_string()))?;
+    if sent == frame.len() { Ok(()) } else { Err(broken("cut off".to_owned())) }
+}
+
+/// Writes what waits, all of it in one call.
+async fn write_all(mut socket: OwnedWriteHalf, mut outgoing: mpsc::UnboundedReceiver<Vec<u8>>) {
+    while let Some(mut buffer) = outgoing.recv().await {
+        while let Ok(next) = outgoing.try_recv() {
+            buffer.extend(next);
+        }
+        if socket.write_all(&buffer).await.is_err() {
+            return; // The reading half sees the end, too, and says so.
+        }
+        zeroize::Zeroize::zeroize(&mut buffer);
+    }
+}
+
+/// Hands answers to those who wait, until the socket ends.
+async fn read_all(link: Arc<Link>, index: usize, mut socket: OwnedReadHalf) {
+    let lane = match index.checked_sub(1) {
+        None => Some(&link.control),
+        Some(index) => link.lanes.get(index),
+    };
+    let Some(lane) = lane else { return };
+    let (mut decoder, mut bytes) = (Decoder::default(), vec![0; 64 * 1024]);
+    let why = loop {
+        match socket.read(&mut bytes).await {
+            Ok(0) | Err(_) => break lost("the device worker died"),
+            Ok(n) => decoder.push(bytes.get(..n).unwrap_or_default()),
+        }
+        match deliver(lane, &mut decoder) {
+            Ok(()) => {}
+            Err(fault) => break fault,
+        }
+    };
+    link.end(why);
+}
+
+fn deliver(lane: &Lane, decoder: &mut Decoder) -> Result<(), Fault> {
+    while let Some((id, reply)) = decoder.next::<Reply>()? {
+        let waiting = lane.lock().jobs.remove(&id);
+        if let Some(waiting) = waiting {
+            // Whoever asked may have given up: then nobody needs the answer.
+            let _ = waiting.send(reply);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,169 @@
+//! The metrics of the service: one value, made once, handed to those who count.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+/// What a device did.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Operation {
+    /// The device.
+    pub device: Arc<str>,
+    /// The mechanism: an algorithm, or `generate`, `destroy`, `health` ...
+    pub mechanism: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Device {
+    device: Arc<str>,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Outcome {
+    action: &'static str,
+    outcome: &'static str,
+}
+
+/// All metrics. Clones share their values.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    requests: Family<Outcome, Counter>,
+    device_seconds: Family<Operation, Histogram>,
+    device_in_flight: Family<Device, Gauge>,
+    device_up: Family<Device, Gauge>,
+    device_restarts: Family<Device, Counter>,
+    device_retries: Family<Device, Counter>,
+    device_sessions: Family<Device, Gauge>,
+    rotations_due: Gauge,
+    rotations_overdue: Gauge,
+    rotations: Counter,
+    audit_records: Gauge<u64, AtomicU64>,
+    audit_signed: Gauge<u64, AtomicU64>,
+    connections: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut all = Self {
+            registry: Arc::default(),
+            requests: Family::default(),
+            device_seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.000_05, 2.0, 18))),
+            device_in_flight: Family::default(),
+            device_up: Family::default(),
+            device_restarts: Family::default(),
+            device_retries: Family::default(),
+            device_sessions: Family::default(),
+            rotations_due: Gauge::default(),
+            rotations_overdue: Gauge::default(),
+            rotations: Counter::default(),
+            audit_records: Gauge::default(),
+            audit_signed: Gauge::default(),
+            connections: Gauge::default(),
+        };
+        let mut r = Registry::with_prefix("signet");
+        r.register("requests", "Operations by action and outcome", all.requests.clone());
+        let help = "Time a device took, by mechanism, with its queue";
+        r.register_with_unit("device_operation", help, Unit::Seconds, all.device_seconds.clone());
+        r.register("device_in_flight", "Jobs at a device or in its queue", all.device_in_flight.clone());
+        r.register("device_up", "Whether a device answers", all.device_up.clone());
+        r.register("device_restarts", "Replacements of a device's worker process", all.device_restarts.clone());
+        r.register("device_retries", "Jobs that were done again after a failure", all.device_retries.clone());
+        r.register("device_sessions", "Open sessions or loaded handles of a device", all.device_sessions.clone());
+        r.register("rotations_due", "Keys whose rotation falls due within a day", all.rotations_due.clone());
+        r.register(
+            "rotations_overdue",
+            "Keys whose rotation is due and was not possible",
+            all.rotations_overdue.clone(),
+        );
+        r.register("rotations", "Rotations done", all.rotations.clone());
+        r.register("audit_records", "Records in the audit log", all.audit_records.clone());
+        r.register("audit_signed_records", "Records below the newest signed head", all.audit_signed.clone());
+        r.register("connections", "Open client connections", all.connections.clone());
+        all.registry = Arc::new(r);
+        all
+    }
+
+    /// The OpenMetrics text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing into a String cannot fail.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
+        text
+    }
+
+    /// Counts an operation.
+    pub fn request(&self, action: &'static str, outcome: &'static str) {
+        self.requests.get_or_create(&Outcome { action, outcome }).inc();
+    }
+
+    /// Counts a job of a device.
+    pub fn device_operation(&self, operation: &Operation, took: Duration) {
+        self.device_seconds.get_or_create(operation).observe(took.as_secs_f64());
+    }
+
+    /// Says how many jobs a device has.
+    pub fn device_in_flight(&self, device: &Arc<str>, jobs: usize) {
+        let jobs = i64::try_from(jobs).unwrap_or(i64::MAX);
+        self.device_in_flight.get_or_create(&Device { device: device.clone() }).set(jobs);
+    }
+
+    /// Says whether a device answers.
+    pub fn device_up(&self, device: &Arc<str>, up: bool) {
+        self.device_up.get_or_create(&Device { device: device.clone() }).set(i64::from(up));
+    }
+
+    /// Counts the replacement of a worker.
+    pub fn device_restarted(&self, device: &Arc<str>) {
+        self.device_restarts.get_or_create(&Device { device: device.clone() }).inc();
+    }
+
+    /// Counts a job that is done again.
+    pub fn device_retried(&self, device: &Arc<str>) {
+        self.device_retries.get_or_create(&Device { device: device.clone() }).inc();
+    }
+
+    /// Says how many sessions or handles a device has.
+    pub fn device_sessions(&self, device: &Arc<str>, sessions: u64) {
+        let sessions = i64::try_from(sessions).unwrap_or(i64::MAX);
+        self.device_sessions.get_or_create(&Device { device: device.clone() }).set(sessions);
+    }
+
+    /// Says how many rotations are near, and how many are late.
+    pub fn rotations(&self, due: usize, overdue: usize) {
+        self.rotations_due.set(i64::try_from(due).unwrap_or(i64::MAX));
+        self.rotations_overdue.set(i64::try_from(overdue).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a rotation.
+    pub fn rotated(&self) {
+        self.rotations.inc();
+    }
+
+    /// Says how long the audit log is, and how much of it is signed.
+    pub fn audit(&self, records: u64, signed: u64) {
+        self.audit_records.set(records);
+        self.audit_signed.set(signed);
+    }
+
+    /// Counts a connection in (`1`) or out (`-1`).
+    pub fn connection(&self, change: i64) {
+        self.connections.inc_by(change);
+    }
+}
