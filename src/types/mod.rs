@@ -5,9 +5,11 @@ mod algorithm;
 mod caller;
 mod clock;
 mod context;
+mod crash;
 mod name;
 mod period;
 mod public_key;
+mod rules;
 mod secret;
 
 pub use action::{Action, Resource};
@@ -16,9 +18,13 @@ pub use algorithm::{Algorithm, Curve, Domain, Hash, Protection, Purpose, Residen
 pub use caller::{Caller, Credential, Principal};
 pub use clock::{Clock, ManualClock};
 pub use context::Context;
+#[cfg(debug_assertions)]
+#[doc(hidden)]
+pub use crash::crash_here;
 pub use name::{KeyId, KeyName, Name, Version};
 pub use period::Period;
 pub use public_key::{PublicKey, Verifier};
+pub use rules::{Retention, Rotation};
 pub use secret::{SecretBytes, same};
 
 /// SHA-256 of `parts`, one after the other.

@@ -6,7 +6,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::types::{Algorithm, Domain, KeyId, KeyName, Name, Period, Protection, Purpose, Residency, State, Version};
+use crate::types::{
+    Algorithm, Domain, KeyId, KeyName, Name, Period, Protection, Purpose, Residency, Retention, Rotation, State,
+    Version,
+};
 
 /// Makes a key and its first version.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -46,35 +49,6 @@ pub struct CreateKey {
 
 const fn yes() -> bool {
     true
-}
-
-/// When a new version is made by itself. All absent: only by hand.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Rotation {
-    /// After that time: at least `1m`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, example = "90d")]
-    pub every: Option<Period>,
-    /// After that many uses to protect (wrap, sign or MAC). A version never serves more.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub after_uses: Option<u64>,
-    /// After that many bytes protected. A version never serves more.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub after_bytes: Option<u64>,
-}
-
-/// Which old versions are scheduled for destruction by themselves. All absent: none.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Retention {
-    /// Keep that many versions besides the primary one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub versions: Option<u32>,
-    /// Keep each version for that time after it was superseded.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, example = "365d")]
-    pub period: Option<Period>,
 }
 
 /// Changes a key; what is absent stays. Needs the header `If-Match` with the key's ETag.
