@@ -18,6 +18,8 @@ words! {
         UpdateKey = "UpdateKey",
         /// Make a new primary version.
         RotateKey = "RotateKey",
+        /// Make a version that was prepared the primary one.
+        ActivateVersion = "ActivateVersion",
         /// Suspend a version.
         SuspendVersion = "SuspendVersion",
         /// Undo a suspension.

@@ -7,6 +7,7 @@ mod clock;
 mod context;
 mod crash;
 mod name;
+pub mod operation;
 mod period;
 mod public_key;
 mod rules;

@@ -55,6 +55,12 @@ impl PublicKey {
         encode(RSA_ENCRYPTION, Some(AnyRef::NULL), &key.to_der().map_err(malformed)?)
     }
 
+    /// Takes DER that was made by this type and kept; [`Verifier::new`] judges it before it is used.
+    #[must_use]
+    pub const fn from_der(der: Vec<u8>) -> Self {
+        Self(der)
+    }
+
     /// The DER bytes.
     #[must_use]
     pub fn as_der(&self) -> &[u8] {

@@ -169,6 +169,9 @@ pub struct RotateKey {
     #[schema(value_type = Option<u32>)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_version: Option<Version>,
+    /// Only make the version, ahead of time: it becomes the primary one when it is activated.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub prepare: bool,
 }
 
 /// Schedules the destruction of a version.

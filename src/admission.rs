@@ -1,0 +1,378 @@
+//! The only maker of permits.
+//!
+//! ```text
+//! admit ──▶ Permit<Op> ──▶ (intent) ──▶ the act ──▶ close ──▶ Released<T>
+//!    └────▶ refused: recorded, then Forbidden or NotFound
+//! ```
+//!
+//! A [`Permit`] is made only here, after policy allowed it, and names its operation in its type. It is not `Clone`; engines
+//! borrow it, and [`Permit::close`] consumes it. `close` returns only when the audit record is durable, and only it makes a
+//! [`Released`], which is all that a protocol can send. Dropping an open permit writes an `abandoned` record.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::audit::{Item, Log, Phase, Record};
+use crate::error::{Error, Kind, Result};
+use crate::policy::{Facts, Policies, Target};
+use crate::telemetry::Metrics;
+use crate::types::operation::{Includes, Operation};
+use crate::types::{Action, Caller, Clock, Context, KeyId, KeyName, Name, Resource, Version};
+
+/// What the house allows itself, always in force beside the stored policies.
+const HOUSE: &str = r#"
+permit (
+  principal is Signet::System,
+  action in [
+    Signet::Action::"RotateKey", Signet::Action::"DestroyVersion", Signet::Action::"ScheduleDestruction",
+    Signet::Action::"Start", Signet::Action::"CreateToken"
+  ],
+  resource
+);
+"#;
+
+/// Decides, and makes permits.
+#[derive(Debug)]
+pub struct Admission {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    policies: ArcSwap<Policies>,
+    log: Arc<Log>,
+    clock: Clock,
+    metrics: Metrics,
+}
+
+/// The right to do one operation once.
+#[derive(Debug)]
+pub struct Permit<O: Operation> {
+    shared: Arc<Shared>,
+    caller: Caller,
+    resource: Resource,
+    decision: String,
+    open: bool,
+    operation: PhantomData<O>,
+}
+
+/// A result whose audit record is durable: the only thing that may leave the service.
+#[derive(Debug)]
+#[must_use = "a result that was recorded should be sent"]
+pub struct Released<T>(T);
+
+impl<T> Released<T> {
+    /// The result, to be sent.
+    pub fn into_inner(self) -> T {
+        self.0
+    }
+
+    /// The same release in other words.
+    pub fn map<U>(self, words: impl FnOnce(T) -> U) -> Released<U> {
+        Released(words(self.0))
+    }
+}
+
+/// What the audit record of an operation says beyond who, what and whether.
+#[derive(Debug, Default)]
+pub struct Details {
+    /// The key.
+    pub key_id: Option<KeyId>,
+    /// The version that was used or made.
+    pub version: Option<Version>,
+    /// The encryption context.
+    pub context: Option<Context>,
+    /// The items of a batch.
+    pub items: Vec<Item>,
+    /// Further facts.
+    pub facts: Vec<(&'static str, String)>,
+}
+
+impl Details {
+    /// Those of one version of a key.
+    #[must_use]
+    pub fn of(key_id: KeyId, version: Version) -> Self {
+        Self { key_id: Some(key_id), version: Some(version), ..Self::default() }
+    }
+
+    /// Adds a fact.
+    #[must_use]
+    pub fn fact(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.facts.push((name, value.to_string()));
+        self
+    }
+}
+
+impl Admission {
+    /// Admits by `policies`, and records in `log`.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] where a policy does not hold.
+    pub fn new(policies: Vec<(Name, String)>, log: Arc<Log>, clock: Clock, metrics: Metrics) -> Result<Self> {
+        let policies = ArcSwap::from_pointee(Policies::new(with_house(policies)?)?);
+        Ok(Self { shared: Arc::new(Shared { policies, log, clock, metrics }) })
+    }
+
+    /// Puts other stored policies in force, from the next decision on.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] where a policy does not hold; then nothing changes.
+    pub fn renew(&self, policies: Vec<(Name, String)>) -> Result<()> {
+        let renewed = self.shared.policies.load().renewed(with_house(policies)?)?;
+        self.shared.policies.store(Arc::new(renewed));
+        Ok(())
+    }
+
+    /// The policies in force, to explain.
+    #[must_use]
+    pub fn policies(&self) -> Arc<Policies> {
+        self.shared.policies.load_full()
+    }
+
+    /// A permit, or *not found* where the caller may not even read the key, or *forbidden*. A refusal is recorded before it
+    /// is answered.
+    ///
+    /// # Errors
+    /// As said; `Unavailable` where the refusal cannot be recorded.
+    pub async fn admit<O: Operation>(
+        &self,
+        caller: &Caller,
+        target: &Target<'_>,
+        facts: &Facts<'_>,
+    ) -> Result<Permit<O>> {
+        let policies = self.shared.policies.load();
+        let facts = &Facts { time: Some(self.shared.clock.now()), ..*facts };
+        let decision = policies.decide(caller, O::ACTION, target, facts);
+        if decision.allow {
+            return Ok(Permit {
+                shared: self.shared.clone(),
+                caller: caller.clone(),
+                resource: target.resource.clone(),
+                decision: decision.because.join(","),
+                open: true,
+                operation: PhantomData,
+            });
+        }
+        let visible = match target.resource {
+            Resource::Key(_) => policies.decide(caller, Action::ReadKey, target, facts).allow,
+            Resource::Namespace(_) | Resource::Policy(_) | Resource::Identity(_) => true,
+            Resource::Token(_) | Resource::Service => true,
+        };
+        drop(policies);
+        let mut why = decision.because.join(",");
+        for error in &decision.errors {
+            why = format!("{why} {error}");
+        }
+        if why.is_empty() {
+            "nothing permits it".clone_into(&mut why);
+        }
+        let error = refusal(O::ACTION, &target.resource, visible);
+        let mut record = self.shared.record(caller, O::ACTION, &target.resource, Phase::Refused);
+        record.decision = why;
+        error.kind().code().clone_into(&mut record.outcome);
+        self.shared.log.append(&record).await?;
+        self.shared.metrics.request(O::ACTION.as_str(), error.kind().code());
+        Err(error)
+    }
+
+    /// Records a request whose credential was refused. Its answer waits for this.
+    ///
+    /// # Errors
+    /// `Unavailable` where it cannot be recorded.
+    pub async fn unauthenticated(&self, request: &str, address: &str, what: &str, why: &Error) -> Result<()> {
+        let record = Record {
+            time: self.shared.clock.now().to_string(),
+            request: request.to_owned(),
+            principal: "anonymous".to_owned(),
+            address: address.to_owned(),
+            action: "Authenticate".to_owned(),
+            resource: what.to_owned(),
+            outcome: why.kind().code().to_owned(),
+            reason: why.chain(),
+            ..blank(Phase::Refused)
+        };
+        self.shared.metrics.request("Authenticate", why.kind().code());
+        self.shared.log.append(&record).await.map(drop)
+    }
+
+    /// Records what start-up or a background job found and mended.
+    ///
+    /// # Errors
+    /// `Unavailable` where it cannot be recorded.
+    pub async fn recovered(&self, caller: &Caller, resource: &Resource, what: &str) -> Result<()> {
+        let mut record = self.shared.record(caller, Action::Start, resource, Phase::Recovered);
+        "ok".clone_into(&mut record.outcome);
+        what.clone_into(&mut record.reason);
+        self.shared.log.append(&record).await.map(drop)
+    }
+}
+
+fn with_house(mut policies: Vec<(Name, String)>) -> Result<Vec<(Name, String)>> {
+    // No stored policy can take this name: it is longer than any other rule would allow a person to forget.
+    policies.push((Name::new("signet.house")?, HOUSE.to_owned()));
+    Ok(policies)
+}
+
+/// The name that no stored policy may have.
+pub const HOUSE_POLICY: &str = "signet.house";
+
+fn refusal(action: Action, resource: &Resource, visible: bool) -> Error {
+    match resource {
+        Resource::Key(name) if !visible => no_key(name),
+        Resource::Key(_)
+        | Resource::Namespace(_)
+        | Resource::Policy(_)
+        | Resource::Identity(_)
+        | Resource::Token(_)
+        | Resource::Service => Error::new(Kind::Forbidden, format!("no policy permits {action} on {resource}"))
+            .hint("`signet policy explain` tells which policies were looked at; an administrator can add one"),
+    }
+}
+
+/// The one answer for a key that does not exist and for one that the caller may not know of.
+#[must_use]
+pub fn no_key(name: &KeyName) -> Error {
+    Error::new(Kind::NotFound, format!("there is no key {name}"))
+        .hint("`signet key list` shows the keys you may read; namespace and name are written namespace:name")
+}
+
+impl Shared {
+    fn record(&self, caller: &Caller, action: Action, resource: &Resource, phase: Phase) -> Record {
+        Record {
+            time: self.clock.now().to_string(),
+            request: caller.request_id.to_string(),
+            principal: caller.principal.to_string(),
+            credential: caller.credential.to_string(),
+            address: caller.address.map(|address| address.to_string()).unwrap_or_default(),
+            action: action.as_str().to_owned(),
+            resource: resource.to_string(),
+            ..blank(phase)
+        }
+    }
+}
+
+fn blank(phase: Phase) -> Record {
+    Record {
+        time: String::new(),
+        phase,
+        request: String::new(),
+        principal: String::new(),
+        credential: String::new(),
+        address: String::new(),
+        action: String::new(),
+        resource: String::new(),
+        decision: String::new(),
+        outcome: String::new(),
+        reason: String::new(),
+        key_id: String::new(),
+        version: 0,
+        context: std::collections::BTreeMap::new(),
+        items: Vec::new(),
+        facts: std::collections::BTreeMap::new(),
+    }
+}
+
+impl<O: Operation> Permit<O> {
+    /// Who was admitted.
+    #[must_use]
+    pub const fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// Whether this permit allows `Part` on `name`: engines ask before they act.
+    ///
+    /// # Errors
+    /// [`Kind::Internal`]: a permit for another key is a defect of ours.
+    pub fn covers<Part: Operation>(&self, name: &KeyName) -> Result<()>
+    where
+        O: Includes<Part>,
+    {
+        match &self.resource {
+            Resource::Key(own) if own == name => Ok(()),
+            Resource::Key(_)
+            | Resource::Namespace(_)
+            | Resource::Policy(_)
+            | Resource::Identity(_)
+            | Resource::Token(_)
+            | Resource::Service => Err(Error::internal(format!("a permit for {} was spent on {name}", self.resource))),
+        }
+    }
+
+    /// The record of this operation in one phase, with `details`; what `ledger` needs as the leaf of a change.
+    #[must_use]
+    pub fn record(&self, phase: Phase, details: &Details) -> Record {
+        let Details { key_id, version, context, items, facts } = details;
+        Record {
+            decision: self.decision.clone(),
+            key_id: key_id.map(|id| id.to_string()).unwrap_or_default(),
+            version: version.map_or(0, Version::number),
+            context: context.as_ref().map(|context| context.entries().clone()).unwrap_or_default(),
+            items: items.clone(),
+            facts: facts.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
+            ..self.shared.record(&self.caller, O::ACTION, &self.resource, phase)
+        }
+    }
+
+    /// Records that a device is about to be changed. Durable on return.
+    ///
+    /// # Errors
+    /// `Unavailable` where it cannot be recorded: then the act must not happen.
+    pub async fn intent(&self, details: &Details) -> Result<()> {
+        self.shared.log.append(&self.record(Phase::Intent, details)).await.map(drop)
+    }
+
+    /// Records how the operation ended, waits until that is durable, and releases the result.
+    ///
+    /// # Errors
+    /// The result's own error, once it is recorded; `Unavailable` where the record cannot be written: then nothing leaves.
+    pub async fn close<T>(mut self, result: Result<T>, details: Details) -> Result<Released<T>> {
+        self.open = false;
+        let mut record = self.record(Phase::Done, &details);
+        match &result {
+            Ok(_) => "ok".clone_into(&mut record.outcome),
+            Err(error) => {
+                error.kind().code().clone_into(&mut record.outcome);
+                record.reason = error.chain();
+            }
+        }
+        self.shared.metrics.request(O::ACTION.as_str(), result.as_ref().map_or_else(|e| e.kind().code(), |_| "ok"));
+        self.shared.log.append(&record).await?;
+        if let Err(error) = &result {
+            log_failure(error, &record);
+        }
+        result.map(Released)
+    }
+}
+
+fn log_failure(error: &Error, record: &Record) {
+    match error.kind() {
+        Kind::Internal | Kind::Tampered => {
+            tracing::error!(request = record.request, action = record.action, cause = error.chain(), "failed");
+        }
+        Kind::Unavailable | Kind::Busy => {
+            tracing::warn!(request = record.request, action = record.action, cause = error.chain(), "failed");
+        }
+        Kind::Invalid | Kind::Unauthenticated | Kind::Forbidden | Kind::NotFound | Kind::Conflict | Kind::Stale => {}
+        Kind::State | Kind::Limit | Kind::DoesNotOpen | Kind::Unsupported => {}
+    }
+}
+
+impl<O: Operation> Drop for Permit<O> {
+    fn drop(&mut self) {
+        if !self.open {
+            return;
+        }
+        let record = self.record(Phase::Abandoned, &Details::default());
+        let log = self.shared.log.clone();
+        // Without a runtime the process is ending, and the intent, if any, stands in the log.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                if let Err(error) = log.append(&record).await {
+                    tracing::error!(cause = error.chain(), "an abandoned permit could not be recorded");
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,503 @@
+//! Keys, their versions and their states: what exists, which version protects now, and where its private part is.
+//!
+//! All keys stand in a catalogue in memory, as immutable snapshots that a change replaces; the path of a request reads it
+//! and nothing else. Changes go through `ledger`. A version exists only once the device has made it and it has proved itself.
+//!
+//! ```text
+//! intent recorded ─▶ pending row ─▶ device makes the key ─▶ probe ─▶ key and version rows, pending row removed
+//!                        └──────── after a crash, start-up destroys what the device may have made and says so
+//! ```
+
+mod birth;
+mod change;
+mod check;
+mod counter;
+mod reconcile;
+mod record;
+mod schedule;
+pub mod state;
+
+pub use birth::NewKey;
+pub use reconcile::Report;
+pub use record::{KeyCopy, KeyRecord, VersionRecord};
+pub use schedule::{Scheduler, Tick};
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use check::Gate;
+use counter::{Counter, Taken};
+use record::{Lease, counter_path, put, read};
+
+use crate::admission::{Admission, no_key};
+use crate::device::{KeyRef, Worker};
+use crate::error::{Error, Kind, Result};
+use crate::ledger::Ledger;
+use crate::policy::KeyFacts;
+use crate::store::Expected;
+use crate::telemetry::Metrics;
+use crate::types::{
+    Action, Caller, KeyId, KeyName, Name, Protection, PublicKey, Purpose, Resource, SecretBytes, State, Verifier,
+    Version,
+};
+
+/// A key at one moment.
+#[derive(Debug)]
+pub struct Key {
+    /// What is stored of it.
+    pub record: KeyRecord,
+    pub(crate) revision: u64,
+    /// In order of their numbers, from 1.
+    versions: Vec<Arc<KeyVersion>>,
+}
+
+impl Key {
+    /// The version with that number.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`].
+    pub fn version(&self, version: Version) -> Result<&Arc<KeyVersion>> {
+        self.find(version)
+            .ok_or_else(|| Error::new(Kind::NotFound, format!("{} has no version {version}", self.record.name)))
+    }
+
+    fn find(&self, version: Version) -> Option<&Arc<KeyVersion>> {
+        let found = self.versions.binary_search_by_key(&version, |one| one.record.version);
+        found.ok().and_then(|index| self.versions.get(index))
+    }
+
+    /// All versions, oldest first.
+    #[must_use]
+    pub fn versions(&self) -> &[Arc<KeyVersion>] {
+        &self.versions
+    }
+
+    /// The version that protects now.
+    ///
+    /// # Errors
+    /// [`Kind::State`] where none does.
+    pub fn primary(&self) -> Result<&Arc<KeyVersion>> {
+        self.record.primary.and_then(|version| self.find(version)).ok_or_else(|| {
+            Error::new(Kind::State, format!("{} has no version that may protect", self.record.name))
+                .hint("resume or activate a version, or rotate the key")
+        })
+    }
+
+    /// Changes with every change of the key or one of its versions.
+    #[must_use]
+    pub fn etag(&self) -> String {
+        let newest = self.versions.iter().map(|version| version.revision).max().unwrap_or(0);
+        format!("\"{}\"", self.revision.max(newest))
+    }
+
+    /// What policies may read of it.
+    #[must_use]
+    pub fn facts(&self) -> KeyFacts<'_> {
+        let KeyRecord { algorithm, domain, device, labels, .. } = &self.record;
+        KeyFacts { purpose: algorithm.purpose(), algorithm: *algorithm, domain: *domain, device, labels }
+    }
+
+    /// When its next rotation by age falls due.
+    #[must_use]
+    pub fn rotates_at(&self) -> Option<jiff::Timestamp> {
+        let every = self.record.rotation.every?;
+        let primary = self.find(self.record.primary?)?;
+        primary.record.created.checked_add(every.as_signed()).ok()
+    }
+}
+
+/// A version at one moment.
+#[derive(Debug)]
+pub struct KeyVersion {
+    /// What is stored of it.
+    pub record: VersionRecord,
+    pub(crate) revision: u64,
+    id: KeyId,
+    algorithm: crate::types::Algorithm,
+    /// What its device needs, and the device; `None` once it is destroyed.
+    place: Option<(Arc<KeyRef>, Arc<Worker>)>,
+    verifier: OnceLock<Option<Verifier>>,
+    expected: Option<Arc<[u8]>>,
+    gate: Arc<Gate>,
+    counter: Arc<Counter>,
+}
+
+impl KeyVersion {
+    /// The number.
+    #[must_use]
+    pub const fn number(&self) -> Version {
+        self.record.version
+    }
+
+    /// The state.
+    #[must_use]
+    pub const fn state(&self) -> State {
+        self.record.state
+    }
+
+    /// The device that uses it and how it is named there.
+    ///
+    /// # Errors
+    /// [`Kind::State`] once it is destroyed.
+    pub fn place(&self) -> Result<(&Arc<KeyRef>, &Arc<Worker>)> {
+        self.place.as_ref().map(|(key, worker)| (key, worker)).ok_or_else(|| {
+            Error::new(Kind::State, format!("version {} is destroyed", self.record.version))
+        })
+    }
+
+    /// What protects it; a destroyed version is shown as its algorithm's last place would be.
+    #[must_use]
+    pub fn protection(&self) -> Protection {
+        self.place.as_ref().map_or(Protection::Hsm, |(key, _)| key.locator.protection())
+    }
+
+    /// The public half.
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`] for a key that has none.
+    pub fn public_key(&self) -> Result<PublicKey> {
+        self.record.public_key().ok_or_else(|| {
+            Error::new(Kind::Unsupported, format!("an {} key has no public half", self.algorithm))
+        })
+    }
+
+    /// The judge of its signatures.
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`] for a key that makes none.
+    pub fn verifier(&self) -> Result<&Verifier> {
+        let parse = || self.record.public_key().and_then(|key| Verifier::new(self.algorithm, &key).ok());
+        self.verifier.get_or_init(parse).as_ref().ok_or_else(|| {
+            Error::new(Kind::Unsupported, format!("an {} key makes no signatures", self.algorithm))
+        })
+    }
+
+    /// Counted uses and bytes, never less than the true ones.
+    #[must_use]
+    pub fn counted(&self) -> (u64, u64) {
+        let Lease { uses, bytes } = self.counter.spent();
+        (uses, bytes)
+    }
+
+    /// The HMAC of each input, released only after the key proved, after all of them, that it is itself.
+    ///
+    /// # Errors
+    /// Per input, those of the device; for all, those of the check.
+    pub async fn mac(&self, inputs: Vec<Vec<u8>>) -> Result<Vec<Result<SecretBytes>>> {
+        let (key, worker) = self.place()?;
+        let results: Vec<Result<SecretBytes>> = if inputs.len() == 1 {
+            let input = inputs.into_iter().next().unwrap_or_default();
+            vec![worker.use_key(key, input).await.map_err(Error::from)]
+        } else {
+            worker.use_key_batch(key, inputs).await.into_iter().map(|one| one.map_err(Error::from)).collect()
+        };
+        if results.iter().any(Result::is_ok) {
+            self.check().await?;
+        }
+        Ok(results)
+    }
+
+    /// The HMAC of each input for a result that authenticates itself afterwards, as an unwrapped plaintext does.
+    ///
+    /// # Errors
+    /// Per input, those of the device.
+    pub async fn mac_unchecked(&self, inputs: Vec<Vec<u8>>) -> Result<Vec<Result<SecretBytes>>> {
+        let (key, worker) = self.place()?;
+        if inputs.len() == 1 {
+            let input = inputs.into_iter().next().unwrap_or_default();
+            return Ok(vec![worker.use_key(key, input).await.map_err(Error::from)]);
+        }
+        Ok(worker.use_key_batch(key, inputs).await.into_iter().map(|one| one.map_err(Error::from)).collect())
+    }
+
+    /// Waits for a check of a secret key that begins from now on.
+    async fn check(&self) -> Result<()> {
+        let (key, worker) = self.place()?;
+        let expected = self.expected.as_ref().ok_or_else(|| {
+            Error::new(Kind::Tampered, format!("version {} has no check value", self.record.version))
+        })?;
+        self.gate.check(worker, key, expected).await
+    }
+
+    /// Whether uses of this version count, and the wrong place to ask for the sum of a whole key.
+    fn new(
+        record: VersionRecord,
+        revision: u64,
+        algorithm: crate::types::Algorithm,
+        devices: &BTreeMap<Name, Arc<Worker>>,
+        lease: Lease,
+    ) -> Self {
+        let place = record.copies.iter().find_map(|copy| {
+            let worker = devices.get(&copy.device)?;
+            Some((Arc::new(copy.key_ref(record.key, record.version, algorithm)), worker.clone()))
+        });
+        Self {
+            id: record.key,
+            expected: record.check.clone().map(Arc::from),
+            record,
+            revision,
+            algorithm,
+            place,
+            verifier: OnceLock::new(),
+            gate: Arc::default(),
+            counter: Arc::new(Counter::new(lease)),
+        }
+    }
+
+    /// The same version with another record: its checks and counts go on.
+    fn changed(&self, record: VersionRecord, revision: u64) -> Self {
+        Self {
+            place: if record.copies.is_empty() { None } else { self.place.clone() },
+            record,
+            revision,
+            id: self.id,
+            algorithm: self.algorithm,
+            verifier: OnceLock::new(),
+            expected: self.expected.clone(),
+            gate: self.gate.clone(),
+            counter: self.counter.clone(),
+        }
+    }
+}
+
+/// All keys.
+pub struct Keyring {
+    ledger: Arc<Ledger>,
+    admission: Arc<Admission>,
+    devices: BTreeMap<Name, Arc<Worker>>,
+    metrics: Metrics,
+    /// Snapshots by name. The lock protects the map; it is never held across an await or a device call.
+    catalogue: RwLock<BTreeMap<KeyName, Arc<Key>>>,
+    /// One turn per key, so that two changes of one key do not both make a version only for one to lose.
+    turns: std::sync::Mutex<HashMap<KeyName, Arc<tokio::sync::Mutex<()>>>>,
+    /// Keys whose rotation was due and failed.
+    overdue: std::sync::Mutex<std::collections::BTreeSet<KeyName>>,
+}
+
+impl std::fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Keyring({} keys)", self.len())
+    }
+}
+
+impl Keyring {
+    /// Reads all keys from the store.
+    ///
+    /// # Errors
+    /// `Tampered` where a record does not hold; `Unavailable` where the store cannot be read.
+    pub fn load(
+        ledger: Arc<Ledger>,
+        admission: Arc<Admission>,
+        devices: BTreeMap<Name, Arc<Worker>>,
+        metrics: Metrics,
+    ) -> Result<Self> {
+        let catalogue = read_all(&*ledger.store(), &devices)?;
+        Ok(Self {
+            ledger,
+            admission,
+            devices,
+            metrics,
+            catalogue: RwLock::new(catalogue),
+            turns: std::sync::Mutex::default(),
+            overdue: std::sync::Mutex::default(),
+        })
+    }
+
+    /// The key with that name.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`].
+    pub fn find(&self, name: &KeyName) -> Result<Arc<Key>> {
+        let catalogue = self.catalogue.read().unwrap_or_else(PoisonError::into_inner);
+        catalogue.get(name).cloned().ok_or_else(|| no_key(name))
+    }
+
+    /// How many keys there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.catalogue.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// At most `limit` keys after `after`, in the order of their names, of one namespace or of all.
+    #[must_use]
+    pub fn list(&self, namespace: Option<&Name>, after: Option<&KeyName>, limit: usize) -> Vec<Arc<Key>> {
+        use std::ops::Bound;
+        let catalogue = self.catalogue.read().unwrap_or_else(PoisonError::into_inner);
+        let start = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.clone()));
+        let wanted = |key: &&Arc<Key>| namespace.is_none_or(|namespace| &key.record.name.namespace == namespace);
+        catalogue.range((start, Bound::Unbounded)).map(|(_, key)| key).filter(wanted).take(limit).cloned().collect()
+    }
+
+    /// All keys at this moment.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Key>> {
+        self.list(None, None, usize::MAX)
+    }
+
+    /// The devices.
+    #[must_use]
+    pub const fn devices(&self) -> &BTreeMap<Name, Arc<Worker>> {
+        &self.devices
+    }
+
+    /// Keys whose rotation is due and was not possible.
+    #[must_use]
+    pub fn overdue(&self) -> Vec<KeyName> {
+        self.overdue.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// The version that protects now, with `uses` of `bytes` in all counted against its limits, durably where they count.
+    /// A version whose limit is reached is rotated first: it never serves more.
+    ///
+    /// # Errors
+    /// `NotFound`, `State` where nothing may protect, `Limit` where even a new version could not serve this, and those of a
+    /// rotation.
+    pub async fn primary(&self, name: &KeyName, uses: usize, bytes: usize) -> Result<(Arc<Key>, Arc<KeyVersion>)> {
+        loop {
+            let key = self.find(name)?;
+            let primary = key.primary()?.clone();
+            if !key.record.rotation.counts() {
+                return Ok((key, primary));
+            }
+            if self.count(&key, &primary, uses as u64, bytes as u64).await? {
+                return Ok((key, primary));
+            }
+            if self.counter_is_fresh(&primary) {
+                return Err(Error::new(Kind::Limit, "this request alone passes the key's limit of uses or bytes")
+                    .hint("cut the batch into smaller ones, or raise the limit of the key"));
+            }
+            self.rotate_exhausted(&key).await?;
+        }
+    }
+
+    fn counter_is_fresh(&self, version: &KeyVersion) -> bool {
+        version.counted() == (0, 0)
+    }
+
+    /// Counts, writing a larger lease where one is needed; `false` where the limit is reached.
+    async fn count(&self, key: &Key, version: &KeyVersion, uses: u64, bytes: u64) -> Result<bool> {
+        let rule = &key.record.rotation;
+        loop {
+            match version.counter.take(rule, uses, bytes) {
+                Taken::Granted => return Ok(true),
+                Taken::Exhausted => return Ok(false),
+                Taken::NeedsLease(_) => {}
+            }
+            let _writing = version.counter.leasing.lock().await;
+            // Whoever held the lock before may have leased enough.
+            let lease = match version.counter.take(rule, uses, bytes) {
+                Taken::Granted => return Ok(true),
+                Taken::Exhausted => return Ok(false),
+                Taken::NeedsLease(lease) => lease,
+            };
+            let path = counter_path(key.record.id, version.number());
+            let leaf = change::system_record("count", Action::UpdateKey, &key.record.name);
+            self.ledger.commit(leaf, vec![put(path, Expected::Any, &lease)?]).await?;
+            version.counter.leased(lease);
+        }
+    }
+
+    /// Rotates a key whose primary version has served all it may.
+    async fn rotate_exhausted(&self, key: &Key) -> Result<()> {
+        let caller = Caller::system("rotate-by-use", change::job_id());
+        let rotated = self.rotate_as(&caller, &key.record.name, Some(key.record.latest)).await;
+        match rotated {
+            Ok(_) => Ok(()),
+            // Another request saw the same and was first.
+            Err(error) if error.kind() == Kind::Stale => Ok(()),
+            Err(error) => Err(error.context("the version has served all it may, and rotating it failed")),
+        }
+    }
+
+    fn publish(&self, key: Arc<Key>) {
+        let mut catalogue = self.catalogue.write().unwrap_or_else(PoisonError::into_inner);
+        catalogue.insert(key.record.name.clone(), key);
+    }
+
+    /// The turn of a key: whoever holds it may change it.
+    fn turn(&self, name: &KeyName) -> Arc<tokio::sync::Mutex<()>> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        // Turns that nobody holds or waits for are forgotten, so that the table does not grow with the keys.
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        turns.entry(name.clone()).or_default().clone()
+    }
+
+    fn worker(&self, device: &Name) -> Result<&Arc<Worker>> {
+        self.devices.get(device).ok_or_else(|| {
+            let known: Vec<_> = self.devices.keys().map(Name::as_str).collect();
+            Error::new(Kind::Invalid, format!("there is no device {device}"))
+                .hint(format!("the configuration names: {}", known.join(", ")))
+        })
+    }
+}
+
+/// Refuses an operation of another purpose.
+///
+/// # Errors
+/// [`Kind::Invalid`], naming the operations of the key's purpose.
+pub fn demand(key: &Key, purpose: Purpose) -> Result<()> {
+    let own = key.record.algorithm.purpose();
+    if own == purpose {
+        return Ok(());
+    }
+    let verbs = match own {
+        Purpose::Wrap => "wrap, unwrap, rewrap and make data keys",
+        Purpose::Sign => "sign and verify",
+        Purpose::Mac => "make and check message authentication codes",
+    };
+    let name = &key.record.name;
+    Err(Error::new(Kind::Invalid, format!("{name} is a key to {verbs}, and does nothing else"))
+        .hint("make a key of the algorithm you need: a key does one thing"))
+}
+
+/// The resource of a key.
+#[must_use]
+pub fn resource(name: &KeyName) -> Resource {
+    Resource::Key(name.clone())
+}
+
+fn read_all(
+    store: &dyn crate::store::Store,
+    devices: &BTreeMap<Name, Arc<Worker>>,
+) -> Result<BTreeMap<KeyName, Arc<Key>>> {
+    let mut leases = HashMap::new();
+    for record in store.scan("counters/")? {
+        leases.insert(record.path.replacen("counters/", "versions/", 1), read::<Lease>(&record)?);
+    }
+    let mut versions: HashMap<KeyId, Vec<(VersionRecord, u64, Lease)>> = HashMap::new();
+    for record in store.scan("versions/")? {
+        let version: VersionRecord = read(&record)?;
+        let lease = leases.get(&record.path).copied().unwrap_or_default();
+        versions.entry(version.key).or_default().push((version, record.revision, lease));
+    }
+    let mut catalogue = BTreeMap::new();
+    for stored in store.scan("keys/")? {
+        let record: KeyRecord = read(&stored)?;
+        let mut own = versions.remove(&record.id).unwrap_or_default();
+        own.sort_by_key(|(version, ..)| version.version);
+        let complete = own.len() == record.latest.number() as usize;
+        if !complete {
+            let text = format!("{} has {} versions, the store holds {}", record.name, record.latest, own.len());
+            return Err(Error::new(Kind::Tampered, text)
+                .hint("a record was removed behind the service's back: restore a backup"));
+        }
+        let versions = own
+            .into_iter()
+            .map(|(version, revision, lease)| {
+                Arc::new(KeyVersion::new(version, revision, record.algorithm, devices, lease))
+            })
+            .collect();
+        catalogue.insert(record.name.clone(), Arc::new(Key { revision: stored.revision, versions, record }));
+    }
+    if let Some(id) = versions.keys().next() {
+        return Err(Error::new(Kind::Tampered, format!("the store holds versions of {id}, which has no key"))
+            .hint("a record was removed behind the service's back: restore a backup"));
+    }
+    Ok(catalogue)
+}

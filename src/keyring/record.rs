@@ -1,0 +1,228 @@
+//! What the store keeps of keys: JSON with a `format` number, sealed below.
+//!
+//! ```text
+//! keys/NAMESPACE/NAME             KeyRecord
+//! versions/KEY ID/NNNNNNNNNN      VersionRecord
+//! pending/KEY ID/NNNNNNNNNN       Pending: a version that is being made, or was when the service died
+//! counters/KEY ID/NNNNNNNNNN      Lease: how far the uses of a version are counted ahead
+//! ```
+
+use std::collections::BTreeMap;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::device::{KeyRef, Locator};
+use crate::error::{Error, Kind, Result};
+use crate::store::{Change, Expected, Record};
+use crate::types::{
+    Algorithm, Domain, KeyId, KeyName, Name, PublicKey, Residency, Retention, Rotation, SecretBytes, State, Version,
+};
+
+/// The format of all records here.
+pub(super) const FORMAT: u32 = 1;
+
+/// A key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRecord {
+    pub(super) format: u32,
+    /// Its full name.
+    pub name: KeyName,
+    /// Its identity.
+    pub id: KeyId,
+    /// What it does.
+    pub algorithm: Algorithm,
+    /// What it may sign.
+    pub domain: Option<Domain>,
+    /// Where its next version is made.
+    pub device: Name,
+    /// Where the private part of its next version stays.
+    pub residency: Residency,
+    /// When a new version is made by itself.
+    pub rotation: Rotation,
+    /// Which old versions are scheduled for destruction by themselves.
+    pub retention: Retention,
+    /// What people wrote on it.
+    pub labels: BTreeMap<String, String>,
+    /// Whether destruction is refused.
+    pub deletion_protection: bool,
+    /// When it was made.
+    pub created: Timestamp,
+    /// The version that protects now.
+    pub primary: Option<Version>,
+    /// The newest version, whatever its state.
+    pub latest: Version,
+}
+
+/// A version of a key.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VersionRecord {
+    pub(super) format: u32,
+    /// The key.
+    pub key: KeyId,
+    /// The number.
+    pub version: Version,
+    /// The state.
+    pub state: State,
+    /// The state it was in when it was suspended or scheduled.
+    pub before: Option<State>,
+    /// When it was made.
+    pub created: Timestamp,
+    /// When it last changed its state.
+    pub changed: Timestamp,
+    /// When it will be destroyed.
+    pub destroy_at: Option<Timestamp>,
+    /// Where it is: fixed at birth, empty once destroyed.
+    pub copies: Vec<KeyCopy>,
+    /// The public half of a signing key.
+    #[serde(with = "optional_base64")]
+    pub(super) public: Option<Vec<u8>>,
+    /// `HMAC(key, "signet check v1" || id || version)` of a secret key.
+    #[serde(with = "optional_base64")]
+    pub(super) check: Option<Vec<u8>>,
+}
+
+impl VersionRecord {
+    /// The public half, as its type.
+    pub(super) fn public_key(&self) -> Option<PublicKey> {
+        self.public.clone().map(PublicKey::from_der)
+    }
+}
+
+/// One copy of a version's private part.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct KeyCopy {
+    /// The device that holds it or can open it.
+    pub device: Name,
+    #[serde(flatten)]
+    place: Place,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "residency", rename_all = "snake_case")]
+enum Place {
+    Resident,
+    Wrapped { kek: KeyId, blob: Bytes },
+    Tpm { parent: Bytes, public: Bytes, private: Bytes, auth: Bytes },
+}
+
+impl KeyCopy {
+    pub(super) fn new(device: Name, locator: &Locator) -> Self {
+        let place = match locator {
+            Locator::Resident => Place::Resident,
+            Locator::Wrapped { kek, blob } => Place::Wrapped { kek: *kek, blob: Bytes(blob.clone()) },
+            Locator::Tpm { parent, public, private, auth } => Place::Tpm {
+                parent: Bytes(parent.clone()),
+                public: Bytes(public.clone()),
+                private: Bytes(private.clone()),
+                auth: Bytes(auth.expose().to_vec()),
+            },
+        };
+        Self { device, place }
+    }
+
+    /// As the device needs it named.
+    #[must_use]
+    pub fn key_ref(&self, id: KeyId, version: Version, algorithm: Algorithm) -> KeyRef {
+        let locator = match &self.place {
+            Place::Resident => Locator::Resident,
+            Place::Wrapped { kek, blob } => Locator::Wrapped { kek: *kek, blob: blob.0.clone() },
+            Place::Tpm { parent, public, private, auth } => Locator::Tpm {
+                parent: parent.0.clone(),
+                public: public.0.clone(),
+                private: private.0.clone(),
+                auth: SecretBytes::new(auth.0.clone()),
+            },
+        };
+        KeyRef { id, version, algorithm, locator }
+    }
+}
+
+/// A version whose making was begun.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Pending {
+    pub(super) format: u32,
+    pub(super) name: KeyName,
+    pub(super) key: KeyId,
+    pub(super) version: Version,
+    pub(super) algorithm: Algorithm,
+    pub(super) device: Name,
+    pub(super) residency: Residency,
+}
+
+/// How far uses are counted ahead.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Lease {
+    pub(super) uses: u64,
+    pub(super) bytes: u64,
+}
+
+/// Bytes as base64 text.
+#[derive(Clone)]
+struct Bytes(Vec<u8>);
+
+impl std::fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Bytes({})", self.0.len())
+    }
+}
+
+impl Serialize for Bytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        STANDARD.decode(text.as_bytes()).map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+mod optional_base64 {
+    use super::{Bytes, Deserialize, Deserializer, Serialize, Serializer};
+
+    #[expect(clippy::ref_option, reason = "serde calls it by reference")]
+    pub(super) fn serialize<S: Serializer>(bytes: &Option<Vec<u8>>, serializer: S) -> Result<S::Ok, S::Error> {
+        bytes.clone().map(Bytes).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u8>>, D::Error> {
+        Ok(Option::<Bytes>::deserialize(deserializer)?.map(|bytes| bytes.0))
+    }
+}
+
+pub(super) fn key_path(name: &KeyName) -> String {
+    format!("keys/{}/{}", name.namespace, name.name)
+}
+
+pub(super) fn version_path(id: KeyId, version: Version) -> String {
+    format!("versions/{id}/{:010}", version.number())
+}
+
+pub(super) fn pending_path(id: KeyId, version: Version) -> String {
+    format!("pending/{id}/{:010}", version.number())
+}
+
+pub(super) fn counter_path(id: KeyId, version: Version) -> String {
+    format!("counters/{id}/{:010}", version.number())
+}
+
+/// A change that writes `value`.
+pub(super) fn put(path: String, expected: Expected, value: &impl Serialize) -> Result<Change> {
+    let value = serde_json::to_vec(value).map_err(|e| Error::internal(format!("{path}: {e}")))?;
+    Ok(Change { path, expected, value: Some(value) })
+}
+
+/// Reads a record of the store.
+pub(super) fn read<T: DeserializeOwned>(record: &Record) -> Result<T> {
+    serde_json::from_slice(&record.value).map_err(|e| {
+        Error::new(Kind::Tampered, format!("the record {} cannot be read", record.path))
+            .because(e)
+            .hint("a newer program may have written it: start the version that did, or restore a backup")
+    })
+}

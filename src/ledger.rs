@@ -1,0 +1,140 @@
+//! The only way to change state.
+//!
+//! A change is a batch of records and one leaf of the audit log that vouches for it. The order is a safety property:
+//!
+//! ```text
+//! 1  the batch and its leaf, as `ledger/open`, are committed to the store in one transaction
+//! 2  the leaf is durable in the log
+//! 3  the change is acknowledged
+//! ```
+//!
+//! A crash between 1 and 2 leaves an open leaf: start-up appends it, so a change is always rolled forward and never
+//! forgotten by the log. The anchor of the whole state will stand between 1 and 2.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
+
+use crate::audit::{Log, Phase, Record};
+use crate::crash_point;
+use crate::error::{Error, Kind, Result};
+use crate::store::{Change, Expected, Store};
+use crate::types::{Clock, sha256};
+
+/// Where the leaf stands that may not be in the log yet.
+const OPEN: &str = "ledger/open";
+/// How far back a leaf can be that was written after the open one was stored.
+const FACT: &str = "change";
+
+/// The one writer of the store and of the changes in the log.
+pub struct Ledger {
+    store: Arc<dyn Store>,
+    log: Arc<Log>,
+    clock: Clock,
+    /// Held from the commit to the leaf, so that leaves stand in the order of their commits and only the last can be open.
+    turn: Mutex<()>,
+}
+
+/// A leaf on its way into the log.
+#[derive(Serialize, Deserialize)]
+struct Open {
+    /// How many records the log had before.
+    after: u64,
+    leaf: Record,
+}
+
+impl std::fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Ledger")
+    }
+}
+
+impl Ledger {
+    /// Takes over `store` and `log`, and rolls forward what a crash left open. Answers what it mended.
+    ///
+    /// # Errors
+    /// Where either cannot be read or written.
+    pub async fn open(store: Arc<dyn Store>, log: Arc<Log>, clock: Clock) -> Result<(Self, Option<String>)> {
+        let ledger = Self { store, log, clock, turn: Mutex::new(()) };
+        let mended = ledger.roll_forward().await?;
+        Ok((ledger, mended))
+    }
+
+    async fn roll_forward(&self) -> Result<Option<String>> {
+        let store = self.store.clone();
+        let Some(record) = blocking(move || store.get(OPEN)).await? else { return Ok(None) };
+        let Open { after, leaf } = serde_json::from_slice(&record.value)
+            .map_err(|e| Error::new(Kind::Tampered, "the open change of the ledger cannot be read").because(e))?;
+        if after > self.log.size() {
+            let sizes = format!("the store has seen {after} audit records, the log holds {}", self.log.size());
+            return Err(Error::new(Kind::Tampered, sizes)
+                .hint("the audit log was cut or put back: restore it, or restore a backup of both"));
+        }
+        let log = self.log.clone();
+        let id = leaf.facts.get(FACT).cloned();
+        let known = blocking(move || {
+            let mut records = log.read_from(after)?;
+            Ok(records.any(|record| record.is_ok_and(|(_, record)| record.facts.get(FACT) == id.as_ref())))
+        });
+        if known.await? {
+            return Ok(None);
+        }
+        let what = format!("{} of {}", leaf.action, leaf.resource);
+        self.log.append(&leaf).await?;
+        Ok(Some(format!("a crash had come between a change and its audit record: recorded {what}")))
+    }
+
+    /// Makes `changes` and records them under `leaf`, whose phase and time are set here. All of it is durable on return.
+    /// Answers the revision of the changed records.
+    ///
+    /// # Errors
+    /// `Stale` and `Conflict` where an expectation does not hold: then nothing changed and nothing was recorded.
+    /// `Unavailable` where store or log cannot be written: the change may have been made, and a repetition with the same
+    /// idempotency key finds out.
+    pub async fn commit(&self, leaf: Record, mut changes: Vec<Change>) -> Result<u64> {
+        let _turn = self.turn.lock().await;
+        let mut leaf = Record { phase: Phase::Change, time: self.clock.now().to_string(), ..leaf };
+        leaf.outcome = "ok".to_owned();
+        leaf.facts.insert(FACT.to_owned(), identify(&changes)?);
+        let open = Open { after: self.log.size(), leaf };
+        let value = serde_json::to_vec(&open).map_err(|e| Error::internal(format!("ledger: {e}")))?;
+        changes.push(Change { path: OPEN.to_owned(), expected: Expected::Any, value: Some(value) });
+        let store = self.store.clone();
+        crash_point!("ledger.before_commit");
+        let revision = blocking(move || store.commit(&changes)).await?;
+        crash_point!("ledger.committed");
+        self.log.append(&open.leaf).await?;
+        crash_point!("ledger.recorded");
+        Ok(revision)
+    }
+
+    /// The store, to read from.
+    #[must_use]
+    pub fn store(&self) -> Arc<dyn Store> {
+        self.store.clone()
+    }
+
+    /// The time of day.
+    #[must_use]
+    pub const fn clock(&self) -> &Clock {
+        &self.clock
+    }
+}
+
+/// A random part, so that no two changes are the same, and a hash over paths and values, so that the log vouches for them.
+fn identify(changes: &[Change]) -> Result<String> {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(|e| Error::internal(format!("random bytes: {e}")))?;
+    let mut hashes = Vec::new();
+    for Change { path, expected: _, value } in changes {
+        hashes.extend(sha256(&[path.as_bytes()]));
+        hashes.extend(value.as_ref().map_or([0; 32], |value| sha256(&[value])));
+    }
+    Ok(format!("{}:{}", hex::encode(random), hex::encode(sha256(&[&hashes]))))
+}
+
+/// Runs what may block off the request threads.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal(format!("a store call was lost: {e}")))?
+}
