@@ -8,3 +8,6 @@ pub mod error;
 pub mod types;
 
 pub mod device;
+
+pub mod policy;
+
