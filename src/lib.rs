@@ -11,3 +11,4 @@ pub mod device;
 
 pub mod policy;
 
+pub mod auth;
