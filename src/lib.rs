@@ -8,3 +8,4 @@ pub mod error;
 pub mod types;
 
 pub mod device;
+pub mod store;
