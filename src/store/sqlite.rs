@@ -208,7 +208,7 @@ fn connect(path: &Path, mode: OpenFlags) -> Result<Connection> {
 }
 
 fn quick_check(db: &Connection) -> Result<()> {
-    let found: String = db.pragma_query_value(None, "quick_check(1)", |row| row.get(0)).map_err(trouble)?;
+    let found: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(trouble)?;
     if found == "ok" { Ok(()) } else { Err(damaged().because(found)) }
 }
 
