@@ -391,6 +391,7 @@ mod files {
 
         let store = Sqlite::create(&file).unwrap();
         store.commit(&[put("a", Expected::Absent, "1")]).unwrap();
+        assert_eq!(store.scan("").unwrap().len(), 1);
         assert_eq!(Sqlite::create(&file).unwrap_err().kind(), Kind::Conflict);
         for beside in ["signet.db", "signet.db-wal", "signet.db-shm"] {
             let mode = file.with_file_name(beside).metadata().unwrap().permissions().mode();

@@ -4,7 +4,7 @@
 //! for the writer. [`Sqlite::create`] makes a database only where nothing stands, [`Sqlite::open`] opens only one that is
 //! there: a missing file is an error to look into, never an empty database to go on with.
 //!
-//! `PRAGMA quick_check` runs at each open. It reads the whole file (about a second per gigabyte), and that is its price worth:
+//! `PRAGMA quick_check` runs at each open. It reads the whole file, and that is worth its price:
 //! a value that was changed fails its seal, but a damaged tree *hides* rows, and an absent row has no seal to fail.
 //!
 //! What it does not do: it does not notice an older file put in its place while the service was down (that is for the anchor
@@ -34,11 +34,12 @@ pub struct Sqlite {
     path: PathBuf,
     /// Device and inode of the file that was opened.
     identity: (u64, u64),
-    /// The one writer. Held alone, never with a reader.
-    writer: Mutex<Connection>,
     /// Each read takes the first that is free, or waits for the next in turn. Held alone, never with the writer.
     readers: [Mutex<Connection>; READERS],
     turn: AtomicUsize,
+    /// The one writer. Held alone, never with a reader. Stands last to be dropped last: the last connection to close moves
+    /// the log into the database, and a reader may not write.
+    writer: Mutex<Connection>,
 }
 
 impl Sqlite {
@@ -78,7 +79,7 @@ impl Sqlite {
         let reader = || connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map(Mutex::new);
         let readers = [reader()?, reader()?, reader()?, reader()?];
         let path = path.to_path_buf();
-        Ok(Self { path, identity, writer: Mutex::new(writer), readers, turn: AtomicUsize::new(0) })
+        Ok(Self { path, identity, readers, turn: AtomicUsize::new(0), writer: Mutex::new(writer) })
     }
 
     /// SQLite goes on working with a file that was deleted or replaced, and everything acknowledged would be lost with it.
