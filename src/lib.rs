@@ -9,3 +9,5 @@ pub mod types;
 
 pub mod device;
 pub mod store;
+
+pub mod envelope;
