@@ -11,3 +11,10 @@ pub mod telemetry;
 pub mod wire;
 
 pub mod device;
+pub mod store;
+
+pub mod policy;
+
+pub mod auth;
+
+pub mod envelope;

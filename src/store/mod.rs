@@ -3,14 +3,19 @@
 //! A store holds small records under paths such as `keys/default/release`. Everything in it is sealed before it gets here
 //! ([`Sealed`] wraps any driver), so no query can look inside: a driver offers reading by path, scanning by prefix, and one
 //! atomic, durable batch with expected revisions. Only `ledger` commits.
+//!
+//! Paths are not sealed: who steals a database learns the names of things and the sizes of their records, nothing else.
 
+mod schema;
 mod sealed;
 mod sqlite;
 
 pub use sealed::{Sealed, StorageKey};
 pub use sqlite::Sqlite;
 
-use crate::error::Result;
+use std::collections::BTreeSet;
+
+use crate::error::{Error, Kind, Result};
 
 /// A record as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,36 +50,104 @@ pub struct Change {
     pub value: Option<Vec<u8>>,
 }
 
+/// What is written for a value, given the path and the revision it will have. Runs while the writer is held: keep it short.
+pub type Encode<'a> = dyn Fn(&str, u64, &[u8]) -> Result<Vec<u8>> + 'a;
+
+/// The longest path, in bytes.
+pub const MAX_PATH: usize = 512;
+
+/// The longest value as it is stored, in bytes.
+pub const MAX_VALUE: usize = 1024 * 1024;
+
 /// A driver of a database. Blocking: call it off the request threads.
 ///
-/// **Contract**, held by `tests/it/contract/store.rs` for each driver:
+/// **Contract**, held by `tests/store.rs` for each driver:
 /// * [`Store::commit`] makes all of a batch or nothing of it, and it is durable (survives the loss of power) on return.
-/// * A batch whose expectations do not hold changes nothing and is [`crate::error::Kind::Stale`] (or `Conflict` for
+/// * A batch whose expectations do not hold changes nothing and is [`Kind::Stale`] (or [`Kind::Conflict`] for
 ///   [`Expected::Absent`]), naming the path.
-/// * Reads see every commit that has returned. Any number of readers and one writer may be at work at once.
-/// * A full disk, a missing file or a damaged page is `Unavailable` or `Tampered`, never an empty answer.
+/// * Each commit has the next revision, counted from 1; no revision is given twice, whatever was removed in between.
+/// * Reads see every commit that has returned. Any number of readers and one writer may be at work at once, and a scan
+///   sees one moment.
+/// * A full disk or a missing file is [`Kind::Unavailable`], a damaged page [`Kind::Tampered`], never an empty answer.
+///   After `Unavailable` a commit may have happened all the same: read before you repeat it.
 pub trait Store: Send + Sync {
     /// The record at `path`.
     ///
     /// # Errors
-    /// `Unavailable` where the database cannot be read, `Tampered` where a seal or page does not hold.
+    /// `Unavailable` where the database cannot be read, `Tampered` where a seal or page does not hold, `Invalid` for what
+    /// is no path.
     fn get(&self, path: &str) -> Result<Option<Record>>;
 
-    /// All records whose path starts with `prefix`, in order of their paths.
+    /// All records whose path starts with `prefix`, byte for byte, in the byte order of their paths. The empty prefix is
+    /// all there is; `keys/a` also finds `keys/ab`, `keys/a/` does not.
     ///
     /// # Errors
     /// As [`Store::get`].
     fn scan(&self, prefix: &str) -> Result<Vec<Record>>;
 
-    /// Makes all `changes`, and answers the revision they have.
+    /// Makes all `changes`, storing each value as `encode` turns it out, and answers the revision they have. This is how a
+    /// layer above binds what it stores to the revision, which only the driver's transaction knows.
     ///
     /// # Errors
-    /// `Stale` or `Conflict` where an expectation does not hold, `Unavailable` where nothing could be written.
-    fn commit(&self, changes: &[Change]) -> Result<u64>;
+    /// `Stale` or `Conflict` where an expectation does not hold, `Unavailable` where nothing could be written, `Busy` where
+    /// another process holds the database, `Invalid` for what is no path or a path that stands twice in the batch, `Limit`
+    /// past [`MAX_VALUE`], and whatever `encode` answers.
+    fn commit_with(&self, changes: &[Change], encode: &Encode<'_>) -> Result<u64>;
 
     /// Writes a consistent copy of the whole database to a new file while others go on working.
     ///
     /// # Errors
-    /// `Unavailable` where the copy cannot be written.
+    /// `Conflict` where something stands at `file`, `Unavailable` where the copy cannot be written.
     fn copy_to(&self, file: &std::path::Path) -> Result<()>;
+
+    /// Makes all `changes`, and answers the revision they have.
+    ///
+    /// # Errors
+    /// As [`Store::commit_with`].
+    fn commit(&self, changes: &[Change]) -> Result<u64> {
+        self.commit_with(changes, &|_, _, value| Ok(value.to_vec()))
+    }
+}
+
+/// Segments of `[a-z0-9._:-]`, none empty, joined by `/`.
+fn check_path(path: &str) -> Result<()> {
+    let good = path.len() <= MAX_PATH && path.split('/').all(|segment| !segment.is_empty() && is_alphabet(segment));
+    if good { Ok(()) } else { Err(Error::new(Kind::Invalid, "not a path of the store")) }
+}
+
+/// The beginning of a path.
+fn check_prefix(prefix: &str) -> Result<()> {
+    let good = prefix.len() <= MAX_PATH && prefix.split('/').all(is_alphabet);
+    if good { Ok(()) } else { Err(Error::new(Kind::Invalid, "not the beginning of a path of the store")) }
+}
+
+fn is_alphabet(segment: &str) -> bool {
+    segment.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._:-".contains(&b))
+}
+
+/// A path that stood twice in a batch would leave it to chance what its expectation means.
+fn check_batch(changes: &[Change]) -> Result<()> {
+    let mut seen = BTreeSet::new();
+    for change in changes {
+        check_path(&change.path)?;
+        if !seen.insert(change.path.as_str()) {
+            return Err(Error::new(Kind::Invalid, format!("{} stands twice in one batch", change.path)));
+        }
+    }
+    Ok(())
+}
+
+/// Whether what stands at a path is what a change expects there.
+fn check_expected(change: &Change, current: Option<u64>) -> Result<()> {
+    match (change.expected, current) {
+        (Expected::Any, _) | (Expected::Absent, None) => Ok(()),
+        (Expected::Revision(expected), Some(current)) if expected == current => Ok(()),
+        (Expected::Absent, Some(_)) => Err(Error::new(Kind::Conflict, format!("{} exists already", change.path))),
+        (Expected::Revision(_), Some(_)) => {
+            Err(Error::new(Kind::Stale, format!("{} was changed in the meantime", change.path)))
+        }
+        (Expected::Revision(_), None) => {
+            Err(Error::new(Kind::Stale, format!("{} was removed in the meantime", change.path)))
+        }
+    }
 }

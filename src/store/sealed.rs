@@ -1,0 +1,168 @@
+//! Records that the database cannot read, change, swap or relabel.
+//!
+//! [`Sealed`] wraps a driver and seals each value under a one-time key derived from the storage key:
+//!
+//! ```text
+//! record = magic "SR" (2) || version 1 (1) || salt (32) || AES-256-GCM(subkey, nonce 0, aad, value) || tag (16)
+//! subkey = HKDF-Expand-SHA-256(storage key, "signet record v1" || salt, 32)
+//! aad    = magic (2) || version (1) || revision (8, big-endian) || path
+//! ```
+//!
+//! The salt is fresh and 256 bits, so each subkey seals one record: the zero nonce is safe and no number of records is too
+//! many. The path and the revision are those that the driver keeps beside the value: a record that was moved to another
+//! path, swapped with another or given another revision does not open, and is [`Kind::Tampered`].
+//!
+//! What it does not see: a whole older record put back with the older revision it had, and a record that was removed. Those
+//! are for the map root of the ledger.
+
+use std::fmt;
+use std::path::Path;
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use super::{Change, Encode, Record, Store};
+use crate::error::{Error, Kind, Result};
+use crate::types::SecretBytes;
+
+const MAGIC: &[u8; 3] = b"SR\x01";
+const SALT: usize = 32;
+const LABEL: &[u8] = b"signet record v1";
+
+/// The key that seals all records: random, wrapped by the device while at rest, zeroed when dropped.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub struct StorageKey([u8; Self::LEN]);
+
+impl StorageKey {
+    /// Its length in bytes.
+    pub const LEN: usize = 32;
+
+    /// Draws a new one from the operating system's generator.
+    ///
+    /// # Errors
+    /// [`Kind::Internal`] where the generator fails.
+    pub fn generate() -> Result<Self> {
+        let mut key = Self([0; Self::LEN]);
+        getrandom::fill(&mut key.0).map_err(|e| Error::internal(format!("random bytes: {e}")))?;
+        Ok(key)
+    }
+
+    /// Its bytes, to be wrapped by the device.
+    #[must_use]
+    pub fn to_secret(&self) -> SecretBytes {
+        SecretBytes::new(self.0.to_vec())
+    }
+
+    /// A key for the one record that has this salt.
+    fn subkey(&self, salt: &[u8]) -> Result<LessSafeKey> {
+        let mut bytes = Zeroizing::new([0; 32]);
+        Prk::new_less_safe(HKDF_SHA256, &self.0)
+            .expand(&[LABEL, salt], Length)
+            .and_then(|okm| okm.fill(bytes.as_mut_slice()))
+            .and_then(|()| UnboundKey::new(&AES_256_GCM, bytes.as_slice()))
+            .map(LessSafeKey::new)
+            .map_err(|_| Error::internal("the key of a record cannot be derived"))
+    }
+}
+
+impl TryFrom<SecretBytes> for StorageKey {
+    type Error = Error;
+    fn try_from(bytes: SecretBytes) -> Result<Self> {
+        let mut key = Self([0; Self::LEN]);
+        if bytes.expose().len() != Self::LEN {
+            return Err(Error::new(Kind::Invalid, format!("a storage key has {} bytes", Self::LEN)));
+        }
+        key.0.copy_from_slice(bytes.expose());
+        Ok(key)
+    }
+}
+
+impl fmt::Debug for StorageKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StorageKey")
+    }
+}
+
+/// A driver whose values are sealed: see the module.
+#[derive(Debug)]
+pub struct Sealed<S> {
+    driver: S,
+    key: StorageKey,
+}
+
+impl<S: Store> Sealed<S> {
+    /// Seals and opens the records of `driver` under `key`.
+    #[must_use]
+    pub const fn new(driver: S, key: StorageKey) -> Self {
+        Self { driver, key }
+    }
+
+    fn open(&self, record: Record) -> Result<Record> {
+        let value = open(&self.key, &record.path, record.revision, &record.value).ok_or_else(|| {
+            Error::new(Kind::Tampered, format!("the record {} does not open under its seal", record.path))
+                .hint("it was changed in the database, or another key sealed it: restore it from a backup")
+        })?;
+        Ok(Record { value, ..record })
+    }
+}
+
+impl<S: Store> Store for Sealed<S> {
+    fn get(&self, path: &str) -> Result<Option<Record>> {
+        self.driver.get(path)?.map(|record| self.open(record)).transpose()
+    }
+
+    fn scan(&self, prefix: &str) -> Result<Vec<Record>> {
+        self.driver.scan(prefix)?.into_iter().map(|record| self.open(record)).collect()
+    }
+
+    fn commit_with(&self, changes: &[Change], encode: &Encode<'_>) -> Result<u64> {
+        self.driver.commit_with(changes, &|path, revision, value| {
+            let mut value = encode(path, revision, value)?;
+            let sealed = seal(&self.key, path, revision, &value);
+            value.zeroize();
+            sealed
+        })
+    }
+
+    /// The copy is sealed as the database is.
+    fn copy_to(&self, file: &Path) -> Result<()> {
+        self.driver.copy_to(file)
+    }
+}
+
+fn seal(key: &StorageKey, path: &str, revision: u64, value: &[u8]) -> Result<Vec<u8>> {
+    let mut salt = [0; SALT];
+    getrandom::fill(&mut salt).map_err(|e| Error::internal(format!("random bytes: {e}")))?;
+    let mut body = value.to_vec();
+    key.subkey(&salt)?
+        .seal_in_place_append_tag(zero_nonce(), Aad::from(bound_to(path, revision)), &mut body)
+        .map_err(|_| Error::internal("a record cannot be sealed"))?;
+    Ok([MAGIC.as_slice(), &salt, &body].concat())
+}
+
+fn open(key: &StorageKey, path: &str, revision: u64, sealed: &[u8]) -> Option<Vec<u8>> {
+    let (salt, body) = sealed.strip_prefix(MAGIC)?.split_at_checked(SALT)?;
+    let mut body = body.to_vec();
+    let aad = Aad::from(bound_to(path, revision));
+    let length = key.subkey(salt).ok()?.open_in_place(zero_nonce(), aad, &mut body).ok()?.len();
+    body.truncate(length);
+    Some(body)
+}
+
+fn bound_to(path: &str, revision: u64) -> Vec<u8> {
+    [MAGIC.as_slice(), &revision.to_be_bytes(), path.as_bytes()].concat()
+}
+
+/// Safe because no subkey is used twice.
+fn zero_nonce() -> Nonce {
+    Nonce::assume_unique_for_key([0; NONCE_LEN])
+}
+
+struct Length;
+
+impl KeyType for Length {
+    fn len(&self) -> usize {
+        32
+    }
+}

@@ -1,0 +1,222 @@
+//! The ciphertext format against an independent implementation, and against everybody who changes it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fail as loudly as it likes"
+)]
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::hmac;
+use proptest::prelude::*;
+use serde_json::Value;
+use signet::envelope::format::{Header, MAX_PLAINTEXT, OVERHEAD, OpenFailure, device_input, open, seal};
+use signet::error::{Error, Kind};
+use signet::types::{Context, KeyId, Version};
+
+fn vectors(file: &str) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(format!("tests/vectors/{file}")).unwrap()).unwrap()
+}
+
+fn bytes(value: &Value) -> Vec<u8> {
+    hex::decode(value.as_str().unwrap()).unwrap()
+}
+
+fn array<const N: usize>(value: &Value) -> [u8; N] {
+    bytes(value).try_into().unwrap()
+}
+
+/// What the device does.
+fn device(key: &[u8], input: &[u8]) -> [u8; 32] {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, key);
+    hmac::sign(&key, input).as_ref().try_into().unwrap()
+}
+
+#[test]
+fn contexts_are_encoded_as_others_encode_them() {
+    let vectors = vectors("context.json");
+    for case in vectors["encoded"].as_array().unwrap() {
+        let context: Context = serde_json::from_value(case["context"].clone()).unwrap();
+        assert_eq!(hex::encode(context.encode()), case["encoding"], "{case}");
+        assert_eq!(hex::encode(context.hash()), case["sha256"], "{case}");
+    }
+    for entries in vectors["refused"].as_array().unwrap() {
+        serde_json::from_value::<Context>(entries.clone()).unwrap_err();
+    }
+    assert_eq!(vectors["encoded"].as_array().unwrap().len(), 10);
+}
+
+#[test]
+fn blobs_are_made_and_opened_as_others_do() {
+    let vectors = vectors("envelope.json");
+    let cases = vectors["cases"].as_array().unwrap();
+    assert_eq!(cases.len(), 4);
+    for case in cases {
+        let context: Context = serde_json::from_value(case["context"].clone()).unwrap();
+        let number = u32::try_from(case["version"].as_u64().unwrap()).unwrap();
+        let header = Header {
+            key_id: KeyId::from_bytes(array(&case["key_id"])),
+            version: Version::new(number).unwrap(),
+            salt: array(&case["salt"]),
+        };
+        let blob = bytes(&case["blob"]);
+        let (parsed, rest) = Header::parse(&blob).unwrap();
+        assert_eq!(parsed, header);
+        assert_eq!([header.encode().as_slice(), rest].concat(), blob);
+
+        let input = device_input(&header, &context.hash());
+        assert_eq!(input, bytes(&case["device_input"]));
+        let ikm = device(&bytes(&case["device_key"]), &input);
+        assert_eq!(ikm, array(&case["ikm"]));
+        assert_eq!(rest[..32], bytes(&case["commitment"]));
+        assert_eq!(open(&ikm, &blob, &context.hash()).unwrap().expose(), bytes(&case["plaintext"]));
+        assert_eq!(seal(&ikm, &header, &context.hash(), &bytes(&case["plaintext"])).unwrap(), blob);
+    }
+}
+
+#[test]
+fn the_golden_ciphertext_opens_for_ever() {
+    let golden = include_bytes!("golden/ciphertext-v1.bin");
+    let case = &vectors("envelope.json")["cases"][2];
+    let context: Context = serde_json::from_value(case["context"].clone()).unwrap();
+    let (header, _) = Header::parse(golden).unwrap();
+    let ikm = device(&bytes(&case["device_key"]), &device_input(&header, &context.hash()));
+    assert_eq!(open(&ikm, golden, &context.hash()).unwrap().expose(), b"data key of 32 bytes, or so long");
+}
+
+fn sample() -> ([u8; 32], [u8; 32], Vec<u8>) {
+    let (ikm, context) = ([7; 32], [9; 32]);
+    let header = Header::fresh(KeyId::from_bytes([3; 16]), Version::FIRST).unwrap();
+    (ikm, context, seal(&ikm, &header, &context, b"a plaintext").unwrap())
+}
+
+/// What becomes of a blob when it is opened with the device in between, as the service does.
+fn open_through_device(blob: &[u8], context: &[u8; 32]) -> Result<Vec<u8>, OpenFailure> {
+    let (header, _) = Header::parse(blob)?;
+    let ikm = device(b"device key", &device_input(&header, context));
+    open(&ikm, blob, context).map(|plaintext| plaintext.expose().to_vec())
+}
+
+#[test]
+fn no_flipped_bit_goes_unnoticed() {
+    let context = [9; 32];
+    let header = Header::fresh(KeyId::from_bytes([3; 16]), Version::FIRST).unwrap();
+    let ikm = device(b"device key", &device_input(&header, &context));
+    let blob = seal(&ikm, &header, &context, b"a plaintext").unwrap();
+    assert_eq!(open_through_device(&blob, &context).unwrap(), b"a plaintext");
+    for at in 0..blob.len() {
+        for bit in 0..8 {
+            let mut bad = blob.clone();
+            bad[at] ^= 1 << bit;
+            let reason = open_through_device(&bad, &context).unwrap_err();
+            let expected = match at {
+                0..=1 => OpenFailure::UnknownMagic,
+                2 => OpenFailure::UnknownFormat(bad[2]),
+                3 => OpenFailure::UnknownAlgorithm(bad[3]),
+                _ if bad[20..24] == [0; 4] => OpenFailure::NoVersion,
+                4..88 => OpenFailure::WrongKeyOrContext,
+                _ => OpenFailure::Damaged,
+            };
+            assert_eq!(reason, expected, "byte {at}, bit {bit}");
+            // Even with the right `ikm` a changed header does not open: it is in the associated data as well.
+            open(&ikm, &bad, &context).unwrap_err();
+        }
+    }
+    let mut other = context;
+    other[31] ^= 1;
+    assert_eq!(open_through_device(&blob, &other).unwrap_err(), OpenFailure::WrongKeyOrContext);
+    assert_eq!(open(&ikm, &blob, &other).unwrap_err(), OpenFailure::Damaged, "the context is in the associated data");
+}
+
+#[test]
+fn nothing_shorter_or_longer_opens() {
+    let (ikm, context, blob) = sample();
+    for length in 0..blob.len() {
+        let reason = open(&ikm, &blob[..length], &context).unwrap_err();
+        let expected = if length < OVERHEAD { OpenFailure::Truncated } else { OpenFailure::Damaged };
+        assert_eq!(reason, expected, "{length} bytes");
+    }
+    let longer = [blob.as_slice(), b"\0"].concat();
+    assert_eq!(open(&ikm, &longer, &context).unwrap_err(), OpenFailure::Damaged);
+    let huge = [blob.as_slice(), &vec![0; MAX_PLAINTEXT]].concat();
+    assert_eq!(open(&ikm, &huge, &context).unwrap_err(), OpenFailure::TooLong);
+}
+
+#[test]
+fn a_blob_made_for_two_keys_opens_under_one() {
+    let case = &vectors("envelope.json")["salamander"];
+    let blob = bytes(&case["blob"]);
+    let context = array(&case["context_hash"]);
+    // The forgery is real: AES-GCM alone opens it under both keys.
+    let aad = [&blob[..88], &context[..]].concat();
+    let plaintexts: Vec<_> = case["encryption_keys"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|key| {
+            let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &bytes(key)).unwrap());
+            let mut body = blob[88..].to_vec();
+            key.open_in_place(Nonce::assume_unique_for_key([0; 12]), Aad::from(&aad), &mut body).unwrap().to_vec()
+        })
+        .collect();
+    assert_ne!(plaintexts[0], plaintexts[1]);
+
+    assert_eq!(open(&array(&case["first_ikm"]), &blob, &context).unwrap().expose(), plaintexts[0]);
+    assert_eq!(open(&array(&case["second_ikm"]), &blob, &context).unwrap_err(), OpenFailure::WrongKeyOrContext);
+}
+
+#[test]
+fn every_reason_is_one_answer_to_the_caller() {
+    let reasons = [
+        OpenFailure::Truncated,
+        OpenFailure::TooLong,
+        OpenFailure::UnknownMagic,
+        OpenFailure::UnknownFormat(2),
+        OpenFailure::UnknownAlgorithm(2),
+        OpenFailure::NoVersion,
+        OpenFailure::WrongKeyOrContext,
+        OpenFailure::Damaged,
+    ];
+    for reason in reasons {
+        let error = Error::from(reason);
+        assert_eq!((error.kind(), error.public()), (Kind::DoesNotOpen, "the ciphertext does not open"));
+        assert!(error.chain().contains(&reason.to_string()));
+    }
+}
+
+#[test]
+fn the_longest_plaintext_is_sealed_and_no_longer_one() {
+    let header = Header::fresh(KeyId::from_bytes([3; 16]), Version::FIRST).unwrap();
+    let longest = vec![1; MAX_PLAINTEXT];
+    let blob = seal(&[7; 32], &header, &[9; 32], &longest).unwrap();
+    assert_eq!(blob.len(), signet::envelope::format::MAX_BLOB);
+    assert_eq!(open(&[7; 32], &blob, &[9; 32]).unwrap().expose(), longest);
+    let error = seal(&[7; 32], &header, &[9; 32], &[longest, vec![1]].concat()).unwrap_err();
+    assert_eq!(error.kind(), Kind::Limit);
+}
+
+#[test]
+fn no_salt_is_drawn_twice() {
+    let header = || Header::fresh(KeyId::from_bytes([3; 16]), Version::FIRST).unwrap().salt;
+    let salts: std::collections::BTreeSet<_> = (0..1000).map(|_| header()).collect();
+    assert_eq!(salts.len(), 1000);
+}
+
+proptest! {
+    #[test]
+    fn what_was_sealed_opens(ikm: [u8; 32], context: [u8; 32], plaintext in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let header = Header::fresh(KeyId::from_bytes([3; 16]), Version::FIRST).unwrap();
+        let blob = seal(&ikm, &header, &context, &plaintext).unwrap();
+        prop_assert_eq!(blob.len(), plaintext.len() + OVERHEAD);
+        let opened = open(&ikm, &blob, &context).unwrap();
+        prop_assert_eq!(opened.expose(), &plaintext);
+    }
+
+    #[test]
+    fn no_input_makes_the_parser_panic(blob in proptest::collection::vec(any::<u8>(), 0..200)) {
+        open(&[7; 32], &blob, &[9; 32]).unwrap_err();
+        let ours = [b"SE\x01\x01".as_slice(), &blob].concat();
+        open(&[7; 32], &ours, &[9; 32]).unwrap_err();
+    }
+}

@@ -1,0 +1,173 @@
+#!/usr/bin/env python3
+"""Makes the golden files and vectors of our formats with an independent implementation (pyca/cryptography).
+
+    python3 tests/vectors/make.py
+
+Random parts are fixed here, so a second run changes nothing. The formats are drawn in docs/formats.md.
+"""
+import hmac
+import json
+import pathlib
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
+TESTS = pathlib.Path(__file__).parent.parent
+GOLDEN = TESTS / "golden"
+VECTORS = TESTS / "vectors"
+ZERO_NONCE = bytes(12)
+
+
+def expand(key, *info):
+    return HKDFExpand(hashes.SHA256(), 32, b"".join(info)).derive(key)
+
+
+def sha256(data):
+    digest = hashes.Hash(hashes.SHA256())
+    digest.update(data)
+    return digest.finalize()
+
+
+def record():
+    """A sealed record of the store."""
+    magic, revision, path = b"SR\x01", (1).to_bytes(8, "big"), b"keys/default/release"
+    salt = bytes(range(100, 132))
+    subkey = expand(bytes(range(32)), b"signet record v1", salt)
+    sealed = AESGCM(subkey).encrypt(ZERO_NONCE, b"a record of format 1", magic + revision + path)
+    (GOLDEN / "record-v1.bin").write_bytes(magic + salt + sealed)
+
+
+def encode_context(entries):
+    def text(value):
+        value = value.encode()
+        return len(value).to_bytes(4, "big") + value
+
+    ordered = sorted(entries.items(), key=lambda entry: entry[0].encode())
+    return len(ordered).to_bytes(4, "big") + b"".join(text(key) + text(value) for key, value in ordered)
+
+
+CONTEXTS = [
+    {},
+    {"tenant": "a"},
+    {"tenant": ""},
+    {"b": "2", "a": "1"},
+    {"ab": "c", "a": "bc"},
+    {"purpose": "backup", "region": "eu-1", "file": "2026/11/21.tar"},
+    {"\u00fc": "\u6f22\u5b57", "z": "\U0001f511", "\ufffd": "below the next", "\U00010000": "astral"},
+    {"line": "one\ntwo\u0000three", "quote": '"'},
+    {f"key-{n}": str(n) for n in range(32)},
+    {"long": "x" * 8176},
+]
+
+REFUSED_CONTEXTS = [
+    {"": "an empty key"},
+    {f"key-{n}": str(n) for n in range(33)},
+    {"long": "x" * 8177},
+]
+
+
+def context():
+    """The canonical encoding of contexts."""
+    cases = []
+    for entries in CONTEXTS:
+        encoding = encode_context(entries)
+        cases.append({"context": entries, "encoding": encoding.hex(), "sha256": sha256(encoding).hex()})
+    write_json("context.json", {"encoded": cases, "refused": REFUSED_CONTEXTS})
+
+
+def derive(device_key, header, context_hash):
+    ikm = hmac.digest(device_key, b"signet wrap v1" + header + context_hash, "sha256")
+    return ikm, expand(ikm, b"enc"), expand(ikm, b"commit")
+
+
+def blob(device_key, header, context_hash, plaintext):
+    _, ek, ck = derive(device_key, header, context_hash)
+    return header + ck + AESGCM(ek).encrypt(ZERO_NONCE, plaintext, header + ck + context_hash)
+
+
+def envelope():
+    """Ciphertexts of aes256-gcm-derived, and one that AES-GCM alone would open under two keys."""
+    cases = []
+    plaintexts = [b"", b"x", b"data key of 32 bytes, or so long", bytes(range(256)) * 5]
+    for number, (plaintext, entries) in enumerate(zip(plaintexts, CONTEXTS[2:])):
+        device_key = sha256(b"device key %d" % number)
+        key_id, salt = sha256(b"key id %d" % number)[:16], sha256(b"salt %d" % number)
+        version = [1, 2, 70000, 0xFFFFFFFF][number]
+        header = b"SE\x01\x01" + key_id + version.to_bytes(4, "big") + salt
+        context_hash = sha256(encode_context(entries))
+        ikm, ek, ck = derive(device_key, header, context_hash)
+        sealed = blob(device_key, header, context_hash, plaintext)
+        cases.append({
+            "device_key": device_key.hex(), "key_id": key_id.hex(), "version": version, "salt": salt.hex(),
+            "context": entries, "device_input": (b"signet wrap v1" + header + context_hash).hex(), "ikm": ikm.hex(),
+            "encryption_key": ek.hex(), "commitment": ck.hex(), "plaintext": plaintext.hex(), "blob": sealed.hex(),
+        })
+    (GOLDEN / "ciphertext-v1.bin").write_bytes(bytes.fromhex(cases[2]["blob"]))
+    write_json("envelope.json", {"cases": cases, "salamander": salamander(header, context_hash)})
+
+
+def salamander(header, context_hash):
+    """A blob committed to its first key whose AES-GCM part has a right tag under the second as well
+    (https://eprint.iacr.org/2019/016, section 3.2): one block of ciphertext is solved for."""
+    first, second = (sha256(b"salamander %d" % n) for n in (1, 2))
+    ck, keys = expand(first, b"commit"), [expand(ikm, b"enc") for ikm in (first, second)]
+    aad = header + ck + context_hash
+    blocks = blocks_of(aad) + [0] + [(len(aad) * 8 << 64) | 128]
+    free = len(blocks) - 2
+    h = [encrypt_block(key, 0) for key in keys]
+    mask = [encrypt_block(key, 1) for key in keys]
+    fixed = ghash(h[0], blocks) ^ ghash(h[1], blocks) ^ mask[0] ^ mask[1]
+    factor = power(h[0], len(blocks) - free) ^ power(h[1], len(blocks) - free)
+    blocks[free] = multiply(fixed, power(factor, 2**128 - 2))
+    tag = ghash(h[0], blocks) ^ mask[0]
+    body = blocks[free].to_bytes(16, "big") + tag.to_bytes(16, "big")
+    for key in keys:
+        AESGCM(key).decrypt(ZERO_NONCE, body, aad)
+    return {"first_ikm": first.hex(), "second_ikm": second.hex(), "encryption_keys": [key.hex() for key in keys],
+            "context_hash": context_hash.hex(), "blob": (header + ck + body).hex()}
+
+
+def blocks_of(data):
+    return [int.from_bytes(data[at:at + 16].ljust(16, b"\0"), "big") for at in range(0, len(data), 16)]
+
+
+def encrypt_block(key, counter):
+    return int.from_bytes(Cipher(algorithms.AES256(key), modes.ECB()).encryptor().update(counter.to_bytes(16, "big")), "big")
+
+
+def multiply(x, y):
+    """In GF(2^128) as GCM numbers its bits (SP 800-38D, 6.3)."""
+    product = 0
+    for bit in range(127, -1, -1):
+        if x >> bit & 1:
+            product ^= y
+        y = y >> 1 ^ (0xE1 << 120 if y & 1 else 0)
+    return product
+
+
+def power(x, exponent):
+    result = 1 << 127
+    while exponent:
+        if exponent & 1:
+            result = multiply(result, x)
+        x, exponent = multiply(x, x), exponent >> 1
+    return result
+
+
+def ghash(h, blocks):
+    state = 0
+    for block in blocks:
+        state = multiply(state ^ block, h)
+    return state
+
+
+def write_json(name, value):
+    text = json.dumps(value, indent=1, ensure_ascii=False, sort_keys=False)
+    (VECTORS / name).write_text(text + "\n", encoding="utf-8")
+
+
+record()
+context()
+envelope()
