@@ -1,0 +1,320 @@
+//! How a version comes to be, in two phases, and what is done when that is cut short.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::record::{FORMAT, KeyCopy, KeyRecord, Pending, VersionRecord, key_path, pending_path, put, version_path};
+use super::{Key, KeyVersion, Keyring, check};
+use crate::admission::{Details, Permit};
+use crate::audit::Phase;
+use crate::crash_point;
+use crate::device::{Class, Fault, KeyRef, KeySpec, Locator, Worker};
+use crate::error::{Error, Kind, Result};
+use crate::store::{Change, Expected};
+use crate::types::operation::{CreateKey, Operation};
+use crate::types::{
+    Algorithm, Domain, Hash, KeyId, KeyName, Name, Purpose, Residency, Retention, Rotation, State, Verifier, Version,
+    same,
+};
+
+/// The most labels of a key, and the most characters of a label's value.
+const MAX_LABELS: usize = 32;
+const MAX_LABEL_VALUE: usize = 128;
+
+/// A key that is wanted.
+#[derive(Clone, Debug)]
+pub struct NewKey {
+    /// Its full name.
+    pub name: KeyName,
+    /// What it does.
+    pub algorithm: Algorithm,
+    /// The device that keeps it.
+    pub device: Name,
+    /// Where the private part stays; the first that the device can where absent.
+    pub residency: Option<Residency>,
+    /// What a signing key may sign; `artifact` where absent.
+    pub domain: Option<Domain>,
+    /// When a new version is made by itself.
+    pub rotation: Rotation,
+    /// Which old versions are scheduled for destruction by themselves.
+    pub retention: Retention,
+    /// What people wrote on it.
+    pub labels: BTreeMap<String, String>,
+    /// Whether destruction is refused.
+    pub deletion_protection: bool,
+}
+
+/// What the device has made and proved.
+pub(super) struct Born {
+    locator: Locator,
+    public: Option<Vec<u8>>,
+    check: Option<Vec<u8>>,
+}
+
+impl Keyring {
+    /// Makes a key and its first version. `also` is committed with it, such as the answer to an idempotency key.
+    ///
+    /// # Errors
+    /// `Conflict` for a name that is taken, `Unsupported` where the device cannot keep such keys (listing what it can),
+    /// `Invalid` for rules that cannot be, and those of the device.
+    pub async fn create(
+        &self,
+        permit: &Permit<CreateKey>,
+        new: NewKey,
+        also: impl FnOnce(&KeyRecord) -> Result<Option<Change>>,
+    ) -> Result<Arc<Key>> {
+        permit.covers::<CreateKey>(&new.name)?;
+        let turn = self.turn(&new.name);
+        let _turn = turn.lock().await;
+        if self.find(&new.name).is_ok() {
+            return Err(Error::new(Kind::Conflict, format!("the name {} is taken", new.name))
+                .hint("names are never used again, not even those of destroyed keys"));
+        }
+        let domain = check_rules(&new)?;
+        let worker = self.worker(&new.device)?.clone();
+        let residency = choose_residency(&worker, new.algorithm, new.residency).await?;
+        let now = self.ledger.clock().now();
+        let record = KeyRecord {
+            format: FORMAT,
+            name: new.name,
+            id: KeyId::random()?,
+            algorithm: new.algorithm,
+            domain,
+            device: new.device,
+            residency,
+            rotation: new.rotation,
+            retention: new.retention,
+            labels: new.labels,
+            deletion_protection: new.deletion_protection,
+            created: now,
+            primary: Some(Version::FIRST),
+            latest: Version::FIRST,
+        };
+        let born = self.give_birth(permit, &record, Version::FIRST, &worker).await?;
+        let version = version_record(&record, Version::FIRST, State::Active, born, now);
+        let mut changes = vec![
+            put(key_path(&record.name), Expected::Absent, &record)?,
+            put(version_path(record.id, Version::FIRST), Expected::Absent, &version)?,
+            remove(pending_path(record.id, Version::FIRST)),
+        ];
+        changes.extend(also(&record)?);
+        let details = Details::of(record.id, Version::FIRST).fact("device", &record.device);
+        let revision = self.ledger.commit(permit.record(Phase::Change, &details), changes).await?;
+        crash_point!("keyring.published");
+        let version = KeyVersion::new(version, revision, record.algorithm, &self.devices, super::Lease::default());
+        let key = Arc::new(Key { record, revision, versions: vec![Arc::new(version)] });
+        self.publish(key.clone());
+        Ok(key)
+    }
+
+    /// Records the intent, has the device make the version, and lets it prove itself. What fails is cleaned up, or left
+    /// pending for reconciliation where the device cannot be asked.
+    pub(super) async fn give_birth<O: Operation>(
+        &self,
+        permit: &Permit<O>,
+        key: &KeyRecord,
+        version: Version,
+        worker: &Arc<Worker>,
+    ) -> Result<Born> {
+        let details = Details::of(key.id, version).fact("device", &key.device).fact("algorithm", key.algorithm);
+        permit.intent(&details).await?;
+        let pending = Pending {
+            format: FORMAT,
+            name: key.name.clone(),
+            key: key.id,
+            version,
+            algorithm: key.algorithm,
+            device: key.device.clone(),
+            residency: key.residency,
+        };
+        let path = pending_path(key.id, version);
+        let change = put(path.clone(), Expected::Absent, &pending)?;
+        self.ledger.commit(permit.record(Phase::Change, &details), vec![change]).await?;
+        crash_point!("keyring.before_generate");
+        let spec = KeySpec { id: key.id, version, algorithm: key.algorithm, residency: key.residency };
+        let made = make(worker, spec).await;
+        crash_point!("keyring.generated");
+        match made {
+            Ok(born) => Ok(born),
+            Err(error) => {
+                self.clean_up(permit, worker, &pending, &details).await;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Destroys what a failed birth may have left. Where the device cannot be asked now, the pending row stays, and the
+    /// scheduler asks again.
+    async fn clean_up<O: Operation>(
+        &self,
+        permit: &Permit<O>,
+        worker: &Arc<Worker>,
+        pending: &Pending,
+        details: &Details,
+    ) {
+        let key = pending.key_ref();
+        crash_point!("keyring.before_cleanup");
+        if let Err(fault) = worker.destroy(key).await {
+            tracing::warn!(key = %pending.name, version = %pending.version, cause = %fault, "a failed version is left pending");
+            return;
+        }
+        let change = remove(pending_path(pending.key, pending.version));
+        if let Err(error) = self.ledger.commit(permit.record(Phase::Change, details), vec![change]).await {
+            tracing::warn!(key = %pending.name, cause = error.chain(), "a failed version is left pending");
+        }
+    }
+}
+
+impl Pending {
+    /// What a device may have made: a token object. A blob that nobody kept is nothing.
+    pub(super) const fn key_ref(&self) -> KeyRef {
+        KeyRef { id: self.key, version: self.version, algorithm: self.algorithm, locator: Locator::Resident }
+    }
+}
+
+/// Generates and probes: a version that cannot do its one thing does not exist.
+async fn make(worker: &Arc<Worker>, spec: KeySpec) -> Result<Born, Fault> {
+    let (id, version, algorithm) = (spec.id, spec.version, spec.algorithm);
+    let generated = worker.generate(spec).await?;
+    let key = Arc::new(KeyRef { id, version, algorithm, locator: generated.locator });
+    crash_point!("keyring.before_probe");
+    let check = match algorithm.purpose() {
+        Purpose::Sign => {
+            probe_signature(worker, &key, generated.public.as_ref()).await?;
+            None
+        }
+        Purpose::Mac | Purpose::Wrap => Some(probe_mac(worker, &key).await?),
+    };
+    let public = generated.public.map(|public| public.as_der().to_vec());
+    Ok(Born { locator: key.locator.duplicate(), public, check })
+}
+
+async fn probe_signature(
+    worker: &Worker,
+    key: &Arc<KeyRef>,
+    public: Option<&crate::types::PublicKey>,
+) -> Result<(), Fault> {
+    let damaged = |why: &str| Fault::new(Class::KeyDamaged, format!("the new key failed its probe: {why}"));
+    let public = public.ok_or_else(|| damaged("the device gave no public key"))?;
+    let verifier = Verifier::new(key.algorithm, public).map_err(|e| damaged(&e.chain()))?;
+    let message = check::input(key.id, key.version);
+    let input = key.algorithm.hash().map_or_else(|| message.clone(), |hash: Hash| hash.digest(&message));
+    let signature = worker.use_key(key, input).await?;
+    if verifier.verifies(&message, signature.expose()) {
+        Ok(())
+    } else {
+        Err(damaged("its signature does not verify"))
+    }
+}
+
+/// The check value, asked for twice: a key that answers differently is none.
+async fn probe_mac(worker: &Worker, key: &Arc<KeyRef>) -> Result<Vec<u8>, Fault> {
+    let first = worker.use_key(key, check::input(key.id, key.version)).await?;
+    let second = worker.use_key(key, check::input(key.id, key.version)).await?;
+    let whole = key.algorithm.hash().is_some_and(|hash| hash.size() == first.expose().len());
+    if whole && same(first.expose(), second.expose()) {
+        Ok(first.expose().to_vec())
+    } else {
+        Err(Fault::new(Class::KeyDamaged, "the new key failed its probe: it gives different codes"))
+    }
+}
+
+/// The record of a version that was born.
+pub(super) fn version_record(
+    key: &KeyRecord,
+    version: Version,
+    state: State,
+    born: Born,
+    now: jiff::Timestamp,
+) -> VersionRecord {
+    let Born { locator, public, check } = born;
+    VersionRecord {
+        format: FORMAT,
+        key: key.id,
+        version,
+        state,
+        before: None,
+        created: now,
+        changed: now,
+        destroy_at: None,
+        copies: vec![KeyCopy::new(key.device.clone(), &locator)],
+        public,
+        check,
+    }
+}
+
+/// A change that removes a record.
+pub(super) const fn remove(path: String) -> Change {
+    Change { path, expected: Expected::Any, value: None }
+}
+
+/// The residency that was asked for, or the first that the device can; refused by name otherwise.
+async fn choose_residency(worker: &Worker, algorithm: Algorithm, wanted: Option<Residency>) -> Result<Residency> {
+    let description = worker.describe().await?;
+    let of = |residency| {
+        description.abilities.iter().find(|one| one.algorithm == algorithm && one.residency == residency)
+    };
+    let able = |residency: &Residency| of(*residency).is_some_and(|ability| ability.refusal.is_none());
+    if let Some(found) = wanted.map_or_else(|| Residency::ALL.iter().copied().find(able), |one| Some(one).filter(able)) {
+        return Ok(found);
+    }
+    let why: Vec<_> = Residency::ALL
+        .iter()
+        .filter(|residency| wanted.is_none_or(|wanted| wanted == **residency))
+        .map(|residency| {
+            let refusal = of(*residency).and_then(|ability| ability.refusal.as_deref()).unwrap_or("it is unknown to it");
+            format!("{residency}: {refusal}")
+        })
+        .collect();
+    let can: Vec<_> = description
+        .abilities
+        .iter()
+        .filter(|ability| ability.refusal.is_none())
+        .map(|ability| format!("{} ({})", ability.algorithm, ability.residency))
+        .collect();
+    let text = format!("device {} cannot keep {algorithm} keys: {}", worker.name(), why.join("; "));
+    Err(Error::new(Kind::Unsupported, text).hint(format!("it can keep: {}", can.join(", "))))
+}
+
+/// The domain of the new key, once all its rules hold together.
+fn check_rules(new: &NewKey) -> Result<Option<Domain>> {
+    new.rotation.check()?;
+    check_labels(&new.labels)?;
+    check_retention(&new.retention, new.deletion_protection)?;
+    match (new.algorithm.purpose(), new.domain) {
+        (Purpose::Sign, Some(Domain::Raw)) if new.algorithm == Algorithm::Ed25519 => {
+            Err(Error::new(Kind::Invalid, "Ed25519 signs messages, not digests").hint("choose another domain"))
+        }
+        (Purpose::Sign, Some(Domain::Log)) => {
+            Err(Error::new(Kind::Invalid, "the domain log belongs to the service itself"))
+        }
+        (Purpose::Sign, domain) => Ok(Some(domain.unwrap_or(Domain::Artifact))),
+        (Purpose::Wrap | Purpose::Mac, None) => Ok(None),
+        (Purpose::Wrap | Purpose::Mac, Some(_)) => {
+            Err(Error::new(Kind::Invalid, "only signing keys have a domain").hint("leave it out"))
+        }
+    }
+}
+
+pub(super) fn check_labels(labels: &BTreeMap<String, String>) -> Result<()> {
+    if labels.len() > MAX_LABELS {
+        return Err(Error::new(Kind::Limit, format!("a key has at most {MAX_LABELS} labels")));
+    }
+    for (name, value) in labels {
+        Name::new(name).map_err(|e| e.context("label"))?;
+        if value.chars().count() > MAX_LABEL_VALUE || value.chars().any(char::is_control) {
+            let text = format!("the value of label {name} is not up to {MAX_LABEL_VALUE} printable characters");
+            return Err(Error::new(Kind::Invalid, text));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn check_retention(retention: &Retention, deletion_protection: bool) -> Result<()> {
+    let destroys = retention.versions.is_some() || retention.period.is_some();
+    if destroys && deletion_protection {
+        return Err(Error::new(Kind::Invalid, "a retention rule destroys versions, which deletion protection refuses")
+            .hint("set deletion_protection to false, or leave retention out"));
+    }
+    Ok(())
+}

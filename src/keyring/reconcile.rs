@@ -1,0 +1,128 @@
+//! Makes store and devices agree after a crash, and says what it found.
+//!
+//! Nothing is deleted on suspicion: only what a pending row of ours names is destroyed. An object that nobody knows and a
+//! version whose object is missing are reported, because a second service or a mistaken operator may be behind them.
+
+use std::collections::BTreeSet;
+
+use super::Keyring;
+use super::birth::remove;
+use super::change::system_record;
+use super::record::{Pending, read};
+use crate::crash_point;
+use crate::device::{Locator, Settings};
+use crate::error::Result;
+use crate::types::{Action, KeyId, KeyName, Name, Version};
+
+/// What reconciliation found.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// What it mended, as sentences.
+    pub mended: Vec<String>,
+    /// What an operator should look at, as sentences.
+    pub problems: Vec<String>,
+}
+
+impl Keyring {
+    /// Finishes what a crash cut short, and compares what the devices hold with what the store knows.
+    ///
+    /// # Errors
+    /// Where the store cannot be read or written. A device that does not answer is a problem in the report, not an error.
+    pub async fn reconcile(&self) -> Result<Report> {
+        let mut report = self.finish_pending().await?;
+        for device in self.devices.keys() {
+            self.compare(device, &mut report).await?;
+        }
+        Ok(report)
+    }
+
+    /// Destroys what unfinished births may have left in the devices that answer.
+    ///
+    /// # Errors
+    /// As [`Self::reconcile`].
+    pub async fn finish_pending(&self) -> Result<Report> {
+        let mut report = Report::default();
+        let store = self.ledger.store();
+        let pending = tokio::task::spawn_blocking(move || store.scan("pending/"))
+            .await
+            .map_err(|e| crate::error::Error::internal(format!("a store call was lost: {e}")))??;
+        for record in pending {
+            let pending: Pending = read(&record)?;
+            let Pending { name, version, device, .. } = &pending;
+            // A birth that is under way right now holds the key's turn.
+            let turn = self.turn(name);
+            let Ok(_turn) = turn.try_lock() else { continue };
+            let Some(worker) = self.devices.get(device) else {
+                report.problems.push(format!("version {version} of {name} is unfinished on {device}, which is not configured"));
+                continue;
+            };
+            crash_point!("reconcile.before_destroy");
+            match worker.destroy(pending.key_ref()).await {
+                Ok(()) => {
+                    crash_point!("reconcile.destroyed");
+                    let leaf = system_record("reconcile", Action::Start, name);
+                    self.ledger.commit(leaf, vec![remove(record.path)]).await?;
+                    report.mended.push(format!("version {version} of {name} was begun and never finished: removed it"));
+                }
+                Err(fault) => report.problems.push(format!("version {version} of {name} is unfinished: {fault}")),
+            }
+        }
+        Ok(report)
+    }
+
+    /// Compares the objects of a token with the rows of the store.
+    async fn compare(&self, device: &Name, report: &mut Report) -> Result<()> {
+        let Some(worker) = self.devices.get(device) else { return Ok(()) };
+        if matches!(worker.settings(), Settings::Tpm(_)) {
+            return Ok(()); // A TPM stores none of our keys.
+        }
+        let inventory = match worker.inventory().await {
+            Ok(inventory) => inventory,
+            Err(fault) => {
+                report.problems.push(format!("{device} could not be compared with the store: {fault}"));
+                return Ok(());
+            }
+        };
+        let mut expected: BTreeSet<(KeyId, Version)> = BTreeSet::new();
+        let mut house: BTreeSet<KeyId> = BTreeSet::new();
+        if let Some(identity) = worker.identity() {
+            house.insert(identity.sentinel.id);
+            house.extend(identity.keks.iter().map(|kek| kek.id));
+        }
+        house.extend(self.house_keys());
+        let present: BTreeSet<_> = inventory.keys.iter().copied().collect();
+        for (name, id, version) in self.resident_on(device) {
+            expected.insert((id, version));
+            if !present.contains(&(id, version)) {
+                let text = format!(
+                    "version {version} of {name} (key {id}) has a record, and {device} shows no object for it: \
+                     put the token back as it was, or declare the version lost"
+                );
+                report.problems.push(text);
+            }
+        }
+        for (id, version) in present.iter().filter(|one| !expected.contains(one) && !house.contains(&one.0)) {
+            report.problems.push(format!(
+                "{device} holds an object of key {id} version {version} that no record names: another service's, or a \
+                 leftover; it was left alone"
+            ));
+        }
+        for (id, version) in &inventory.halves {
+            report.problems.push(format!("{device} holds half a key pair of key {id} version {version}: a leftover"));
+        }
+        Ok(())
+    }
+
+    fn resident_on(&self, device: &Name) -> Vec<(KeyName, KeyId, Version)> {
+        let mut found = Vec::new();
+        for key in self.all() {
+            for version in key.versions() {
+                let Ok((place, worker)) = version.place() else { continue };
+                if worker.name() == device.as_str() && matches!(place.locator, Locator::Resident) {
+                    found.push((key.record.name.clone(), key.record.id, version.number()));
+                }
+            }
+        }
+        found
+    }
+}
