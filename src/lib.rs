@@ -7,4 +7,5 @@
 pub mod error;
 pub mod types;
 
+pub mod audit;
 pub mod device;

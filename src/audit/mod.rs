@@ -1,0 +1,4 @@
+//! The tamper-evident audit log.
+
+pub mod merkle;
+pub mod record;
