@@ -17,4 +17,12 @@ pub mod policy;
 
 pub mod auth;
 
+pub mod audit;
+
+pub mod ledger;
+
+pub mod admission;
+
+pub mod keyring;
+
 pub mod envelope;

@@ -1,0 +1,177 @@
+//! The open files of a log, in the hands of its writer.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::heads;
+use super::point::{Point, tampered};
+use super::queue::{Entry, Failure, Signed};
+use super::segment::{self, Stamp};
+
+/// The files, each with how it was left.
+#[derive(Debug)]
+pub(super) struct Files {
+    folder: PathBuf,
+    segment_bytes: u64,
+    current: Watched,
+    closed: Vec<Watched>,
+    heads: Watched,
+    /// All that is durable.
+    point: Point,
+    signed: Option<Signed>,
+    /// The bytes of a group: kept, so that it need not grow each time.
+    buffer: Vec<u8>,
+    /// Locked as long as it is open.
+    _lock: File,
+}
+
+/// A file of ours and how we left it.
+#[derive(Debug)]
+pub(super) struct Watched {
+    file: Option<File>,
+    path: PathBuf,
+    stamp: Stamp,
+}
+
+impl Watched {
+    /// A file that is written to.
+    pub(super) fn open(file: File, path: PathBuf) -> io::Result<Self> {
+        Ok(Self { stamp: Stamp::of(&file)?, file: Some(file), path })
+    }
+
+    /// A file that nobody writes to any more.
+    pub(super) fn closed(path: PathBuf) -> io::Result<Self> {
+        Ok(Self { stamp: Stamp::at(&path)?, file: None, path })
+    }
+
+    /// Whether it is as we left it.
+    fn check(&self) -> Result<(), Failure> {
+        match self.stamp.difference(&self.path) {
+            None => Ok(()),
+            Some(difference) => {
+                let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+                Err(Failure::from(&tampered(format!("{name} {difference}"))))
+            }
+        }
+    }
+
+    /// Writes at the end, which is at `offset`, and syncs. After an error that does not last, the file is as before.
+    fn append(&mut self, bytes: &[u8], offset: u64) -> Result<(), Failure> {
+        let broken = |e: io::Error| Failure::broken("the audit log failed and must be opened again", &e);
+        let Some(file) = &self.file else { return Err(broken(ErrorKind::NotFound.into())) };
+        match file.write_all_at(bytes, offset) {
+            Ok(()) => file.sync_data().map_err(broken)?,
+            Err(e) if matches!(e.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+                // Only what was never acknowledged lies beyond: cut it off, so that the next record finds the end clean.
+                file.set_len(offset).map_err(broken)?;
+                self.stamp = Stamp::of(file).map_err(broken)?;
+                return Err(Failure::full(&e));
+            }
+            Err(e) => return Err(broken(e)),
+        }
+        self.stamp = Stamp::of(file).map_err(broken)?;
+        Ok(())
+    }
+}
+
+/// What [`Files::new`] is made of.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) lock: File,
+    pub(super) current: Watched,
+    pub(super) closed: Vec<Watched>,
+    pub(super) heads: Watched,
+    pub(super) point: Point,
+    pub(super) signed: Option<Signed>,
+}
+
+impl Files {
+    pub(super) fn new(folder: &Path, segment_bytes: u64, parts: Parts) -> Self {
+        let Parts { lock, current, closed, heads, point, signed } = parts;
+        let folder = folder.to_owned();
+        Self { folder, segment_bytes, current, closed, heads, point, signed, buffer: Vec::new(), _lock: lock }
+    }
+
+    /// All that is durable.
+    pub(super) fn point(&self) -> Point {
+        self.point.clone()
+    }
+
+    /// The last head.
+    pub(super) fn signed(&self) -> Option<Signed> {
+        self.signed.clone()
+    }
+
+    /// Makes a group of records durable: one write, one sync.
+    pub(super) fn append(&mut self, entries: &[Entry]) -> Result<(), Failure> {
+        self.current.check()?;
+        if self.point.offset >= self.segment_bytes {
+            self.rotate()?;
+        }
+        let mut frontier = self.point.frontier.clone();
+        self.buffer.clear();
+        for entry in entries {
+            self.buffer.extend_from_slice(&entry.line);
+            frontier.push(entry.leaf);
+        }
+        self.current.append(&self.buffer, self.point.offset)?;
+        self.point.offset += self.buffer.len() as u64;
+        self.point.frontier = frontier;
+        Ok(())
+    }
+
+    /// Goes on in a new segment. The old one is durable already: each group was synced.
+    fn rotate(&mut self) -> Result<(), Failure> {
+        let next = self.point.rotated();
+        let path = segment::path(&self.folder, next.segment);
+        let file = match create(&path).and_then(|file| sync_folder(&self.folder).map(|()| file)) {
+            Ok(file) => file,
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+                return Err(Failure::from(&tampered(format!("{} is there already", segment::name(next.segment)))));
+            }
+            Err(e) if matches!(e.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+                // Whether or not it came to be, an empty segment must not stand in the way of the next try.
+                drop(fs::remove_file(&path));
+                return Err(Failure::full(&e));
+            }
+            Err(e) => return Err(Failure::broken("the audit log cannot start a new segment", &e)),
+        };
+        let current =
+            Watched::open(file, path).map_err(|e| Failure::broken("the audit log cannot start a new segment", &e))?;
+        let mut old = std::mem::replace(&mut self.current, current);
+        old.file = None;
+        self.closed.push(old);
+        self.point = next;
+        Ok(())
+    }
+
+    /// Makes a head durable.
+    pub(super) fn keep(&mut self, signed: &Signed) -> Result<(), Failure> {
+        self.heads.check()?;
+        let Signed { head, point } = signed;
+        let entry = heads::Entry { head: head.clone(), log_bytes: point.log_bytes(), frontier: point.frontier.clone() };
+        let end = self.heads.stamp.length();
+        self.heads.append(&entry.encode(), end)?;
+        self.signed = Some(signed.clone());
+        Ok(())
+    }
+
+    /// Whether all files are as we left them.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        self.current.check()?;
+        self.heads.check()?;
+        self.closed.iter().try_for_each(Watched::check)
+    }
+}
+
+/// Makes a file that must not be there yet, and can be read by its group.
+pub(super) fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create_new(true).mode(0o640).open(path)
+}
+
+/// Makes the names in a folder durable.
+pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}

@@ -1,0 +1,256 @@
+//! The log as the service uses it.
+//!
+//! ```text
+//! folder/
+//!   lock                                one writer at a time
+//!   log-00000000000000000000.jsonl      the records: see `segment`
+//!   log-00000000000000140212.jsonl
+//!   heads                               the signed heads: see `heads`
+//! ```
+//!
+//! [`Log::append`] answers only when its record is durable. One thread writes; what arrives while it syncs is written
+//! together next time, so the cost of a sync is shared by all who wait. Nothing waits for ever: a full queue is
+//! [`Kind::Busy`], a disk that takes longer than the deadline is [`Kind::Unavailable`].
+//!
+//! A failed write or sync ends the log until it is opened again, because what a disk does with bytes after a failed sync
+//! is unknown. A full disk does not: what was not acknowledged is cut off again, and the next record is tried afresh. Once
+//! somebody else's hand shows in the files, everything is refused with [`Kind::Tampered`].
+//!
+//! The folder must be on a local file system, and nobody else may write to it, not even a mode or a hard link: backups
+//! read.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout_at};
+
+use super::checkpoint::{Head, HeadSigner, Origin};
+use super::files::Files;
+use super::merkle::Hash;
+use super::open;
+use super::point::{self, Point};
+use super::queue::{Entry, Errand, Failure, Queue, Signed};
+use super::record::Record;
+use super::writer;
+use crate::error::{Error, Kind, Result};
+use crate::types::PublicKey;
+
+/// Where a log is and how it behaves.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The folder, which holds this log and nothing else.
+    pub folder: PathBuf,
+    /// The name that its heads bear.
+    pub origin: Origin,
+    /// A segment that reached so many bytes is followed by a new one.
+    pub segment_bytes: u64,
+    /// So many records may wait; more are [`Kind::Busy`].
+    pub queue: usize,
+    /// The longest wait for the disk.
+    pub deadline: Duration,
+}
+
+impl Settings {
+    /// The usual ones: segments of 64 MiB, 8,192 waiting records, 5 seconds.
+    #[must_use]
+    pub fn new(folder: impl Into<PathBuf>, origin: Origin) -> Self {
+        Self {
+            folder: folder.into(),
+            origin,
+            segment_bytes: 64 * 1024 * 1024,
+            queue: 8192,
+            deadline: Duration::from_secs(5),
+        }
+    }
+}
+
+/// A log that was opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// The log, ready for records.
+    pub log: Log,
+    /// The last signed head, whose signature was checked if a key was given: compare it with an anchor elsewhere.
+    pub head: Option<Head>,
+    /// What was mended, one sentence each.
+    pub recovered: Vec<String>,
+}
+
+/// An open log. Share it in an [`Arc`]; dropping it waits for the records that are under way.
+pub struct Log {
+    settings: Settings,
+    queue: Arc<Queue>,
+    /// Held while a head is made, so that heads are made one after the other.
+    signing: Arc<Mutex<()>>,
+}
+
+impl Log {
+    /// Makes a new log in an empty or missing folder.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`] where there is something already; [`Kind::Unavailable`] where the disk refuses.
+    pub fn create(settings: Settings) -> Result<Self> {
+        Self::start(settings, open::create)
+    }
+
+    /// Opens a log: checks its last head, reads everything after it, and cuts off a last line that was never finished.
+    ///
+    /// Without `trusted_key` the head's signature is not checked, only its root. What lies before the last head is checked
+    /// by sizes; [`Self::scrub`] and [`super::verify`] check every byte.
+    ///
+    /// # Errors
+    /// [`Kind::Tampered`] where the log is gone or not what was written; [`Kind::Conflict`] where another process has it
+    /// open; [`Kind::Unavailable`] where the disk refuses.
+    pub fn open(settings: Settings, trusted_key: Option<&PublicKey>) -> Result<Opened> {
+        let mut recovered = Vec::new();
+        let log = Self::start(settings, |settings| {
+            let (files, mended) = open::open(settings, trusted_key)?;
+            recovered = mended;
+            Ok(files)
+        })?;
+        Ok(Opened { head: log.last_head(), log, recovered })
+    }
+
+    fn start(settings: Settings, files: impl FnOnce(&Settings) -> Result<Files>) -> Result<Self> {
+        let files = files(&settings)?;
+        let queue = Arc::new(Queue::new(files.point(), files.signed(), settings.queue, settings.deadline));
+        writer::spawn(files, Arc::clone(&queue))?;
+        Ok(Self { settings, queue, signing: Arc::default() })
+    }
+
+    /// Appends a record. The future ends with the record's index once its bytes are durable.
+    ///
+    /// The record is on its way when this returns: dropping the future gives up the answer, not the record. Likewise a
+    /// record whose answer is [`Kind::Unavailable`] may still come to stand in the log. The future needs a Tokio runtime.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`] where too many wait; [`Kind::Unavailable`] where the disk is full, too slow or failed;
+    /// [`Kind::Tampered`] where somebody else's hand was found; [`Kind::Limit`] for a record of more than 16 MiB.
+    pub fn append(&self, record: &Record) -> impl Future<Output = Result<u64>> + Send + use<> {
+        let deadline = Instant::now() + self.settings.deadline;
+        let answer = Entry::new(record).and_then(|(entry, answer)| {
+            self.queue.push(entry)?;
+            Ok(answer)
+        });
+        async move {
+            match timeout_at(deadline, answer?).await {
+                Ok(Ok(answer)) => answer.map_err(Failure::into),
+                Ok(Err(_)) => Err(Failure::ended().into()),
+                Err(_) => Err(Failure::slow().into()),
+            }
+        }
+    }
+
+    /// Looks whether the files are as they were left. Cheap: one look at each file's metadata.
+    ///
+    /// # Errors
+    /// [`Kind::Tampered`] with the segment, from then on for every append; [`Kind::Unavailable`] where the log has failed
+    /// or the disk does not answer.
+    pub async fn inspect(&self) -> Result<()> {
+        let deadline = Instant::now() + self.settings.deadline;
+        let (errand, answer) = Errand::inspect();
+        self.queue.send(errand)?;
+        match timeout_at(deadline, answer).await {
+            Ok(Ok(answer)) => answer.map_err(Failure::into),
+            Ok(Err(_)) => Err(Failure::ended().into()),
+            Err(_) => Err(Failure::slow().into()),
+        }
+    }
+
+    /// Signs the log as it is now, and keeps the head; the last one again where nothing came since. Before, everything
+    /// since the last head is read back from disk and compared.
+    ///
+    /// # Errors
+    /// The signer's; [`Kind::Tampered`] where the files differ from what was written; [`Kind::Unavailable`] where the head
+    /// cannot be stored.
+    pub async fn sign_head(&self, signer: &dyn HeadSigner) -> Result<Head> {
+        let _one = self.signing.lock().await;
+        let (signed, now) = self.queue.points()?;
+        if let Some(signed) = signed.as_ref().filter(|signed| signed.point.size() == now.size()) {
+            return Ok(signed.head.clone());
+        }
+        let from = signed.map_or_else(Point::default, |signed| signed.point);
+        let now = self.compare(from, now).await?;
+        let head = Head::sign(&self.settings.origin, now.size(), &now.frontier.root(), signer).await?;
+
+        let deadline = Instant::now() + self.settings.deadline;
+        let (errand, answer) = Errand::keep(Signed { head: head.clone(), point: now });
+        self.queue.send(errand)?;
+        match timeout_at(deadline, answer).await {
+            Ok(Ok(answer)) => answer.map(|()| head).map_err(Failure::into),
+            Ok(Err(_)) => Err(Failure::ended().into()),
+            Err(_) => Err(Failure::slow().into()),
+        }
+    }
+
+    /// Reads the whole log back from disk and compares it with what was written: slow, for the background.
+    ///
+    /// # Errors
+    /// As [`Self::inspect`].
+    pub async fn scrub(&self) -> Result<()> {
+        let (_, now) = self.queue.points()?;
+        self.compare(Point::default(), now).await.map(drop)
+    }
+
+    /// Reads back what lies between two points, on a thread that may block, and remembers a difference for ever.
+    async fn compare(&self, from: Point, to: Point) -> Result<Point> {
+        let (folder, queue) = (self.settings.folder.clone(), Arc::clone(&self.queue));
+        let work = tokio::task::spawn_blocking(move || {
+            let result = point::reread(&folder, &from, &to);
+            if let Err(error) = &result
+                && error.kind() == Kind::Tampered
+            {
+                queue.condemn(Failure::from(error));
+            }
+            result.map(|()| to)
+        });
+        work.await.map_err(|e| Error::internal(format!("reading the audit log back: {e}")))?
+    }
+
+    /// Whether records are accepted: the reason where not.
+    ///
+    /// # Errors
+    /// What an append would answer now.
+    pub fn health(&self) -> Result<()> {
+        self.queue.points().map(drop)
+    }
+
+    /// The number of durable records.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.queue.durable().size()
+    }
+
+    /// The size and the root of the log as it is now, durable but perhaps not signed yet.
+    #[must_use]
+    pub fn root(&self) -> (u64, Hash) {
+        let point = self.queue.durable();
+        (point.size(), point.frontier.root())
+    }
+
+    /// The last signed head.
+    #[must_use]
+    pub fn last_head(&self) -> Option<Head> {
+        self.queue.signed().map(|signed| signed.head)
+    }
+
+    /// Where the log is.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.settings.folder
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log").field("settings", &self.settings).field("size", &self.size()).finish_non_exhaustive()
+    }
+}

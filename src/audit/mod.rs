@@ -1,0 +1,30 @@
+//! The tamper-evident audit log: every operation is a record, every record a leaf of a Merkle tree, and the tree's heads
+//! are signed by a key in the device.
+//!
+//! What is promised: an acknowledged record is durable; a record that is edited, dropped, moved or put in afterwards is
+//! noticed, by the running service at once where the files show it, and by anybody with the public key at any time. What is
+//! not: that records after the last signed head are vouched for, or that a whole folder put back to an older state is
+//! noticed from within. For that the last head is kept elsewhere too, see [`Opened::head`].
+//!
+//! * [`record`] what a record says · [`merkle`] the tree and its proofs · [`checkpoint`] signed heads
+//! * [`Log`] writes · [`read`] reads · [`verify`] checks without the service
+
+pub mod checkpoint;
+mod files;
+mod heads;
+mod log;
+pub mod merkle;
+mod open;
+mod point;
+mod queue;
+mod read;
+pub mod record;
+mod segment;
+mod verify;
+mod writer;
+
+pub use checkpoint::{Head, HeadSigner, Origin};
+pub use log::{Log, Opened, Settings};
+pub use read::{Records, count, read};
+pub use record::{Item, Phase, Record};
+pub use verify::{Problem, Report, leaves, verify};

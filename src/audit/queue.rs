@@ -1,0 +1,315 @@
+//! What lies between those who append and the one thread that writes.
+
+use std::borrow::Cow;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::checkpoint::Head;
+use super::merkle::{Hash, leaf_hash};
+use super::point::Point;
+use super::record::Record;
+use super::segment::MAX_LINE;
+use crate::error::{Error, Kind, Result};
+
+/// The most bytes that may wait, whatever their number.
+const MAX_BYTES: usize = 64 * 1024 * 1024;
+
+/// Where an answer goes.
+type Reply<T> = oneshot::Sender<Result<T, Failure>>;
+/// Where an answer comes from.
+pub(super) type Answer<T> = oneshot::Receiver<Result<T, Failure>>;
+
+/// Why something was refused, for all who must be told.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    kind: Kind,
+    public: Cow<'static, str>,
+    cause: Option<Arc<str>>,
+    /// Whether the log stays refused, or the next one may try again.
+    lasting: bool,
+}
+
+impl Failure {
+    /// The disk has no room.
+    pub(super) fn full(cause: &std::io::Error) -> Self {
+        Self { lasting: false, ..Self::broken("there is no room left for the audit log", cause) }
+    }
+
+    /// A write or a sync failed: what the disk holds is unknown.
+    pub(super) fn broken(public: &'static str, cause: &std::io::Error) -> Self {
+        let cause = Some(cause.to_string().into());
+        Self { kind: Kind::Unavailable, public: public.into(), cause, lasting: true }
+    }
+
+    /// The disk takes longer than the deadline.
+    pub(super) const fn slow() -> Self {
+        Self {
+            kind: Kind::Unavailable,
+            public: Cow::Borrowed("the disk of the audit log does not answer"),
+            cause: None,
+            lasting: false,
+        }
+    }
+
+    /// The writer is gone.
+    pub(super) const fn ended() -> Self {
+        Self { kind: Kind::Unavailable, public: Cow::Borrowed("the audit log is closed"), cause: None, lasting: true }
+    }
+
+    pub(super) const fn lasting(&self) -> bool {
+        self.lasting
+    }
+}
+
+impl From<&Error> for Failure {
+    fn from(error: &Error) -> Self {
+        let lasting = true;
+        Self { kind: error.kind(), public: error.public().to_owned().into(), cause: None, lasting }
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        let Failure { kind, public, cause, lasting: _ } = failure;
+        let error = Self::new(kind, public);
+        match cause {
+            Some(cause) => error.because(cause.to_string()),
+            None => error,
+        }
+    }
+}
+
+/// A record on its way: its line, already with a newline, and its leaf hash. Both are made by who appends, so that the
+/// writer only copies and syncs.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) line: Vec<u8>,
+    pub(super) leaf: Hash,
+    pub(super) reply: Reply<u64>,
+}
+
+impl Entry {
+    pub(super) fn new(record: &Record) -> Result<(Self, Answer<u64>)> {
+        let mut line = Vec::with_capacity(640);
+        serde_json::to_writer(&mut line, record).map_err(|e| Error::internal(format!("writing a record: {e}")))?;
+        let leaf = leaf_hash(&line);
+        line.push(b'\n');
+        if line.len() > MAX_LINE {
+            return Err(Error::new(Kind::Limit, format!("an audit record has at most {MAX_LINE} bytes")));
+        }
+        let (reply, answer) = oneshot::channel();
+        Ok((Self { line, leaf, reply }, answer))
+    }
+}
+
+/// A head that was signed, and where.
+#[derive(Clone, Debug)]
+pub(super) struct Signed {
+    pub(super) head: Head,
+    pub(super) point: Point,
+}
+
+/// What else the writer does, after the records that came before.
+#[derive(Debug)]
+pub(super) enum Errand {
+    /// Look at all files.
+    Inspect(Reply<()>),
+    /// Store a head.
+    Keep(Box<Signed>, Reply<()>),
+}
+
+impl Errand {
+    pub(super) fn inspect() -> (Self, Answer<()>) {
+        let (reply, answer) = oneshot::channel();
+        (Self::Inspect(reply), answer)
+    }
+
+    pub(super) fn keep(signed: Signed) -> (Self, Answer<()>) {
+        let (reply, answer) = oneshot::channel();
+        (Self::Keep(Box::new(signed), reply), answer)
+    }
+}
+
+/// What the writer takes at once.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    pub(super) entries: Vec<Entry>,
+    pub(super) errands: Vec<Errand>,
+}
+
+/// The queue, and what both sides must know of each other.
+#[derive(Debug)]
+pub(super) struct Queue {
+    /// Never held while anything is written or read.
+    state: Mutex<State>,
+    /// The writer waits here for work.
+    work: Condvar,
+    /// Who closes the log waits here for the writer's end.
+    end: Condvar,
+    limit: usize,
+    deadline: Duration,
+}
+
+#[derive(Debug)]
+struct State {
+    waiting: Group,
+    bytes: usize,
+    /// Whether the writer waits on `work`: only then need it be woken, which costs a system call.
+    idle: bool,
+    /// Since when the writer is at its present group.
+    busy_since: Option<Instant>,
+    failure: Option<Failure>,
+    closing: bool,
+    ended: bool,
+    durable: Arc<Point>,
+    signed: Option<Signed>,
+}
+
+impl State {
+    /// Why nothing can be accepted now.
+    fn refusal(&self, deadline: Duration) -> Option<Failure> {
+        if let Some(failure) = &self.failure {
+            return Some(failure.clone());
+        }
+        if self.closing || self.ended {
+            return Some(Failure::ended());
+        }
+        // Without this each caller would wait for its whole deadline behind a disk that hangs already.
+        self.busy_since.is_some_and(|since| since.elapsed() > deadline).then(Failure::slow)
+    }
+}
+
+impl Queue {
+    pub(super) fn new(durable: Point, signed: Option<Signed>, limit: usize, deadline: Duration) -> Self {
+        let state = State {
+            waiting: Group::default(),
+            bytes: 0,
+            idle: false,
+            busy_since: None,
+            failure: None,
+            closing: false,
+            ended: false,
+            durable: Arc::new(durable),
+            signed,
+        };
+        Self { state: Mutex::new(state), work: Condvar::new(), end: Condvar::new(), limit, deadline }
+    }
+
+    /// Nothing is left half-done under this lock, so a panic elsewhere does not spoil it.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues a record.
+    pub(super) fn push(&self, entry: Entry) -> Result<()> {
+        let mut state = self.state();
+        if let Some(failure) = state.refusal(self.deadline) {
+            return Err(failure.into());
+        }
+        if state.waiting.entries.len() >= self.limit || state.bytes + entry.line.len() > MAX_BYTES {
+            return Err(Error::new(Kind::Busy, "too many audit records are waiting for the disk"));
+        }
+        state.bytes += entry.line.len();
+        state.waiting.entries.push(entry);
+        self.wake(state);
+        Ok(())
+    }
+
+    /// Queues something else.
+    pub(super) fn send(&self, errand: Errand) -> Result<()> {
+        let mut state = self.state();
+        if let Some(failure) = state.refusal(self.deadline) {
+            return Err(failure.into());
+        }
+        state.waiting.errands.push(errand);
+        self.wake(state);
+        Ok(())
+    }
+
+    fn wake(&self, state: MutexGuard<'_, State>) {
+        let idle = state.idle;
+        drop(state);
+        if idle {
+            self.work.notify_one();
+        }
+    }
+
+    /// The writer's side: puts all that waits into `group`, which must be empty. False at the end of the log.
+    pub(super) fn take(&self, group: &mut Group) -> bool {
+        let mut state = self.state();
+        state.busy_since = None;
+        while state.waiting.entries.is_empty() && state.waiting.errands.is_empty() {
+            if state.closing {
+                return false;
+            }
+            state.idle = true;
+            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.idle = false;
+        }
+        std::mem::swap(&mut state.waiting, group);
+        state.bytes = 0;
+        state.busy_since = Some(Instant::now());
+        true
+    }
+
+    /// The writer's side: everything up to `point` is durable.
+    pub(super) fn publish(&self, point: Point) {
+        self.state().durable = Arc::new(point);
+    }
+
+    /// The writer's side: a head is durable.
+    pub(super) fn publish_head(&self, signed: Signed) {
+        self.state().signed = Some(signed);
+    }
+
+    /// The writer's side: it is no more.
+    pub(super) fn ended(&self) {
+        let mut state = self.state();
+        state.ended = true;
+        // Dropping what waits tells everybody who waits for it.
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        drop(waiting);
+        self.end.notify_all();
+    }
+
+    /// From now on everything is refused. The first failure stays, but tampering outranks the others.
+    pub(super) fn condemn(&self, failure: Failure) {
+        let mut state = self.state();
+        if state.failure.as_ref().is_none_or(|old| old.kind != Kind::Tampered && failure.kind == Kind::Tampered) {
+            state.failure = Some(failure);
+        }
+    }
+
+    /// Why the log is refused for good, if it is.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        self.state().failure.clone()
+    }
+
+    /// Lets the writer finish what waits, and waits for that, at most for the deadline.
+    pub(super) fn close(&self) {
+        let mut state = self.state();
+        state.closing = true;
+        self.work.notify_one();
+        drop(self.end.wait_timeout_while(state, self.deadline, |state| !state.ended));
+    }
+
+    /// The last head and all that is durable, or why nothing is accepted.
+    pub(super) fn points(&self) -> Result<(Option<Signed>, Point)> {
+        let state = self.state();
+        match state.refusal(self.deadline) {
+            Some(failure) => Err(failure.into()),
+            None => Ok((state.signed.clone(), Point::clone(&state.durable))),
+        }
+    }
+
+    pub(super) fn durable(&self) -> Arc<Point> {
+        Arc::clone(&self.state().durable)
+    }
+
+    pub(super) fn signed(&self) -> Option<Signed> {
+        self.state().signed.clone()
+    }
+}

@@ -1,0 +1,377 @@
+//! Checks a log without the service: by the auditor, on a copy, with the public key alone.
+//!
+//! Each line is hashed again, and each head compared: its signature, and its root with the one over the lines before it.
+//! A root covers everything before it, so the first head that does not match says between which two heads something is
+//! wrong, and within them the lines that cannot have been written by us are named. From a head that matches its own signed
+//! frontier the check goes on, so that a second edit further on is found too.
+//!
+//! It needs as much memory as the longest line, and may run while the service writes.
+
+use std::fmt;
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use super::checkpoint::{Head, HeadKey};
+use super::heads::{self, Entries, Entry, Step};
+use super::merkle::{Frontier, Hash, leaf_hash};
+use super::point::unreadable;
+use super::record::Record;
+use super::segment::{self, Line, Lines};
+use crate::error::{Error, Kind, Result};
+use crate::types::PublicKey;
+
+/// No more problems than these are listed: after so many the rest says nothing new.
+const MAX_PROBLEMS: usize = 100;
+
+/// What [`verify`] found.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// The records that are there.
+    pub records: u64,
+    /// The well-formed heads that are there.
+    pub heads: u64,
+    /// The root over all records; `None` where something is missing.
+    pub root: Option<Hash>,
+    /// The last head that matches, with its signature if a key was given.
+    pub head: Option<Head>,
+    /// Who signed that head, as `name+key id`; `None` where no head matches.
+    pub signed_by: Option<String>,
+    /// Whether signatures were checked.
+    pub signatures_checked: bool,
+    /// The records after the last head that matches: nobody vouches for them yet.
+    pub unsigned_tail: u64,
+    /// The bytes of a last line that is not finished: a record that is being written, or was when the power went.
+    pub unfinished_bytes: u64,
+    /// What is wrong, at most the first hundred.
+    pub problems: Vec<Problem>,
+}
+
+impl Report {
+    /// Whether everything is as it was written.
+    #[must_use]
+    pub const fn is_good(&self) -> bool {
+        self.problems.is_empty()
+    }
+}
+
+/// One thing that is wrong, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The file.
+    pub file: String,
+    /// The line in it, from 1, where one can be named.
+    pub line: Option<u64>,
+    /// What is wrong with it.
+    pub what: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, line, what } = self;
+        match line {
+            Some(line) => write!(f, "{file} line {line}: {what}"),
+            None => write!(f, "{file}: {what}"),
+        }
+    }
+}
+
+/// Checks the log in `folder`. Without a key the signatures are not checked, only that the heads match the records.
+///
+/// # Errors
+/// [`Kind::NotFound`] where there is no log; [`Kind::Unavailable`] where the disk refuses; [`Kind::Invalid`] for a key of
+/// another kind. What is wrong with the log itself is in the report.
+pub fn verify(folder: &Path, key: Option<&PublicKey>) -> Result<Report> {
+    let key = key.map(HeadKey::new).transpose()?;
+    // The heads first: what they sign is there already, while heads that come later are left to the next time.
+    let heads = Heads::open(folder, key)?;
+    let listing = segment::list(folder).map_err(|e| unreadable(folder.display(), e))?;
+    if listing.segments.is_empty() && heads.missing {
+        return Err(Error::new(Kind::NotFound, format!("there is no audit log in {}", folder.display())));
+    }
+    let mut walk = Walk::new(folder, heads)?;
+    for stranger in listing.strangers {
+        walk.report(stranger, None, "is no segment");
+    }
+    for (at, first) in listing.segments.iter().enumerate() {
+        walk.segment(*first, at + 1 == listing.segments.len())?;
+    }
+    walk.finish()
+}
+
+/// The leaf hashes of the first `size` records: what proofs are made of.
+///
+/// # Errors
+/// [`Kind::NotFound`] where the log is shorter; [`Kind::Unavailable`] where the disk refuses.
+pub fn leaves(folder: &Path, size: u64) -> Result<Vec<Hash>> {
+    let mut leaves = Vec::new();
+    let mut left = size;
+    while left > 0 {
+        let first = leaves.len() as u64;
+        let name = segment::name(first);
+        let short = || Error::new(Kind::NotFound, format!("the audit log has only {first} records"));
+        let path = segment::path(folder, first);
+        if !path.exists() {
+            return Err(short());
+        }
+        let mut lines = Lines::open(&path, 0).map_err(|e| unreadable(&name, e))?;
+        while left > 0 && lines.next().map_err(|e| unreadable(&name, e))? == Line::Whole {
+            leaves.push(leaf_hash(lines.bytes()));
+            left -= 1;
+        }
+        if leaves.len() as u64 == first {
+            return Err(short());
+        }
+    }
+    Ok(leaves)
+}
+
+/// The heads, one after the other, each checked by itself.
+struct Heads {
+    entries: Option<Entries>,
+    key: Option<HeadKey>,
+    missing: bool,
+    count: u64,
+    last: Option<Head>,
+}
+
+impl Heads {
+    fn open(folder: &Path, key: Option<HeadKey>) -> Result<Self> {
+        let read = |file: File| Entries::new(file.try_clone()?, 0, file.metadata()?.len());
+        let entries = match File::open(folder.join(heads::NAME)).and_then(read) {
+            Ok(entries) => Some(entries),
+            Err(e) if e.kind() == ErrorKind::NotFound => None,
+            Err(e) => return Err(unreadable(heads::NAME, e)),
+        };
+        Ok(Self { missing: entries.is_none(), entries, key, count: 0, last: None })
+    }
+
+    /// The next head that is good by itself; what is wrong with others goes to `problems`.
+    fn next(&mut self, problems: &mut Vec<Problem>) -> Result<Option<Entry>> {
+        loop {
+            let Some(entries) = &mut self.entries else { return Ok(None) };
+            let mut problem = |what: String| {
+                problems.push(Problem { file: heads::NAME.into(), line: None, what });
+            };
+            match entries.next().map_err(|e| unreadable(heads::NAME, e))? {
+                // A head that is being written, or was when the power went: the log cuts it off when it is opened.
+                Step::Torn(_) | Step::End => return Ok(None),
+                Step::Bad(at, what) => problem(format!("what starts at byte {at} {what}")),
+                Step::Entry(entry) => {
+                    self.count += 1;
+                    match self.flaw(&entry.head) {
+                        Some(flaw) => problem(format!("head {}, of {} records, {flaw}", self.count, entry.head.size())),
+                        None => {
+                            self.last = Some(entry.head.clone());
+                            return Ok(Some(entry));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn flaw(&self, head: &Head) -> Option<String> {
+        if self.key.as_ref().is_some_and(|key| !head.is_signed_by(key)) {
+            return Some("is not signed by the key".into());
+        }
+        match &self.last {
+            Some(last) if last.origin() != head.origin() => Some(format!("is of {}", head.origin())),
+            Some(last) if last.size() >= head.size() => Some("does not come after the one before it".into()),
+            Some(_) | None => None,
+        }
+    }
+}
+
+/// The way through the log, line by line, with the heads at its side.
+struct Walk<'a> {
+    folder: &'a Path,
+    heads: Heads,
+    /// The head to come.
+    next: Option<Entry>,
+    /// The tree so far; `None` after something was found, until a head's own frontier is taken up.
+    frontier: Option<Frontier>,
+    /// Whether to wait for the next segment, whose name says which record it begins with, before a frontier is taken up.
+    shifted: bool,
+    /// The segment at hand.
+    last_segment: u64,
+    /// The records and bytes so far.
+    index: u64,
+    bytes: u64,
+    /// The last head that matched, and the place after it.
+    good: Place,
+    report: Report,
+}
+
+/// A record's index and where its line is.
+#[derive(Clone, Copy, Default)]
+struct Place {
+    index: u64,
+    segment: u64,
+    offset: u64,
+}
+
+impl<'a> Walk<'a> {
+    fn new(folder: &'a Path, heads: Heads) -> Result<Self> {
+        let report = Report { signatures_checked: heads.key.is_some(), ..Report::default() };
+        let mut walk = Self {
+            folder,
+            heads,
+            next: None,
+            frontier: Some(Frontier::default()),
+            shifted: false,
+            last_segment: 0,
+            index: 0,
+            bytes: 0,
+            good: Place::default(),
+            report,
+        };
+        if walk.heads.missing {
+            walk.report(heads::NAME.into(), None, "is missing");
+        }
+        walk.next = walk.heads.next(&mut walk.report.problems)?;
+        Ok(walk)
+    }
+
+    fn report(&mut self, file: String, line: Option<u64>, what: impl Into<String>) {
+        self.report.problems.push(Problem { file, line, what: what.into() });
+    }
+
+    fn segment(&mut self, first: u64, is_last: bool) -> Result<()> {
+        let name = segment::name(first);
+        if first != self.index {
+            self.gap(first);
+        }
+        self.shifted = false;
+        self.last_segment = first;
+        if self.good.index == first {
+            self.good = Place { index: first, segment: first, offset: 0 };
+        }
+        let mut lines = Lines::open(&segment::path(self.folder, first), 0).map_err(|e| unreadable(&name, e))?;
+        let start = self.bytes;
+        loop {
+            let place = Place { index: self.index, segment: first, offset: lines.offset() };
+            self.heads_here(place)?;
+            match lines.next().map_err(|e| unreadable(&name, e))? {
+                Line::Whole => {}
+                Line::Torn if is_last => {
+                    self.report.unfinished_bytes = lines.bytes().len() as u64;
+                    break;
+                }
+                Line::Torn => {
+                    self.report(name.clone(), Some(self.index - first + 1), "has no end, but more segments follow");
+                    break;
+                }
+                Line::End => break,
+            }
+            // What a head vouches for needs no second look at its form.
+            if self.next.is_none() && !segment::is_record(lines.bytes()) {
+                self.report(name.clone(), Some(self.index - first + 1), "is no record");
+            }
+            if let Some(frontier) = &mut self.frontier {
+                frontier.push(leaf_hash(lines.bytes()));
+            }
+            self.index += 1;
+            self.report.records += 1;
+            self.bytes = start + lines.offset();
+        }
+        Ok(())
+    }
+
+    /// The segment that comes does not begin where the last one ended.
+    fn gap(&mut self, first: u64) {
+        let name = segment::name(first);
+        let what = if first > self.index {
+            format!("records {} to {} are missing before it", self.index, first - 1)
+        } else {
+            format!("begins with record {first}, but {} records come before it", self.index)
+        };
+        self.report(name, Some(1), what);
+        self.frontier = None;
+        self.index = first;
+    }
+
+    /// Compares the heads of this size with what was read.
+    fn heads_here(&mut self, place: Place) -> Result<()> {
+        while let Some(entry) = self.next.take_if(|entry| entry.head.size() <= self.index) {
+            if entry.head.size() < self.index {
+                // It lies within a gap that was reported.
+            } else if self.frontier.as_ref().is_some_and(|frontier| frontier.root() == *entry.head.root()) {
+                self.report.signed_by = entry.head.signers().into_iter().next();
+                self.report.head = Some(entry.head);
+                self.good = place;
+            } else {
+                self.mismatch(&entry, place)?;
+            }
+            self.next = self.heads.next(&mut self.report.problems)?;
+        }
+        Ok(())
+    }
+
+    /// What was read is not what this head signs.
+    fn mismatch(&mut self, entry: &Entry, place: Place) -> Result<()> {
+        if self.frontier.is_some() {
+            let from = self.good;
+            let what = format!(
+                "something in records {} to {} was edited, moved, added or removed: the head of {} records signs others",
+                from.index,
+                place.index.saturating_sub(1),
+                entry.head.size()
+            );
+            self.report(segment::name(from.segment), Some(from.index - from.segment + 1), what);
+            self.suspects(from, place.index)?;
+            self.shifted = self.bytes != entry.log_bytes;
+        }
+        self.frontier = if self.shifted { None } else { Some(entry.frontier.clone()) };
+        self.good = place;
+        Ok(())
+    }
+
+    /// Names the lines between two places that we cannot have written.
+    fn suspects(&mut self, from: Place, until: u64) -> Result<()> {
+        let Place { mut index, mut segment, mut offset } = from;
+        while index < until && self.report.problems.len() < MAX_PROBLEMS {
+            let name = segment::name(segment);
+            let Ok(mut lines) = Lines::open(&segment::path(self.folder, segment), offset) else { return Ok(()) };
+            while index < until && lines.next().map_err(|e| unreadable(&name, e))? == Line::Whole {
+                if !is_ours(lines.bytes()) {
+                    self.report(name.clone(), Some(index - segment + 1), "is no record as the log writes them");
+                }
+                index += 1;
+            }
+            if index == segment {
+                return Ok(());
+            }
+            (segment, offset) = (index, 0);
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Report> {
+        let (index, mut missing) = (self.index, None);
+        while let Some(entry) = self.next.take() {
+            missing = Some(entry.head.size());
+            self.next = self.heads.next(&mut self.report.problems)?;
+        }
+        if let Some(size) = missing {
+            let (file, line) = (segment::name(self.last_segment), index - self.last_segment + 1);
+            self.report(
+                file,
+                Some(line),
+                format!("the last head signs {size} records, but the log ends after {index}"),
+            );
+        }
+        self.report.heads = self.heads.count;
+        self.report.root = self.frontier.as_ref().map(Frontier::root);
+        let vouched = self.report.head.as_ref().map_or(0, Head::size);
+        self.report.unsigned_tail = index.saturating_sub(vouched);
+        self.report.problems.truncate(MAX_PROBLEMS);
+        Ok(self.report)
+    }
+}
+
+/// Whether a line is, byte for byte, as the log writes the record in it.
+fn is_ours(line: &[u8]) -> bool {
+    let record: Result<Record, _> = serde_json::from_slice(line);
+    record.and_then(|record| serde_json::to_vec(&record)).is_ok_and(|again| again == line)
+}

@@ -1,0 +1,75 @@
+//! The one thread that touches the files: group commit.
+
+use std::sync::Arc;
+use std::thread;
+
+use super::files::Files;
+use super::queue::{Entry, Errand, Failure, Group, Queue};
+use crate::error::{Error, Kind, Result};
+
+/// Starts the writer. It ends after [`Queue::close`], and unlocks the folder before it says so.
+pub(super) fn spawn(files: Files, queue: Arc<Queue>) -> Result<()> {
+    thread::Builder::new()
+        .name("audit-log".into())
+        .spawn(move || {
+            // Dropped last, so that who waits for the end finds the folder unlocked; and also if the thread panics.
+            let ended = Ended(queue);
+            run(files, &ended.0);
+        })
+        .map(drop)
+        .map_err(|e| Error::new(Kind::Unavailable, "the audit log cannot start its writer").because(e))
+}
+
+struct Ended(Arc<Queue>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.ended();
+    }
+}
+
+fn run(mut files: Files, queue: &Queue) {
+    let mut group = Group::default();
+    while queue.take(&mut group) {
+        if !group.entries.is_empty() {
+            append(&mut files, queue, &mut group.entries);
+        }
+        for errand in group.errands.drain(..) {
+            // Who no longer waits for an answer gets none.
+            drop(match errand {
+                Errand::Inspect(reply) => reply.send(act(queue, || files.check())),
+                Errand::Keep(signed, reply) => reply.send(act(queue, || {
+                    files.keep(&signed)?;
+                    queue.publish_head(*signed);
+                    Ok(())
+                })),
+            });
+        }
+    }
+}
+
+/// Writes a group, and answers each of its members.
+fn append(files: &mut Files, queue: &Queue, entries: &mut Vec<Entry>) {
+    let first = files.point().size();
+    let result = act(queue, || files.append(entries));
+    if result.is_ok() {
+        queue.publish(files.point());
+    }
+    for (index, entry) in (first..).zip(entries.drain(..)) {
+        drop(entry.reply.send(result.clone().map(|()| index)));
+    }
+}
+
+/// Does something unless the log is refused, and remembers a failure that lasts.
+fn act(queue: &Queue, act: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+    if let Some(failure) = queue.failure() {
+        return Err(failure);
+    }
+    let result = act();
+    if let Err(failure) = &result
+        && failure.lasting()
+    {
+        queue.condemn(failure.clone());
+    }
+    result
+}
