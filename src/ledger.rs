@@ -24,7 +24,7 @@ use crate::types::{Clock, sha256};
 
 /// Where the leaf stands that may not be in the log yet.
 const OPEN: &str = "ledger/open";
-/// How far back a leaf can be that was written after the open one was stored.
+/// The fact of a leaf that tells it from all others, and vouches for what changed.
 const FACT: &str = "change";
 
 /// The one writer of the store and of the changes in the log.
@@ -74,7 +74,7 @@ impl Ledger {
         let log = self.log.clone();
         let id = leaf.facts.get(FACT).cloned();
         let known = blocking(move || {
-            let mut records = log.read_from(after)?;
+            let mut records = crate::audit::read(log.folder(), after)?;
             Ok(records.any(|record| record.is_ok_and(|(_, record)| record.facts.get(FACT) == id.as_ref())))
         });
         if known.await? {

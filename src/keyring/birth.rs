@@ -200,11 +200,7 @@ async fn probe_signature(
     let message = check::input(key.id, key.version);
     let input = key.algorithm.hash().map_or_else(|| message.clone(), |hash: Hash| hash.digest(&message));
     let signature = worker.use_key(key, input).await?;
-    if verifier.verifies(&message, signature.expose()) {
-        Ok(())
-    } else {
-        Err(damaged("its signature does not verify"))
-    }
+    if verifier.verifies(&message, signature.expose()) { Ok(()) } else { Err(damaged("its signature does not verify")) }
 }
 
 /// The check value, asked for twice: a key that answers differently is none.
@@ -251,18 +247,19 @@ pub(super) const fn remove(path: String) -> Change {
 /// The residency that was asked for, or the first that the device can; refused by name otherwise.
 async fn choose_residency(worker: &Worker, algorithm: Algorithm, wanted: Option<Residency>) -> Result<Residency> {
     let description = worker.describe().await?;
-    let of = |residency| {
-        description.abilities.iter().find(|one| one.algorithm == algorithm && one.residency == residency)
-    };
+    let of =
+        |residency| description.abilities.iter().find(|one| one.algorithm == algorithm && one.residency == residency);
     let able = |residency: &Residency| of(*residency).is_some_and(|ability| ability.refusal.is_none());
-    if let Some(found) = wanted.map_or_else(|| Residency::ALL.iter().copied().find(able), |one| Some(one).filter(able)) {
+    if let Some(found) = wanted.map_or_else(|| Residency::ALL.iter().copied().find(able), |one| Some(one).filter(able))
+    {
         return Ok(found);
     }
     let why: Vec<_> = Residency::ALL
         .iter()
         .filter(|residency| wanted.is_none_or(|wanted| wanted == **residency))
         .map(|residency| {
-            let refusal = of(*residency).and_then(|ability| ability.refusal.as_deref()).unwrap_or("it is unknown to it");
+            let refusal =
+                of(*residency).and_then(|ability| ability.refusal.as_deref()).unwrap_or("it is unknown to it");
             format!("{residency}: {refusal}")
         })
         .collect();

@@ -105,9 +105,8 @@ impl Keyring {
         let target = Target { resource: resource(name), key: Some(key.facts()) };
         let permit = self.admission.admit::<RotateKey>(caller, &target, &Facts::default()).await?;
         let rotated = self.rotate(&permit, name, expected, false, |_| Ok(None)).await;
-        let details = rotated.as_ref().map_or_else(|_| Details::default(), |key| {
-            Details::of(key.record.id, key.record.latest)
-        });
+        let details =
+            rotated.as_ref().map_or_else(|_| Details::default(), |key| Details::of(key.record.id, key.record.latest));
         permit.close(rotated, details).await.map(crate::admission::Released::into_inner)
     }
 
@@ -193,11 +192,14 @@ impl Keyring {
                 }
                 let wait = wait.unwrap_or(DEFAULT_WAIT);
                 if wait < MIN_WAIT {
-                    return Err(Error::new(Kind::Invalid, "a destruction waits for at least a day").hint("say 1d or more"));
+                    return Err(
+                        Error::new(Kind::Invalid, "a destruction waits for at least a day").hint("say 1d or more")
+                    );
                 }
                 changed.before = Some(from.state);
                 let due = now.checked_add(wait.as_signed());
-                changed.destroy_at = Some(due.map_err(|e| Error::new(Kind::Invalid, "the waiting period is too long").because(e))?);
+                changed.destroy_at =
+                    Some(due.map_err(|e| Error::new(Kind::Invalid, "the waiting period is too long").because(e))?);
             }
             Step::Suspend => changed.before = Some(from.state),
             Step::Activate | Step::Resume | Step::Deactivate | Step::Compromise | Step::CancelDestruction => {
@@ -313,7 +315,8 @@ fn expect_version(key: &Key, expected: Option<Version>) -> Result<()> {
     match expected {
         Some(expected) if expected != key.record.latest => {
             let text = format!("the newest version of {} is {}, not {expected}", key.record.name, key.record.latest);
-            Err(Error::new(Kind::Stale, text).hint("somebody rotated it in the meantime; look, and ask again if you must"))
+            Err(Error::new(Kind::Stale, text)
+                .hint("somebody rotated it in the meantime; look, and ask again if you must"))
         }
         Some(_) | None => Ok(()),
     }

@@ -18,6 +18,7 @@ mod schedule;
 pub mod state;
 
 pub use birth::NewKey;
+pub use change::KeyUpdate;
 pub use reconcile::Report;
 pub use record::{KeyCopy, KeyRecord, VersionRecord};
 pub use schedule::{Scheduler, Tick};
@@ -140,9 +141,10 @@ impl KeyVersion {
     /// # Errors
     /// [`Kind::State`] once it is destroyed.
     pub fn place(&self) -> Result<(&Arc<KeyRef>, &Arc<Worker>)> {
-        self.place.as_ref().map(|(key, worker)| (key, worker)).ok_or_else(|| {
-            Error::new(Kind::State, format!("version {} is destroyed", self.record.version))
-        })
+        self.place
+            .as_ref()
+            .map(|(key, worker)| (key, worker))
+            .ok_or_else(|| Error::new(Kind::State, format!("version {} is destroyed", self.record.version)))
     }
 
     /// What protects it; a destroyed version is shown as its algorithm's last place would be.
@@ -156,9 +158,9 @@ impl KeyVersion {
     /// # Errors
     /// [`Kind::Unsupported`] for a key that has none.
     pub fn public_key(&self) -> Result<PublicKey> {
-        self.record.public_key().ok_or_else(|| {
-            Error::new(Kind::Unsupported, format!("an {} key has no public half", self.algorithm))
-        })
+        self.record
+            .public_key()
+            .ok_or_else(|| Error::new(Kind::Unsupported, format!("an {} key has no public half", self.algorithm)))
     }
 
     /// The judge of its signatures.
@@ -167,9 +169,10 @@ impl KeyVersion {
     /// [`Kind::Unsupported`] for a key that makes none.
     pub fn verifier(&self) -> Result<&Verifier> {
         let parse = || self.record.public_key().and_then(|key| Verifier::new(self.algorithm, &key).ok());
-        self.verifier.get_or_init(parse).as_ref().ok_or_else(|| {
-            Error::new(Kind::Unsupported, format!("an {} key makes no signatures", self.algorithm))
-        })
+        self.verifier
+            .get_or_init(parse)
+            .as_ref()
+            .ok_or_else(|| Error::new(Kind::Unsupported, format!("an {} key makes no signatures", self.algorithm)))
     }
 
     /// Counted uses and bytes, never less than the true ones.
@@ -213,9 +216,10 @@ impl KeyVersion {
     /// Waits for a check of a secret key that begins from now on.
     async fn check(&self) -> Result<()> {
         let (key, worker) = self.place()?;
-        let expected = self.expected.as_ref().ok_or_else(|| {
-            Error::new(Kind::Tampered, format!("version {} has no check value", self.record.version))
-        })?;
+        let expected = self
+            .expected
+            .as_ref()
+            .ok_or_else(|| Error::new(Kind::Tampered, format!("version {} has no check value", self.record.version)))?;
         self.gate.check(worker, key, expected).await
     }
 
@@ -266,6 +270,8 @@ pub struct Keyring {
     admission: Arc<Admission>,
     devices: BTreeMap<Name, Arc<Worker>>,
     metrics: Metrics,
+    /// Keys in the devices that belong to the house itself and have no record of a key.
+    house: Vec<KeyId>,
     /// Snapshots by name. The lock protects the map; it is never held across an await or a device call.
     catalogue: RwLock<BTreeMap<KeyName, Arc<Key>>>,
     /// One turn per key, so that two changes of one key do not both make a version only for one to lose.
@@ -281,7 +287,7 @@ impl std::fmt::Debug for Keyring {
 }
 
 impl Keyring {
-    /// Reads all keys from the store.
+    /// Reads all keys from the store. `house` are the ids of the service's own keys, sentinels aside.
     ///
     /// # Errors
     /// `Tampered` where a record does not hold; `Unavailable` where the store cannot be read.
@@ -289,6 +295,7 @@ impl Keyring {
         ledger: Arc<Ledger>,
         admission: Arc<Admission>,
         devices: BTreeMap<Name, Arc<Worker>>,
+        house: Vec<KeyId>,
         metrics: Metrics,
     ) -> Result<Self> {
         let catalogue = read_all(&*ledger.store(), &devices)?;
@@ -297,6 +304,7 @@ impl Keyring {
             admission,
             devices,
             metrics,
+            house,
             catalogue: RwLock::new(catalogue),
             turns: std::sync::Mutex::default(),
             overdue: std::sync::Mutex::default(),

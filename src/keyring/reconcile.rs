@@ -53,7 +53,9 @@ impl Keyring {
             let turn = self.turn(name);
             let Ok(_turn) = turn.try_lock() else { continue };
             let Some(worker) = self.devices.get(device) else {
-                report.problems.push(format!("version {version} of {name} is unfinished on {device}, which is not configured"));
+                report
+                    .problems
+                    .push(format!("version {version} of {name} is unfinished on {device}, which is not configured"));
                 continue;
             };
             crash_point!("reconcile.before_destroy");
@@ -89,7 +91,7 @@ impl Keyring {
             house.insert(identity.sentinel.id);
             house.extend(identity.keks.iter().map(|kek| kek.id));
         }
-        house.extend(self.house_keys());
+        house.extend(&self.house);
         let present: BTreeSet<_> = inventory.keys.iter().copied().collect();
         for (name, id, version) in self.resident_on(device) {
             expected.insert((id, version));
