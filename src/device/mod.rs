@@ -12,6 +12,9 @@
 //!        ── control ─ socket ── owner thread: one session ─┘
 //! ```
 
+#[cfg(feature = "tpm")]
+pub mod tpm;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
