@@ -50,6 +50,9 @@ pub struct Row {
     pub mend: &'static str,
 }
 
+const VALUE: u32 = 0x084;
+const VALUE_OF_HANDLE: u32 = 0x184;
+
 /// The row of a response code.
 #[must_use]
 pub fn row(code: u32) -> &'static Row {
@@ -58,12 +61,21 @@ pub fn row(code: u32) -> &'static Row {
 }
 
 /// The code without what does not change its meaning: who relayed it, and which handle, session or parameter it is about.
+/// Of one code it does change the meaning: a bad *value* of a parameter is a request the TPM cannot fulfil, a bad value of a
+/// handle or session is one that is gone.
 const fn essence(code: u32) -> u32 {
     const RELAYED_BY_KERNEL: u32 = 11;
     const RELAYED_BY_DAEMON: u32 = 12;
     const FORMAT_ONE: u32 = 0x80;
+    const OF_PARAMETER: u32 = 0x40;
+    const PLACE: u32 = 0xf00;
     let layer = (code >> 16) & 0xff;
     match layer {
+        0 | RELAYED_BY_KERNEL | RELAYED_BY_DAEMON
+            if code & 0xbf == VALUE && code & OF_PARAMETER == 0 && code & PLACE != 0 =>
+        {
+            VALUE_OF_HANDLE
+        }
         0 | RELAYED_BY_KERNEL | RELAYED_BY_DAEMON if code & FORMAT_ONE != 0 => code & 0xbf,
         0 | RELAYED_BY_KERNEL | RELAYED_BY_DAEMON => code & 0xfff,
         _ => code & 0xff_ffff,
@@ -187,7 +199,8 @@ static TABLE: &[Row] = {
         exact(0x081, "TPM_RC_ASYMMETRIC", Unsupported, Report, "this TPM does not know that asymmetric algorithm", UNABLE),
         exact(0x082, "TPM_RC_ATTRIBUTES", Internal, Report, "the attributes do not fit together", OURS),
         exact(0x083, "TPM_RC_HASH", Unsupported, Report, "this TPM does not know that hash", UNABLE),
-        exact(0x084, "TPM_RC_VALUE", Unsupported, Report, "this TPM does not take that value", UNABLE),
+        exact(VALUE, "TPM_RC_VALUE", Unsupported, Report, "this TPM does not take that value", UNABLE),
+        exact(VALUE_OF_HANDLE, "TPM_RC_VALUE", Retry, Rebuild, "the handle or session is not there, most likely after a restart of the TPM", ALONE),
         exact(0x085, "TPM_RC_HIERARCHY", DeviceGone, Report, "the owner hierarchy is switched off", "switch it on in the firmware's set-up"),
         exact(0x087, "TPM_RC_KEY_SIZE", Unsupported, Report, "this TPM does not know that key size", UNABLE),
         exact(0x08a, "TPM_RC_TYPE", Internal, Rebuild, "the object is of another type", OURS),
@@ -232,7 +245,7 @@ static TABLE: &[Row] = {
         range(0xff8, exact(0x910, "TPM_RC_REFERENCE_H", Retry, Rebuild, "the loaded key is not there, most likely after a restart of the TPM", ALONE)),
         range(0xff8, exact(0x918, "TPM_RC_REFERENCE_S", Retry, Rebuild, "the session is not there, most likely after a restart of the TPM", ALONE)),
         exact(0x920, "TPM_RC_NV_RATE", Busy, Wait, "the TPM slows down writing, to save its memory", AGAIN),
-        exact(0x921, "TPM_RC_LOCKOUT", PinLocked, Report, "the TPM is in dictionary-attack lockout", "wait out the recovery time of `tpm2_getcap properties-variable`, or run `tpm2_dictionarylockout --clear-lockout`; keys made here do not count towards it and work on"),
+        exact(0x921, "TPM_RC_LOCKOUT", PinLocked, Rebuild, "the TPM is in dictionary-attack lockout", "wait out the recovery time of `tpm2_getcap properties-variable`, or run `tpm2_dictionarylockout --clear-lockout`; keys made here do not count towards it and work on"),
         exact(0x922, "TPM_RC_RETRY", Busy, Wait, "the TPM could not begin the command", AGAIN),
         exact(0x923, "TPM_RC_NV_UNAVAILABLE", Busy, Wait, "the TPM's memory cannot be written just now", AGAIN),
 
@@ -262,6 +275,8 @@ mod tests {
             (0x9a2, "TPM_RC_BAD_AUTH"),
             (0x98e, "TPM_RC_AUTH_FAIL"),
             (0x18b, "TPM_RC_HANDLE"),
+            (0x2c4, "TPM_RC_VALUE"),
+            (0x984, "TPM_RC_VALUE"),
             (0x910, "TPM_RC_REFERENCE_H"),
             (0x916, "TPM_RC_REFERENCE_H"),
             (0x918, "TPM_RC_REFERENCE_S"),
@@ -274,6 +289,13 @@ mod tests {
         ] {
             assert_eq!(row(code).name, name, "{code:#x}");
         }
+    }
+
+    #[test]
+    fn a_bad_value_of_a_session_is_not_a_lack_of_the_tpm() {
+        assert_eq!(row(0x2c4).class, Class::Unsupported);
+        assert_eq!(row(0x984).remedy, Remedy::Rebuild);
+        assert_eq!(row(0x184).remedy, Remedy::Rebuild);
     }
 
     #[test]

@@ -294,7 +294,7 @@ fn random(link: &mut Link, length: usize) -> Result<SecretBytes, Trouble> {
     let mut bytes = zeroize::Zeroizing::new(Vec::with_capacity(length));
     while bytes.len() < length {
         let want = AT_ONCE.min(length - bytes.len());
-        let some = link.authorised("TPM2_GetRandom", |tpm| tpm.get_random(want))?;
+        let some = link.concealed("TPM2_GetRandom", |tpm| tpm.get_random(want))?;
         if some.is_empty() || some.len() > want {
             return Err(Fault::new(Class::Internal, "TPM2_GetRandom gave another number of bytes").into());
         }

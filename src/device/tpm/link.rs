@@ -7,11 +7,13 @@
 //! A TPM promises room for three loaded objects: the storage key, and two keys of which the one used longest ago makes room.
 //! Making a key takes a place too.
 //!
-//! Two ways to authorise a command, by `sessions` of the settings:
-//! * a salted HMAC session: authorisation values and results are encrypted on the bus, and the Name of the key goes into the
-//!   HMAC, so that a handle that stands for another key is refused by the TPM itself;
-//! * plain authorisation values: here the Name behind a handle is read before each use instead. A TPM that is restarted *and*
-//!   given other keys by someone else between the two commands is not noticed; the front's check of results is.
+//! After a restart, or when a stranger flushes our keys, a handle may stand for another key. Three things keep us from using
+//! it:
+//! * with `sessions` of the settings, a salted HMAC session: authorisation values and results are encrypted on the bus, and
+//!   the Name of the key goes into the HMAC, so that the TPM itself refuses another key;
+//! * without, the Name behind a handle is read before each use, of the storage key too;
+//! * in both, each key has a random authorisation value of its own, which no other key takes. This alone would do, but for
+//!   keys of strangers that count wrong values towards lockout, and for the storage key, which has no value.
 
 use tss_esapi::Context;
 use tss_esapi::attributes::SessionAttributesBuilder;
@@ -103,13 +105,23 @@ impl Link {
         self.loaded.len() + 1
     }
 
-    /// Runs a command that the session authorises or encrypts.
+    /// Runs a command that the session authorises, and encrypts if it can.
     pub(super) fn authorised<T>(
         &mut self,
         command: &'static str,
         run: impl FnOnce(&mut Context) -> tss_esapi::Result<T>,
     ) -> Result<T, Trouble> {
         self.context.execute_with_session(Some(self.session), run).map_err(during(command))
+    }
+
+    /// Runs a command that needs no authorisation; a session encrypts its answer all the same.
+    pub(super) fn concealed<T>(
+        &mut self,
+        command: &'static str,
+        run: impl FnOnce(&mut Context) -> tss_esapi::Result<T>,
+    ) -> Result<T, Trouble> {
+        let session = Some(self.session).filter(|session| !matches!(session, AuthSession::Password));
+        self.context.execute_with_session(session, run).map_err(during(command))
     }
 
     /// The handle of a key, loading it if need be.
