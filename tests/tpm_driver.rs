@@ -14,6 +14,8 @@ mod swtpm;
 #[path = "support/tpm_proxy.rs"]
 mod tpm_proxy;
 
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -79,13 +81,21 @@ fn enrolled(tpm: &Swtpm, sessions: bool) -> (Tpm, Identity) {
     (tpm::open(&settings, Some(&identity)).unwrap(), identity)
 }
 
-fn lockout_counter(tpm: &Swtpm) -> u32 {
-    let output = Command::new("tpm2_getcap")
-        .arg("properties-variable")
-        .env("TPM2TOOLS_TCTI", format!("swtpm:host=127.0.0.1,port={}", tpm.port()))
+/// Runs one of tpm2-tools, in `folder`.
+fn tool(tpm: &Swtpm, folder: &Path, line: &str) -> String {
+    let mut words = line.split_whitespace();
+    let output = Command::new(words.next().unwrap())
+        .args(words)
+        .current_dir(folder)
+        .env("TPM2TOOLS_TCTI", tpm.settings(false).tcti)
         .output()
         .expect("tpm2-tools are installed");
-    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn lockout_counter(tpm: &Swtpm) -> u32 {
+    let text = tool(tpm, Path::new("/"), "tpm2_getcap properties-variable");
     let line = text.lines().find(|line| line.contains("LOCKOUT_COUNTER")).expect("a TPM counts failures");
     u32::from_str_radix(line.rsplit("0x").next().unwrap().trim(), 16).unwrap()
 }
@@ -285,11 +295,7 @@ fn another_tpm_is_refused() {
         assert_eq!(fault.class, Class::DeviceGone, "{fault}");
 
         // 3. In the middle of work: the first is cleared while it is away, which makes it another TPM.
-        let cleared = Command::new("tpm2_clear")
-            .env("TPM2TOOLS_TCTI", format!("swtpm:host=127.0.0.1,port={}", first.port()))
-            .status()
-            .unwrap();
-        assert!(cleared.success());
+        tool(&first, Path::new("/"), "tpm2_clear");
         first.restart();
         assert_eq!(device.sign(&signer.key, &[1; 32]).unwrap_err().class, Class::DeviceGone);
         assert_eq!(device.health(&[1; 32]).unwrap_err().class, Class::DeviceGone);
@@ -523,6 +529,83 @@ fn a_broken_wire_costs_time_and_nothing_else() {
         assert_eq!(device.mac(&mac, b"m").unwrap() == tag, sessions);
         assert_eq!(device.mac(&mac, b"m").unwrap(), tag);
         assert_eq!(wire.left(), 0);
+    }
+}
+
+/// The judge is tpm2-tools: it derives the same storage key from its description, and makes keys by ours and by weaker
+/// templates.
+#[test]
+fn only_keys_of_the_strict_template_are_used() {
+    const STRICT: &str = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda";
+    let tpm = Swtpm::start();
+    let (driver, identity) = enrolled(&tpm, false);
+    let mut device = driver.session().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+
+    // 1. The storage key is what its documentation says.
+    let primary =
+        format!("tpm2_createprimary -C o -G ecc256:aes256cfb -g sha256 -a {STRICT}|restricted|decrypt -c parent");
+    tool(&tpm, folder, "tpm2_flushcontext -t");
+    tool(&tpm, folder, &primary);
+    tool(&tpm, folder, "tpm2_readpublic -c parent -n name");
+    let parent = fs::read(folder.join("name")).unwrap();
+    assert_eq!(hex::encode(&parent), identity.serial);
+
+    // 2. A key of the strict template is used, whoever made it; a key that could do more is not.
+    let auth = "31".repeat(32);
+    for (kind, attributes, taken) in [
+        ("ecc256:ecdsa-sha256", format!("{STRICT}|sign"), true),
+        ("ecc256:ecdsa-sha256", format!("{STRICT}|sign").replace("|noda", ""), false),
+        ("ecc256:ecdsa-sha256", format!("{STRICT}|sign").replace("fixedtpm|fixedparent|", ""), false),
+        ("ecc256:ecdsa-sha256", format!("{STRICT}|sign|adminwithpolicy"), false),
+        ("ecc256:ecdsa-sha384", format!("{STRICT}|sign"), false),
+        ("ecc256", format!("{STRICT}|sign"), false),
+        ("ecc256", format!("{STRICT}|sign|decrypt"), false),
+        ("ecc384:ecdsa-sha256", format!("{STRICT}|sign"), false),
+        ("rsa2048:rsassa-sha256", format!("{STRICT}|sign"), false),
+    ] {
+        tool(&tpm, folder, "tpm2_flushcontext -t");
+        tool(
+            &tpm,
+            folder,
+            &format!("tpm2_create -C parent -G {kind} -a {attributes} -p hex:{auth} -u public -r private"),
+        );
+        tool(&tpm, folder, "tpm2_flushcontext -t");
+        let key = KeyRef {
+            id: KeyId::random().unwrap(),
+            version: Version::FIRST,
+            algorithm: Algorithm::EcdsaP256,
+            locator: Locator::Tpm {
+                parent: parent.clone(),
+                public: fs::read(folder.join("public")).unwrap(),
+                private: fs::read(folder.join("private")).unwrap(),
+                auth: SecretBytes::new(vec![0x31; 32]),
+            },
+        };
+        match device.sign(&key, &[1; 32]) {
+            Ok(signature) => assert!(taken && signature.len() == 64, "{kind} {attributes}"),
+            Err(fault) => assert!(!taken && fault.class == Class::KeyDamaged, "{kind} {attributes}: {fault}"),
+        }
+    }
+}
+
+#[test]
+fn shutdown_is_the_last_the_tpm_hears() {
+    for sessions in MODES {
+        let tpm = Swtpm::start();
+        let wire = Proxy::before(&tpm);
+        let driver = tpm::open(&wire.settings(sessions), None).unwrap();
+        let mut device = driver.session().unwrap();
+        let signer = Signer::make(&mut *device, Algorithm::EcdsaP256);
+        signer.check(&mut *device);
+        drop(device);
+        driver.shutdown();
+        drop(driver);
+        assert_eq!(wire.last(), tpm_proxy::SHUTDOWN);
+        for kind in ["transient", "loaded-session", "saved-session"] {
+            assert_eq!(tool(&tpm, Path::new("/"), &format!("tpm2_getcap handles-{kind}")), "");
+        }
     }
 }
 

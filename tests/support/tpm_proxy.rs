@@ -5,6 +5,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -18,6 +19,9 @@ pub(crate) const SIGN: u32 = 0x15d;
 pub(crate) const HMAC: u32 = 0x155;
 /// The number of TPM2_Create.
 pub(crate) const CREATE: u32 = 0x153;
+
+/// The number of TPM2_Shutdown.
+pub(crate) const SHUTDOWN: u32 = 0x145;
 
 /// What happens to one command.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +39,7 @@ pub(crate) enum Mishap {
 pub(crate) struct Proxy {
     port: u16,
     planned: Arc<Mutex<Vec<(u32, Mishap)>>>,
+    last: Arc<AtomicU32>,
 }
 
 impl Proxy {
@@ -48,10 +53,11 @@ impl Proxy {
                 break (port, data, control);
             }
         };
-        let (behind, plan) = (tpm.port(), Arc::clone(&planned));
+        let last = Arc::new(AtomicU32::new(0));
+        let (behind, plan, seen) = (tpm.port(), Arc::clone(&planned), Arc::clone(&last));
         thread::spawn(move || {
             for client in data.incoming().flatten() {
-                let _ = relay(client, behind, &plan);
+                let _ = relay(client, behind, &plan, &seen);
             }
         });
         thread::spawn(move || {
@@ -59,7 +65,7 @@ impl Proxy {
                 let _ = pass(&client, behind + 1);
             }
         });
-        Self { port, planned }
+        Self { port, planned, last }
     }
 
     /// How the driver finds it.
@@ -70,6 +76,11 @@ impl Proxy {
     /// Plans a mishap for the next commands of this number, one for each time it is planned.
     pub(crate) fn plan(&self, command: u32, mishap: Mishap, times: usize) {
         self.planned.lock().unwrap().extend(std::iter::repeat_n((command, mishap), times));
+    }
+
+    /// The number of the last command that went by.
+    pub(crate) fn last(&self) -> u32 {
+        self.last.load(Ordering::SeqCst)
     }
 
     /// How many planned mishaps have not happened yet.
@@ -83,9 +94,10 @@ impl Proxy {
     }
 }
 
-fn relay(mut client: TcpStream, behind: u16, plan: &Mutex<Vec<(u32, Mishap)>>) -> io::Result<()> {
+fn relay(mut client: TcpStream, behind: u16, plan: &Mutex<Vec<(u32, Mishap)>>, seen: &AtomicU32) -> io::Result<()> {
     while let Some(command) = read_message(&mut client)? {
         let number = u32::from_be_bytes(command[6..10].try_into().unwrap());
+        seen.store(number, Ordering::SeqCst);
         let mut planned = plan.lock().unwrap();
         let place = planned.iter().position(|(which, _)| *which == number);
         let mishap = place.map(|place| planned.remove(place).1);
