@@ -651,4 +651,9 @@ fn an_unenrolled_or_misdescribed_tpm_is_a_matter_of_configuration() {
     let mut settings = tpm.settings(false);
     settings.tcti = "tabrmd:bus_type=session".to_owned();
     assert_eq!(tpm::open(&settings, None).unwrap_err().class, Class::Config);
+    tool(&tpm, Path::new("/"), "tpm2_changeauth -c owner password");
+    let fault = tpm::open(&tpm.settings(false), None).unwrap_err();
+    assert_eq!((fault.class, fault.text.contains("password")), (Class::Config, true));
+    tool(&tpm, Path::new("/"), "tpm2_changeauth --object-context owner --object-auth password");
+    assert!(tpm::open(&tpm.settings(false), None).is_ok());
 }

@@ -22,7 +22,9 @@ use tss_esapi::handles::{KeyHandle, ObjectHandle};
 use tss_esapi::interface_types::algorithm::HashingAlgorithm;
 use tss_esapi::interface_types::resource_handles::Hierarchy;
 use tss_esapi::interface_types::session_handles::AuthSession;
-use tss_esapi::structures::{Auth, CapabilityData, Private, PublicParameters, SymmetricDefinition};
+use tss_esapi::structures::{
+    Auth, CapabilityData, CreatePrimaryKeyResult, Private, PublicParameters, SymmetricDefinition,
+};
 use zeroize::Zeroizing;
 
 use super::codes::{Trouble, during};
@@ -80,12 +82,7 @@ impl Link {
             flush_leftovers(&mut context);
         }
         // 3. The storage key: the same one each time, as long as it is the same TPM and nobody cleared it.
-        let made = context
-            .execute_with_session(Some(AuthSession::Password), |context| {
-                let template = template::storage().map_err(Ok)?;
-                context.create_primary(Hierarchy::Owner, template, None, None, None, None).map_err(Err)
-            })
-            .map_err(|error: Result<Trouble, _>| error.unwrap_or_else(during("TPM2_CreatePrimary")))?;
+        let made = derive_storage(&mut context)?;
         let name = template::name(&made.out_public)?;
         if pinned.is_some_and(|pinned| pinned != name) {
             return Err(another_tpm().into());
@@ -264,6 +261,21 @@ impl Link {
             .execute_without_session(|context| context.shutdown(StartupType::Clear))
             .map_err(during("TPM2_Shutdown"))
     }
+}
+
+fn derive_storage(context: &mut Context) -> Result<CreatePrimaryKeyResult, Trouble> {
+    let template = template::storage()?;
+    let made = context.execute_with_session(Some(AuthSession::Password), |context| {
+        context.create_primary(Hierarchy::Owner, template, None, None, None, None)
+    });
+    made.map_err(during("TPM2_CreatePrimary")).map_err(|trouble| {
+        if !trouble.is_wrong_value() {
+            return trouble;
+        }
+        Fault::new(Class::Config, "the owner hierarchy of this TPM has a password")
+            .hint("empty it with `tpm2_changeauth --object-context owner --object-auth <password>`")
+            .into()
+    })
 }
 
 fn another_tpm() -> Fault {
