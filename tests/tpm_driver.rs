@@ -17,6 +17,7 @@ mod tpm_proxy;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -299,6 +300,47 @@ fn another_tpm_is_refused() {
         first.restart();
         assert_eq!(device.sign(&signer.key, &[1; 32]).unwrap_err().class, Class::DeviceGone);
         assert_eq!(device.health(&[1; 32]).unwrap_err().class, Class::DeviceGone);
+    }
+}
+
+#[test]
+fn kills_in_the_middle_of_commands_never_give_a_wrong_answer() {
+    for sessions in MODES {
+        let mut tpm = Swtpm::start();
+        let (driver, _) = enrolled(&tpm, sessions);
+        let mut device = driver.session().unwrap();
+        let signers: Vec<_> = (0..3).map(|_| Signer::make(&mut *device, Algorithm::EcdsaP256)).collect();
+        let digest = Algorithm::EcdsaP256.hash().unwrap().digest(b"m");
+        let over = AtomicBool::new(false);
+        let (mut signed, mut refused) = (0, 0);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..30 {
+                    let wait = getrandom::u32().unwrap() % 30_000;
+                    swtpm::pause(Duration::from_micros(wait.into()));
+                    tpm.restart();
+                }
+                over.store(true, Ordering::SeqCst);
+            });
+            for signer in signers.iter().cycle() {
+                match device.sign(&signer.key, &digest) {
+                    Ok(signature) => {
+                        assert!(signer.verifier.verifies(b"m", &signature), "a signature by another key");
+                        signed += 1;
+                    }
+                    Err(fault) => {
+                        assert!(matches!(fault.class, Class::DeviceGone | Class::Retry), "{fault}");
+                        refused += 1;
+                    }
+                }
+                if over.load(Ordering::SeqCst) {
+                    break;
+                }
+            }
+        });
+        println!("sessions {sessions}: {signed} signed, {refused} refused");
+        signers.iter().for_each(|signer| signer.check(&mut *device));
+        assert_eq!(lockout_counter(&tpm), 0);
     }
 }
 
