@@ -344,8 +344,8 @@ fn kills_in_the_middle_of_commands_never_give_a_wrong_answer() {
     }
 }
 
-/// After a restart, a handle of the first driver stands for a key of the second. With a password and no care, "sign with
-/// A" gives a good signature by B.
+/// After a restart, a handle of the first driver stands for a key of the second. With a password and no care, "sign
+/// with A" gives a good signature by B.
 #[test]
 fn a_handle_that_stands_for_another_key_is_never_used() {
     for sessions in MODES {
@@ -382,8 +382,8 @@ fn a_handle_that_stands_for_another_key_is_never_used() {
     }
 }
 
-/// A stranger that fills the TPM after a restart: a storage key in the place of ours, a key that counts wrong passwords in
-/// the place of our key. Dropping it ends its connection and flushes its keys.
+/// A stranger that fills the TPM after a restart: a storage key in the place of ours, a key that counts wrong passwords
+/// in the place of our key. Dropping it ends its connection and flushes its keys.
 fn stranger(tpm: &Swtpm) -> tss_esapi::Context {
     let mut context = tss_esapi::Context::new(tpm.settings(false).tcti.parse().unwrap()).unwrap();
     let (cipher, bits) = (SymmetricDefinitionObject::AES_128_CFB, RsaKeyBits::Rsa2048);
@@ -556,7 +556,8 @@ fn a_broken_wire_costs_time_and_nothing_else() {
         Signer::make(&mut *device, Algorithm::EcdsaP256).check(&mut *device);
         assert_eq!(wire.left(), 0);
 
-        // 3. Lockout cannot be about a key of ours, so it is asked once more with fresh handles, then said with its mend.
+        // 3. Lockout cannot be about a key of ours, so it is asked once more with fresh handles, then said with its
+        // mend.
         wire.plan(tpm_proxy::SIGN, Mishap::Answer(LOCKOUT), 1);
         signer.check(&mut *device);
         wire.plan(tpm_proxy::SIGN, Mishap::Answer(LOCKOUT), 2);

@@ -1,8 +1,8 @@
 //! A software TPM of its own for each test: swtpm on two ports of the loopback, its state in a temporary folder.
 //!
-//! The ports lie below those the system hands out, since each TPM command of tpm2-tss is a new connection and takes one of
-//! these. Ready means: the pid file in our own folder holds our own child's number, and the control port answers. The data
-//! port is never probed, since an idle connection there blocks everybody.
+//! The ports lie below those the system hands out, since each TPM command of tpm2-tss is a new connection and takes one
+//! of these. Ready means: the pid file in our own folder holds our own child's number, and the control port answers.
+//! The data port is never probed, since an idle connection there blocks everybody.
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
 use std::fs;

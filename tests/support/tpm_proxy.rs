@@ -1,7 +1,7 @@
 //! A wire between the driver and a software TPM that can break: it answers for the TPM, hangs up, or alters an answer.
 //!
-//! The software TPM speaks plain TPM commands on its data port, one connection each, and something of its own on the next
-//! port, which is passed on untouched.
+//! The software TPM speaks plain TPM commands on its data port, one connection each, and something of its own on the
+//! next port, which is passed on untouched.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};

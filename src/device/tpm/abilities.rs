@@ -1,7 +1,7 @@
 //! What this TPM is and can do, by asking it.
 //!
-//! Elliptic curves and HMACs are tried: a key is made, loaded and used. RSA keys take a hardware TPM many seconds to make,
-//! so for them its word is taken (TPM2_TestParms); the first real key is probed by whoever makes it.
+//! Elliptic curves and HMACs are tried: a key is made, loaded and used. RSA keys take a hardware TPM many seconds to
+//! make, so for them its word is taken (TPM2_TestParms); the first real key is probed by whoever makes it.
 
 use tss_esapi::constants::PropertyTag;
 

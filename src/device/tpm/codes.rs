@@ -1,7 +1,9 @@
-//! The one table of TPM response codes: what each means, what class of [`Fault`] it is, what we do, what the operator does.
+//! The one table of TPM response codes: what each means, what class of [`Fault`] it is, what we do, what the operator
+//! does.
 //!
-//! A code has 32 bits ([TPM 2.0 Library, Part 2, 6.6](https://trustedcomputinggroup.org/resource/tpm-library-specification/)
-//! and the TSS 2.0 overview): bits 16 to 23 name the layer that speaks, and the rest is that layer's own number.
+//! A code has 32 bits ([TPM 2.0 Library, Part 2,
+//! 6.6](https://trustedcomputinggroup.org/resource/tpm-library-specification/) and the TSS 2.0 overview): bits 16 to 23
+//! name the layer that speaks, and the rest is that layer's own number.
 //!
 //! ```text
 //! 0x000921   layer 0   the TPM, format zero: TPM_RC_LOCKOUT
@@ -11,8 +13,8 @@
 //! 0x0a000a   layer 10  the transport (TCTI): input or output failed
 //! ```
 //!
-//! The number is read from the text of the error, since the wrapper crate keeps it private, and knows no code of the layers
-//! above the TPM.
+//! The number is read from the text of the error, since the wrapper crate keeps it private, and knows no code of the
+//! layers above the TPM.
 
 use std::error::Error as _;
 
@@ -62,9 +64,9 @@ pub fn row(code: u32) -> &'static Row {
     TABLE.iter().find(|row| number & row.mask == row.number).unwrap_or(&UNKNOWN)
 }
 
-/// The code without what does not change its meaning: who relayed it, and which handle, session or parameter it is about.
-/// Of one code it does change the meaning: a bad *value* of a parameter is a request the TPM cannot fulfil, a bad value of a
-/// handle or session is one that is gone.
+/// The code without what does not change its meaning: who relayed it, and which handle, session or parameter it is
+/// about. Of one code it does change the meaning: a bad *value* of a parameter is a request the TPM cannot fulfil, a
+/// bad value of a handle or session is one that is gone.
 const fn essence(code: u32) -> u32 {
     const RELAYED_BY_KERNEL: u32 = 11;
     const RELAYED_BY_DAEMON: u32 = 12;
@@ -185,8 +187,7 @@ const ALONE: &str = "something else uses this TPM without a resource manager; us
 const OURS: &str = "report it: the driver should never cause this";
 const BLOB: &str = "restore the key's record from a backup; if other keys fail too, check the whole store";
 const AGAIN: &str = "try again; the TPM is busy with itself";
-const UNABLE: &str =
-    "choose another algorithm, or another device for this key; `signet device describe` lists what it can";
+const UNABLE: &str = "choose another algorithm, or another device for this key; `signet doctor` lists what it can";
 
 const UNKNOWN: Row = exact(
     0,

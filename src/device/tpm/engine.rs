@@ -1,12 +1,12 @@
 //! What the driver does with a [`Link`], and how it heals: any failure of the TPM throws the link away.
 //!
-//! One command may fail because the TPM was restarted, its handles were flushed, or the transport broke. Then all is built
-//! anew, the pinned Name of the storage key is compared again, and the command is tried once more. That is safe for every
-//! command here, even for making a key: what a failed command made is nowhere, since a TPM hands out a key as a blob or not
-//! at all.
+//! One command may fail because the TPM was restarted, its handles were flushed, or the transport broke. Then all is
+//! built anew, the pinned Name of the storage key is compared again, and the command is tried once more. That is safe
+//! for every command here, even for making a key: what a failed command made is nowhere, since a TPM hands out a key as
+//! a blob or not at all.
 //!
-//! There is no time limit in here, and none is possible: a frozen TPM blocks this thread for ever. Whoever runs the worker
-//! process ends it.
+//! There is no time limit in here, and none is possible: a frozen TPM blocks this thread for ever. Whoever runs the
+//! worker process ends it.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -29,7 +29,7 @@ pub(super) const MAX_MAC_INPUT: usize = 1024;
 /// The most random bytes of one request.
 const MAX_RANDOM: usize = 1024;
 
-/// How long to wait before asking a busy TPM again: a quarter of a second and a half in all.
+/// How long to wait before asking a busy TPM again: three quarters of a second in all.
 const DELAYS: [Duration; 5] = [
     Duration::from_millis(10),
     Duration::from_millis(40),
@@ -188,7 +188,7 @@ impl Engine {
         let identity = self
             .identity
             .clone()
-            .ok_or_else(|| Fault::new(Class::Config, "this TPM is not enrolled").hint("run `signet device enrol`"))?;
+            .ok_or_else(|| Fault::new(Class::Config, "this TPM is not enrolled").hint("run `signet init`"))?;
         let digest = sha256(&[challenge]);
         let health = self.run(|link| {
             Ok(Health {
@@ -222,7 +222,8 @@ impl Engine {
         Ok(identity)
     }
 
-    /// The orderly end. A TPM that does not answer any more ends as it likes: our keys do not count towards its lockout.
+    /// The orderly end. A TPM that does not answer any more ends as it likes: our keys do not count towards its
+    /// lockout.
     pub(super) fn close(&mut self) {
         if let Some(link) = self.link.take() {
             let _ = link.close();
@@ -303,7 +304,8 @@ fn random(link: &mut Link, length: usize) -> Result<SecretBytes, Trouble> {
     Ok(SecretBytes::new(std::mem::take(&mut *bytes)))
 }
 
-/// A warning while the TPM is in lockout: keys of ours go on, those of others do not, and enrolling an owner will not either.
+/// A warning while the TPM is in lockout: keys of ours go on, those of others do not, and enrolling an owner will not
+/// either.
 fn lockout(link: &mut Link) -> Result<Option<String>, Trouble> {
     const IN_LOCKOUT: u32 = 1 << 9;
     let permanent = link.property(PropertyTag::Permanent)?;

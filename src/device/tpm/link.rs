@@ -1,19 +1,19 @@
 //! One connection to the TPM, with all that hangs on it: the storage key, the session and the loaded keys.
 //!
-//! A [`Link`] is made whole by [`Link::open`] or not at all, and is thrown away whole at the first error; nothing in it can
-//! be mended, since the library stays stuck after a broken transmission, and handles may stand for other keys after a
-//! restart of the TPM.
+//! A [`Link`] is made whole by [`Link::open`] or not at all, and is thrown away whole at the first error; nothing in it
+//! can be mended, since the library stays stuck after a broken transmission, and handles may stand for other keys after
+//! a restart of the TPM.
 //!
-//! A TPM promises room for three loaded objects: the storage key, and two keys of which the one used longest ago makes room.
-//! Making a key takes a place too.
+//! A TPM promises room for three loaded objects: the storage key, and two keys of which the one used longest ago makes
+//! room. Making a key takes a place too.
 //!
-//! After a restart, or when a stranger flushes our keys, a handle may stand for another key. Three things keep us from using
-//! it:
-//! * with `sessions` of the settings, a salted HMAC session: authorisation values and results are encrypted on the bus, and
-//!   the Name of the key goes into the HMAC, so that the TPM itself refuses another key;
+//! After a restart, or when a stranger flushes our keys, a handle may stand for another key. Three things keep us from
+//! using it:
+//! * with `sessions` of the settings, a salted HMAC session: authorisation values and results are encrypted on the bus,
+//!   and the Name of the key goes into the HMAC, so that the TPM itself refuses another key;
 //! * without, the Name behind a handle is read before each use, of the storage key too;
-//! * in both, each key has a random authorisation value of its own, which no other key takes. This alone would do, but for
-//!   keys of strangers that count wrong values towards lockout, and for the storage key, which has no value.
+//! * in both, each key has a random authorisation value of its own, which no other key takes. This alone would do, but
+//!   for keys of strangers that count wrong values towards lockout, and for the storage key, which has no value.
 
 use tss_esapi::Context;
 use tss_esapi::attributes::SessionAttributesBuilder;

@@ -1,8 +1,8 @@
 //! The driver of a TPM 2.0, by tpm2-tss.
 //!
-//! The TPM holds nothing of ours between two commands but what can be made again: a storage key, derived anew at each start
-//! from the TPM's own seed, a session, and the last few keys used. A key is a pair of blobs that only this TPM can load,
-//! kept by the caller; so there is nothing on the device to destroy, to list or to fill.
+//! The TPM holds nothing of ours between two commands but what can be made again: a storage key, derived anew at each
+//! start from the TPM's own seed, a session, and the last few keys used. A key is a pair of blobs that only this TPM
+//! can load, kept by the caller; so there is nothing on the device to destroy, to list or to fill.
 //!
 //! ```text
 //! owner seed ── CreatePrimary ── storage key (P-256, AES-256), its Name pinned in Identity.serial
@@ -11,18 +11,19 @@
 //!                                   └── …
 //! ```
 //!
-//! **Promises.** A key is used only while the TPM itself confirms that the handle stands for it: by the HMAC session, or by
-//! reading its Name first (see [`TpmSettings::sessions`]). A restarted, flushed or unreachable TPM costs the caller nothing
-//! but time once it is back. No authorisation value is ever part of an error.
+//! **Promises.** A key is used only while the TPM itself confirms that the handle stands for it: by the HMAC session,
+//! or by reading its Name first (see [`TpmSettings::sessions`]). A restarted, flushed or unreachable TPM costs the
+//! caller nothing but time once it is back. No authorisation value is ever part of an error.
 //!
-//! **Limits.** One command at a time, whatever the number of callers. No Ed25519, no HMAC of more than 1024 bytes. No time
-//! limit: a frozen TPM blocks the calling thread for ever, which is for the supervisor of the worker process to end.
+//! **Limits.** One command at a time, whatever the number of callers. No Ed25519, no HMAC of more than 1024 bytes. No
+//! time limit: a frozen TPM blocks the calling thread for ever, which is for the supervisor of the worker process to
+//! end.
 //!
 //! **Lanes.** [`Driver::lanes`] is 0: the control lane serves everything. Several [`Device`]s may be handed out all the
 //! same; they take turns on one engine, one request each.
 //!
-//! **Environment.** tpm2-tss writes a warning to standard error for each failure, expected ones too. The worker process is
-//! started with `TSS2_LOG=all+NONE`.
+//! **Environment.** tpm2-tss writes a warning to standard error for each failure, expected ones too. The worker process
+//! is started with `TSS2_LOG=all+NONE`.
 
 mod abilities;
 pub mod codes;
@@ -45,12 +46,12 @@ pub struct Tpm {
     engine: Arc<Mutex<Engine>>,
 }
 
-/// Opens the TPM and derives its storage key, which must be the one of `identity`. Without one, whatever TPM answers first
-/// is kept to, and enrolment is the one thing to do next.
+/// Opens the TPM and derives its storage key, which must be the one of `identity`. Without one, whatever TPM answers
+/// first is kept to, and enrolment is the one thing to do next.
 ///
 /// # Errors
-/// [`super::Class::Config`] for a malformed address, [`super::Class::DeviceGone`] where no TPM answers, or another or a cleared one, and the
-/// general ones.
+/// [`super::Class::Config`] for a malformed address, [`super::Class::DeviceGone`] where no TPM answers, or another or a
+/// cleared one, and the general ones.
 pub fn open(settings: &TpmSettings, identity: Option<&Identity>) -> Result<Tpm, Fault> {
     Ok(Tpm { engine: Arc::new(Mutex::new(Engine::open(settings, identity)?)) })
 }
@@ -74,8 +75,8 @@ impl Driver for Tpm {
         lock(&self.engine).enrol()
     }
 
-    /// Flushes everything and sends TPM2_Shutdown as the last command, so that the next start does not look like an attack
-    /// to other users of this TPM.
+    /// Flushes everything and sends TPM2_Shutdown as the last command, so that the next start does not look like an
+    /// attack to other users of this TPM.
     fn shutdown(&self) {
         lock(&self.engine).close();
     }
@@ -113,8 +114,8 @@ impl Device for Turn {
         lock(&self.engine).mac(key, message)
     }
 
-    /// Drops the loaded handle. There is nothing else of the key on the device: it is destroyed when the caller erases its
-    /// record, since no other copy of the blobs exists and only this TPM could open them.
+    /// Drops the loaded handle. There is nothing else of the key on the device: it is destroyed when the caller erases
+    /// its record, since no other copy of the blobs exists and only this TPM could open them.
     fn destroy(&mut self, key: &KeyRef) -> Result<(), Fault> {
         lock(&self.engine).forget(key.id, key.version)
     }

@@ -1,6 +1,7 @@
 //! Where the TPM is: the one line of configuration, checked before any library sees it.
 //!
-//! Two forms are taken, and nothing else that the loader of tpm2-tss would open, since a TCTI is a shared library by name:
+//! Two forms are taken, and nothing else that the loader of tpm2-tss would open, since a TCTI is a shared library by
+//! name:
 //!
 //! ```text
 //! device:/dev/tpmrm0

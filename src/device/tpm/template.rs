@@ -1,8 +1,8 @@
 //! What our keys look like inside the TPM: one template per algorithm, and nothing that differs from it.
 //!
-//! Each key is fixed to its TPM and its parent, its secret was drawn in the TPM, it is used with an authorisation value of
-//! its own, it does one thing by one scheme with one hash, and it has `noDA`. Without `noDA` each boot after an unclean stop
-//! counts as a wrong password, and three of them lock all keys with right passwords.
+//! Each key is fixed to its TPM and its parent, its secret was drawn in the TPM, it is used with an authorisation value
+//! of its own, it does one thing by one scheme with one hash, and it has `noDA`. Without `noDA` each boot after an
+//! unclean stop counts as a wrong password, and three of them lock all keys with right passwords.
 
 use tss_esapi::attributes::{ObjectAttributes, ObjectAttributesBuilder};
 use tss_esapi::interface_types::algorithm::{HashingAlgorithm, PublicAlgorithm};
