@@ -1,0 +1,104 @@
+//! What this TPM is and can do, by asking it.
+//!
+//! Elliptic curves and HMACs are tried: a key is made, loaded and used. RSA keys take a hardware TPM many seconds to
+//! make, so for them its word is taken (TPM2_TestParms); the first real key is probed by whoever makes it.
+
+use tss_esapi::constants::PropertyTag;
+
+use super::codes::Trouble;
+use super::engine::{self, MAX_MAC_INPUT};
+use super::link::Link;
+use super::template;
+use crate::device::{Ability, Class, Description, Fault, KeyRef};
+use crate::types::{Algorithm, KeyId, Purpose, Residency, Version};
+
+/// Why there is no other residency.
+pub(super) const NOTHING_RESIDENT: &str =
+    "a TPM keeps no keys of ours in itself: each is a blob that only it can open, residency `wrapped`";
+
+/// Asks the TPM everything.
+pub(super) fn describe(link: &mut Link) -> Result<Description, Trouble> {
+    let manufacturer = text(link, &[PropertyTag::Manufacturer])?;
+    let model = text(
+        link,
+        &[
+            PropertyTag::VendorString1,
+            PropertyTag::VendorString2,
+            PropertyTag::VendorString3,
+            PropertyTag::VendorString4,
+        ],
+    )?;
+    let version = version(link)?;
+    let mut abilities = Vec::new();
+    for &algorithm in Algorithm::ALL {
+        for &residency in Residency::ALL {
+            let refusal = match residency {
+                Residency::Resident => Some(NOTHING_RESIDENT.to_owned()),
+                Residency::Wrapped => tried(link, algorithm)?,
+            };
+            abilities.push(Ability { algorithm, residency, refusal });
+        }
+    }
+    Ok(Description { manufacturer, model, version, max_mac_input: MAX_MAC_INPUT, abilities })
+}
+
+/// Why the TPM takes no keys of `algorithm`, by its own word.
+pub(super) fn refusal(link: &mut Link, algorithm: Algorithm) -> Result<Option<String>, Trouble> {
+    let parameters = match template::parameters(algorithm) {
+        Ok(parameters) => parameters,
+        Err(Fault { class: Class::Unsupported, text, .. }) => return Ok(Some(text)),
+        Err(fault) => return Err(fault.into()),
+    };
+    answer(algorithm, link.takes(parameters))
+}
+
+/// As [`refusal`], and by a real key where that is cheap.
+fn tried(link: &mut Link, algorithm: Algorithm) -> Result<Option<String>, Trouble> {
+    let refusal = refusal(link, algorithm)?;
+    if refusal.is_some() || algorithm.rsa_bits().is_some() {
+        return Ok(refusal);
+    }
+    let id = KeyId::random().map_err(|error| Fault::new(Class::Internal, error.chain()))?;
+    let tried = try_one(link, id, algorithm);
+    answer(algorithm, tried)
+}
+
+fn try_one(link: &mut Link, id: KeyId, algorithm: Algorithm) -> Result<(), Trouble> {
+    let version = Version::FIRST;
+    let Some(hash) = algorithm.hash() else { return Ok(()) };
+    let locator = link.create(id, version, algorithm)?.locator;
+    let key = KeyRef { id, version, algorithm, locator };
+    match algorithm.purpose() {
+        Purpose::Sign => engine::sign(link, &key, hash, &hash.digest(b"signet"))?,
+        Purpose::Mac | Purpose::Wrap => engine::mac(link, &key, hash, b"signet")?,
+    };
+    link.forget(id, version)
+}
+
+/// A refusal of the TPM is an answer, any other failure is none.
+fn answer(algorithm: Algorithm, tried: Result<(), Trouble>) -> Result<Option<String>, Trouble> {
+    match tried {
+        Ok(()) => Ok(None),
+        Err(trouble) if trouble.is_refusal() => Ok(Some(format!("this TPM makes no keys of {algorithm}"))),
+        Err(trouble) => Err(trouble),
+    }
+}
+
+/// Four letters per property, as the TPM packs them.
+fn text(link: &mut Link, tags: &[PropertyTag]) -> Result<String, Trouble> {
+    let mut text = String::new();
+    for &tag in tags {
+        let letters = link.property(tag)?.unwrap_or_default().to_be_bytes();
+        text.extend(
+            letters.iter().filter(|byte| byte.is_ascii_graphic() || **byte == b' ').map(|&byte| char::from(byte)),
+        );
+    }
+    Ok(text.trim().to_owned())
+}
+
+/// The two words of the firmware's version, each written as two numbers.
+fn version(link: &mut Link) -> Result<String, Trouble> {
+    let first = link.property(PropertyTag::FirmwareVersion1)?.unwrap_or_default();
+    let second = link.property(PropertyTag::FirmwareVersion2)?.unwrap_or_default();
+    Ok(format!("{}.{}.{}.{}", first >> 16, first & 0xffff, second >> 16, second & 0xffff))
+}

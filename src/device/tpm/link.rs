@@ -1,0 +1,359 @@
+//! One connection to the TPM, with all that hangs on it: the storage key, the session and the loaded keys.
+//!
+//! A [`Link`] is made whole by [`Link::open`] or not at all, and is thrown away whole at the first error; nothing in it
+//! can be mended, since the library stays stuck after a broken transmission, and handles may stand for other keys after
+//! a restart of the TPM.
+//!
+//! A TPM promises room for three loaded objects: the storage key, and two keys of which the one used longest ago makes
+//! room. Making a key takes a place too.
+//!
+//! After a restart, or when a stranger flushes our keys, a handle may stand for another key. Three things keep us from
+//! using it:
+//! * with `sessions` of the settings, a salted HMAC session: authorisation values and results are encrypted on the bus,
+//!   and the Name of the key goes into the HMAC, so that the TPM itself refuses another key;
+//! * without, the Name behind a handle is read before each use, of the storage key too;
+//! * in both, each key has a random authorisation value of its own, which no other key takes. This alone would do, but
+//!   for keys of strangers that count wrong values towards lockout, and for the storage key, which has no value.
+
+use tss_esapi::Context;
+use tss_esapi::attributes::SessionAttributesBuilder;
+use tss_esapi::constants::{CapabilityType, CommandCode, PropertyTag, SessionType, StartupType};
+use tss_esapi::handles::{KeyHandle, ObjectHandle};
+use tss_esapi::interface_types::algorithm::HashingAlgorithm;
+use tss_esapi::interface_types::resource_handles::Hierarchy;
+use tss_esapi::interface_types::session_handles::AuthSession;
+use tss_esapi::structures::{
+    Auth, CapabilityData, CreatePrimaryKeyResult, Private, PublicParameters, SymmetricDefinition,
+};
+use zeroize::Zeroizing;
+
+use super::codes::{Trouble, during};
+use super::tcti::Address;
+use super::template;
+use crate::device::{Class, Fault, Generated, KeyRef, Locator};
+use crate::types::{Algorithm, KeyId, SecretBytes, Version, sha256};
+
+/// The length of an authorisation value: nobody guesses 256 bits, which is why `noDA` costs nothing.
+const AUTH_BYTES: usize = 32;
+
+/// The most keys beside the storage key. A TPM must have room for three objects.
+const ROOM: usize = 2;
+
+/// Without these nothing works. HMAC is not among them: some TPMs lack it, and sign all the same.
+const NEEDED: &[CommandCode] = &[
+    CommandCode::Create,
+    CommandCode::CreatePrimary,
+    CommandCode::FlushContext,
+    CommandCode::GetRandom,
+    CommandCode::Load,
+    CommandCode::ReadPublic,
+    CommandCode::Sign,
+    CommandCode::StartAuthSession,
+];
+
+/// A connection: see the module.
+pub(super) struct Link {
+    context: Context,
+    storage: KeyHandle,
+    name: Vec<u8>,
+    session: AuthSession,
+    /// The key used longest ago comes first.
+    loaded: Vec<Loaded>,
+}
+
+/// A key in the TPM.
+struct Loaded {
+    id: KeyId,
+    version: Version,
+    /// Of the whole reference, so that another blob or authorisation value under the same id is another key.
+    fingerprint: [u8; 32],
+    name: Vec<u8>,
+    handle: KeyHandle,
+}
+
+impl Link {
+    /// Connects and builds all that a key needs. With `pinned`, another storage key is another TPM.
+    pub(super) fn open(address: &Address, sessions: bool, pinned: Option<&[u8]>) -> Result<Self, Trouble> {
+        // 1. Reach the TPM and see that it can do what we need.
+        let mut context = Context::new(address.conf()).map_err(during("connecting"))?;
+        require(&mut context)?;
+        // 2. A software TPM keeps what a killed client left in it, until its three places are full.
+        if address.unmanaged {
+            flush_leftovers(&mut context);
+        }
+        // 3. The storage key: the same one each time, as long as it is the same TPM and nobody cleared it.
+        let made = derive_storage(&mut context)?;
+        let name = template::name(&made.out_public)?;
+        if pinned.is_some_and(|pinned| pinned != name) {
+            return Err(another_tpm().into());
+        }
+        // 4. The session is salted to that key, so whoever sits on the bus had to be there at enrolment.
+        let session = if sessions { start_session(&mut context, made.key_handle)? } else { AuthSession::Password };
+        Ok(Self { context, storage: made.key_handle, name, session, loaded: Vec::new() })
+    }
+
+    /// The Name of the storage key.
+    pub(super) fn name(&self) -> &[u8] {
+        &self.name
+    }
+
+    /// How many objects are in the TPM on our behalf.
+    pub(super) fn objects(&self) -> usize {
+        self.loaded.len() + 1
+    }
+
+    /// Runs a command that the session authorises, and encrypts if it can.
+    pub(super) fn authorised<T>(
+        &mut self,
+        command: &'static str,
+        run: impl FnOnce(&mut Context) -> tss_esapi::Result<T>,
+    ) -> Result<T, Trouble> {
+        self.context.execute_with_session(Some(self.session), run).map_err(during(command))
+    }
+
+    /// Runs a command that needs no authorisation; a session encrypts its answer all the same.
+    pub(super) fn concealed<T>(
+        &mut self,
+        command: &'static str,
+        run: impl FnOnce(&mut Context) -> tss_esapi::Result<T>,
+    ) -> Result<T, Trouble> {
+        let session = Some(self.session).filter(|session| !matches!(session, AuthSession::Password));
+        self.context.execute_with_session(session, run).map_err(during(command))
+    }
+
+    /// The handle of a key, loading it if need be.
+    pub(super) fn handle(&mut self, key: &KeyRef) -> Result<KeyHandle, Trouble> {
+        let Locator::Tpm { parent, public, private, auth } = &key.locator else {
+            return Err(Fault::new(Class::Unsupported, "this key is not a TPM's: it has no TPM blobs").into());
+        };
+        let algorithm = key.algorithm.as_str().as_bytes();
+        let fingerprint =
+            sha256(&[algorithm, &sha256(&[parent]), &sha256(&[public]), &sha256(&[private]), auth.expose()]);
+        if let Some(handle) = self.loaded_handle(key.id, key.version, &fingerprint)? {
+            return Ok(handle);
+        }
+        if *parent != self.name {
+            return Err(foreign_key().into());
+        }
+        self.load(key, fingerprint, public, private, auth)
+    }
+
+    fn loaded_handle(&mut self, id: KeyId, version: Version, print: &[u8; 32]) -> Result<Option<KeyHandle>, Trouble> {
+        let Some(place) = self.loaded.iter().position(|one| one.id == id && one.version == version) else {
+            return Ok(None);
+        };
+        let found = self.loaded.remove(place);
+        if found.fingerprint != *print {
+            self.flush(found.handle)?;
+            return Ok(None);
+        }
+        let (handle, name) = (found.handle, found.name.clone());
+        self.loaded.push(found);
+        self.confirm(handle, &name)?;
+        Ok(Some(handle))
+    }
+
+    fn load(
+        &mut self,
+        key: &KeyRef,
+        fingerprint: [u8; 32],
+        public: &[u8],
+        private: &[u8],
+        auth: &SecretBytes,
+    ) -> Result<KeyHandle, Trouble> {
+        // The TPM binds the private half to the Name of the public one, so what is checked here is what is loaded.
+        let area = template::read_public(public)?;
+        template::check(key.algorithm, &area)?;
+        let name = template::name(&area)?;
+        let private = Private::try_from(template::unsized_bytes(private)?)
+            .map_err(|_| Fault::new(Class::KeyDamaged, "the key's private blob is too long"))?;
+        let auth = Auth::try_from(auth.expose())
+            .map_err(|_| Fault::new(Class::KeyDamaged, "the key's authorisation value is too long"))?;
+        self.make_room(ROOM - 1)?;
+        self.confirm_storage()?;
+        let storage = self.storage;
+        let handle = self.authorised("TPM2_Load", |context| context.load(storage, private, area))?;
+        self.loaded.push(Loaded { id: key.id, version: key.version, fingerprint, name, handle });
+        self.context.tr_set_auth(handle.into(), auth).map_err(during("Esys_TR_SetAuth"))?;
+        Ok(handle)
+    }
+
+    /// Whether a handle still stands for the key it was made for. A session does this by itself, in each command.
+    fn confirm(&mut self, handle: KeyHandle, name: &[u8]) -> Result<(), Trouble> {
+        if !matches!(self.session, AuthSession::Password) {
+            return Ok(());
+        }
+        let read = self.context.execute_without_session(|context| context.read_public(handle));
+        let (_, found, _) = read.map_err(during("TPM2_ReadPublic"))?;
+        if found.value() == name { Ok(()) } else { Err(Trouble::Stale) }
+    }
+
+    fn confirm_storage(&mut self) -> Result<(), Trouble> {
+        let name = self.name.clone();
+        self.confirm(self.storage, &name)
+    }
+
+    /// Makes a key and loads what was made. Nothing of it stays in the TPM but the loaded handle.
+    pub(super) fn create(&mut self, id: KeyId, version: Version, algorithm: Algorithm) -> Result<Generated, Trouble> {
+        let template = template::key(algorithm)?;
+        let auth = draw_auth()?;
+        let value = Auth::try_from(auth.expose()).map_err(during("authorisation value"))?;
+        self.make_room(ROOM - 1)?;
+        self.confirm_storage()?;
+        let storage = self.storage;
+        let made =
+            self.authorised("TPM2_Create", |context| context.create(storage, template, Some(value), None, None, None))?;
+        template::check(algorithm, &made.out_public)?;
+        let locator = Locator::Tpm {
+            parent: self.name.clone(),
+            public: template::write_public(&made.out_public)?,
+            private: template::sized(made.out_private.value())?,
+            auth,
+        };
+        let public = template::public_key(algorithm, &made.out_public)?;
+        let key = KeyRef { id, version, algorithm, locator };
+        self.handle(&key)?;
+        Ok(Generated { locator: key.locator, public })
+    }
+
+    /// Drops a key from the TPM's working memory.
+    pub(super) fn forget(&mut self, id: KeyId, version: Version) -> Result<(), Trouble> {
+        while let Some(place) = self.loaded.iter().position(|one| one.id == id && one.version == version) {
+            let gone = self.loaded.remove(place);
+            self.flush(gone.handle)?;
+        }
+        Ok(())
+    }
+
+    fn make_room(&mut self, keep: usize) -> Result<(), Trouble> {
+        while self.loaded.len() > keep {
+            let gone = self.loaded.remove(0);
+            self.flush(gone.handle)?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, handle: KeyHandle) -> Result<(), Trouble> {
+        flush(&mut self.context, handle.into())
+    }
+
+    /// Asks whether the TPM takes such a key, without making one.
+    pub(super) fn takes(&mut self, parameters: PublicParameters) -> Result<(), Trouble> {
+        self.context.execute_without_session(|context| context.test_parms(parameters)).map_err(during("TPM2_TestParms"))
+    }
+
+    /// A number the TPM tells about itself.
+    pub(super) fn property(&mut self, tag: PropertyTag) -> Result<Option<u32>, Trouble> {
+        // One at a time and never from the crate's cache: it refuses a whole list for one tag it does not know.
+        let answer = capability(&mut self.context, CapabilityType::TpmProperties, tag.into())?;
+        let CapabilityData::TpmProperties(list) = answer else { return Ok(None) };
+        Ok(list.find(tag).map(tss_esapi::structures::TaggedProperty::value))
+    }
+
+    /// The orderly end: everything is flushed, and the TPM told so by its last command.
+    pub(super) fn close(mut self) -> Result<(), Trouble> {
+        self.make_room(0)?;
+        self.flush(self.storage)?;
+        if let AuthSession::HmacSession(_) = self.session {
+            flush(&mut self.context, session_object(self.session))?;
+        }
+        self.context
+            .execute_without_session(|context| context.shutdown(StartupType::Clear))
+            .map_err(during("TPM2_Shutdown"))
+    }
+}
+
+fn derive_storage(context: &mut Context) -> Result<CreatePrimaryKeyResult, Trouble> {
+    let template = template::storage()?;
+    let made = context.execute_with_session(Some(AuthSession::Password), |context| {
+        context.create_primary(Hierarchy::Owner, template, None, None, None, None)
+    });
+    made.map_err(during("TPM2_CreatePrimary")).map_err(|trouble| {
+        if !trouble.is_wrong_value() {
+            return trouble;
+        }
+        Fault::new(Class::Config, "the owner hierarchy of this TPM has a password")
+            .hint("empty it with `tpm2_changeauth --object-context owner --object-auth <password>`")
+            .into()
+    })
+}
+
+fn another_tpm() -> Fault {
+    Fault::new(Class::DeviceGone, "this is another TPM than the one enrolled, or it was cleared: its storage key differs")
+        .hint("put the enrolled TPM back; keys of a cleared TPM are lost, so enrol it again and restore from the backup device")
+}
+
+fn foreign_key() -> Fault {
+    Fault::new(Class::KeyGone, "this key was made under the storage key of another TPM, or before this one was cleared")
+        .hint("use the TPM that made the key; only that one can open its blob")
+}
+
+/// An authorisation value whose last byte is not zero: the TPM cuts zeros off the end, and some libraries do not.
+fn draw_auth() -> Result<SecretBytes, Fault> {
+    let mut bytes = Zeroizing::new([0; AUTH_BYTES]);
+    while bytes.last() == Some(&0) {
+        getrandom::fill(bytes.as_mut_slice()).map_err(|e| Fault::new(Class::Internal, format!("random bytes: {e}")))?;
+    }
+    Ok(SecretBytes::new(bytes.to_vec()))
+}
+
+fn start_session(context: &mut Context, storage: KeyHandle) -> Result<AuthSession, Trouble> {
+    let session = context
+        .execute_without_session(|context| {
+            let (cipher, hash) = (SymmetricDefinition::AES_256_CFB, HashingAlgorithm::Sha256);
+            context.start_auth_session(Some(storage), None, None, SessionType::Hmac, cipher, hash)
+        })
+        .map_err(during("TPM2_StartAuthSession"))?
+        .ok_or_else(|| Fault::new(Class::Internal, "TPM2_StartAuthSession gave no session"))?;
+    let (attributes, mask) =
+        SessionAttributesBuilder::new().with_decrypt(true).with_encrypt(true).with_continue_session(true).build();
+    context.tr_sess_set_attributes(session, attributes, mask).map_err(during("Esys_TRSess_SetAttributes"))?;
+    Ok(session)
+}
+
+fn session_object(session: AuthSession) -> ObjectHandle {
+    tss_esapi::handles::SessionHandle::from(session).into()
+}
+
+fn flush(context: &mut Context, handle: ObjectHandle) -> Result<(), Trouble> {
+    context.execute_without_session(|context| context.flush_context(handle)).map_err(during("TPM2_FlushContext"))
+}
+
+fn capability(context: &mut Context, kind: CapabilityType, first: u32) -> Result<CapabilityData, Trouble> {
+    context
+        .execute_without_session(|context| context.get_capability(kind, first, 1))
+        .map(|(data, _)| data)
+        .map_err(during("TPM2_GetCapability"))
+}
+
+/// Refuses a TPM that lacks a command we cannot do without.
+fn require(context: &mut Context) -> Result<(), Trouble> {
+    for &command in NEEDED {
+        let CapabilityData::Commands(list) = capability(context, CapabilityType::Command, command.into())? else {
+            return Err(Fault::new(Class::Internal, "the TPM gave another list than its commands").into());
+        };
+        let index = u16::try_from(u32::from(command)).ok();
+        if index.and_then(|index| list.find(index)).is_none() {
+            let text = format!("this TPM lacks the command {command:?}, without which nothing works");
+            return Err(Fault::new(Class::Unsupported, text).into());
+        }
+    }
+    Ok(())
+}
+
+/// Flushes what killed clients left behind. Errors mean that somebody was faster.
+fn flush_leftovers(context: &mut Context) {
+    const TRANSIENT: u32 = 0x8000_0000;
+    const LOADED_SESSION: u32 = 0x0200_0000;
+    const AT_ONCE: u32 = 64;
+    for first in [TRANSIENT, LOADED_SESSION] {
+        let list = context.execute_without_session(|c| c.get_capability(CapabilityType::Handles, first, AT_ONCE));
+        let Ok((CapabilityData::Handles(handles), _)) = list else { continue };
+        for &handle in handles.iter() {
+            let object = context.execute_without_session(|c| c.tr_from_tpm_public(handle));
+            if let Ok(object) = object {
+                let _ = flush(context, object);
+            }
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! What our keys look like inside the TPM: one template per algorithm, and nothing that differs from it.
+//!
+//! Each key is fixed to its TPM and its parent, its secret was drawn in the TPM, it is used with an authorisation value
+//! of its own, it does one thing by one scheme with one hash, and it has `noDA`. Without `noDA` each boot after an
+//! unclean stop counts as a wrong password, and three of them lock all keys with right passwords.
+
+use tss_esapi::attributes::{ObjectAttributes, ObjectAttributesBuilder};
+use tss_esapi::interface_types::algorithm::{HashingAlgorithm, PublicAlgorithm};
+use tss_esapi::interface_types::ecc::EccCurve;
+use tss_esapi::interface_types::key_bits::RsaKeyBits;
+use tss_esapi::structures::{
+    Digest, EccPoint, EccScheme, HashScheme, HmacScheme, KeyDerivationFunctionScheme, KeyedHashScheme, Public,
+    PublicBuilder, PublicEccParameters, PublicKeyRsa, PublicKeyedHashParameters, PublicParameters, PublicRsaParameters,
+    RsaExponent, RsaScheme, SymmetricDefinitionObject,
+};
+use tss_esapi::traits::{Marshall, UnMarshall};
+
+use super::codes::{Trouble, during};
+use crate::device::{Class, Fault};
+use crate::types::{Algorithm, Curve, Hash, PublicKey, sha256};
+
+/// The exponent of each RSA key here; the TPM writes 0 for it.
+const RSA_EXPONENT: [u8; 3] = [1, 0, 1];
+
+/// The storage key: P-256, protecting its children by AES-256. The usual storage key protects them by AES-128.
+pub(super) fn storage() -> Result<Public, Trouble> {
+    let parameters = PublicEccParameters::new(
+        SymmetricDefinitionObject::AES_256_CFB,
+        EccScheme::Null,
+        EccCurve::NistP256,
+        KeyDerivationFunctionScheme::Null,
+    );
+    build(PublicParameters::Ecc(parameters), attributes(|all| all.with_restricted(true).with_decrypt(true))?)
+}
+
+/// The template of a key, or why a TPM has none.
+pub(super) fn key(algorithm: Algorithm) -> Result<Public, Trouble> {
+    build(parameters(algorithm)?, attributes(|all| all.with_sign_encrypt(true))?)
+}
+
+/// What the TPM is to make, or why it cannot.
+pub(super) fn parameters(algorithm: Algorithm) -> Result<PublicParameters, Fault> {
+    let hash = algorithm.hash().map(hash_of).ok_or_else(no_edwards)?;
+    if let Some(curve) = algorithm.curve() {
+        return Ok(PublicParameters::Ecc(PublicEccParameters::new(
+            SymmetricDefinitionObject::Null,
+            EccScheme::EcDsa(HashScheme::new(hash)),
+            curve_of(curve),
+            KeyDerivationFunctionScheme::Null,
+        )));
+    }
+    if let Some(bits) = algorithm.rsa_bits() {
+        let scheme = HashScheme::new(hash);
+        let scheme = if algorithm.is_pss() { RsaScheme::RsaPss(scheme) } else { RsaScheme::RsaSsa(scheme) };
+        return Ok(PublicParameters::Rsa(PublicRsaParameters::new(
+            SymmetricDefinitionObject::Null,
+            scheme,
+            modulus_of(bits)?,
+            RsaExponent::ZERO_EXPONENT,
+        )));
+    }
+    let hmac_scheme = HmacScheme::new(hash);
+    Ok(PublicParameters::KeyedHash(PublicKeyedHashParameters::new(KeyedHashScheme::Hmac { hmac_scheme })))
+}
+
+fn no_edwards() -> Fault {
+    Fault::new(Class::Unsupported, "a TPM 2.0 has no Edwards curves, hence no Ed25519")
+        .hint("use ecdsa-p256-sha256, or keep this key in a PKCS#11 device")
+}
+
+/// The hash by the name the wrapper crate has for it.
+pub(super) const fn hash_of(hash: Hash) -> HashingAlgorithm {
+    match hash {
+        Hash::Sha256 => HashingAlgorithm::Sha256,
+        Hash::Sha384 => HashingAlgorithm::Sha384,
+        Hash::Sha512 => HashingAlgorithm::Sha512,
+    }
+}
+
+const fn curve_of(curve: Curve) -> EccCurve {
+    match curve {
+        Curve::P256 => EccCurve::NistP256,
+        Curve::P384 => EccCurve::NistP384,
+        Curve::P521 => EccCurve::NistP521,
+    }
+}
+
+fn modulus_of(bits: u32) -> Result<RsaKeyBits, Fault> {
+    let bits = u16::try_from(bits).ok().and_then(|bits| RsaKeyBits::try_from(bits).ok());
+    bits.ok_or_else(|| Fault::new(Class::Unsupported, "a TPM has no RSA keys of that size"))
+}
+
+fn attributes(
+    role: impl FnOnce(ObjectAttributesBuilder) -> ObjectAttributesBuilder,
+) -> Result<ObjectAttributes, Trouble> {
+    let all = ObjectAttributesBuilder::new()
+        .with_fixed_tpm(true)
+        .with_fixed_parent(true)
+        .with_sensitive_data_origin(true)
+        .with_user_with_auth(true)
+        .with_no_da(true);
+    role(all).build().map_err(during("attributes"))
+}
+
+fn build(parameters: PublicParameters, attributes: ObjectAttributes) -> Result<Public, Trouble> {
+    let area =
+        PublicBuilder::new().with_name_hashing_algorithm(HashingAlgorithm::Sha256).with_object_attributes(attributes);
+    let area = match parameters {
+        PublicParameters::Ecc(ecc) => area
+            .with_public_algorithm(PublicAlgorithm::Ecc)
+            .with_ecc_parameters(ecc)
+            .with_ecc_unique_identifier(EccPoint::default()),
+        PublicParameters::Rsa(rsa) => area
+            .with_public_algorithm(PublicAlgorithm::Rsa)
+            .with_rsa_parameters(rsa)
+            .with_rsa_unique_identifier(PublicKeyRsa::default()),
+        PublicParameters::KeyedHash(hmac) => area
+            .with_public_algorithm(PublicAlgorithm::KeyedHash)
+            .with_keyed_hash_parameters(hmac)
+            .with_keyed_hash_unique_identifier(Digest::default()),
+        PublicParameters::SymCipher(_) => {
+            return Err(Fault::new(Class::Internal, "no key of ours is a cipher key").into());
+        }
+    };
+    area.build().map_err(during("template"))
+}
+
+/// Compares all of a public area but the key itself with the template of `algorithm`.
+pub(super) fn check(algorithm: Algorithm, public: &Public) -> Result<(), Trouble> {
+    if blank(public.clone()) == Some(key(algorithm)?) {
+        return Ok(());
+    }
+    Err(damaged(format!("the key is not made as {algorithm} demands")).into())
+}
+
+/// A public area without the part that differs from key to key.
+fn blank(mut public: Public) -> Option<Public> {
+    match &mut public {
+        Public::Ecc { unique, .. } => *unique = EccPoint::default(),
+        Public::Rsa { unique, .. } => *unique = PublicKeyRsa::default(),
+        Public::KeyedHash { unique, .. } => *unique = Digest::default(),
+        Public::SymCipher { .. } => return None,
+    }
+    Some(public)
+}
+
+fn damaged(text: impl Into<String>) -> Fault {
+    Fault::new(Class::KeyDamaged, text).hint("restore the key's record from a backup")
+}
+
+/// The Name of an object: its name algorithm and the hash of its public area. We use SHA-256 alone.
+pub(super) fn name(public: &Public) -> Result<Vec<u8>, Trouble> {
+    const SHA256_ID: [u8; 2] = [0x00, 0x0b];
+    let area = public.marshall().map_err(during("TPMT_PUBLIC"))?;
+    Ok([SHA256_ID.as_slice(), &sha256(&[&area])].concat())
+}
+
+/// The public half in the house's own form; `None` for a MAC key.
+pub(super) fn public_key(algorithm: Algorithm, public: &Public) -> Result<Option<PublicKey>, Trouble> {
+    let key = match public {
+        Public::Ecc { unique, .. } => {
+            let curve = algorithm.curve().ok_or_else(|| damaged("an elliptic curve key was made"))?;
+            let mut point = vec![4];
+            point.extend(padded(unique.x().value(), curve.size())?);
+            point.extend(padded(unique.y().value(), curve.size())?);
+            PublicKey::ec(curve, &point)
+        }
+        Public::Rsa { unique, .. } => PublicKey::rsa(unique.value(), &RSA_EXPONENT),
+        Public::KeyedHash { .. } => return Ok(None),
+        Public::SymCipher { .. } => return Err(damaged("a cipher key was made").into()),
+    };
+    key.map(Some).map_err(|error| damaged(error.chain()).into())
+}
+
+/// A number on the left of which some TPMs leave out the zeros.
+pub(super) fn padded(number: &[u8], size: usize) -> Result<Vec<u8>, Fault> {
+    let missing = size.checked_sub(number.len());
+    let missing = missing.ok_or_else(|| Fault::new(Class::KeyDamaged, "the TPM gave a number that is too long"))?;
+    Ok([vec![0; missing].as_slice(), number].concat())
+}
+
+/// A TPM2B: two bytes of length, then the bytes. Files of `tpm2_create` have this form too.
+pub(super) fn sized(bytes: &[u8]) -> Result<Vec<u8>, Fault> {
+    let length = u16::try_from(bytes.len()).map_err(|_| Fault::new(Class::Internal, "the blob is too long"))?;
+    Ok([length.to_be_bytes().as_slice(), bytes].concat())
+}
+
+/// The bytes of a TPM2B that ends where it says.
+pub(super) fn unsized_bytes(blob: &[u8]) -> Result<&[u8], Fault> {
+    let (length, bytes) = blob.split_first_chunk().ok_or_else(|| damaged("the key's blob is too short"))?;
+    if usize::from(u16::from_be_bytes(*length)) != bytes.len() {
+        return Err(damaged("the key's blob has another length than it says"));
+    }
+    Ok(bytes)
+}
+
+/// Reads a TPM2B_PUBLIC that is written as the TPM itself would write it.
+pub(super) fn read_public(blob: &[u8]) -> Result<Public, Fault> {
+    let area = unsized_bytes(blob)?;
+    let public = Public::unmarshall(area).map_err(|_| damaged("the key's public area cannot be read"))?;
+    let same = public.marshall().is_ok_and(|again| again == area);
+    if same { Ok(public) } else { Err(damaged("the key's public area has bytes that do not belong there")) }
+}
+
+/// Writes a TPM2B_PUBLIC.
+pub(super) fn write_public(public: &Public) -> Result<Vec<u8>, Trouble> {
+    Ok(sized(&public.marshall().map_err(during("TPMT_PUBLIC"))?)?)
+}
