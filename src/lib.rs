@@ -11,3 +11,4 @@ pub mod device;
 pub mod store;
 
 pub mod envelope;
+pub mod signing;
