@@ -26,3 +26,4 @@ pub mod admission;
 pub mod keyring;
 
 pub mod envelope;
+pub mod signing;
