@@ -10,42 +10,16 @@
 //! minimal integers, nothing after the end, the length of the algorithm. Whether it is a *right* signature is for
 //! [`crate::types::Verifier`].
 
-use std::fmt;
-use std::str::FromStr;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use der::asn1::{AnyRef, UintRef};
 use der::{Decode, Encode, Tag};
 
 use crate::error::{Error, Kind, Result};
+pub use crate::types::SignatureFormat;
 use crate::types::{Algorithm, Curve};
 
-/// In which form a signature leaves or comes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum SignatureFormat {
-    /// As in X.509: DER for ECDSA ([RFC 3279](https://www.rfc-editor.org/rfc/rfc3279#section-2.2.3)).
-    Der,
-    /// As the device answers.
-    Raw,
-    /// As in a JWS ([RFC 7518](https://www.rfc-editor.org/rfc/rfc7518#section-3.4)).
-    Jws,
-}
-
 impl SignatureFormat {
-    /// All of them, in the order of the documentation.
-    pub const ALL: &[Self] = &[Self::Der, Self::Raw, Self::Jws];
-
-    /// The stable text.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Der => "der",
-            Self::Raw => "raw",
-            Self::Jws => "jws",
-        }
-    }
-
     /// A device's signature in this form; the bytes of `jws` are ASCII.
     ///
     /// # Errors
@@ -74,23 +48,6 @@ impl SignatureFormat {
         };
         check_length(algorithm, &raw)?;
         Ok(raw)
-    }
-}
-
-impl FromStr for SignatureFormat {
-    type Err = Error;
-    fn from_str(text: &str) -> Result<Self> {
-        Self::ALL
-            .iter()
-            .copied()
-            .find(|format| format.as_str() == text)
-            .ok_or_else(|| Error::new(Kind::Invalid, "unknown form of a signature").hint("one of: der, raw, jws"))
-    }
-}
-
-impl fmt::Display for SignatureFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 

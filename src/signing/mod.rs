@@ -1,5 +1,244 @@
-//! Signing: what a key may sign, and in which form a signature leaves.
+//! Signing and message authentication codes: what a key may sign, by which version, and in which form it leaves.
+//!
+//! Each signature is verified against the stored public key before it is released, each code after the key has proved that
+//! it is itself: a device that lies costs an error, never a wrong answer.
 
 pub mod domain;
 pub mod format;
 pub mod jwk;
+
+use std::sync::Arc;
+
+use crate::admission::Permit;
+use crate::error::{Error, Kind, Result};
+use crate::keyring::{Key, KeyVersion, Keyring, demand};
+use crate::types::operation::{Includes, Mac, Operation, Sign, Verify, VerifyMac};
+use crate::types::{Domain, Hash, KeyName, Purpose, SignatureFormat, State, Version, same};
+
+/// The longest message, in bytes.
+pub const MAX_MESSAGE: usize = 64 * 1024;
+/// From how many signatures on they are verified off the request threads.
+const MANY: usize = 16;
+
+/// Signs with the keys of a keyring.
+#[derive(Debug)]
+pub struct Signing {
+    keyring: Arc<Keyring>,
+}
+
+/// What is to be signed or was.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The message.
+    Message(Vec<u8>),
+    /// A digest that the caller made, and of which hash it says it is.
+    Digest(Hash, Vec<u8>),
+}
+
+/// Raw signatures or codes, all by one version.
+#[derive(Debug)]
+pub struct Results {
+    /// The key.
+    pub key: Arc<Key>,
+    /// The version.
+    pub version: Arc<KeyVersion>,
+    /// One per item, in order.
+    pub results: Vec<Result<Vec<u8>>>,
+}
+
+/// The outcome of a verification.
+#[derive(Debug)]
+pub struct Verdict {
+    /// The key.
+    pub key: Arc<Key>,
+    /// The version that was asked.
+    pub version: Version,
+    /// Its state: a compromised one proves nothing.
+    pub state: State,
+    /// Whether the signature or code is one of that version.
+    pub valid: bool,
+}
+
+impl Signing {
+    /// Signs with the keys of `keyring`.
+    #[must_use]
+    pub const fn new(keyring: Arc<Keyring>) -> Self {
+        Self { keyring }
+    }
+
+    /// Signs each item with the version of `name` that protects now. Signatures are raw: see [`format`].
+    ///
+    /// # Errors
+    /// For all: `State` where no version may sign. Per item: `Invalid` for what the key's domain does not allow, `Tampered`
+    /// for a signature that does not verify, and those of the device.
+    pub async fn sign<O: Operation + Includes<Sign>>(
+        &self,
+        permit: &Permit<O>,
+        name: &KeyName,
+        items: Vec<Input>,
+    ) -> Result<Results> {
+        permit.covers::<Sign>(name)?;
+        let key = self.keyring.find(name)?;
+        demand(&key, Purpose::Sign)?;
+        let prepared: Vec<_> = items.into_iter().map(|item| prepare(&key, item)).collect();
+        let bytes = prepared.iter().flatten().map(Vec::len).sum();
+        let (key, version) = self.keyring.primary(name, prepared.len(), bytes).await?;
+        let (place, worker) = version.place()?;
+        let inputs: Vec<_> = prepared.iter().flatten().cloned().collect();
+        let signatures = if let [input] = inputs.as_slice() {
+            vec![worker.use_key(place, input.clone()).await]
+        } else {
+            worker.use_key_batch(place, inputs.clone()).await
+        };
+        let mut checked = check_all(&version, inputs, signatures).await?.into_iter();
+        let no_answer = || Err(Error::internal("an item of a batch got no answer"));
+        let results =
+            prepared.into_iter().map(|one| one.and_then(|_| checked.next().unwrap_or_else(no_answer))).collect();
+        Ok(Results { key, version, results })
+    }
+
+    /// Whether `signature`, in `form`, is one over `input` by the given version, the primary one where none is given.
+    ///
+    /// # Errors
+    /// `NotFound` for a version that does not exist, `State` for one that is destroyed, `Invalid` for what the domain does
+    /// not allow. A malformed signature is not an error: it is not valid.
+    pub fn verify<O: Operation + Includes<Verify>>(
+        &self,
+        permit: &Permit<O>,
+        name: &KeyName,
+        version: Option<Version>,
+        input: Input,
+        form: SignatureFormat,
+        signature: &[u8],
+    ) -> Result<Verdict> {
+        permit.covers::<Verify>(name)?;
+        let key = self.keyring.find(name)?;
+        demand(&key, Purpose::Sign)?;
+        let version = retained(&key, version)?;
+        let input = prepare(&key, input)?;
+        let raw = form.decode(key.record.algorithm, signature);
+        let valid = match raw {
+            Ok(raw) => verifies(&version, &input, &raw)?,
+            Err(_) => false,
+        };
+        Ok(Verdict { version: version.number(), state: version.state(), key, valid })
+    }
+
+    /// The code of each message by the version of `name` that protects now.
+    ///
+    /// # Errors
+    /// For all: `State`, and `Tampered` where the key did not prove itself. Per item: `Limit` for a message that is too long
+    /// for the device, and those of the device.
+    pub async fn mac<O: Operation + Includes<Mac>>(
+        &self,
+        permit: &Permit<O>,
+        name: &KeyName,
+        messages: Vec<Vec<u8>>,
+    ) -> Result<Results> {
+        permit.covers::<Mac>(name)?;
+        demand(&*self.keyring.find(name)?, Purpose::Mac)?;
+        let bytes = messages.iter().map(Vec::len).sum();
+        let (key, version) = self.keyring.primary(name, messages.len(), bytes).await?;
+        let codes = version.mac(messages).await?;
+        let results = codes.into_iter().map(|code| code.map(|code| code.expose().to_vec())).collect();
+        Ok(Results { key, version, results })
+    }
+
+    /// Whether `code`, whole, is the one of `message` by the given version, the primary one where none is given.
+    ///
+    /// # Errors
+    /// `NotFound`, `State` for a version that is suspended, scheduled or destroyed, and those of the device.
+    pub async fn verify_mac<O: Operation + Includes<VerifyMac>>(
+        &self,
+        permit: &Permit<O>,
+        name: &KeyName,
+        version: Option<Version>,
+        message: Vec<u8>,
+        code: &[u8],
+    ) -> Result<Verdict> {
+        permit.covers::<VerifyMac>(name)?;
+        let key = self.keyring.find(name)?;
+        demand(&key, Purpose::Mac)?;
+        let version = retained(&key, version)?;
+        // A compromised key still tells whether a code is its own; the verdict says what that is worth.
+        crate::keyring::state::may_open(version.number(), version.state(), true)?;
+        let mut codes = version.mac(vec![message]).await?;
+        let own = codes.pop().unwrap_or_else(|| Err(Error::internal("the device answered nothing")))?;
+        let valid = same(own.expose(), code);
+        Ok(Verdict { version: version.number(), state: version.state(), key, valid })
+    }
+}
+
+/// What the device is asked to sign: the message for Ed25519, a digest otherwise.
+fn prepare(key: &Key, input: Input) -> Result<Vec<u8>> {
+    let algorithm = key.record.algorithm;
+    let domain = key.record.domain.unwrap_or(Domain::Artifact);
+    match input {
+        Input::Message(message) => {
+            if message.len() > MAX_MESSAGE {
+                return Err(Error::new(Kind::Limit, format!("a message has at most {MAX_MESSAGE} bytes"))
+                    .hint("sign the digest of larger ones, with a key of domain raw"));
+            }
+            domain::allows(domain, algorithm, &message)?;
+            Ok(algorithm.hash().map_or(message.clone(), |hash| hash.digest(&message)))
+        }
+        Input::Digest(hash, digest) => {
+            if algorithm.hash() != Some(hash) {
+                return Err(Error::new(Kind::Invalid, format!("{algorithm} does not sign {hash} digests"))
+                    .hint("the key's algorithm fixes the hash"));
+            }
+            domain::allows_digest(domain, algorithm, &digest)?;
+            Ok(digest)
+        }
+    }
+}
+
+/// Verifies what the device answered, off the request threads where there is much of it.
+async fn check_all(
+    version: &Arc<KeyVersion>,
+    inputs: Vec<Vec<u8>>,
+    signatures: Vec<Result<crate::types::SecretBytes, crate::device::Fault>>,
+) -> Result<Vec<Result<Vec<u8>>>> {
+    let (judge, many) = (version.clone(), inputs.len() >= MANY);
+    let check = move || {
+        inputs.iter().zip(signatures).map(|(input, signature)| check(&judge, input, signature)).collect::<Vec<_>>()
+    };
+    if !many {
+        return Ok(check());
+    }
+    tokio::task::spawn_blocking(check).await.map_err(|e| Error::internal(format!("a check was lost: {e}")))
+}
+
+fn check(
+    version: &KeyVersion,
+    input: &[u8],
+    signature: Result<crate::types::SecretBytes, crate::device::Fault>,
+) -> Result<Vec<u8>> {
+    let signature = signature?.expose().to_vec();
+    if verifies(version, input, &signature)? {
+        return Ok(signature);
+    }
+    Err(Error::new(Kind::Tampered, "the device gave a signature that does not verify")
+        .hint("nothing was released: look at the device, and rotate the key once it is sound"))
+}
+
+fn verifies(version: &KeyVersion, input: &[u8], raw: &[u8]) -> Result<bool> {
+    let verifier = version.verifier()?;
+    Ok(match verifier.algorithm().hash() {
+        Some(_) => verifier.verifies_digest(input, raw),
+        None => verifier.verifies(input, raw),
+    })
+}
+
+/// A version whose public half still judges: all but destroyed ones.
+fn retained(key: &Key, version: Option<Version>) -> Result<Arc<KeyVersion>> {
+    let version = match version {
+        Some(version) => key.version(version)?.clone(),
+        None => key.primary()?.clone(),
+    };
+    match version.state() {
+        State::Destroyed => Err(Error::new(Kind::State, format!("version {} is destroyed", version.number()))),
+        State::PreActive | State::Active | State::Suspended => Ok(version),
+        State::Deactivated | State::Compromised | State::DestroyScheduled => Ok(version),
+    }
+}
