@@ -1,62 +1,51 @@
-//! Remembers what was prepared for a question: a table of fixed size whose slots are replaced when their hashes meet.
+//! Remembers what was made for a key: a table of fixed size whose slots are replaced when their hashes meet.
 //!
-//! No lock: readers of one slot never wait for each other or for a writer. A lost entry costs its question the
-//! microseconds of preparing it again.
+//! No lock: readers of one slot never wait for each other or for a writer. A lost entry costs its next reader the
+//! microseconds of making it again, never a different answer: an entry is used only for the very key it was made for.
 
-use std::hash::RandomState;
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 
-use super::case::Case;
-use super::question::{Owned, Question};
-
-/// How many questions are remembered.
-const SLOTS: usize = 16_384;
-
-struct Entry {
-    question: Owned,
-    case: Case,
-}
-
 /// The table.
-pub(super) struct Cache {
-    slots: Box<[ArcSwapOption<Entry>]>,
+pub(super) struct Cache<E> {
+    slots: Box<[ArcSwapOption<E>]>,
     hasher: RandomState,
 }
 
-impl Cache {
-    pub(super) fn new() -> Self {
-        Self { slots: (0..SLOTS).map(|_| ArcSwapOption::empty()).collect(), hasher: RandomState::new() }
+impl<E> Cache<E> {
+    /// An empty table of `size` slots.
+    pub(super) fn new(size: usize) -> Self {
+        Self { slots: (0..size).map(|_| ArcSwapOption::empty()).collect(), hasher: RandomState::new() }
     }
 
-    /// Applies `answer` to what is remembered for `question`, or else to what `prepare` makes, which is remembered.
-    pub(super) fn with<T>(
+    /// What is remembered for `key`, as `is` recognises it, or else what `make` makes, remembered if `keep` says so.
+    pub(super) fn find_or_make(
         &self,
-        question: &Question<'_>,
-        prepare: impl FnOnce() -> Case,
-        answer: impl FnOnce(&Case) -> T,
-    ) -> T {
-        let Some(slot) = self.slot(question) else { return answer(&prepare()) };
-        let known = slot.load();
-        match known.as_ref() {
-            Some(entry) if entry.question.is(question) => answer(&entry.case),
-            Some(_) | None => {
-                let entry = Arc::new(Entry { question: Owned::new(question), case: prepare() });
-                slot.store(Some(entry.clone()));
-                answer(&entry.case)
-            }
+        key: &impl Hash,
+        is: impl FnOnce(&E) -> bool,
+        make: impl FnOnce() -> E,
+        keep: impl FnOnce(&E) -> bool,
+    ) -> Arc<E> {
+        let slot = self.slot(key);
+        if let Some(known) = slot.and_then(|slot| slot.load_full()).filter(|known| is(known)) {
+            return known;
         }
+        let made = Arc::new(make());
+        if let Some(slot) = slot.filter(|_| keep(&made)) {
+            slot.store(Some(made.clone()));
+        }
+        made
     }
 
-    fn slot(&self, question: &Question<'_>) -> Option<&ArcSwapOption<Entry>> {
-        let hash = question.hash(&self.hasher);
-        let at = usize::try_from(hash % SLOTS as u64).ok()?;
-        self.slots.get(at)
+    fn slot(&self, key: &impl Hash) -> Option<&ArcSwapOption<E>> {
+        let hash = usize::try_from(self.hasher.hash_one(key) & u64::from(u32::MAX)).ok()?;
+        self.slots.get(hash.checked_rem(self.slots.len())?)
     }
 }
 
-impl std::fmt::Debug for Cache {
+impl<E> std::fmt::Debug for Cache<E> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Cache({})", self.slots.len())
     }

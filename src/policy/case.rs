@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use cedar_policy::{Authorizer, Context, Entities, EntityUid, PolicySet, Request, Response};
 
+use super::Decision;
 use super::question::{Facts, Question};
 use super::statement::Statement;
 use super::vocabulary::{self, Vocabulary};
-use super::{Candidate, Decision, Outcome};
 use crate::types::Caller;
 
 /// What a question came to before the facts of the request are known.
@@ -24,18 +24,48 @@ pub(super) struct Open {
     action: EntityUid,
     resource: EntityUid,
     entities: Entities,
-    candidates: PolicySet,
+    candidates: Arc<Set>,
+}
+
+/// The candidates of a question, ready for Cedar. Many questions have the same ones and share them.
+pub(super) struct Set {
+    statements: Vec<Arc<Statement>>,
+    /// Ids are unique, so Cedar has nothing to object to; if it had, every question would be refused with it.
+    policies: Result<PolicySet, String>,
+}
+
+impl Set {
+    /// Collects `statements`.
+    pub(super) fn new(statements: Vec<Arc<Statement>>) -> Self {
+        let policies = PolicySet::from_policies(statements.iter().map(|statement| statement.policy.clone()));
+        Self { statements, policies: policies.map_err(|e| e.to_string()) }
+    }
+
+    /// The statements.
+    pub(super) fn statements(&self) -> &[Arc<Statement>] {
+        &self.statements
+    }
+
+    /// Whether these are its statements, in this order.
+    pub(super) fn is(&self, statements: &[Arc<Statement>]) -> bool {
+        self.statements.len() == statements.len()
+            && self.statements.iter().zip(statements).all(|(ours, other)| Arc::ptr_eq(ours, other))
+    }
+
+    fn reads_context(&self) -> bool {
+        self.statements.iter().any(|statement| statement.reads_context)
+    }
 }
 
 impl Case {
     /// Prepares `question` and decides it where that can be done without the request's facts.
-    pub(super) fn new(question: &Question<'_>, candidates: &[Arc<Statement>], vocabulary: &Vocabulary) -> Self {
-        if candidates.is_empty() {
+    pub(super) fn new(question: &Question<'_>, candidates: &Arc<Set>, vocabulary: &Vocabulary) -> Self {
+        if candidates.statements().is_empty() {
             return Self::Decided(Arc::new(Decision::default()));
         }
-        match Open::new(question, candidates, vocabulary) {
+        match Open::new(question, candidates.clone(), vocabulary) {
             Err(reason) => Self::Decided(Arc::new(Decision::refused(reason))),
-            Ok(open) if candidates.iter().any(|statement| statement.reads_context) => Self::Open(Box::new(open)),
+            Ok(open) if candidates.reads_context() => Self::Open(Box::new(open)),
             Ok(open) => Self::Decided(Arc::new(open.judge_in(Context::empty()))),
         }
     }
@@ -50,19 +80,13 @@ impl Case {
 }
 
 impl Open {
-    pub(super) fn new(
-        question: &Question<'_>,
-        candidates: &[Arc<Statement>],
-        vocabulary: &Vocabulary,
-    ) -> Result<Self, String> {
+    pub(super) fn new(question: &Question<'_>, candidates: Arc<Set>, vocabulary: &Vocabulary) -> Result<Self, String> {
         let resource = vocabulary.resource(&question.target.resource);
         if !vocabulary.applies(question.action, &resource) {
             return Err(format!("{} does not apply to {}", question.action, resource.type_name()));
         }
         let action = vocabulary.action(question.action).cloned().ok_or("unknown action")?;
         let entities = vocabulary.entities(question)?;
-        let candidates = PolicySet::from_policies(candidates.iter().map(|statement| statement.policy.clone()))
-            .map_err(|e| e.to_string())?;
         Ok(Self { principal: vocabulary.principal(question.principal), action, resource, entities, candidates })
     }
 
@@ -84,19 +108,8 @@ impl Open {
         let (principal, action, resource) = (self.principal.clone(), self.action.clone(), self.resource.clone());
         // The schema is not consulted again: the ids are made from it, and a test compares the facts with it.
         let request = Request::new(principal, action, resource, context, None).map_err(|e| e.to_string())?;
-        Ok(Authorizer::new().is_authorized(&request, &self.candidates, &self.entities))
-    }
-
-    /// What `statement` alone came to. The case must have been made of this one candidate.
-    pub(super) fn judge_alone(&self, statement: &Statement, caller: Option<&Caller>, facts: &Facts<'_>) -> Candidate {
-        let decision = self.judge(caller, facts);
-        let outcome = match (decision.errors.first(), decision.because.is_empty()) {
-            (Some(error), _) => Outcome::Failed(error.clone()),
-            (None, true) => Outcome::DidNotApply,
-            (None, false) if statement.forbids() => Outcome::Forbade,
-            (None, false) => Outcome::Allowed,
-        };
-        Candidate { id: statement.id.to_string(), text: statement.policy.to_string(), outcome }
+        let candidates = self.candidates.policies.as_ref().map_err(Clone::clone)?;
+        Ok(Authorizer::new().is_authorized(&request, candidates, &self.entities))
     }
 }
 

@@ -1,7 +1,7 @@
 //! What policy is asked: who, what, to what, under which circumstances.
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, Hash};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -63,10 +63,10 @@ pub(super) struct Question<'a> {
     pub(super) target: &'a Target<'a>,
 }
 
-impl Question<'_> {
-    pub(super) fn hash(&self, hasher: &impl BuildHasher) -> u64 {
+impl Hash for Question<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
         let Self { principal, groups, action, target: Target { resource, key } } = *self;
-        hasher.hash_one((principal, groups.as_ref(), action, resource, key))
+        (principal, groups.as_ref(), action, resource, key).hash(state);
     }
 }
 

@@ -16,6 +16,9 @@ use crate::types::{Action, Name};
 /// The most bytes of one policy.
 pub const MAX_POLICY_BYTES: usize = 64 * 1024;
 
+/// The most characters of one of Cedar's sentences that are passed on.
+const MAX_MESSAGE: usize = 400;
+
 /// One `permit` or `forbid`.
 #[derive(Debug)]
 pub(super) struct Statement {
@@ -133,11 +136,13 @@ fn validate(name: &Name, text: &str, policies: &[cedar_policy::Policy], vocabula
     let set = PolicySet::from_policies(policies.iter().cloned())
         .map_err(|e| Error::internal(format!("collecting the statements of policy {name}: {e}")))?;
     let outcome = vocabulary.validate(&set);
-    // A warning is about a statement that never applies, or that does not read as it looks: both are refused. Only text
-    // in several scripts is somebody's language.
-    let warnings = outcome.validation_warnings().filter(|w| !matches!(w, ValidationWarning::MixedScriptString(_)));
-    let complaints: Vec<_> =
-        outcome.validation_errors().map(DetailedError::from).chain(warnings.map(DetailedError::from)).collect();
+    let mut complaints: Vec<_> = outcome.validation_errors().map(DetailedError::from).collect();
+    if complaints.is_empty() {
+        // A warning is about a statement that never applies, or that does not read as it looks: both are refused. Only
+        // text in several scripts is somebody's language.
+        let warnings = outcome.validation_warnings().filter(|w| !matches!(w, ValidationWarning::MixedScriptString(_)));
+        complaints.extend(warnings.map(DetailedError::from));
+    }
     if complaints.is_empty() { Ok(()) } else { Err(refuse(name, text, complaints)) }
 }
 
@@ -160,20 +165,47 @@ fn refuse(name: &Name, text: &str, mut complaints: Vec<DetailedError>) -> Error 
         return Error::new(Kind::Invalid, format!("policy {name} is not valid"));
     };
     let at = offset(first);
-    let mut sentence = format!("policy {name}, {}: {}", Place::of(text, at), without_id(&first.message));
-    let elsewhere = complaints.iter().filter(|complaint| offset(complaint) != at).count();
-    if elsewhere > 0 {
+    let mut sentence = format!("policy {name}, {}: {}", Place::of(text, at), printable(without_id(&first.message)));
+    if complaints.iter().any(|complaint| offset(complaint) != at) {
         sentence.push_str(", and more after it");
     }
     let error = Error::new(Kind::Invalid, sentence);
-    let label = || first.source_locations.first().and_then(|label| label.label.clone());
-    match first.help.as_deref().map(|help| without_id(help).to_owned()).or_else(label) {
+    let here = complaints.iter().filter(|complaint| offset(complaint) == at);
+    match mend(first, here.filter(|complaint| complaint.message.contains("on entity type")).count()) {
         Some(hint) => error.hint(hint),
-        None if first.message.contains("not found") => {
-            error.hint("say of which kind the resource is: `resource is Signet::Key`")
-        }
         None => error,
     }
+}
+
+/// What to do about a complaint; `types` is how many types of entity it was made for.
+fn mend(complaint: &DetailedError, types: usize) -> Option<String> {
+    if types > 1 {
+        return Some(
+            "every type of principal and resource that the scope leaves open must have it: narrow the scope, as in \
+             `resource is Signet::Key`"
+                .to_owned(),
+        );
+    }
+    // Cedar's guess is the nearest spelling of the whole id, which is rarely the action that was meant.
+    if complaint.message.contains("unrecognized action") {
+        let known: Vec<_> = Action::ALL.iter().map(ToString::to_string).collect();
+        return Some(format!("write Signet::Action::\"..\" with one of: {}", known.join(", ")));
+    }
+    let label = || complaint.source_locations.first().and_then(|label| label.label.as_deref());
+    complaint.help.as_deref().or_else(label).map(|hint| printable(without_id(hint)))
+}
+
+/// What a client wrote may come back in Cedar's words: cut, and without characters that change how a line reads.
+fn printable(message: &str) -> String {
+    let plain = |c: char| {
+        !c.is_control()
+            && !matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    };
+    let safe = message
+        .chars()
+        .take(MAX_MESSAGE)
+        .map(|c| if plain(c) { c.to_string() } else { c.escape_unicode().to_string() });
+    safe.collect()
 }
 
 /// Cedar begins with "for policy `id`, ", which the sentence already says.

@@ -144,6 +144,17 @@ fn a_remembered_decision_knows_changed_labels_and_groups() {
 }
 
 #[test]
+fn questions_with_too_many_candidates_to_remember_are_decided_alike() {
+    let many = "permit (principal, action == Signet::Action::\"WhoAmI\", resource);".repeat(MAX_REMEMBERED + 1);
+    let many = policies(&[&many]);
+    for _ in 0..2 {
+        let target = Target::named(Resource::Service);
+        let decision = many.decide(&caller("ann", &[]), Action::WhoAmI, &target, &Facts::default());
+        assert_eq!((decision.allow, decision.because.len()), (true, MAX_REMEMBERED + 1));
+    }
+}
+
+#[test]
 fn names_of_pairs_cannot_pretend_to_have_values() {
     let one = vocabulary::pair("a", "b=c");
     let other = vocabulary::pair("a=b", "c");
@@ -155,7 +166,11 @@ fn names_of_pairs_cannot_pretend_to_have_values() {
 fn what_is_wrong_is_said_with_its_place() {
     let cases = [
         ("permit (principal, action, resource)", "line 1, column 37: unexpected end of input", Kind::Invalid),
-        ("\n  permit (principal, action == Signet::Action::\"Sing\", resource);", "line 2", Kind::Invalid),
+        (
+            "\n  permit (principal, action == Signet::Action::\"Sing\", resource);",
+            "line 2, column 32: unrecognized action",
+            Kind::Invalid,
+        ),
         (
             "permit (principal, action == Signet::Action::\"Sign\", resource)\nwhen { resource.lables == 1 };",
             "line 2, column 8: attribute `lables` on entity type `Signet::Key` not found",
@@ -167,6 +182,11 @@ fn what_is_wrong_is_said_with_its_place() {
             Kind::Invalid,
         ),
         ("permit (principal == ?principal, action, resource);", "is a template", Kind::Invalid),
+        (
+            "permit (principal, action, resource) when { principal.name == \"a\u{202e}b\" };",
+            "a\\u{202e}b",
+            Kind::Invalid,
+        ),
         ("// nothing", "has no statement", Kind::Invalid),
         ("permit (principal, action, resource) when { context.digest == \"sha256\" };", "optional", Kind::Invalid),
         (&"(".repeat(1000), "nests too deeply", Kind::Limit),
