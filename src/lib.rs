@@ -12,3 +12,5 @@ pub mod store;
 
 pub mod envelope;
 pub mod signing;
+
+pub mod file;
