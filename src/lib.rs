@@ -27,3 +27,5 @@ pub mod keyring;
 
 pub mod envelope;
 pub mod signing;
+
+pub mod file;

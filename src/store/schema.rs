@@ -5,7 +5,7 @@
 //! is never changed once released. After the steps the schema must be exactly what they make of an empty database: a trigger
 //! or view that somebody added could drop or change rows unseen, so it is refused.
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
 use super::sqlite::trouble;
 use crate::error::{Error, Kind, Result};
@@ -24,7 +24,10 @@ pub(super) fn create(db: &mut Connection) -> Result<()> {
 
 /// Refuses what is not a database of ours, or of a newer form. Writes nothing.
 pub(super) fn recognise(db: &Connection) -> Result<()> {
-    let id: i32 = db.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(trouble)?;
+    let id = match db.pragma_query_value(None, "application_id", |row| row.get(0)) {
+        Err(e) if e.sqlite_error_code() == Some(ErrorCode::NotADatabase) => 0,
+        other => other.map_err(trouble)?,
+    };
     if id != APPLICATION_ID {
         return Err(Error::new(Kind::Invalid, "this file is not a database of signet")
             .hint("check the path in the configuration; `signet init` makes a new database"));

@@ -272,8 +272,7 @@ pub(super) fn trouble(error: rusqlite::Error) -> Error {
         _ => return Error::internal(format!("sqlite: {error}")),
     };
     match code {
-        ErrorCode::DatabaseCorrupt | ErrorCode::TypeMismatch => damaged().because(error),
-        ErrorCode::NotADatabase => Error::new(Kind::Invalid, "this file is not a database of signet").because(error),
+        ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::TypeMismatch => damaged().because(error),
         ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => {
             Error::new(Kind::Busy, "another process holds the database").because(error)
         }

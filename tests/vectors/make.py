@@ -20,8 +20,8 @@ VECTORS = TESTS / "vectors"
 ZERO_NONCE = bytes(12)
 
 
-def expand(key, *info):
-    return HKDFExpand(hashes.SHA256(), 32, b"".join(info)).derive(key)
+def expand(key, *info, length=32):
+    return HKDFExpand(hashes.SHA256(), length, b"".join(info)).derive(key)
 
 
 def sha256(data):
@@ -163,6 +163,18 @@ def ghash(h, blocks):
     return state
 
 
+def file():
+    """An encrypted file of two chunks."""
+    data_key, wrapped, chunk = bytes(range(32)), b"a wrapped data key", 65536
+    plaintext = bytes(n * 7 % 251 for n in range(chunk + 7))
+    header = b"SGNF\x01" + len(wrapped).to_bytes(2, "big") + wrapped + bytes(range(200, 232))
+    derived = expand(data_key, b"signet file v1", sha256(header), length=39)
+    key, prefix = AESGCM(derived[:32]), derived[32:]
+    first = key.encrypt(prefix + (0).to_bytes(4, "big") + b"\0", plaintext[:chunk], b"")
+    last = key.encrypt(prefix + (1).to_bytes(4, "big") + b"\1", plaintext[chunk:], b"")
+    (GOLDEN / "file-v1.bin").write_bytes(header + first + last)
+
+
 def write_json(name, value):
     text = json.dumps(value, indent=1, ensure_ascii=False, sort_keys=False)
     (VECTORS / name).write_text(text + "\n", encoding="utf-8")
@@ -171,3 +183,4 @@ def write_json(name, value):
 record()
 context()
 envelope()
+file()
