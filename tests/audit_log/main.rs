@@ -25,7 +25,10 @@ struct Signer {
 
 impl Signer {
     fn new() -> Self {
-        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap();
+        Self::from_pair(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap())
+    }
+
+    fn from_pair(pair: EcdsaKeyPair) -> Self {
         let public = PublicKey::ec(Curve::P256, pair.public_key().as_ref()).unwrap();
         Self { pair, public }
     }
