@@ -109,11 +109,13 @@ impl Entries {
         let mut note = Vec::new();
         let read = self.reader.by_ref().take(length).read_to_end(&mut note)? as u64;
         self.offset += read;
-        if read < length {
-            return Ok(Step::Torn(start));
-        }
-        let Some(head) = String::from_utf8(note).ok().and_then(|note| Head::parse(&note).ok()) else {
-            return Ok(Step::Bad(start, "is not a well-formed head"));
+        let head = std::str::from_utf8(&note).ok().and_then(|note| Head::parse(note).ok());
+        let head = match head {
+            Some(head) if read == length => head,
+            // No true part of a note is a note: somebody edited the length, to make a head look unfinished.
+            Some(_) => return Ok(Step::Bad(start, "has a wrong length")),
+            None if read < length => return Ok(Step::Torn(start)),
+            None => return Ok(Step::Bad(start, "is not a well-formed head")),
         };
         let frontier = Frontier::from_parts(head.size(), nodes).filter(|frontier| frontier.root() == *head.root());
         Ok(match frontier {

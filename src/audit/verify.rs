@@ -297,6 +297,11 @@ impl<'a> Walk<'a> {
             if entry.head.size() < self.index {
                 // It lies within a gap that was reported.
             } else if self.frontier.as_ref().is_some_and(|frontier| frontier.root() == *entry.head.root()) {
+                if entry.log_bytes != self.bytes {
+                    let what =
+                        format!("the head of {} records says that they have {} bytes", self.index, entry.log_bytes);
+                    self.report(heads::NAME.into(), None, what);
+                }
                 self.report.signed_by = entry.head.signers().into_iter().next();
                 self.report.head = Some(entry.head);
                 self.good = place;

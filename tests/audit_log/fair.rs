@@ -1,167 +1,19 @@
-//! The audit log, through its front: what is acknowledged is there, what is changed is noticed, nothing waits for ever.
+//! What a log promises in fair weather.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::pin::Pin;
-use std::process::{Command, Stdio};
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
+use base64::Engine;
 use signet::audit::checkpoint::public_key_from_pem;
 use signet::audit::merkle::{self, leaf_hash};
-use signet::audit::{self, HeadSigner, Log, Origin, Phase, Record, Settings, verify};
-use signet::error::{Kind, Result};
-use signet::types::{Curve, PublicKey};
-use tempfile::TempDir;
+use signet::audit::{self, Log, verify};
+use signet::error::Kind;
+use signet::types::PublicKey;
 
-// ---- the set-up ----
-
-/// A key in memory in place of one in a device.
-struct Signer {
-    pair: EcdsaKeyPair,
-    public: PublicKey,
-}
-
-impl Signer {
-    fn new() -> Self {
-        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap();
-        let public = PublicKey::ec(Curve::P256, pair.public_key().as_ref()).unwrap();
-        Self { pair, public }
-    }
-}
-
-impl HeadSigner for Signer {
-    fn sign<'a>(&'a self, note: &'a [u8]) -> Pin<Box<dyn Future<Output = Result<Vec<u8>>> + Send + 'a>> {
-        let signature = self.pair.sign(&SystemRandom::new(), note).unwrap().as_ref().to_vec();
-        Box::pin(async move { Ok(signature) })
-    }
-    fn public_key(&self) -> &PublicKey {
-        &self.public
-    }
-}
-
-struct Bench {
-    settings: Settings,
-    signer: Signer,
-    _folder: Option<TempDir>,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        Self { _folder: None, ..Self::at(&folder.path().join("audit")) }.keeping(folder)
-    }
-
-    fn at(path: &Path) -> Self {
-        let settings = Settings::new(path, Origin::of_instance("test").unwrap());
-        Self { settings, signer: Signer::new(), _folder: None }
-    }
-
-    fn keeping(mut self, folder: TempDir) -> Self {
-        self._folder = Some(folder);
-        self
-    }
-
-    /// Small segments: about four records each.
-    fn small_segments(mut self) -> Self {
-        self.settings.segment_bytes = 1000;
-        self
-    }
-
-    fn create(&self) -> Log {
-        Log::create(self.settings.clone()).unwrap()
-    }
-
-    fn open(&self) -> Result<audit::Opened> {
-        Log::open(self.settings.clone(), Some(&self.signer.public))
-    }
-
-    fn verify(&self) -> audit::Report {
-        verify(&self.settings.folder, Some(&self.signer.public)).unwrap()
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.settings.folder.join(name)
-    }
-
-    fn segments(&self) -> Vec<PathBuf> {
-        let mut found: Vec<_> = fs::read_dir(&self.settings.folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .filter(|path| path.extension().is_some_and(|kind| kind == "jsonl"))
-            .collect();
-        found.sort();
-        found
-    }
-
-    /// A log of `heads` heads, ten records each.
-    async fn filled(&self, heads: u64) -> Log {
-        let log = self.create();
-        for n in 0..heads * 10 {
-            assert_eq!(log.append(&record(n)).await.unwrap(), n);
-            if n % 10 == 9 {
-                log.sign_head(&self.signer).await.unwrap();
-            }
-        }
-        log
-    }
-
-    fn copy_to(&self, other: &Path) {
-        fs::create_dir_all(other).unwrap();
-        for entry in fs::read_dir(&self.settings.folder).unwrap() {
-            let entry = entry.unwrap();
-            fs::copy(entry.path(), other.join(entry.file_name())).unwrap();
-        }
-    }
-}
-
-fn record(n: u64) -> Record {
-    Record {
-        time: "2026-01-02T03:04:05.678901Z".into(),
-        phase: Phase::Done,
-        request: format!("request-{n}"),
-        principal: "identity/builder".into(),
-        credential: "token/abc".into(),
-        address: "192.0.2.7".into(),
-        action: "Sign".into(),
-        resource: "key/default:release".into(),
-        decision: "builders-sign".into(),
-        outcome: "ok".into(),
-        reason: String::new(),
-        key_id: "00112233445566778899aabbccddeeff".into(),
-        version: 3,
-        context: BTreeMap::new(),
-        items: Vec::new(),
-        facts: BTreeMap::new(),
-    }
-}
-
-fn flip(path: &Path, at: u64) {
-    let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, at).unwrap();
-    file.write_all_at(&[byte[0] ^ 1], at).unwrap();
-}
-
-fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
-}
-
-fn has(program: &str) -> bool {
-    let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
-    if !found {
-        println!("skipped: no {program}");
-    }
-    found
-}
-
-// ---- promises in fair weather ----
+use super::{Bench, has, record};
 
 #[tokio::test]
 async fn a_log_is_made_once_and_opened_after() {
@@ -340,7 +192,6 @@ async fn openssl_agrees_with_every_head() {
     for note in notes {
         let (text, signature) = note.split_once("\n\n").unwrap();
         let base64 = signature.trim_end().rsplit(' ').next().unwrap();
-        use base64::Engine;
         let signature = base64::engine::general_purpose::STANDARD.decode(base64).unwrap();
         fs::write(bench.path("../text"), format!("{text}\n")).unwrap();
         fs::write(bench.path("../signature"), &signature[4..]).unwrap();
