@@ -9,6 +9,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use proptest::prelude::*;
 use signet::error::Kind;
 use signet::signing::domain::{allows, allows_digest};
 use signet::types::{Algorithm, Domain};
@@ -256,5 +257,18 @@ fn digests_are_for_raw_keys_and_messages_for_the_others() {
             assert_eq!(allows(domain, P256, &body).unwrap_err().kind(), Kind::Invalid);
         }
         allows(domain, P256, b"anything").unwrap_err();
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_message_makes_the_judges_panic(message in proptest::collection::vec(any::<u8>(), 0..200)) {
+        for start in [&b""[..], &[0x30, 0x80], &[0x30, 0x84, 0, 0, 0], &[0, 0, 0], b"eyJhbGciOiJFUzI1NiJ9."] {
+            let message = [start, &message].concat();
+            for domain in Domain::ALL {
+                let _ = allows(*domain, P256, &message);
+                let _ = allows_digest(*domain, P256, &message);
+            }
+        }
     }
 }

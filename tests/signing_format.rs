@@ -14,6 +14,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{self as lc, EcdsaKeyPair, KeyPair as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use proptest::prelude::*;
 use signet::error::Kind;
 use signet::signing::format::{SignatureFormat, raw_length};
 use signet::signing::jwk::Jwk;
@@ -218,5 +219,29 @@ fn openssl_name(curve: Curve) -> &'static str {
         Curve::P256 => "prime256v1",
         Curve::P384 => "secp384r1",
         Curve::P521 => "secp521r1",
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_read_is_spelled_as_we_spell_it(rest in proptest::collection::vec(any::<u8>(), 0..160), r in 0..40u8) {
+        let der = [&[0x30, u8::try_from(rest.len().min(127)).unwrap(), 2, r][..], &rest].concat();
+        for signature in [&rest, &der] {
+            for format in SignatureFormat::ALL {
+                if let Ok(raw) = format.decode(Algorithm::EcdsaP256, signature) {
+                    prop_assert_eq!(&format.encode(Algorithm::EcdsaP256, &raw).unwrap(), signature);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_raw_signature_comes_back(raw in proptest::collection::vec(any::<u8>(), 132)) {
+        for (algorithm, length) in [(Algorithm::EcdsaP256, 64), (Algorithm::EcdsaP384, 96), (Algorithm::EcdsaP521, 132)] {
+            for format in SignatureFormat::ALL {
+                let encoded = format.encode(algorithm, &raw[..length]).unwrap();
+                prop_assert_eq!(format.decode(algorithm, &encoded).unwrap(), &raw[..length]);
+            }
+        }
     }
 }

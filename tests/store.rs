@@ -130,25 +130,24 @@ fn no_revision_is_given_twice() {
 
 #[test]
 fn of_eight_with_one_expected_revision_one_wins() {
-    each_driver(|store, _, _| {
-        let revision = store.commit(&[put("a", Expected::Absent, "0")]).unwrap();
-        let wins = std::thread::scope(|scope| {
-            let tries: Vec<_> = (0..8)
-                .map(|n| scope.spawn(move || store.commit(&[put("a", Expected::Revision(revision), &n.to_string())])))
-                .collect();
-            tries
-                .into_iter()
-                .map(|one| one.join().unwrap())
-                .filter(|outcome| match outcome {
-                    Ok(_) => true,
-                    Err(error) => {
-                        assert_eq!(error.kind(), Kind::Stale);
-                        false
-                    }
-                })
-                .count()
-        });
-        assert_eq!(wins, 1);
+    each_driver(|store, driver, file| {
+        // Half of them through a second opening of the same database, as another process would.
+        let second = (driver.open)(file).unwrap();
+        for round in 0..20 {
+            let revision = store.commit(&[put("a", Expected::Any, "0")]).unwrap();
+            let attempt = |n: usize| {
+                let through = if n.is_multiple_of(2) { store } else { second.as_ref() };
+                through.commit(&[put("a", Expected::Revision(revision), &n.to_string())])
+            };
+            let attempt = &attempt;
+            let outcomes: Vec<_> = std::thread::scope(|scope| {
+                let attempts: Vec<_> = (0..8).map(|n| scope.spawn(move || attempt(n))).collect();
+                attempts.into_iter().map(|one| one.join().unwrap()).collect()
+            });
+            let (wins, losses): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(Result::is_ok);
+            assert_eq!(wins.len(), 1, "round {round}");
+            assert!(losses.into_iter().all(|loss| loss.unwrap_err().kind() == Kind::Stale));
+        }
     });
 }
 

@@ -291,3 +291,22 @@ pub(super) fn trouble(error: rusqlite::Error) -> Error {
         _ => Error::internal(format!("sqlite: {error}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a test that pulls no plug cannot see: without these a commit would survive a crash of ours, but not of the machine.
+    #[test]
+    fn commits_are_synced_and_readers_cannot_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Sqlite::create(&folder.path().join("signet.db")).unwrap();
+        let writer = lock(&store.writer);
+        let synchronous: i32 = writer.pragma_query_value(None, "synchronous", |row| row.get(0)).unwrap();
+        let journal: String = writer.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
+        assert_eq!((synchronous, journal.as_str()), (2, "wal"), "2 is FULL");
+        for reader in &store.readers {
+            lock(reader).execute("DELETE FROM records", []).unwrap_err();
+        }
+    }
+}
