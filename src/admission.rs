@@ -16,7 +16,7 @@ use arc_swap::ArcSwap;
 
 use crate::audit::{Item, Log, Phase, Record};
 use crate::error::{Error, Kind, Result};
-use crate::policy::{Facts, Policies, Target};
+use crate::policy::{Decision, Facts, Policies, Target};
 use crate::telemetry::Metrics;
 use crate::types::operation::{Includes, Operation};
 use crate::types::{Action, Caller, Clock, Context, KeyId, KeyName, Name, Resource, Version};
@@ -142,29 +142,51 @@ impl Admission {
         target: &Target<'_>,
         facts: &Facts<'_>,
     ) -> Result<Permit<O>> {
-        let policies = self.shared.policies.load();
-        let facts = &Facts { time: Some(self.shared.clock.now()), ..*facts };
-        let decision = policies.decide(caller, O::ACTION, target, facts);
-        if decision.allow {
-            return Ok(Permit {
-                shared: self.shared.clone(),
-                caller: caller.clone(),
-                resource: target.resource.clone(),
-                decision: decision.because.join(","),
-                open: true,
-                operation: PhantomData,
-            });
+        self.admit_all(caller, target, std::slice::from_ref(facts)).await
+    }
+
+    /// As [`Self::admit`] for a batch: one permit where every one of `facts` is allowed, and a refusal where one is not.
+    ///
+    /// # Errors
+    /// As [`Self::admit`]; [`Kind::Invalid`] for an empty batch.
+    pub async fn admit_all<O: Operation>(
+        &self,
+        caller: &Caller,
+        target: &Target<'_>,
+        facts: &[Facts<'_>],
+    ) -> Result<Permit<O>> {
+        let now = self.shared.clock.now();
+        let mut allowed = None;
+        for facts in facts {
+            let facts = Facts { time: Some(now), ..*facts };
+            let decision = self.shared.policies.load().decide(caller, O::ACTION, target, &facts);
+            if !decision.allow {
+                return Err(self.refuse::<O>(caller, target, &facts, &decision).await);
+            }
+            allowed = Some(decision);
         }
-        let visible = match target.resource {
-            Resource::Key(_) => policies.decide(caller, Action::ReadKey, target, facts).allow,
-            Resource::Namespace(_) | Resource::Policy(_) | Resource::Identity(_) => true,
-            Resource::Token(_) | Resource::Service => true,
-        };
-        drop(policies);
-        let mut why = decision.because.join(",");
-        for error in &decision.errors {
-            why = format!("{why} {error}");
-        }
+        let decision = allowed.ok_or_else(|| Error::new(Kind::Invalid, "the batch is empty"))?;
+        Ok(Permit {
+            shared: self.shared.clone(),
+            caller: caller.clone(),
+            resource: target.resource.clone(),
+            decision: decision.because.join(","),
+            open: true,
+            operation: PhantomData,
+        })
+    }
+
+    /// Records a refusal and makes its answer.
+    async fn refuse<O: Operation>(
+        &self,
+        caller: &Caller,
+        target: &Target<'_>,
+        facts: &Facts<'_>,
+        decision: &Decision,
+    ) -> Error {
+        let may_read = || self.shared.policies.load().decide(caller, Action::ReadKey, target, facts).allow;
+        let visible = !matches!(target.resource, Resource::Key(_)) || may_read();
+        let mut why = [decision.because.as_slice(), decision.errors.as_slice()].concat().join("; ");
         if why.is_empty() {
             "nothing permits it".clone_into(&mut why);
         }
@@ -172,9 +194,11 @@ impl Admission {
         let mut record = self.shared.record(caller, O::ACTION, &target.resource, Phase::Refused);
         record.decision = why;
         error.kind().code().clone_into(&mut record.outcome);
-        self.shared.log.append(&record).await?;
         self.shared.metrics.request(O::ACTION.as_str(), error.kind().code());
-        Err(error)
+        match self.shared.log.append(&record).await {
+            Ok(_) => error,
+            Err(unrecorded) => unrecorded,
+        }
     }
 
     /// Records a request whose credential was refused. Its answer waits for this.

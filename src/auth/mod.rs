@@ -4,4 +4,5 @@
 //! with what an identity's record expects.
 
 pub mod certificate;
+pub mod registry;
 pub mod token;

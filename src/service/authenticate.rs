@@ -1,0 +1,125 @@
+//! From a credential to a caller.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::Service;
+use crate::audit::Phase;
+use crate::auth::certificate::Claims;
+use crate::auth::registry::{Known, TokenRecord};
+use crate::auth::token::Token;
+use crate::error::{Error, Kind, Result};
+use crate::store::{Change, Expected};
+use crate::types::{Caller, Credential, Principal};
+
+/// What a request presents.
+#[derive(Debug)]
+pub struct Presented<'a> {
+    /// The text of a bearer token. Where there is one, nothing else counts.
+    pub token: Option<&'a str>,
+    /// A client certificate whose chain was verified.
+    pub certificate: Option<&'a Claims>,
+    /// From where.
+    pub address: Option<IpAddr>,
+    /// The request.
+    pub request_id: Arc<str>,
+    /// What was asked for: method and route, for the record of a refusal.
+    pub what: &'a str,
+}
+
+impl Service {
+    /// The caller that a credential proves. A token with a limit of uses is charged first, durably. A refusal is recorded
+    /// before it is answered.
+    ///
+    /// # Errors
+    /// [`Kind::Unauthenticated`], one sentence for all causes.
+    pub async fn authenticate(&self, presented: Presented<'_>) -> Result<Caller> {
+        match self.find_caller(&presented).await {
+            Ok(caller) => Ok(caller),
+            Err(error) => {
+                let address = presented.address.map(|address| address.to_string()).unwrap_or_default();
+                let admission = &self.parts.admission;
+                admission.unauthenticated(&presented.request_id, &address, presented.what, &error).await?;
+                Err(error)
+            }
+        }
+    }
+
+    async fn find_caller(&self, presented: &Presented<'_>) -> Result<Caller> {
+        let now = self.parts.ledger.clock().now();
+        let (identity, groups, credential) = match (presented.token, presented.certificate) {
+            (Some(text), _) => {
+                let known = self.parts.registry.token(&Token::parse(text)?, now)?;
+                if known.record.uses_left.is_some() {
+                    self.charge(&known, presented).await?;
+                }
+                let record = &known.record;
+                (record.identity.clone(), record.groups.clone(), Credential::Token(record.id()))
+            }
+            (None, Some(claims)) => {
+                let known = self.parts.registry.certificate(claims, now)?;
+                let hash = hex::encode(claims.hash());
+                (known.record.name.clone(), known.record.groups.clone(), Credential::Certificate(hash))
+            }
+            (None, None) => {
+                return Err(Error::new(Kind::Unauthenticated, "this needs a credential")
+                    .hint("send `Authorization: Bearer sgt_...`, or connect with a client certificate"));
+            }
+        };
+        Ok(Caller {
+            principal: Principal::Identity(identity),
+            groups,
+            credential,
+            address: presented.address,
+            request_id: presented.request_id.clone(),
+        })
+    }
+
+    /// Takes one use off a token. Of several at once that race for the last use, the store lets one win.
+    async fn charge(&self, known: &Known<TokenRecord>, presented: &Presented<'_>) -> Result<()> {
+        let mut known_revision = known.revision;
+        let mut record = known.record.clone();
+        loop {
+            let left = record.uses_left.unwrap_or(0).checked_sub(1);
+            let left = left.ok_or_else(|| Error::new(Kind::Unauthenticated, "the credential is not accepted"))?;
+            let charged = TokenRecord { uses_left: Some(left), ..record };
+            let value = serde_json::to_vec(&charged).map_err(|e| Error::internal(format!("token: {e}")))?;
+            let change =
+                Change { path: charged.path(), expected: Expected::Revision(known_revision), value: Some(value) };
+            let leaf = self.charge_leaf(&charged, presented);
+            match self.parts.ledger.commit(leaf, vec![change]).await {
+                Ok(revision) => {
+                    self.parts.registry.put_token(charged, revision);
+                    return Ok(());
+                }
+                Err(error) if error.kind() == Kind::Stale => {
+                    // Another request was charged first: look at what is left.
+                    let now = self.parts.ledger.clock().now();
+                    let newer = self.parts.registry.token_by_id(&charged.id())?;
+                    if newer.revision == known_revision {
+                        tokio::task::yield_now().await;
+                        record = newer.record.clone();
+                        continue;
+                    }
+                    if newer.record.revoked.is_some() || newer.record.expires <= now {
+                        return Err(Error::new(Kind::Unauthenticated, "the credential is not accepted"));
+                    }
+                    known_revision = newer.revision;
+                    record = newer.record.clone();
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn charge_leaf(&self, token: &TokenRecord, presented: &Presented<'_>) -> crate::audit::Record {
+        let caller = Caller {
+            principal: Principal::Identity(token.identity.clone()),
+            groups: token.groups.clone(),
+            credential: Credential::Token(token.id()),
+            address: presented.address,
+            request_id: presented.request_id.clone(),
+        };
+        self.parts.admission.record_charge(&caller, Phase::Change, &token.id())
+    }
+}

@@ -1,0 +1,307 @@
+//! Keys and versions.
+
+use std::sync::Arc;
+
+use super::{Idempotency, Outcome, Service};
+use crate::admission::{Details, Permit, Released};
+use crate::error::Result;
+use crate::keyring::state::Step;
+use crate::keyring::{Key, KeyUpdate, KeyVersion, NewKey, resource};
+use crate::policy::{Facts, KeyFacts, Target};
+use crate::types::operation::{
+    ActivateVersion, CancelDestruction, CompromiseVersion, CreateKey, DeactivateVersion, ListKeys, Operation, ReadKey,
+    ReadPublicKey, ResumeVersion, RotateKey, ScheduleDestruction, SuspendVersion, UpdateKey,
+};
+use crate::types::{Action, Caller, Domain, KeyName, Name, Period, Purpose, Resource, State, Version};
+
+/// A page of keys.
+#[derive(Debug)]
+pub struct KeyPage {
+    /// The keys, in order of their names.
+    pub keys: Vec<Arc<Key>>,
+    /// The last one looked at, where there may be more.
+    pub next: Option<KeyName>,
+}
+
+/// A change of a version's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VersionStep {
+    /// Make a prepared version the primary one.
+    Activate,
+    /// Stop its use for now.
+    Suspend,
+    /// Use it again.
+    Resume,
+    /// End its use to protect.
+    Deactivate,
+    /// Declare it compromised.
+    Compromise,
+    /// Destroy it after a waiting period; 30 days where none is given.
+    ScheduleDestruction(Option<Period>),
+    /// Stop that.
+    CancelDestruction,
+}
+
+impl Service {
+    /// Makes a key.
+    ///
+    /// # Errors
+    /// Those of [`crate::keyring::Keyring::create`].
+    pub async fn create_key(
+        &self,
+        caller: &Caller,
+        new: NewKey,
+        idempotency: &Idempotency,
+    ) -> Result<Released<Arc<Key>>> {
+        let facts = KeyFacts {
+            purpose: new.algorithm.purpose(),
+            algorithm: new.algorithm,
+            domain: match new.algorithm.purpose() {
+                Purpose::Sign => Some(new.domain.unwrap_or(Domain::Artifact)),
+                Purpose::Wrap | Purpose::Mac => None,
+            },
+            device: &new.device,
+            labels: &new.labels,
+        };
+        let target = Target { resource: resource(&new.name), key: Some(facts) };
+        let asked = Facts { algorithm: Some(new.algorithm), ..Facts::default() };
+        let permit = self.parts.admission.admit::<CreateKey>(caller, &target, &asked).await?;
+        let result = async {
+            match self.once(caller, idempotency).await? {
+                Ok(_) => self.parts.keyring.find(&new.name),
+                Err(turn) => {
+                    let also = |key: &crate::keyring::KeyRecord| turn.record(Outcome::Key(key.name.clone()));
+                    self.parts.keyring.create(&permit, new, also).await
+                }
+            }
+        };
+        close_key(result.await, permit).await
+    }
+
+    /// Reads a key.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn read_key(&self, caller: &Caller, name: &KeyName) -> Result<Released<Arc<Key>>> {
+        let permit = self.admit_key::<ReadKey>(caller, name, &[Facts::default()]).await?;
+        close_key(self.parts.keyring.find(name), permit).await
+    }
+
+    /// Lists the keys that the caller may read, of one namespace or of all.
+    ///
+    /// # Errors
+    /// `Forbidden`.
+    pub async fn list_keys(
+        &self,
+        caller: &Caller,
+        namespace: Option<Name>,
+        after: Option<KeyName>,
+        limit: usize,
+    ) -> Result<Released<KeyPage>> {
+        let resource_of = namespace.clone().map_or(Resource::Service, Resource::Namespace);
+        let permit = self.admit::<ListKeys>(caller, resource_of).await?;
+        let found = self.parts.keyring.list(namespace.as_ref(), after.as_ref(), limit);
+        let next = (found.len() == limit).then(|| found.last().map(|key| key.record.name.clone())).flatten();
+        let policies = self.parts.admission.policies();
+        let now = self.parts.ledger.clock().now();
+        let readable = |key: &Arc<Key>| {
+            let target = Target { resource: resource(&key.record.name), key: Some(key.facts()) };
+            let facts = Facts { time: Some(now), ..Facts::default() };
+            policies.decide(caller, Action::ReadKey, &target, &facts).allow
+        };
+        let keys = found.into_iter().filter(readable).collect();
+        permit.close(Ok(KeyPage { keys, next }), Details::default()).await
+    }
+
+    /// Changes rules and labels.
+    ///
+    /// # Errors
+    /// Those of [`crate::keyring::Keyring::update`].
+    pub async fn update_key(
+        &self,
+        caller: &Caller,
+        name: &KeyName,
+        etag: Option<&str>,
+        update: KeyUpdate,
+        idempotency: &Idempotency,
+    ) -> Result<Released<Arc<Key>>> {
+        let permit = self.admit_key::<UpdateKey>(caller, name, &[Facts::default()]).await?;
+        let result = async {
+            match self.once(caller, idempotency).await? {
+                Ok(_) => self.parts.keyring.find(name),
+                Err(turn) => {
+                    let also = |key: &crate::keyring::KeyRecord| turn.record(Outcome::Key(key.name.clone()));
+                    self.parts.keyring.update(&permit, name, etag, update, also).await
+                }
+            }
+        };
+        close_key(result.await, permit).await
+    }
+
+    /// Makes the next version, and makes it the primary one unless it is only to be prepared.
+    ///
+    /// # Errors
+    /// Those of [`crate::keyring::Keyring::rotate`].
+    pub async fn rotate_key(
+        &self,
+        caller: &Caller,
+        name: &KeyName,
+        expected: Option<Version>,
+        prepare: bool,
+        idempotency: &Idempotency,
+    ) -> Result<Released<Arc<Key>>> {
+        let permit = self.admit_key::<RotateKey>(caller, name, &[Facts::default()]).await?;
+        let result = async {
+            match self.once(caller, idempotency).await? {
+                Ok(_) => self.parts.keyring.find(name),
+                Err(turn) => {
+                    let also = |key: &crate::keyring::KeyRecord| turn.record(Outcome::Key(key.name.clone()));
+                    self.parts.keyring.rotate(&permit, name, expected, prepare, also).await
+                }
+            }
+        };
+        close_key(result.await, permit).await
+    }
+
+    /// Changes the state of a version.
+    ///
+    /// # Errors
+    /// Those of [`crate::keyring::Keyring::step`].
+    pub async fn change_version(
+        &self,
+        caller: &Caller,
+        name: &KeyName,
+        version: Version,
+        step: VersionStep,
+        idempotency: &Idempotency,
+    ) -> Result<Released<Arc<Key>>> {
+        let change = Change { name, version, idempotency };
+        match step {
+            VersionStep::Activate => self.step::<ActivateVersion>(caller, change, Step::Activate, None).await,
+            VersionStep::Suspend => self.step::<SuspendVersion>(caller, change, Step::Suspend, None).await,
+            VersionStep::Resume => self.step::<ResumeVersion>(caller, change, Step::Resume, None).await,
+            VersionStep::Deactivate => self.step::<DeactivateVersion>(caller, change, Step::Deactivate, None).await,
+            VersionStep::Compromise => self.step::<CompromiseVersion>(caller, change, Step::Compromise, None).await,
+            VersionStep::ScheduleDestruction(wait) => {
+                self.step::<ScheduleDestruction>(caller, change, Step::ScheduleDestruction, wait).await
+            }
+            VersionStep::CancelDestruction => {
+                self.step::<CancelDestruction>(caller, change, Step::CancelDestruction, None).await
+            }
+        }
+    }
+
+    async fn step<O: Operation>(
+        &self,
+        caller: &Caller,
+        change: Change<'_>,
+        step: Step,
+        wait: Option<Period>,
+    ) -> Result<Released<Arc<Key>>> {
+        let Change { name, version, idempotency } = change;
+        let permit = self.admit_key::<O>(caller, name, &[Facts::default()]).await?;
+        let result = async {
+            match self.once(caller, idempotency).await? {
+                Ok(_) => self.parts.keyring.find(name),
+                Err(turn) => {
+                    let outcome = Outcome::Version(name.clone(), version);
+                    self.parts.keyring.step(&permit, name, version, step, wait, |_| turn.record(outcome)).await
+                }
+            }
+        };
+        let result = result.await;
+        let details = result.as_ref().map_or_else(|_| Details::default(), |key| Details::of(key.record.id, version));
+        permit.close(result, details).await
+    }
+
+    /// Schedules the destruction of all versions of a key that are not destroyed.
+    ///
+    /// # Errors
+    /// `State` where deletion protection refuses it.
+    pub async fn delete_key(
+        &self,
+        caller: &Caller,
+        name: &KeyName,
+        wait: Option<Period>,
+    ) -> Result<Released<Arc<Key>>> {
+        let permit = self.admit_key::<ScheduleDestruction>(caller, name, &[Facts::default()]).await?;
+        let result = async {
+            let mut key = self.parts.keyring.find(name)?;
+            let waiting = |version: &&Arc<KeyVersion>| match version.state() {
+                State::DestroyScheduled | State::Destroyed => false,
+                State::PreActive | State::Active | State::Suspended | State::Deactivated | State::Compromised => true,
+            };
+            let versions: Vec<_> = key.versions().iter().filter(waiting).map(|version| version.number()).collect();
+            for version in versions {
+                let step = Step::ScheduleDestruction;
+                key = self.parts.keyring.step(&permit, name, version, step, wait, |_| Ok(None)).await?;
+            }
+            Ok(key)
+        };
+        close_key(result.await, permit).await
+    }
+
+    /// Reads a public key: of the primary version where none is given.
+    ///
+    /// # Errors
+    /// `NotFound`; `Unsupported` for a key that has none.
+    pub async fn read_public_key(
+        &self,
+        caller: &Caller,
+        name: &KeyName,
+        version: Option<Version>,
+    ) -> Result<Released<(Arc<Key>, Arc<KeyVersion>)>> {
+        let permit = self.admit_key::<ReadPublicKey>(caller, name, &[Facts::default()]).await?;
+        let read = || {
+            let key = self.parts.keyring.find(name)?;
+            let version = match version {
+                Some(version) => key.version(version)?.clone(),
+                None => key.primary()?.clone(),
+            };
+            version.public_key()?;
+            Ok((key, version))
+        };
+        let result = read();
+        let details = match &result {
+            Ok((key, version)) => Details::of(key.record.id, version.number()),
+            Err(_) => Details::default(),
+        };
+        permit.close(result, details).await
+    }
+
+    /// The versions whose signatures a relying party should accept as JWTs. Open to everybody: public keys without names.
+    #[must_use]
+    pub fn published_keys(&self) -> Vec<(Arc<Key>, Arc<KeyVersion>)> {
+        let mut published = Vec::new();
+        for key in self.parts.keyring.all() {
+            if key.record.domain != Some(Domain::Jwt) {
+                continue;
+            }
+            for version in key.versions() {
+                match version.state() {
+                    State::PreActive | State::Active | State::Deactivated => {
+                        published.push((key.clone(), version.clone()));
+                    }
+                    State::Suspended | State::Compromised | State::DestroyScheduled | State::Destroyed => {}
+                }
+            }
+        }
+        published
+    }
+}
+
+/// Which version is to be changed, and under which idempotency key.
+struct Change<'a> {
+    name: &'a KeyName,
+    version: Version,
+    idempotency: &'a Idempotency,
+}
+
+/// Closes an operation that answers with a key.
+async fn close_key<O: Operation>(result: Result<Arc<Key>>, permit: Permit<O>) -> Result<Released<Arc<Key>>> {
+    let details = match &result {
+        Ok(key) => Details::of(key.record.id, key.record.latest),
+        Err(_) => Details::default(),
+    };
+    permit.close(result, details).await
+}

@@ -1,0 +1,178 @@
+//! One method per operation, and the only way in.
+//!
+//! Each method admits, acts and closes: what it returns is [`Released`], which exists only once the audit record is durable.
+//! A protocol turns its own words into a call here and the answer back, and decides nothing.
+
+mod audit;
+mod authenticate;
+mod idempotency;
+mod identities;
+mod keys;
+mod mac;
+pub mod policies;
+mod sign;
+mod system;
+mod tokens;
+mod wrap;
+
+pub use authenticate::Presented;
+pub use idempotency::{Idempotency, Outcome};
+pub use keys::{KeyPage, VersionStep};
+pub use sign::{SignatureMade, VerifyRequest};
+pub use system::{BoundVersion, DeviceState, Manifest, Status};
+pub use tokens::{NewToken, TokenMade};
+pub use wrap::{DataKeyMade, RewrapItem};
+
+use std::sync::{Arc, Mutex};
+
+use crate::admission::{Admission, Permit};
+use crate::audit::{Item, Log};
+use crate::auth::registry::Registry;
+use crate::envelope::Envelope;
+use crate::error::{Error, Kind, Result};
+use crate::keyring::{Keyring, resource};
+use crate::ledger::Ledger;
+use crate::policy::{Facts, Target};
+use crate::signing::Signing;
+use crate::telemetry::Metrics;
+use crate::types::operation::Operation;
+use crate::types::{Caller, Context, KeyName, Name, Resource, Version};
+
+/// The most items of a batch.
+pub const MAX_BATCH: usize = 1000;
+/// The most items of a page, and how many there are unless asked otherwise.
+pub const MAX_PAGE: usize = 1000;
+/// As said.
+pub const DEFAULT_PAGE: usize = 100;
+
+/// What the service is made of. Made by `server` alone.
+#[derive(Debug)]
+pub struct Parts {
+    /// Keys.
+    pub keyring: Arc<Keyring>,
+    /// Permits.
+    pub admission: Arc<Admission>,
+    /// Changes.
+    pub ledger: Arc<Ledger>,
+    /// The audit log.
+    pub log: Arc<Log>,
+    /// The public key that signs the heads of the log.
+    pub log_key: crate::types::PublicKey,
+    /// Tokens and identities.
+    pub registry: Arc<Registry>,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// The random id of this installation.
+    pub instance: String,
+    /// The device of keys that name none.
+    pub default_device: Name,
+    /// The folder where a backup is put together.
+    pub scratch: std::path::PathBuf,
+    /// What start-up found and mended.
+    pub recovered: Vec<String>,
+    /// What an operator should look at.
+    pub problems: Vec<String>,
+}
+
+/// The operations of Signet.
+#[derive(Debug)]
+pub struct Service {
+    parts: Parts,
+    envelope: Envelope,
+    signing: Signing,
+    /// Changes whose idempotency key is being worked on.
+    in_flight: Mutex<std::collections::HashSet<String>>,
+    /// Since when the service is going down.
+    draining: std::sync::atomic::AtomicBool,
+}
+
+impl Service {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            envelope: Envelope::new(parts.keyring.clone()),
+            signing: Signing::new(parts.keyring.clone()),
+            parts,
+            in_flight: Mutex::default(),
+            draining: false.into(),
+        }
+    }
+
+    /// The keys, for the background jobs.
+    #[must_use]
+    pub fn keyring(&self) -> Arc<Keyring> {
+        self.parts.keyring.clone()
+    }
+
+    /// The metrics, for the listener.
+    #[must_use]
+    pub const fn metrics(&self) -> &Metrics {
+        &self.parts.metrics
+    }
+
+    /// Turns readiness off: the service is going down.
+    pub fn drain(&self) {
+        self.draining.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// The device of keys that name none.
+    #[must_use]
+    pub const fn default_device(&self) -> &Name {
+        &self.parts.default_device
+    }
+
+    /// A permit for one operation on a key, whether or not the key exists.
+    async fn admit_key<O: Operation>(
+        &self,
+        caller: &Caller,
+        name: &KeyName,
+        facts: &[Facts<'_>],
+    ) -> Result<Permit<O>> {
+        let key = self.parts.keyring.find(name).ok();
+        let target = Target { resource: resource(name), key: key.as_ref().map(|key| key.facts()) };
+        self.parts.admission.admit_all(caller, &target, facts).await
+    }
+
+    /// A permit for one operation on something that is not a key.
+    async fn admit<O: Operation>(&self, caller: &Caller, resource: Resource) -> Result<Permit<O>> {
+        self.parts.admission.admit(caller, &Target::named(resource), &Facts::default()).await
+    }
+}
+
+/// The facts of each item that has a context; the same context is asked about once.
+fn context_facts<'a>(contexts: impl Iterator<Item = &'a Context>) -> Vec<Facts<'a>> {
+    let mut seen = std::collections::HashSet::new();
+    contexts
+        .filter(|context| seen.insert(context.entries()))
+        .map(|context| Facts { context: Some(context), ..Facts::default() })
+        .collect()
+}
+
+/// Refuses a batch that is empty or too large.
+fn check_batch(items: usize) -> Result<()> {
+    match items {
+        0 => Err(Error::new(Kind::Invalid, "the batch is empty")),
+        1..=MAX_BATCH => Ok(()),
+        _ => Err(Error::new(Kind::Limit, format!("a batch has at most {MAX_BATCH} items"))),
+    }
+}
+
+/// How one item of a batch is recorded.
+fn item<T>(result: &Result<T>, version: Option<Version>, context: Option<&Context>) -> Item {
+    let (outcome, reason) = match result {
+        Ok(_) => ("ok".to_owned(), String::new()),
+        Err(error) => (error.kind().code().to_owned(), error.chain()),
+    };
+    Item {
+        outcome,
+        reason,
+        version: version.map_or(0, Version::number),
+        context: context.map(|context| context.entries().clone()).unwrap_or_default(),
+    }
+}
+
+/// The only result of a batch of one.
+fn only<T>(mut results: Vec<Result<T>>) -> Result<T> {
+    results.pop().unwrap_or_else(|| Err(Error::internal("an operation gave no result")))
+}
