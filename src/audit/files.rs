@@ -133,8 +133,12 @@ impl Files {
             }
             Err(e) if matches!(e.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
                 // Whether or not it came to be, an empty segment must not stand in the way of the next try.
-                drop(fs::remove_file(&path));
-                return Err(Failure::full(&e));
+                return match fs::remove_file(&path) {
+                    Err(left) if left.kind() != ErrorKind::NotFound => {
+                        Err(Failure::broken("the audit log cannot start a new segment", &left))
+                    }
+                    Ok(()) | Err(_) => Err(Failure::full(&e)),
+                };
             }
             Err(e) => return Err(Failure::broken("the audit log cannot start a new segment", &e)),
         };
@@ -147,10 +151,13 @@ impl Files {
         Ok(())
     }
 
-    /// Makes a head durable.
+    /// Makes a head durable, unless one as recent is: who stored that had not waited for the answer.
     pub(super) fn keep(&mut self, signed: &Signed) -> Result<(), Failure> {
         self.heads.check()?;
         let Signed { head, point } = signed;
+        if self.signed.as_ref().is_some_and(|last| last.head.size() >= head.size()) {
+            return Ok(());
+        }
         let entry = heads::Entry { head: head.clone(), log_bytes: point.log_bytes(), frontier: point.frontier.clone() };
         let end = self.heads.stamp.length();
         self.heads.append(&entry.encode(), end)?;

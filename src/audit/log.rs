@@ -98,7 +98,7 @@ impl Log {
     /// Opens a log: checks its last head, reads everything after it, and cuts off a last line that was never finished.
     ///
     /// Without `trusted_key` the head's signature is not checked, only its root. What lies before the last head is checked
-    /// by sizes; [`Self::scrub`] and [`super::verify`] check every byte.
+    /// by sizes; [`Self::scrub`] and [`super::verify()`] check every byte.
     ///
     /// # Errors
     /// [`Kind::Tampered`] where the log is gone or not what was written; [`Kind::Conflict`] where another process has it

@@ -7,7 +7,7 @@
 //! noticed from within. For that the last head is kept elsewhere too, see [`Opened::head`].
 //!
 //! * [`record`] what a record says · [`merkle`] the tree and its proofs · [`checkpoint`] signed heads
-//! * [`Log`] writes · [`read`] reads · [`verify`] checks without the service
+//! * [`Log`] writes · [`read()`] reads · [`verify()`] checks without the service
 
 pub mod checkpoint;
 mod files;
@@ -23,7 +23,7 @@ mod segment;
 mod verify;
 mod writer;
 
-pub use checkpoint::{Head, HeadSigner, Origin};
+pub use checkpoint::{Head, HeadSigner, Origin, public_key_from_pem};
 pub use log::{Log, Opened, Settings};
 pub use read::{Records, count, read};
 pub use record::{Item, Phase, Record};

@@ -26,6 +26,7 @@ pub(super) type Answer<T> = oneshot::Receiver<Result<T, Failure>>;
 pub(super) struct Failure {
     kind: Kind,
     public: Cow<'static, str>,
+    hint: Option<Arc<str>>,
     cause: Option<Arc<str>>,
     /// Whether the log stays refused, or the next one may try again.
     lasting: bool,
@@ -40,22 +41,21 @@ impl Failure {
     /// A write or a sync failed: what the disk holds is unknown.
     pub(super) fn broken(public: &'static str, cause: &std::io::Error) -> Self {
         let cause = Some(cause.to_string().into());
-        Self { kind: Kind::Unavailable, public: public.into(), cause, lasting: true }
+        Self { cause, ..Self::unavailable(public, true) }
     }
 
     /// The disk takes longer than the deadline.
     pub(super) const fn slow() -> Self {
-        Self {
-            kind: Kind::Unavailable,
-            public: Cow::Borrowed("the disk of the audit log does not answer"),
-            cause: None,
-            lasting: false,
-        }
+        Self::unavailable("the disk of the audit log does not answer", false)
     }
 
     /// The writer is gone.
     pub(super) const fn ended() -> Self {
-        Self { kind: Kind::Unavailable, public: Cow::Borrowed("the audit log is closed"), cause: None, lasting: true }
+        Self::unavailable("the audit log is closed", true)
+    }
+
+    const fn unavailable(public: &'static str, lasting: bool) -> Self {
+        Self { kind: Kind::Unavailable, public: Cow::Borrowed(public), hint: None, cause: None, lasting }
     }
 
     pub(super) const fn lasting(&self) -> bool {
@@ -65,19 +65,22 @@ impl Failure {
 
 impl From<&Error> for Failure {
     fn from(error: &Error) -> Self {
-        let lasting = true;
-        Self { kind: error.kind(), public: error.public().to_owned().into(), cause: None, lasting }
+        let public = error.public().to_owned().into();
+        Self { kind: error.kind(), public, hint: error.mend().map(Into::into), cause: None, lasting: true }
     }
 }
 
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
-        let Failure { kind, public, cause, lasting: _ } = failure;
-        let error = Self::new(kind, public);
-        match cause {
-            Some(cause) => error.because(cause.to_string()),
-            None => error,
+        let Failure { kind, public, hint, cause, lasting: _ } = failure;
+        let mut error = Self::new(kind, public);
+        if let Some(hint) = hint {
+            error = error.hint(hint.to_string());
         }
+        if let Some(cause) = cause {
+            error = error.because(cause.to_string());
+        }
+        error
     }
 }
 
@@ -260,8 +263,8 @@ impl Queue {
     }
 
     /// The writer's side: a head is durable.
-    pub(super) fn publish_head(&self, signed: Signed) {
-        self.state().signed = Some(signed);
+    pub(super) fn publish_head(&self, signed: Option<Signed>) {
+        self.state().signed = signed;
     }
 
     /// The writer's side: it is no more.

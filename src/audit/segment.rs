@@ -123,7 +123,8 @@ pub(super) fn is_record(line: &[u8]) -> bool {
 }
 
 /// What the file system says of a file. Two stamps are equal only where nobody wrote, renamed, replaced, linked or
-/// touched the file in between: the change time cannot be set by a program.
+/// touched the file in between: the change time cannot be set by a program. (Before Linux 6.13 it moves in ticks of some
+/// milliseconds; an edit within the tick of our own last write is left to the next head, a scrub, or `verify`.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     device: u64,

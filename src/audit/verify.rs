@@ -24,7 +24,7 @@ use crate::types::PublicKey;
 /// No more problems than these are listed: after so many the rest says nothing new.
 const MAX_PROBLEMS: usize = 100;
 
-/// What [`verify`] found.
+/// What [`verify()`] found.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     /// The records that are there.
@@ -150,9 +150,7 @@ impl Heads {
     fn next(&mut self, problems: &mut Vec<Problem>) -> Result<Option<Entry>> {
         loop {
             let Some(entries) = &mut self.entries else { return Ok(None) };
-            let mut problem = |what: String| {
-                problems.push(Problem { file: heads::NAME.into(), line: None, what });
-            };
+            let mut problem = |what: String| note(problems, Problem { file: heads::NAME.into(), line: None, what });
             match entries.next().map_err(|e| unreadable(heads::NAME, e))? {
                 // A head that is being written, or was when the power went: the log cuts it off when it is opened.
                 Step::Torn(_) | Step::End => return Ok(None),
@@ -234,7 +232,7 @@ impl<'a> Walk<'a> {
     }
 
     fn report(&mut self, file: String, line: Option<u64>, what: impl Into<String>) {
-        self.report.problems.push(Problem { file, line, what: what.into() });
+        note(&mut self.report.problems, Problem { file, line, what: what.into() });
     }
 
     fn segment(&mut self, first: u64, is_last: bool) -> Result<()> {
@@ -370,8 +368,13 @@ impl<'a> Walk<'a> {
         self.report.root = self.frontier.as_ref().map(Frontier::root);
         let vouched = self.report.head.as_ref().map_or(0, Head::size);
         self.report.unsigned_tail = index.saturating_sub(vouched);
-        self.report.problems.truncate(MAX_PROBLEMS);
         Ok(self.report)
+    }
+}
+
+fn note(problems: &mut Vec<Problem>, problem: Problem) {
+    if problems.len() < MAX_PROBLEMS {
+        problems.push(problem);
     }
 }
 

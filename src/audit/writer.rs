@@ -40,7 +40,7 @@ fn run(mut files: Files, queue: &Queue) {
                 Errand::Inspect(reply) => reply.send(act(queue, || files.check())),
                 Errand::Keep(signed, reply) => reply.send(act(queue, || {
                     files.keep(&signed)?;
-                    queue.publish_head(*signed);
+                    queue.publish_head(files.signed());
                     Ok(())
                 })),
             });

@@ -2,6 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::pin::Pin;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,11 +10,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use base64::Engine;
 use signet::audit::checkpoint::public_key_from_pem;
 use signet::audit::merkle::{self, leaf_hash};
-use signet::audit::{self, Log, verify};
-use signet::error::Kind;
+use signet::audit::{self, HeadSigner, Log, verify};
+use signet::error::{Kind, Result};
 use signet::types::PublicKey;
 
-use super::{Bench, has, record};
+use super::{Bench, Signer, has, record};
 
 #[tokio::test]
 async fn a_log_is_made_once_and_opened_after() {
@@ -210,4 +211,28 @@ fn only_keys_of_the_right_kind_are_read() {
     for pem in ["", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", &ed25519] {
         assert_eq!(public_key_from_pem(pem).unwrap_err().kind(), Kind::Invalid);
     }
+}
+
+/// A device that signs with another key than it shows.
+struct Liar(Signer, Signer);
+
+impl HeadSigner for Liar {
+    fn sign<'a>(&'a self, note: &'a [u8]) -> Pin<Box<dyn Future<Output = Result<Vec<u8>>> + Send + 'a>> {
+        self.0.sign(note)
+    }
+    fn public_key(&self) -> &PublicKey {
+        &self.1.public
+    }
+}
+
+#[tokio::test]
+async fn a_head_whose_signature_does_not_verify_is_not_kept() {
+    let bench = Bench::new();
+    let log = bench.create();
+    log.append(&record(0)).await.unwrap();
+    let refused = log.sign_head(&Liar(Signer::new(), Signer::new())).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::Internal);
+    assert_eq!((log.last_head(), fs::metadata(bench.path("heads")).unwrap().len()), (None, 0));
+    log.sign_head(&bench.signer).await.unwrap();
+    assert!(bench.verify().is_good());
 }

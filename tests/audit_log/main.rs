@@ -1,7 +1,9 @@
 //! The audit log, through its front: what is acknowledged is there, what is changed is noticed, nothing waits for ever.
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may end in a panic, and says what it skips")]
 
 mod fair;
 mod faults;
+mod speed;
 mod tamper;
 
 use std::collections::BTreeMap;
