@@ -12,6 +12,8 @@
 //!        ── control ─ socket ── owner thread: one session ─┘
 //! ```
 
+pub mod pkcs11;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
