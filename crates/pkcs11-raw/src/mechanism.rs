@@ -1,0 +1,120 @@
+//! Mechanisms: the algorithms of the standard, with their parameters.
+
+use cryptoki_sys::{
+    CK_MECHANISM, CK_MECHANISM_TYPE, CK_RSA_PKCS_MGF_TYPE, CK_RSA_PKCS_PSS_PARAMS, CK_ULONG, CKG_MGF1_SHA256,
+    CKG_MGF1_SHA384, CKG_MGF1_SHA512, CKM_AES_KEY_GEN, CKM_AES_KEY_WRAP_KWP, CKM_AES_KEY_WRAP_PAD,
+    CKM_EC_EDWARDS_KEY_PAIR_GEN, CKM_EC_KEY_PAIR_GEN, CKM_ECDSA, CKM_EDDSA, CKM_GENERIC_SECRET_KEY_GEN, CKM_RSA_PKCS,
+    CKM_RSA_PKCS_KEY_PAIR_GEN, CKM_RSA_PKCS_PSS, CKM_SHA256, CKM_SHA256_HMAC, CKM_SHA384, CKM_SHA384_HMAC, CKM_SHA512,
+    CKM_SHA512_HMAC,
+};
+
+/// A hash function as a parameter of PSS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Digest {
+    /// SHA-256.
+    Sha256,
+    /// SHA-384.
+    Sha384,
+    /// SHA-512.
+    Sha512,
+}
+
+/// What to do with a key. To add one: a variant, its number in [`Mechanism::number`], its parameter if it has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mechanism {
+    /// Makes a key pair on the curve of `CKA_EC_PARAMS`.
+    EcKeyPairGen,
+    /// Makes an Edwards key pair.
+    EdwardsKeyPairGen,
+    /// Makes an RSA key pair.
+    RsaPkcsKeyPairGen,
+    /// Makes a generic secret of `CKA_VALUE_LEN` bytes.
+    GenericSecretKeyGen,
+    /// Makes an AES key of `CKA_VALUE_LEN` bytes.
+    AesKeyGen,
+    /// ECDSA over a digest; the signature is `r || s`.
+    Ecdsa,
+    /// Pure EdDSA over a message: without a parameter there is neither context nor pre-hash.
+    Eddsa,
+    /// PKCS#1 v1.5 over a `DigestInfo`.
+    RsaPkcs,
+    /// PSS over a digest.
+    RsaPss {
+        /// What made the digest.
+        hash: Digest,
+        /// The hash of MGF1.
+        mgf: Digest,
+        /// The length of the salt.
+        salt: usize,
+    },
+    /// HMAC with SHA-256, whole.
+    Sha256Hmac,
+    /// HMAC with SHA-384, whole.
+    Sha384Hmac,
+    /// HMAC with SHA-512, whole.
+    Sha512Hmac,
+    /// 0x210A: [RFC 5649](https://www.rfc-editor.org/rfc/rfc5649) in SoftHSM and most others, a PKCS#7 padding in NSS. A blob
+    /// must say which of the two numbers made it.
+    AesKeyWrapPad,
+    /// 0x210B: RFC 5649 by the letter of version 3 of the standard.
+    AesKeyWrapKwp,
+}
+
+impl Digest {
+    const fn mechanism(self) -> CK_MECHANISM_TYPE {
+        match self {
+            Self::Sha256 => CKM_SHA256,
+            Self::Sha384 => CKM_SHA384,
+            Self::Sha512 => CKM_SHA512,
+        }
+    }
+
+    const fn mask(self) -> CK_RSA_PKCS_MGF_TYPE {
+        match self {
+            Self::Sha256 => CKG_MGF1_SHA256,
+            Self::Sha384 => CKG_MGF1_SHA384,
+            Self::Sha512 => CKG_MGF1_SHA512,
+        }
+    }
+}
+
+impl Mechanism {
+    /// The number of the standard, as `CKA_ALLOWED_MECHANISMS` wants it.
+    #[must_use]
+    pub const fn number(self) -> CK_MECHANISM_TYPE {
+        match self {
+            Self::EcKeyPairGen => CKM_EC_KEY_PAIR_GEN,
+            Self::EdwardsKeyPairGen => CKM_EC_EDWARDS_KEY_PAIR_GEN,
+            Self::RsaPkcsKeyPairGen => CKM_RSA_PKCS_KEY_PAIR_GEN,
+            Self::GenericSecretKeyGen => CKM_GENERIC_SECRET_KEY_GEN,
+            Self::AesKeyGen => CKM_AES_KEY_GEN,
+            Self::Ecdsa => CKM_ECDSA,
+            Self::Eddsa => CKM_EDDSA,
+            Self::RsaPkcs => CKM_RSA_PKCS,
+            Self::RsaPss { .. } => CKM_RSA_PKCS_PSS,
+            Self::Sha256Hmac => CKM_SHA256_HMAC,
+            Self::Sha384Hmac => CKM_SHA384_HMAC,
+            Self::Sha512Hmac => CKM_SHA512_HMAC,
+            Self::AesKeyWrapPad => CKM_AES_KEY_WRAP_PAD,
+            Self::AesKeyWrapKwp => CKM_AES_KEY_WRAP_KWP,
+        }
+    }
+
+    /// The parameter, which must outlive the C form that points to it.
+    pub(crate) fn parameter(self) -> Option<CK_RSA_PKCS_PSS_PARAMS> {
+        if let Self::RsaPss { hash, mgf, salt } = self {
+            Some(CK_RSA_PKCS_PSS_PARAMS { hashAlg: hash.mechanism(), mgf: mgf.mask(), sLen: salt as CK_ULONG })
+        } else {
+            None
+        }
+    }
+
+    /// The C form, pointing to `parameter`.
+    pub(crate) fn raw(self, parameter: &mut Option<CK_RSA_PKCS_PSS_PARAMS>) -> CK_MECHANISM {
+        let (pointer, length) = match parameter {
+            Some(pss) => (std::ptr::from_mut(pss).cast(), size_of::<CK_RSA_PKCS_PSS_PARAMS>()),
+            None => (std::ptr::null_mut(), 0),
+        };
+        CK_MECHANISM { mechanism: self.number(), pParameter: pointer, ulParameterLen: length as CK_ULONG }
+    }
+}

@@ -1,0 +1,344 @@
+//! One conversation with a token.
+
+use std::cell::Cell;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ptr::null_mut;
+use std::sync::Arc;
+
+use cryptoki_sys::{
+    CK_ATTRIBUTE, CK_ATTRIBUTE_TYPE, CK_OBJECT_HANDLE, CK_SESSION_HANDLE, CK_ULONG, CK_UNAVAILABLE_INFORMATION,
+    CKF_RW_SESSION, CKF_SERIAL_SESSION, CKR_ATTRIBUTE_SENSITIVE, CKR_ATTRIBUTE_TYPE_INVALID, CKR_GENERAL_ERROR,
+    CKU_USER,
+};
+use zeroize::Zeroizing;
+
+use crate::attribute::RawTemplate;
+use crate::module::Slot;
+use crate::{Attribute, Error, Mechanism, Module, Result, call};
+
+/// Room for the largest signature: RSA 8192.
+const SIGNATURE_ROOM: usize = 1024;
+/// Room for the largest wrapped key: RSA 8192 in PKCS#8 takes some 4.8 KB.
+const BLOB_ROOM: usize = 8192;
+/// How many handles one `C_FindObjects` may answer.
+const FIND_AT_ONCE: usize = 256;
+/// The largest attribute that is believed; what is longer is a fault of the library.
+const ATTRIBUTE_ROOM: usize = 1 << 20;
+
+/// The token's number for an object. It means something only while the token is logged in, and may be given to another
+/// object later: never trust an old one blindly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Object(CK_OBJECT_HANDLE);
+
+/// The attributes within an attribute, each with its value.
+pub type InnerTemplate = Vec<(CK_ATTRIBUTE_TYPE, Vec<u8>)>;
+
+/// A read-write session: `Send`, not `Sync`, closed on drop. Its session objects go with it.
+pub struct Session {
+    module: Arc<Module>,
+    handle: CK_SESSION_HANDLE,
+    /// A session is one conversation: two threads in it at once would mix up each other's operations.
+    _not_sync: PhantomData<Cell<()>>,
+}
+
+impl Session {
+    /// Opens a session with the token in `slot`.
+    ///
+    /// # Errors
+    /// What `C_OpenSession` returned.
+    pub fn open(module: &Arc<Module>, slot: Slot) -> Result<Self> {
+        let mut handle = 0;
+        let flags = CKF_SERIAL_SESSION | CKF_RW_SESSION;
+        // SAFETY: no callback; `handle` is a number to write to.
+        unsafe { call!(module, C_OpenSession(slot.0, flags, null_mut(), None, &raw mut handle)) }?;
+        Ok(Self { module: Arc::clone(module), handle, _not_sync: PhantomData })
+    }
+
+    /// Logs the user in, for all sessions of this process. The PIN is zeroed afterwards, whatever happened.
+    ///
+    /// # Errors
+    /// What `C_Login` returned. The caller must not try a refused PIN again: tokens lock.
+    pub fn login(&self, mut pin: Zeroizing<Vec<u8>>) -> Result<()> {
+        let length = pin.len() as CK_ULONG;
+        // SAFETY: `pin` holds `length` bytes.
+        unsafe { call!(self.module, C_Login(self.handle, CKU_USER, pin.as_mut_ptr(), length)) }
+    }
+
+    /// All objects that agree with `template`.
+    ///
+    /// # Errors
+    /// What the three calls of a search returned.
+    pub fn find(&self, template: &[Attribute]) -> Result<Vec<Object>> {
+        let mut raw = RawTemplate::new(template);
+        // SAFETY: `raw` is a template of `raw.len()` attributes, alive during the call.
+        unsafe { call!(self.module, C_FindObjectsInit(self.handle, raw.as_mut_ptr(), raw.len())) }?;
+        let found = self.collect();
+        // SAFETY: a session handle by value.
+        let ended = unsafe { call!(self.module, C_FindObjectsFinal(self.handle)) };
+        let found = found?;
+        ended?;
+        Ok(found)
+    }
+
+    fn collect(&self) -> Result<Vec<Object>> {
+        let mut all = Vec::new();
+        let mut some: [CK_OBJECT_HANDLE; FIND_AT_ONCE] = [0; FIND_AT_ONCE];
+        loop {
+            let mut count: CK_ULONG = 0;
+            let room = FIND_AT_ONCE as CK_ULONG;
+            // SAFETY: `some` has room for `room` handles.
+            unsafe { call!(self.module, C_FindObjects(self.handle, some.as_mut_ptr(), room, &raw mut count)) }?;
+            let count = usize::try_from(count).unwrap_or(usize::MAX).min(FIND_AT_ONCE);
+            if count == 0 {
+                return Ok(all);
+            }
+            all.extend(some.iter().take(count).copied().map(Object));
+        }
+    }
+
+    /// The values of attributes, in the order of `kinds`; `None` for one that the object does not have or does not show.
+    ///
+    /// # Errors
+    /// What `C_GetAttributeValue` returned, other than that some values are not to be had.
+    pub fn attributes(&self, object: Object, kinds: &[CK_ATTRIBUTE_TYPE]) -> Result<Vec<Option<Vec<u8>>>> {
+        let mut raw: Vec<CK_ATTRIBUTE> =
+            kinds.iter().map(|kind| CK_ATTRIBUTE { type_: *kind, pValue: null_mut(), ulValueLen: 0 }).collect();
+        self.read(object, &mut raw)?;
+        let mut values: Vec<Option<Vec<u8>>> = raw.iter().map(room).collect();
+        // Only what can be had is asked for again, since some libraries stop at the first attribute that cannot.
+        let mut wanted: Vec<CK_ATTRIBUTE> = raw
+            .iter()
+            .zip(values.iter_mut())
+            .filter_map(|(attribute, value)| {
+                let value = value.as_mut().filter(|value| !value.is_empty())?;
+                Some(CK_ATTRIBUTE {
+                    pValue: value.as_mut_ptr().cast(),
+                    ulValueLen: value.len() as CK_ULONG,
+                    ..*attribute
+                })
+            })
+            .collect();
+        self.read(object, &mut wanted)?;
+        let filled = values.iter_mut().flatten().filter(|value| !value.is_empty());
+        for (value, attribute) in filled.zip(&wanted) {
+            value.truncate(usize::try_from(attribute.ulValueLen).unwrap_or(usize::MAX));
+        }
+        Ok(values)
+    }
+
+    fn read(&self, object: Object, raw: &mut [CK_ATTRIBUTE]) -> Result<()> {
+        if raw.is_empty() {
+            return Ok(());
+        }
+        let count = raw.len() as CK_ULONG;
+        // SAFETY: `raw` holds `count` attributes; each points to null or to `ulValueLen` bytes to write to.
+        match unsafe { call!(self.module, C_GetAttributeValue(self.handle, object.0, raw.as_mut_ptr(), count)) } {
+            Err(error) if matches!(error.code, CKR_ATTRIBUTE_SENSITIVE | CKR_ATTRIBUTE_TYPE_INVALID) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// The attributes within an attribute that is a template, such as `CKA_UNWRAP_TEMPLATE`, with their values.
+    ///
+    /// # Errors
+    /// What `C_GetAttributeValue` returned.
+    pub fn inner_template(&self, object: Object, kind: CK_ATTRIBUTE_TYPE) -> Result<Option<InnerTemplate>> {
+        // How many; then which and how long each; then the values: three calls by the standard.
+        let mut outer = [CK_ATTRIBUTE { type_: kind, pValue: null_mut(), ulValueLen: 0 }];
+        self.read(object, &mut outer)?;
+        let [CK_ATTRIBUTE { ulValueLen: length, .. }] = outer;
+        if length == CK_UNAVAILABLE_INFORMATION {
+            return Ok(None);
+        }
+        let length = usize::try_from(length).unwrap_or(usize::MAX).min(ATTRIBUTE_ROOM);
+        let empty = CK_ATTRIBUTE { type_: 0, pValue: null_mut(), ulValueLen: 0 };
+        let mut inner = vec![empty; length / size_of::<CK_ATTRIBUTE>()];
+        self.read_inner(object, kind, &mut inner)?;
+        let mut values: Vec<Vec<u8>> = inner.iter().map(|attribute| room(attribute).unwrap_or_default()).collect();
+        for (attribute, value) in inner.iter_mut().zip(values.iter_mut()) {
+            attribute.pValue = value.as_mut_ptr().cast();
+            attribute.ulValueLen = value.len() as CK_ULONG;
+        }
+        self.read_inner(object, kind, &mut inner)?;
+        Ok(Some(inner.iter().map(|attribute| attribute.type_).zip(values).collect()))
+    }
+
+    fn read_inner(&self, object: Object, kind: CK_ATTRIBUTE_TYPE, inner: &mut [CK_ATTRIBUTE]) -> Result<()> {
+        let length = size_of_val(inner) as CK_ULONG;
+        self.read(object, &mut [CK_ATTRIBUTE { type_: kind, pValue: inner.as_mut_ptr().cast(), ulValueLen: length }])
+    }
+
+    /// Makes a secret key.
+    ///
+    /// # Errors
+    /// What `C_GenerateKey` returned.
+    pub fn generate(&self, mechanism: Mechanism, template: &[Attribute]) -> Result<Object> {
+        let mut parameter = mechanism.parameter();
+        let mut mechanism = mechanism.raw(&mut parameter);
+        let mut raw = RawTemplate::new(template);
+        let mut key = 0;
+        // SAFETY: mechanism, parameter and template are alive during the call; `key` is a number to write to.
+        unsafe {
+            call!(
+                self.module,
+                C_GenerateKey(self.handle, &raw mut mechanism, raw.as_mut_ptr(), raw.len(), &raw mut key)
+            )
+        }?;
+        Ok(Object(key))
+    }
+
+    /// Makes a key pair: public, private.
+    ///
+    /// # Errors
+    /// What `C_GenerateKeyPair` returned.
+    pub fn generate_pair(
+        &self,
+        mechanism: Mechanism,
+        public: &[Attribute],
+        private: &[Attribute],
+    ) -> Result<(Object, Object)> {
+        let mut parameter = mechanism.parameter();
+        let mut mechanism = mechanism.raw(&mut parameter);
+        let (mut public, mut private) = (RawTemplate::new(public), RawTemplate::new(private));
+        let (mut public_key, mut private_key) = (0, 0);
+        // SAFETY: mechanism, parameter and templates are alive during the call; the handles are numbers to write to.
+        unsafe {
+            call!(
+                self.module,
+                C_GenerateKeyPair(
+                    self.handle,
+                    &raw mut mechanism,
+                    public.as_mut_ptr(),
+                    public.len(),
+                    private.as_mut_ptr(),
+                    private.len(),
+                    &raw mut public_key,
+                    &raw mut private_key,
+                )
+            )
+        }?;
+        Ok((Object(public_key), Object(private_key)))
+    }
+
+    /// Signs, or makes a MAC: `C_SignInit` and one `C_Sign` with room for any answer, so that a network HSM is asked twice
+    /// and not three times.
+    ///
+    /// # Errors
+    /// What the two calls returned. Afterwards the session may be stuck with the operation: close it.
+    pub fn sign(&self, mechanism: Mechanism, key: Object, data: &[u8]) -> Result<Vec<u8>> {
+        let mut parameter = mechanism.parameter();
+        let mut mechanism = mechanism.raw(&mut parameter);
+        // SAFETY: mechanism and parameter are alive during the call.
+        unsafe { call!(self.module, C_SignInit(self.handle, &raw mut mechanism, key.0)) }?;
+        answer("C_Sign", SIGNATURE_ROOM, |pointer, length| {
+            // SAFETY: `data` is only read; `pointer` has room for `*length` bytes.
+            unsafe {
+                let (data, size) = (data.as_ptr().cast_mut(), data.len() as CK_ULONG);
+                call!(self.module, C_Sign(self.handle, data, size, pointer, length))
+            }
+        })
+    }
+
+    /// Wraps `key` under `wrapper`, in one call.
+    ///
+    /// # Errors
+    /// What `C_WrapKey` returned.
+    pub fn wrap(&self, mechanism: Mechanism, wrapper: Object, key: Object) -> Result<Vec<u8>> {
+        let mut parameter = mechanism.parameter();
+        let mut mechanism = mechanism.raw(&mut parameter);
+        answer("C_WrapKey", BLOB_ROOM, |pointer, length| {
+            // SAFETY: mechanism and parameter are alive during the call; `pointer` has room for `*length` bytes.
+            unsafe { call!(self.module, C_WrapKey(self.handle, &raw mut mechanism, wrapper.0, key.0, pointer, length)) }
+        })
+    }
+
+    /// Unwraps `blob` under `wrapper` as `template` says.
+    ///
+    /// # Errors
+    /// What `C_UnwrapKey` returned. Many tokens answer `CKR_GENERAL_ERROR` to a damaged blob.
+    pub fn unwrap(&self, mechanism: Mechanism, wrapper: Object, blob: &[u8], template: &[Attribute]) -> Result<Object> {
+        let mut parameter = mechanism.parameter();
+        let mut mechanism = mechanism.raw(&mut parameter);
+        let mut raw = RawTemplate::new(template);
+        let mut key = 0;
+        let (data, size) = (blob.as_ptr().cast_mut(), blob.len() as CK_ULONG);
+        // SAFETY: mechanism, parameter and template are alive during the call; `blob` is only read; `key` is written to.
+        unsafe {
+            call!(
+                self.module,
+                C_UnwrapKey(
+                    self.handle,
+                    &raw mut mechanism,
+                    wrapper.0,
+                    data,
+                    size,
+                    raw.as_mut_ptr(),
+                    raw.len(),
+                    &raw mut key
+                )
+            )
+        }?;
+        Ok(Object(key))
+    }
+
+    /// Destroys an object.
+    ///
+    /// # Errors
+    /// What `C_DestroyObject` returned.
+    pub fn destroy(&self, object: Object) -> Result<()> {
+        // SAFETY: two numbers.
+        unsafe { call!(self.module, C_DestroyObject(self.handle, object.0)) }
+    }
+
+    /// Fills `bytes` from the token's generator.
+    ///
+    /// # Errors
+    /// What `C_GenerateRandom` returned.
+    pub fn random(&self, bytes: &mut [u8]) -> Result<()> {
+        let length = bytes.len() as CK_ULONG;
+        // SAFETY: `bytes` has room for `length` bytes.
+        unsafe { call!(self.module, C_GenerateRandom(self.handle, bytes.as_mut_ptr(), length)) }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // SAFETY: a number. An error means that the session is closed already, which is what is wanted.
+        let _ = unsafe { call!(self.module, C_CloseSession(self.handle)) };
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Session({})", self.handle)
+    }
+}
+
+/// Room for a value of the length a first call gave; `None` for one that is not to be had.
+fn room(attribute: &CK_ATTRIBUTE) -> Option<Vec<u8>> {
+    if attribute.ulValueLen == CK_UNAVAILABLE_INFORMATION {
+        return None;
+    }
+    let length = usize::try_from(attribute.ulValueLen).ok().filter(|length| *length <= ATTRIBUTE_ROOM)?;
+    Some(vec![0; length])
+}
+
+/// Calls with a buffer of `room` bytes and cuts it to what was answered.
+fn answer(
+    function: &'static str,
+    room: usize,
+    call: impl FnOnce(*mut u8, *mut CK_ULONG) -> Result<()>,
+) -> Result<Vec<u8>> {
+    let mut out = vec![0; room];
+    let mut length = room as CK_ULONG;
+    match call(out.as_mut_ptr(), &raw mut length) {
+        // A length beyond the buffer with CKR_OK is a defect of the library.
+        Ok(()) if length > room as CK_ULONG => Err(Error { function, code: CKR_GENERAL_ERROR }),
+        Ok(()) => {
+            out.truncate(usize::try_from(length).unwrap_or(0));
+            Ok(out)
+        }
+        Err(error) => Err(error),
+    }
+}

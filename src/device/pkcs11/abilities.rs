@@ -1,0 +1,235 @@
+//! What a token can do, found out by doing it.
+//!
+//! Lists of mechanisms promise more than tokens keep (and less: Ed25519 can be signed with and not be wrapped on SoftHSM
+//! 2.6.1). So for each kind of key one is made as a session object, signs, is wrapped, unwrapped and signs again, and each
+//! signature is verified. A token that has no session objects is tried with a token object, destroyed at once. RSA 3072 and
+//! 4096 take seconds to make: they are inferred from RSA 2048 and the key sizes of the generator.
+
+use std::sync::Arc;
+
+use pkcs11_raw::{Mechanism, Object};
+
+use crate::device::pkcs11::codes::{self, Effect, Remedy};
+use crate::device::pkcs11::lane::Lane;
+use crate::device::pkcs11::make::{self, Newborn};
+use crate::device::pkcs11::recipe;
+use crate::device::pkcs11::shared::Shared;
+use crate::device::pkcs11::template::{self, Life};
+use crate::device::{Ability, Class, Fault};
+use crate::types::{Algorithm, KeyId, PublicKey, Purpose, Residency, Verifier, Version};
+
+/// What is signed in a probe.
+const MESSAGE: &[u8] = b"signet probe";
+
+/// All abilities, probed at the first question.
+pub(super) fn all(shared: &Arc<Shared>) -> Result<Arc<[Ability]>, Fault> {
+    let mut known = shared.lock_abilities();
+    if let Some(known) = known.as_ref() {
+        return Ok(Arc::clone(known));
+    }
+    let abilities: Arc<[Ability]> = probe_all(shared)?.into();
+    *known = Some(Arc::clone(&abilities));
+    Ok(abilities)
+}
+
+/// Refuses what the token cannot do.
+pub(super) fn require(shared: &Arc<Shared>, algorithm: Algorithm, residency: Residency) -> Result<(), Fault> {
+    let all = all(shared)?;
+    let ability = all.iter().find(|ability| ability.algorithm == algorithm && ability.residency == residency);
+    let Some(refusal) = ability.and_then(|ability| ability.refusal.as_ref()) else { return Ok(()) };
+    let can: Vec<_> = all
+        .iter()
+        .filter(|ability| ability.residency == residency && ability.refusal.is_none())
+        .map(|ability| ability.algorithm.as_str())
+        .collect();
+    let fault = Fault::new(Class::Unsupported, format!("{algorithm} ({residency}): {refusal}"));
+    let can = if can.is_empty() { "nothing".to_owned() } else { can.join(", ") };
+    Err(fault.hint(format!("{residency} keys this device can keep: {can}")))
+}
+
+/// What one kind of key can do: `None` where it can, a clause where not.
+#[derive(Clone, Default)]
+struct Finding {
+    resident: Option<String>,
+    wrapped: Option<String>,
+}
+
+/// Why a probe ended.
+enum Stop {
+    /// The token cannot.
+    Cannot(String),
+    /// The token failed; nothing was found out.
+    Failed(Fault),
+}
+
+fn probe_all(shared: &Arc<Shared>) -> Result<Vec<Ability>, Fault> {
+    let mut findings: Vec<(Algorithm, Finding)> = Vec::new();
+    for algorithm in Algorithm::ALL.iter().copied() {
+        let model = model(algorithm);
+        let finding = match findings.iter().find(|(done, _)| *done == model) {
+            Some((_, finding)) => finding.clone(),
+            None => probe(shared, model)?,
+        };
+        findings.push((algorithm, fits(shared, algorithm, finding)));
+    }
+    let rows = |(algorithm, Finding { resident, wrapped }): (Algorithm, Finding)| {
+        [(Residency::Resident, resident), (Residency::Wrapped, wrapped)].map(|(residency, refusal)| Ability {
+            algorithm,
+            residency,
+            refusal,
+        })
+    };
+    Ok(findings.into_iter().flat_map(rows).collect())
+}
+
+/// The algorithm that is probed in the place of another.
+const fn model(algorithm: Algorithm) -> Algorithm {
+    match algorithm {
+        Algorithm::Rsa2048Pkcs1 | Algorithm::Rsa3072Pkcs1 | Algorithm::Rsa4096Pkcs1 => Algorithm::Rsa2048Pkcs1,
+        Algorithm::Rsa2048Pss | Algorithm::Rsa3072Pss | Algorithm::Rsa4096Pss => Algorithm::Rsa2048Pss,
+        Algorithm::HmacSha256 | Algorithm::Aes256GcmDerived => Algorithm::HmacSha256,
+        Algorithm::EcdsaP256
+        | Algorithm::EcdsaP384
+        | Algorithm::EcdsaP521
+        | Algorithm::Ed25519
+        | Algorithm::HmacSha384
+        | Algorithm::HmacSha512 => algorithm,
+    }
+}
+
+/// Adds the limit of RSA sizes, which some tokens draw at 2048.
+fn fits(shared: &Shared, algorithm: Algorithm, finding: Finding) -> Finding {
+    let Some(bits) = algorithm.rsa_bits() else { return finding };
+    let Ok(sizes) = shared.module.key_sizes(shared.slot, Mechanism::RsaPkcsKeyPairGen.number()) else { return finding };
+    if (sizes.min..=sizes.max).contains(&u64::from(bits)) {
+        return finding;
+    }
+    let refusal = Some(format!("this token makes RSA keys of {} to {} bits", sizes.min, sizes.max));
+    Finding { resident: refusal.clone(), wrapped: refusal }
+}
+
+fn probe(shared: &Arc<Shared>, algorithm: Algorithm) -> Result<Finding, Fault> {
+    let id = KeyId::random().map_err(|error| Fault::new(Class::Internal, error.chain()))?;
+    // The lane's session is closed at the end, and all that was made in it goes with it.
+    let mut probe = Probe { lane: Lane::new(Arc::clone(shared)), id, algorithm };
+    let born = match probe.begin(Life::Unborn) {
+        Ok(born) => born,
+        Err(Stop::Failed(fault)) => return Err(fault),
+        // No session objects, or no such key at all.
+        Err(Stop::Cannot(clause)) => {
+            return Ok(Finding { resident: clause_of(probe.with_token_object())?, wrapped: Some(clause) });
+        }
+    };
+    let resident = clause_of(probe.uses(born.0.key, born.1.as_ref()))?;
+    if resident.is_some() {
+        return Ok(Finding { wrapped: resident.clone(), resident });
+    }
+    let wrapped = clause_of(probe.goes_out_and_in(&born.0, born.1.as_ref()))?;
+    Ok(Finding { resident, wrapped })
+}
+
+fn clause_of(result: Result<(), Stop>) -> Result<Option<String>, Fault> {
+    match result {
+        Ok(()) => Ok(None),
+        Err(Stop::Cannot(clause)) => Ok(Some(clause)),
+        Err(Stop::Failed(fault)) => Err(fault),
+    }
+}
+
+/// One algorithm on trial.
+struct Probe {
+    lane: Lane,
+    id: KeyId,
+    algorithm: Algorithm,
+}
+
+impl Probe {
+    /// Does one step; `cannot` is what is said of the token where it refuses.
+    fn step<T>(
+        &mut self,
+        cannot: &str,
+        work: impl FnOnce(&pkcs11_raw::Session) -> pkcs11_raw::Result<T>,
+    ) -> Result<T, Stop> {
+        self.lane.call(work).map_err(|error| {
+            let fault = self.lane.shared.fault(error, Effect::Idle);
+            let refuses =
+                matches!(fault.class, Class::Unsupported | Class::Refused | Class::KeyDamaged | Class::Internal);
+            // Tokens that lack something often say no more than that they failed.
+            if refuses || codes::remedy(error.code) == Remedy::Doubt {
+                let code = fault.code.unwrap_or_default();
+                Stop::Cannot(format!("this token cannot {cannot} {} keys ({code})", self.algorithm))
+            } else {
+                Stop::Failed(fault)
+            }
+        })
+    }
+
+    fn begin(&mut self, life: Life) -> Result<(Newborn, Option<PublicKey>), Stop> {
+        let (id, algorithm) = (self.id, self.algorithm);
+        let born = self.step("make", |session| make::newborn(session, id, Version::FIRST, algorithm, life))?;
+        let public = self
+            .lane
+            .run(|error| codes::fault(error, Effect::Idle), |session| make::take_public(session, &born, algorithm));
+        match public {
+            Ok(public) => Ok((born, public)),
+            Err(fault) if fault.class == Class::Internal => Err(Stop::Cannot(fault.text)),
+            Err(fault) => Err(Stop::Failed(fault)),
+        }
+    }
+
+    /// Has the key sign, and judges the result.
+    fn uses(&mut self, key: Object, public: Option<&PublicKey>) -> Result<(), Stop> {
+        let algorithm = self.algorithm;
+        let mechanism = recipe::mechanism(algorithm);
+        let digest = algorithm.hash().map(|hash| hash.digest(MESSAGE));
+        let Some(public) = public else {
+            let mut mac = |message| self.step("use", |session| session.sign(mechanism, key, message));
+            let (one, same, other) = (mac(MESSAGE)?, mac(MESSAGE)?, mac(b"another")?);
+            let right = one == same && one != other && algorithm.secret_len() == Some(one.len());
+            return judge(right, algorithm);
+        };
+        let input = recipe::sign_input(algorithm, digest.as_deref().unwrap_or(MESSAGE)).map_err(Stop::Failed)?;
+        let signature = self.step("sign with", |session| session.sign(mechanism, key, &input))?;
+        let verifier = Verifier::new(algorithm, public);
+        judge(verifier.is_ok_and(|verifier| verifier.verifies(MESSAGE, &signature)), algorithm)
+    }
+
+    /// Wraps the key, unwraps it, and uses what came back.
+    fn goes_out_and_in(&mut self, born: &Newborn, public: Option<&PublicKey>) -> Result<(), Stop> {
+        let (id, algorithm) = (self.id, self.algorithm);
+        let kek = template::kek(id, recipe::kek_role(algorithm), Life::Loaded);
+        let stated = template::key(id, Version::FIRST, algorithm, Life::Loaded);
+        let wrapper = self.step("make a key to wrap", |session| session.generate(Mechanism::AesKeyGen, &kek))?;
+        let blob = self.step("wrap", |session| session.wrap(template::WRAPPING, wrapper, born.key))?;
+        let key = self.step("unwrap", |session| session.unwrap(template::WRAPPING, wrapper, &blob, &stated))?;
+        let wrong =
+            self.step("read back", |session| template::compare_key(session, key, algorithm, &stated, Life::Loaded))?;
+        if let Some(wrong) = wrong {
+            return Err(Stop::Cannot(format!(
+                "this token unwraps {algorithm} keys otherwise than it was told: {wrong}"
+            )));
+        }
+        self.uses(key, public)
+    }
+
+    /// The trial with a token object, for tokens without session objects.
+    fn with_token_object(&mut self) -> Result<(), Stop> {
+        let shared = Arc::clone(&self.lane.shared);
+        let _changing = shared.changing();
+        let (born, public) = self.begin(Life::Resident)?;
+        let used = self.uses(born.key, public.as_ref());
+        let destroyed = self.step("destroy", |session| session.destroy(born.key));
+        used.and(destroyed)
+    }
+}
+
+fn judge(right: bool, algorithm: Algorithm) -> Result<(), Stop> {
+    if right {
+        return Ok(());
+    }
+    let what = match algorithm.purpose() {
+        Purpose::Sign => "signatures",
+        Purpose::Mac | Purpose::Wrap => "MACs",
+    };
+    Err(Stop::Cannot(format!("this token makes wrong {algorithm} {what}")))
+}

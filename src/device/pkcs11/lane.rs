@@ -1,0 +1,184 @@
+//! One lane: a session owned by one thread, and the use of keys in it.
+//!
+//! A use of a loaded key is two calls, `C_SignInit` and `C_Sign`. A call that fails throws the session away, since a call
+//! that was lost on the way to the token leaves its session stuck for ever; the next call opens a new one.
+
+use std::sync::Arc;
+
+use pkcs11_raw::{Error, Session};
+
+use crate::device::pkcs11::codes::{self, Effect, Remedy};
+use crate::device::pkcs11::shared::Shared;
+use crate::device::pkcs11::{abilities, recipe};
+use crate::device::{Class, Description, Device, Fault, Generated, Health, Inventory, KeyRef, KeySpec, Locator};
+use crate::types::{KeyId, Purpose, Residency, SecretBytes, Version, sha256};
+
+/// The longest message of an HMAC. SoftHSM takes more; network HSMs have frames of about this size.
+const MAX_MAC_INPUT: usize = 64 * 1024;
+/// The most random bytes per call.
+const MAX_RANDOM: usize = 1024;
+
+/// A session of a token and what it shares with the others.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) shared: Arc<Shared>,
+    session: Option<Session>,
+}
+
+impl Lane {
+    pub(super) const fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, session: None }
+    }
+
+    /// Works in the session, or in a new one. It is kept only if all went well.
+    pub(super) fn run<T, E>(
+        &mut self,
+        unopened: impl FnOnce(Error) -> E,
+        work: impl FnOnce(&Session) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let session = match self.session.take() {
+            Some(session) => session,
+            None => self.shared.session().map_err(unopened)?,
+        };
+        let done = work(&session)?;
+        self.session = Some(session);
+        Ok(done)
+    }
+
+    /// One call, or a few that stand together.
+    pub(super) fn call<T>(&mut self, work: impl FnOnce(&Session) -> pkcs11_raw::Result<T>) -> pkcs11_raw::Result<T> {
+        self.run(|error| error, work)
+    }
+
+    /// A call that only looks: once more on a new session, where the old one was no good.
+    pub(super) fn look<T>(&mut self, work: impl Fn(&Session) -> pkcs11_raw::Result<T>) -> Result<T, Fault> {
+        match self.call(&work) {
+            Err(error) if codes::remedy(error.code) == Remedy::Again => self.call(&work),
+            other => other,
+        }
+        .map_err(|error| self.shared.fault(error, Effect::Idle))
+    }
+
+    /// Signs with a key, or makes a MAC.
+    fn use_key(&mut self, key: &KeyRef, data: &[u8]) -> Result<Vec<u8>, Fault> {
+        let mechanism = recipe::mechanism(key.algorithm);
+        let loaded = self.load(key)?;
+        let first = match self.call(|session| session.sign(mechanism, loaded.object, data)) {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        drop(loaded);
+        match codes::remedy(first.code) {
+            Remedy::Again => {}
+            Remedy::Reload | Remedy::Doubt => {
+                self.shared.cache.forget((key.id, key.version));
+                self.prove_sentinel()?;
+            }
+            Remedy::Report => return Err(self.shared.fault(first, Effect::Idle)),
+        }
+        // The handle may have been found anew, and its attributes read again: a second answer is the key's own.
+        let loaded = self.load(key)?;
+        self.call(|session| session.sign(mechanism, loaded.object, data)).map_err(|again| {
+            let fault = self.shared.fault(again, Effect::Idle);
+            if codes::remedy(again.code) == Remedy::Doubt && again.code == first.code {
+                let text =
+                    format!("{}, each time with this key, and not with the sentinel: the key is damaged", fault.text);
+                return Fault { class: Class::KeyDamaged, text, ..fault };
+            }
+            fault
+        })
+    }
+
+    fn warning(&self) -> Result<Option<String>, Fault> {
+        let info =
+            self.shared.module.token_info(self.shared.slot).map_err(|error| self.shared.fault(error, Effect::Idle))?;
+        let flags = info.flags;
+        let warnings = [
+            (flags.pin_locked, "the PIN is locked: the next start will not log in"),
+            (flags.pin_final_try, "one PIN try is left: somebody gives wrong PINs"),
+            (flags.pin_count_low, "a wrong PIN was given since the last login"),
+            (flags.pin_to_be_changed, "the PIN has expired or is the maker's: change it"),
+            (info.free_private_memory.is_some_and(|free| free < 4096), "the token is nearly full"),
+        ];
+        Ok(warnings.iter().find(|(holds, _)| *holds).map(|(_, text)| (*text).to_owned()))
+    }
+}
+
+impl Device for Lane {
+    fn describe(&mut self) -> Result<Description, Fault> {
+        let info = &self.shared.info;
+        let library = self.shared.module.description().map_err(|error| codes::fault(error, Effect::Idle))?;
+        Ok(Description {
+            manufacturer: info.manufacturer.clone(),
+            model: info.model.clone(),
+            version: format!("firmware {}, {library}", info.firmware),
+            max_mac_input: MAX_MAC_INPUT,
+            abilities: abilities::all(&self.shared)?.to_vec(),
+        })
+    }
+
+    fn generate(&mut self, spec: &KeySpec) -> Result<Generated, Fault> {
+        abilities::require(&self.shared, spec.algorithm, spec.residency)?;
+        match spec.residency {
+            Residency::Resident => self.make_resident(spec),
+            Residency::Wrapped => self.make_wrapped(spec),
+        }
+    }
+
+    fn sign(&mut self, key: &KeyRef, input: &[u8]) -> Result<Vec<u8>, Fault> {
+        let input = recipe::sign_input(key.algorithm, input)?;
+        self.use_key(key, &input)
+    }
+
+    fn mac(&mut self, key: &KeyRef, message: &[u8]) -> Result<Vec<u8>, Fault> {
+        if key.algorithm.purpose() == Purpose::Sign {
+            return Err(Fault::new(Class::Refused, format!("{} makes no MACs", key.algorithm)));
+        }
+        if message.len() > MAX_MAC_INPUT {
+            let text =
+                format!("a message of {} bytes is longer than the {MAX_MAC_INPUT} this device takes", message.len());
+            return Err(Fault::new(Class::Refused, text));
+        }
+        self.use_key(key, message)
+    }
+
+    fn destroy(&mut self, key: &KeyRef) -> Result<(), Fault> {
+        self.shared.cache.forget((key.id, key.version));
+        self.bury()?;
+        match key.locator {
+            Locator::Resident => self.destroy_resident(key)?,
+            // The blob is the store's to forget; what was loaded of it is gone.
+            Locator::Wrapped { .. } | Locator::Tpm { .. } => {}
+        }
+        self.prove_sentinel()
+    }
+
+    fn forget(&mut self, id: KeyId, version: Version) -> Result<(), Fault> {
+        self.shared.cache.forget((id, version));
+        self.bury()
+    }
+
+    fn random(&mut self, length: usize) -> Result<SecretBytes, Fault> {
+        if length > MAX_RANDOM {
+            return Err(Fault::new(Class::Refused, format!("at most {MAX_RANDOM} random bytes at a time")));
+        }
+        let mut bytes = zeroize::Zeroizing::new(vec![0; length]);
+        self.call(|session| session.random(&mut bytes)).map_err(|error| self.shared.fault(error, Effect::Idle))?;
+        Ok(SecretBytes::new(std::mem::take(&mut *bytes)))
+    }
+
+    fn health(&mut self, challenge: &[u8; 32]) -> Result<Health, Fault> {
+        let identity = self.enrolled()?;
+        let signature = self.sign(&identity.sentinel, &sha256(&[challenge]))?;
+        let warning = self.warning()?;
+        self.bury()?;
+        let sessions = self.shared.module.token_info(self.shared.slot).ok().and_then(|info| info.sessions);
+        let loaded = self.shared.cache.unwrapped() as u64;
+        Ok(Health { signature, sessions, loaded, warning })
+    }
+
+    fn inventory(&mut self) -> Result<Inventory, Fault> {
+        self.prove_sentinel()?;
+        self.list_objects()
+    }
+}

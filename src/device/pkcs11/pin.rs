@@ -1,0 +1,106 @@
+//! Where the PIN comes from. It is read when it is needed, handed to the library once, and zeroed.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use crate::device::{Class, Fault, PinSource};
+
+/// No PIN is longer; a file that is, is something else.
+const ROOM: usize = 1024;
+
+/// Reads the PIN. No error holds any of it.
+pub(super) fn read(source: &PinSource) -> Result<Zeroizing<Vec<u8>>, Fault> {
+    let pin = match source {
+        PinSource::File(path) => from_file(path)?,
+        PinSource::Credential(name) => from_file(&credential(name)?)?,
+        PinSource::Environment(name) => from_environment(name)?,
+    };
+    if pin.is_empty() { Err(config("the PIN is empty".to_owned())) } else { Ok(pin) }
+}
+
+fn from_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Fault> {
+    let shown = path.display();
+    let cannot = |error| config(format!("cannot read the PIN file {shown}: {error}"));
+    let mut file = File::open(path).map_err(cannot)?;
+    // The mode of the open file, so that it cannot be exchanged in between.
+    let mode = file.metadata().map_err(cannot)?.permissions().mode();
+    if mode & 0o077 != 0 {
+        let text = format!("others can read or change the PIN file {shown} (mode {:o})", mode & 0o777);
+        return Err(config(text).hint(format!("chmod 600 {shown}")));
+    }
+    // Room for all of it from the start: a growing vector would leave copies behind.
+    let mut pin = Zeroizing::new(vec![0; ROOM + 1]);
+    let mut length = 0;
+    while let Some(rest) = pin.get_mut(length..).filter(|rest| !rest.is_empty()) {
+        match file.read(rest).map_err(cannot)? {
+            0 => break,
+            more => length += more,
+        }
+    }
+    if length > ROOM {
+        return Err(config(format!("the PIN file {shown} is longer than {ROOM} bytes")));
+    }
+    pin.truncate(length);
+    if pin.last() == Some(&b'\n') {
+        pin.pop();
+    }
+    Ok(pin)
+}
+
+fn credential(name: &str) -> Result<PathBuf, Fault> {
+    let folder = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(|| {
+        config(format!("there is no credential {name}: $CREDENTIALS_DIRECTORY is not set"))
+            .hint("give the unit a LoadCredential= or LoadCredentialEncrypted= line of that name")
+    })?;
+    Ok(PathBuf::from(folder).join(name))
+}
+
+fn from_environment(name: &str) -> Result<Zeroizing<Vec<u8>>, Fault> {
+    use std::os::unix::ffi::OsStringExt;
+    let value = std::env::var_os(name).ok_or_else(|| config(format!("the environment has no variable {name}")))?;
+    Ok(Zeroizing::new(value.into_vec()))
+}
+
+fn config(text: String) -> Fault {
+    Fault::new(Class::Config, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_others_can_read_is_refused_with_the_mend() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pin");
+        fs::write(&path, "12 34\n").unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+        let fault = read(&PinSource::File(path.clone())).unwrap_err();
+        assert_eq!(fault.class, Class::Config);
+        assert_eq!(fault.hint.unwrap(), format!("chmod 600 {}", path.display()));
+        assert!(!fault.text.contains("12"));
+    }
+
+    #[test]
+    fn one_line_feed_is_not_part_of_the_pin() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pin");
+        fs::write(&path, "12 34\n\n").unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o400)).unwrap();
+        assert_eq!(read(&PinSource::File(path)).unwrap().as_slice(), b"12 34\n");
+    }
+
+    #[test]
+    fn what_is_not_there_is_a_matter_of_configuration() {
+        let missing = PinSource::File("/nonexistent/pin".into());
+        assert_eq!(read(&missing).unwrap_err().class, Class::Config);
+        let unset = PinSource::Environment("SIGNET_TEST_NO_SUCH_PIN".to_owned());
+        assert_eq!(read(&unset).unwrap_err().class, Class::Config);
+    }
+}
