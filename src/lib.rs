@@ -9,4 +9,6 @@ pub mod types;
 
 pub mod wire;
 
+pub mod client;
+
 pub mod device;
