@@ -12,3 +12,5 @@ pub mod wire;
 pub mod client;
 
 pub mod device;
+
+pub mod cli;
