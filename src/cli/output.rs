@@ -88,25 +88,25 @@ fn complaint(error: &Error) -> String {
     // A defect of this program hides its cause from other parties, not from the one who runs it.
     let what = if error.kind() == Kind::Internal { error.chain() } else { error.public().to_owned() };
     let what = what.replace('\n', " ");
-    match error.mend().or_else(|| default_hint(error.kind())) {
-        Some(hint) => format!("error: {what}\nhint: {}", hint.replace('\n', " ")),
-        None => format!("error: {what}"),
-    }
+    let hint = error.mend().unwrap_or_else(|| default_hint(error.kind())).replace('\n', " ");
+    format!("error: {what}\nhint: {hint}")
 }
 
 /// For errors that came without one.
-const fn default_hint(kind: Kind) -> Option<&'static str> {
+const fn default_hint(kind: Kind) -> &'static str {
     match kind {
-        Kind::Unauthenticated => Some("signet login stores a token; signet whoami shows who one is"),
+        Kind::Unauthenticated => "signet login stores a token; signet whoami shows who one is",
         Kind::Forbidden | Kind::NotFound => {
-            Some("check the name; what one may not see is not found: signet policy explain tells why")
+            "check the name; what one may not see is not found: signet policy explain tells why"
         }
-        Kind::Conflict | Kind::Stale => Some("read it again: another change came first"),
-        Kind::State => Some("signet key versions shows the states"),
-        Kind::Busy | Kind::Unavailable => Some("try again; signet status tells what is missing"),
-        Kind::DoesNotOpen => Some("check the key, the context and that the whole ciphertext arrived"),
-        Kind::Tampered | Kind::Internal => Some("the log of the server tells more, by the id of the request"),
-        Kind::Invalid | Kind::Limit | Kind::Unsupported => None,
+        Kind::Conflict | Kind::Stale => "read it again: another change came first",
+        Kind::State => "signet key versions shows the states",
+        Kind::Busy | Kind::Unavailable => "try again; signet status tells what is missing",
+        Kind::DoesNotOpen => "check the key, the context and that the whole ciphertext arrived",
+        Kind::Tampered | Kind::Internal => "the log of the server tells more, by the id of the request",
+        Kind::Invalid => "the help of the verb shows what is expected: add --help",
+        Kind::Limit => "send less at a time; docs/limits.md lists all limits",
+        Kind::Unsupported => "signet status --abilities shows what each device can keep",
     }
 }
 
@@ -181,7 +181,7 @@ mod tests {
         let error = Error::new(Kind::NotFound, "no key\nerror: forged (request r1)").hint("look again");
         assert_eq!(complaint(&error), "error: no key error: forged (request r1)\nhint: look again");
         let bare = Error::new(Kind::Invalid, "not a name");
-        assert_eq!(complaint(&bare), "error: not a name");
+        assert!(complaint(&bare).starts_with("error: not a name\nhint: the help"));
         assert!(complaint(&Error::internal("why")).starts_with("error: internal error: why"));
     }
 

@@ -33,34 +33,69 @@ const MAX_FILE: usize = 1 << 20;
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Global {
     /// The server.
-    #[arg(long, global = true, env = "SIGNET_SERVER", value_name = "URL", help_heading = "Connection")]
+    #[arg(
+        long,
+        global = true,
+        env = "SIGNET_SERVER",
+        value_name = "URL",
+        help_heading = "Connection",
+        hide_short_help = true
+    )]
     server: Option<String>,
     /// The authorities that may vouch for the server, in PEM.
-    #[arg(long, global = true, env = "SIGNET_CA", value_name = "FILE", help_heading = "Connection")]
+    #[arg(
+        long,
+        global = true,
+        env = "SIGNET_CA",
+        value_name = "FILE",
+        help_heading = "Connection",
+        hide_short_help = true
+    )]
     ca: Option<PathBuf>,
     /// A file with a bearer token; the variable SIGNET_TOKEN may hold the token itself.
-    #[arg(long, global = true, env = "SIGNET_TOKEN_FILE", value_name = "FILE", help_heading = "Connection")]
+    #[arg(
+        long,
+        global = true,
+        env = "SIGNET_TOKEN_FILE",
+        value_name = "FILE",
+        help_heading = "Connection",
+        hide_short_help = true
+    )]
     token_file: Option<PathBuf>,
     /// The client certificate, in PEM.
-    #[arg(long, global = true, env = "SIGNET_CERT", value_name = "FILE", help_heading = "Connection")]
+    #[arg(
+        long,
+        global = true,
+        env = "SIGNET_CERT",
+        value_name = "FILE",
+        help_heading = "Connection",
+        hide_short_help = true
+    )]
     cert: Option<PathBuf>,
     /// The private key of the client certificate, in PEM.
     #[arg(id = "client_key", long = "key", global = true, env = "SIGNET_KEY", value_name = "FILE")]
-    #[arg(help_heading = "Connection")]
+    #[arg(help_heading = "Connection", hide_short_help = true)]
     key: Option<PathBuf>,
     /// A profile file other than the usual one.
-    #[arg(long, global = true, env = "SIGNET_PROFILE", value_name = "FILE", help_heading = "Connection")]
+    #[arg(
+        long,
+        global = true,
+        env = "SIGNET_PROFILE",
+        value_name = "FILE",
+        help_heading = "Connection",
+        hide_short_help = true
+    )]
     profile: Option<PathBuf>,
     /// How long one attempt may take.
     #[arg(long, global = true, value_parser = parsed::<Period>, value_name = "PERIOD", default_value = "30s")]
-    #[arg(help_heading = "Connection")]
+    #[arg(help_heading = "Connection", hide_short_help = true)]
     timeout: Option<Period>,
     /// How long to try again while the server is busy or cannot be reached.
     #[arg(long, global = true, value_parser = parsed::<Period>, value_name = "PERIOD", default_value = "10s")]
-    #[arg(help_heading = "Connection")]
+    #[arg(help_heading = "Connection", hide_short_help = true)]
     retry_for: Option<Period>,
     /// Write the body of the API for programs, instead of a table for people.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 900)]
     pub(super) json: bool,
 }
 
@@ -139,9 +174,10 @@ impl Global {
     pub(super) fn client_options(&self) -> Result<Options> {
         let mut options = self.without_credential()?;
         let found = self.found()?;
-        options.token = match (self.token_file.as_ref(), std::env::var("SIGNET_TOKEN").ok(), found.token_file) {
+        let typed = std::env::var("SIGNET_TOKEN").ok().filter(|text| !text.is_empty());
+        options.token = match (self.token_file.as_ref(), typed, found.token_file) {
             (Some(file), _, _) => Some(token(file)?),
-            (None, Some(text), _) => Some(TokenText(text.trim().to_owned())),
+            (None, Some(text), _) => Some(text_of_token(&SecretBytes::new(text.into_bytes()))?),
             (None, None, Some(file)) if file.exists() => Some(token(&file)?),
             (None, None, Some(_) | None) => None,
         };

@@ -20,7 +20,7 @@ pub(super) struct To {
     /// Write to FILE instead of standard output.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Replace FILE if it is there; show a secret on a terminal.
+    /// Replace FILE if it is there; where the result is a secret, show it on a terminal.
     #[arg(long)]
     force: bool,
 }
