@@ -221,6 +221,20 @@ impl Admission {
         self.shared.log.append(&record).await.map(drop)
     }
 
+    /// The leaf of a use that is taken off a token before the request is looked at.
+    #[must_use]
+    pub fn record_charge(&self, caller: &Caller, token: &str) -> Record {
+        let mut record = self.shared.record(caller, Action::WhoAmI, &Resource::Token(token.to_owned()), Phase::Change);
+        "one use taken off the token".clone_into(&mut record.decision);
+        record
+    }
+
+    /// The leaf of the house's own tidying.
+    #[must_use]
+    pub fn record_tidying(&self, job: &'static str) -> Record {
+        self.shared.record(&Caller::system(job, job), Action::Start, &Resource::Service, Phase::Change)
+    }
+
     /// Records what start-up or a background job found and mended.
     ///
     /// # Errors

@@ -10,6 +10,8 @@ pub mod types;
 pub mod telemetry;
 pub mod wire;
 
+pub mod client;
+
 pub mod device;
 pub mod store;
 
@@ -28,4 +30,8 @@ pub mod keyring;
 pub mod envelope;
 pub mod signing;
 
+pub mod service;
+
 pub mod file;
+
+pub mod cli;

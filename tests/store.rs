@@ -289,7 +289,6 @@ fn kill_9_loses_no_acknowledged_commit() {
 }
 
 #[test]
-#[ignore = "the child of kill_9_loses_no_acknowledged_commit"]
 fn commit_until_killed() {
     let (Ok(file), Ok(number)) = (std::env::var("SIGNET_TEST_STORE"), std::env::var("SIGNET_TEST_DRIVER")) else {
         return;

@@ -4,7 +4,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Service;
-use crate::audit::Phase;
 use crate::auth::certificate::Claims;
 use crate::auth::registry::{Known, TokenRecord};
 use crate::auth::token::Token;
@@ -120,6 +119,6 @@ impl Service {
             address: presented.address,
             request_id: presented.request_id.clone(),
         };
-        self.parts.admission.record_charge(&caller, Phase::Change, &token.id())
+        self.parts.admission.record_charge(&caller, &token.id())
     }
 }

@@ -3,8 +3,10 @@
 //! Each method admits, acts and closes: what it returns is [`Released`], which exists only once the audit record is durable.
 //! A protocol turns its own words into a call here and the answer back, and decides nothing.
 
+mod archive;
 mod audit;
 mod authenticate;
+mod heads;
 mod idempotency;
 mod identities;
 mod keys;
@@ -15,7 +17,9 @@ mod system;
 mod tokens;
 mod wrap;
 
+pub use audit::{MAX_RECORDS, Records, SignedHead};
 pub use authenticate::Presented;
+pub use heads::Heads;
 pub use idempotency::{Idempotency, Outcome};
 pub use keys::{KeyPage, VersionStep};
 pub use sign::{SignatureMade, VerifyRequest};
@@ -58,6 +62,8 @@ pub struct Parts {
     pub log: Arc<Log>,
     /// The public key that signs the heads of the log.
     pub log_key: crate::types::PublicKey,
+    /// Signs the heads of the log.
+    pub heads: Arc<Heads>,
     /// Tokens and identities.
     pub registry: Arc<Registry>,
     /// Metrics.
@@ -123,12 +129,7 @@ impl Service {
     }
 
     /// A permit for one operation on a key, whether or not the key exists.
-    async fn admit_key<O: Operation>(
-        &self,
-        caller: &Caller,
-        name: &KeyName,
-        facts: &[Facts<'_>],
-    ) -> Result<Permit<O>> {
+    async fn admit_key<O: Operation>(&self, caller: &Caller, name: &KeyName, facts: &[Facts<'_>]) -> Result<Permit<O>> {
         let key = self.parts.keyring.find(name).ok();
         let target = Target { resource: resource(name), key: key.as_ref().map(|key| key.facts()) };
         self.parts.admission.admit_all(caller, &target, facts).await

@@ -87,14 +87,8 @@ impl Service {
     ///
     /// # Errors
     /// Those of [`crate::signing::Signing::verify`].
-    pub async fn verify(
-        &self,
-        caller: &Caller,
-        name: &KeyName,
-        request: VerifyRequest,
-    ) -> Result<Released<Verdict>> {
-        let permit =
-            self.admit_key::<Verify>(caller, name, &sign_facts(std::slice::from_ref(&request.input))).await?;
+    pub async fn verify(&self, caller: &Caller, name: &KeyName, request: VerifyRequest) -> Result<Released<Verdict>> {
+        let permit = self.admit_key::<Verify>(caller, name, &sign_facts(std::slice::from_ref(&request.input))).await?;
         let VerifyRequest { input, signature, form, version } = request;
         let verdict = self.signing.verify(&permit, name, version, input, form, &signature);
         let details = match &verdict {

@@ -7,6 +7,7 @@ use crate::admission::{Details, Permit, Released};
 use crate::envelope::{Blobs, Envelope, Opened, Plain, Sealed};
 use crate::error::Result;
 use crate::keyring::Key;
+use crate::policy::Facts;
 use crate::types::operation::{GenerateDataKey, Includes, Operation, Rewrap, Unwrap, UnwrapCompromised, Wrap};
 use crate::types::{Caller, Context, KeyName, SecretBytes, Version};
 
@@ -124,21 +125,11 @@ impl Service {
         to: Option<KeyName>,
     ) -> Result<Released<(Vec<u8>, Version)>> {
         let context = sealed.context.clone();
-        let released = self.rewrap_batch(caller, name, vec![sealed], to).await;
-        let (blobs, outcome) = (released?, context);
-        drop(outcome);
-        let mut failed = None;
-        let released = blobs.map(|blobs| match only(blobs.results) {
-            Ok(blob) => Some((blob, blobs.version)),
-            Err(error) => {
-                failed = Some(error);
-                None
-            }
-        });
-        match failed {
-            Some(error) => Err(error),
-            None => Ok(released.map(|moved| moved.unwrap_or_else(|| (Vec::new(), Version::FIRST)))),
-        }
+        let facts = context_facts([&context].into_iter());
+        let permit = self.admit_key::<Rewrap>(caller, name, &facts).await?;
+        let moved = self.move_to(caller, &permit, name, vec![sealed], to, &facts).await;
+        let (details, result) = single(moved, context.clone());
+        permit.close(result, details).await
     }
 
     /// Moves many ciphertexts.
@@ -156,21 +147,30 @@ impl Service {
         let contexts: Vec<_> = items.iter().map(|item| item.context.clone()).collect();
         let facts = context_facts(contexts.iter());
         let permit = self.admit_key::<Rewrap>(caller, name, &facts).await?;
-        let blobs = match to.filter(|to| to != name) {
-            None => self.move_all(&permit, &permit, name, name, items).await,
-            Some(to) => match self.admit_key::<Wrap>(caller, &to, &facts).await {
-                Err(error) => Err(error),
-                Ok(wrap) => {
-                    let moved = self.move_all(&permit, &wrap, name, &to, items).await;
-                    let details = moved.as_ref().map_or_else(|_| Details::default(), |blobs| {
-                        Details::of(blobs.key.record.id, blobs.version).fact("rewrapped_from", name)
-                    });
-                    let released = wrap.close(moved, details).await;
-                    released.map(Released::into_inner)
-                }
-            },
-        };
+        let blobs = self.move_to(caller, &permit, name, items, to, &facts).await;
         close_blobs(permit, blobs, &contexts).await
+    }
+
+    /// Moves within the key under one permit, or to another key under a second one for that key.
+    async fn move_to(
+        &self,
+        caller: &Caller,
+        permit: &Permit<Rewrap>,
+        name: &KeyName,
+        items: Vec<Sealed>,
+        to: Option<KeyName>,
+        facts: &[Facts<'_>],
+    ) -> Result<Blobs> {
+        let Some(to) = to.filter(|to| to != name) else {
+            return self.move_all(permit, permit, name, name, items).await;
+        };
+        let wrap = self.admit_key::<Wrap>(caller, &to, facts).await?;
+        let moved = self.move_all(permit, &wrap, name, &to, items).await;
+        let details = match &moved {
+            Ok(blobs) => of(&blobs.key, blobs.version).fact("rewrapped_from", name),
+            Err(_) => Details::default(),
+        };
+        wrap.close(moved, details).await.map(Released::into_inner)
     }
 
     /// Unwraps under one permit and wraps what opened under another.
@@ -217,8 +217,7 @@ impl Service {
         context: Context,
         plaintext: bool,
     ) -> Result<Released<(DataKeyMade, Version)>> {
-        let permit =
-            self.admit_key::<GenerateDataKey>(caller, name, &context_facts([&context].into_iter())).await?;
+        let permit = self.admit_key::<GenerateDataKey>(caller, name, &context_facts([&context].into_iter())).await?;
         let mut kept = None;
         let wrapped = match Envelope::data_key(length) {
             Err(error) => Err(error),
@@ -267,7 +266,8 @@ impl Service {
             details = Details::of(key.record.id, version);
             let record = |(result, context): (&Result<Vec<u8>>, &Context)| item(result, Some(version), Some(context));
             details.items = results.iter().zip(&contexts).map(record).collect();
-            let made = results.into_iter().zip(kept).map(|(blob, plaintext)| blob.map(|blob| DataKeyMade { plaintext, blob }));
+            let made =
+                results.into_iter().zip(kept).map(|(blob, plaintext)| blob.map(|blob| DataKeyMade { plaintext, blob }));
             (version, made.collect())
         });
         permit.close(result, details).await

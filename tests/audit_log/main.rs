@@ -3,7 +3,6 @@
 
 mod fair;
 mod faults;
-mod speed;
 mod tamper;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,167 @@
+//! `signet audit`: the log of who did what.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::Value;
+
+use super::output::table;
+use super::{App, verbs};
+use crate::client::Client;
+use crate::error::Result;
+use crate::wire::AuditRecords;
+
+/// The most records of one request.
+const PAGE: u32 = 1000;
+
+/// Read the audit log.
+#[derive(Args, Debug)]
+pub(super) struct Audit {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+impl Audit {
+    pub(super) fn run(self, app: &App) -> Result<()> {
+        self.verb.run(app)
+    }
+}
+
+verbs! {
+    /// What can be done with the log.
+    Verb {
+        Show(Show),
+        Tail(Tail),
+        Head(Head),
+    }
+}
+
+/// Show records from an index on.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  signet audit show 0
+  signet audit show 4711 --limit 1 --json")]
+struct Show {
+    /// The index of the first record.
+    first: u64,
+    /// How many at most.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(PAGE)))]
+    limit: u32,
+}
+
+impl Show {
+    fn run(self, app: &App) -> Result<()> {
+        let records = app.online(async |client| client.audit_records(self.first, Some(self.limit)).await)?;
+        app.out.answer(&records, |records| shown(records, app.out.terminal))
+    }
+}
+
+/// Show the newest records.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  signet audit tail -n 50
+  signet audit tail --follow --json | jq 'select(.outcome == \"forbidden\")'")]
+struct Tail {
+    /// How many.
+    #[arg(short = 'n', long = "lines", value_name = "N", default_value_t = 20)]
+    #[arg(value_parser = clap::value_parser!(u32).range(0..=i64::from(PAGE)))]
+    count: u32,
+    /// Go on with each new record; by --json, one on each line.
+    #[arg(short, long)]
+    follow: bool,
+}
+
+impl Tail {
+    fn run(self, app: &App) -> Result<()> {
+        app.online(async |client| {
+            // The size comes with any page.
+            let size = client.audit_records(0, Some(1)).await?.size;
+            let mut next = size.saturating_sub(u64::from(self.count));
+            loop {
+                let records = if next < size || self.follow { read(client, next).await? } else { return Ok(()) };
+                next = print(app, &records)?.max(next);
+                if !self.follow && next >= size {
+                    return Ok(());
+                }
+                if next >= records.size {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        })
+    }
+}
+
+async fn read(client: &Client, first: u64) -> Result<AuditRecords> {
+    client.audit_records(first, Some(PAGE)).await
+}
+
+/// Writes records, and returns the index behind the last.
+fn print(app: &App, records: &AuditRecords) -> Result<u64> {
+    if app.out.json {
+        for record in &records.records {
+            app.out.bytes(&super::output::json(record, false)?)?;
+        }
+    } else {
+        app.out.text(&shown(records, app.out.terminal))?;
+    }
+    Ok(records.first.saturating_add(u64::try_from(records.records.len()).unwrap_or(u64::MAX)))
+}
+
+fn shown(records: &AuditRecords, terminal: bool) -> String {
+    if records.records.is_empty() {
+        return String::new();
+    }
+    let rows = (records.first..).zip(&records.records).map(|(index, record)| {
+        let mut row = vec![index.to_string()];
+        row.extend(
+            ["time", "principal", "action", "resource", "phase", "outcome", "request"].map(|name| cell(record, name)),
+        );
+        row
+    });
+    let header = ["INDEX", "TIME", "PRINCIPAL", "ACTION", "RESOURCE", "PHASE", "OUTCOME", "REQUEST"];
+    table(&header, rows, terminal)
+}
+
+fn cell(record: &Value, name: &str) -> String {
+    match record.get(name) {
+        Some(Value::String(text)) if !text.is_empty() => text.clone(),
+        Some(Value::String(_) | Value::Null) | None => "-".to_owned(),
+        Some(other @ (Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_))) => other.to_string(),
+    }
+}
+
+/// Show the newest signed head of the log.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  signet audit head
+  signet audit head --json | jq -r .public_key")]
+struct Head {}
+
+impl Head {
+    fn run(self, app: &App) -> Result<()> {
+        let Self {} = self;
+        let head = app.online(async |client| client.audit_head().await)?;
+        app.out.answer(&head, |head| format!("{}\n{}", head.note.trim_end(), head.public_key.trim_end()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_numbered_from_the_first() {
+        let record = serde_json::json!({"time": "t", "phase": "done", "request": "r", "principal": "identity/ci",
+            "action": "Sign", "resource": "key/default:a", "outcome": "ok"});
+        let records = AuditRecords { first: 41, records: vec![record, serde_json::json!({"time": "u"})], size: 43 };
+        let text = shown(&records, false);
+        let lines: Vec<_> = text.lines().collect();
+        assert!(lines[1].starts_with("41     t     identity/ci  Sign"), "{text}");
+        assert!(lines[2].starts_with("42     u     -"), "{text}");
+        assert_eq!(shown(&AuditRecords { first: 0, records: vec![], size: 0 }, false), "");
+    }
+}

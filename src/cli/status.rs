@@ -1,0 +1,104 @@
+//! `signet status`.
+
+use clap::Args;
+
+use super::App;
+use super::output::{facts, joined, table, yes_no};
+use crate::error::{Error, Kind, Result};
+use crate::wire::{DeviceStatus, Status as Body};
+
+/// Show the state of the service and its devices; exits with 7 where it is not ready.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  signet status
+  signet status --json")]
+pub(super) struct Status {
+    /// List what each device can and cannot keep.
+    #[arg(long)]
+    abilities: bool,
+}
+
+impl Status {
+    pub(super) fn run(self, app: &App) -> Result<()> {
+        let status = app.online(async |client| client.status().await)?;
+        app.out.answer(&status, |status| shown(status, self.abilities, app.out.terminal))?;
+        if status.ready {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Unavailable, "the service is not ready").hint("the problems above say what is missing"))
+    }
+}
+
+fn shown(status: &Body, abilities: bool, terminal: bool) -> String {
+    let overdue = joined(&status.rotations_overdue);
+    let mut text = facts([
+        ("version", status.version.clone()),
+        ("instance", status.instance.clone()),
+        ("ready", yes_no(status.ready).to_owned()),
+        ("keys", status.keys.to_string()),
+        ("rotations overdue", overdue),
+        ("audit records", format!("{}, of which {} below a signed head", status.audit_size, status.audit_signed)),
+    ]);
+    for (title, lines) in [("problem", &status.problems), ("recovered", &status.recovered)] {
+        for line in lines {
+            text.push_str(&format!("\n{title}: {line}"));
+        }
+    }
+    text.push_str("\n\n");
+    text.push_str(&devices(&status.devices, terminal));
+    if abilities {
+        text.push_str("\n\n");
+        text.push_str(&ability_table(&status.devices, terminal));
+    }
+    text
+}
+
+fn devices(devices: &[DeviceStatus], terminal: bool) -> String {
+    let rows = devices.iter().map(|device| {
+        vec![
+            device.name.to_string(),
+            device.kind.clone(),
+            device.model.clone(),
+            device.serial.clone(),
+            yes_no(device.up).to_owned(),
+            device.restarts.to_string(),
+            super::output::or_dash(device.problem.as_ref()),
+        ]
+    });
+    table(&["DEVICE", "KIND", "MODEL", "SERIAL", "UP", "RESTARTS", "PROBLEM"], rows, terminal)
+}
+
+fn ability_table(devices: &[DeviceStatus], terminal: bool) -> String {
+    let rows = devices.iter().flat_map(|device| {
+        device.abilities.iter().map(|ability| {
+            vec![
+                device.name.to_string(),
+                ability.algorithm.to_string(),
+                ability.residency.to_string(),
+                ability.refusal.clone().unwrap_or_else(|| "yes".to_owned()),
+            ]
+        })
+    });
+    table(&["DEVICE", "ALGORITHM", "RESIDENCY", "CAN KEEP"], rows, terminal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn problems_stand_between_the_facts_and_the_devices() {
+        let status: Body = serde_json::from_value(serde_json::json!({
+            "version": "0.1.0", "instance": "i", "ready": false, "problems": ["device tpm is down"], "keys": 2,
+            "rotations_overdue": ["default:a"], "audit_size": 9, "audit_signed": 8,
+            "devices": [{"name": "tpm", "kind": "tpm", "model": "swtpm", "serial": "s", "up": false, "restarts": 3,
+                "abilities": [{"algorithm": "ed25519", "residency": "wrapped", "refusal": "no such curve"}]}],
+        }))
+        .unwrap();
+        let text = shown(&status, true, false);
+        assert!(text.contains("ready              no\n"), "{text}");
+        assert!(text.contains("\nproblem: device tpm is down\n\nDEVICE"), "{text}");
+        assert!(text.ends_with("tpm     ed25519    wrapped    no such curve"), "{text}");
+    }
+}

@@ -1,0 +1,167 @@
+//! `signet wrap`, `unwrap`, `rewrap` and `datakey`.
+//!
+//! A ciphertext is written as it is, or in base64 by `--base64` and on a terminal. A plaintext is never written to a terminal
+//! unasked.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::App;
+use super::input::{ContextArgs, MAX_CIPHERTEXT, MAX_MESSAGE, parsed, read, read_bytes};
+use super::sink::{Access, To, write};
+use crate::error::{Error, Kind, Result};
+use crate::types::KeyName;
+use crate::wire::{self, Base64, GenerateDataKey, SecretBase64};
+
+/// Wrap a plaintext of up to 64 KiB: only the key's device can make it readable again.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  signet wrap payments:card-data secret.txt --out secret.wrapped --context tenant=acme
+  printf %s hunter2 | signet wrap payments:card-data --base64")]
+pub(super) struct Wrap {
+    /// The key.
+    #[arg(value_name = "KEY", value_parser = parsed::<KeyName>)]
+    name: KeyName,
+    /// The plaintext; - for standard input.
+    #[arg(default_value = "-")]
+    file: PathBuf,
+    #[command(flatten)]
+    context: ContextArgs,
+    #[command(flatten)]
+    to: To,
+    /// Write the ciphertext in base64.
+    #[arg(long)]
+    base64: bool,
+}
+
+impl Wrap {
+    pub(super) fn run(self, app: &App) -> Result<()> {
+        let Self { name, file, context, to, base64 } = self;
+        let context = context.context()?;
+        let body = wire::Wrap { plaintext: SecretBase64(read(&file, MAX_MESSAGE)?), context };
+        let wrapped = app.online(async |client| client.wrap(&name, &body).await)?;
+        if app.out.json { to.body(app.out, &wrapped) } else { to.public(app.out, &wrapped.ciphertext.0, base64) }
+    }
+}
+
+/// Unwrap a ciphertext.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  signet unwrap payments:card-data secret.wrapped --out secret.txt --context tenant=acme
+  signet unwrap payments:card-data secret.b64 --base64 | psql-login")]
+pub(super) struct Unwrap {
+    /// The key.
+    #[arg(value_name = "KEY", value_parser = parsed::<KeyName>)]
+    name: KeyName,
+    /// The ciphertext; - for standard input.
+    #[arg(default_value = "-")]
+    file: PathBuf,
+    #[command(flatten)]
+    context: ContextArgs,
+    #[command(flatten)]
+    to: To,
+    /// The ciphertext is in base64.
+    #[arg(long)]
+    base64: bool,
+    /// Open it even though its version was declared compromised: somebody else may have made it.
+    #[arg(long)]
+    danger_allow_compromised: bool,
+}
+
+impl Unwrap {
+    pub(super) fn run(self, app: &App) -> Result<()> {
+        let Self { name, file, context, to, base64, danger_allow_compromised } = self;
+        let context = context.context()?;
+        let ciphertext = Base64(read_bytes(&file, MAX_CIPHERTEXT, base64)?);
+        let body = wire::Unwrap { ciphertext, context, danger_allow_compromised };
+        let unwrapped = app.online(async |client| client.unwrap(&name, &body).await)?;
+        if app.out.json {
+            return to.secret_body(app.out, &unwrapped);
+        }
+        to.secret(app.out, unwrapped.plaintext.0.expose())
+    }
+}
+
+/// Move a ciphertext to the newest version, or to another key; the plaintext never leaves the server.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  signet rewrap payments:card-data old.wrapped --out new.wrapped --context tenant=acme
+  signet rewrap payments:card-data old.wrapped --out new.wrapped --to archive:card-data")]
+pub(super) struct Rewrap {
+    /// The key that wrapped it.
+    #[arg(value_name = "KEY", value_parser = parsed::<KeyName>)]
+    name: KeyName,
+    /// The ciphertext; - for standard input.
+    #[arg(default_value = "-")]
+    file: PathBuf,
+    #[command(flatten)]
+    context: ContextArgs,
+    /// The key to move to, instead of the same.
+    #[arg(long = "to", id = "target", value_name = "KEY", value_parser = parsed::<KeyName>)]
+    target: Option<KeyName>,
+    #[command(flatten)]
+    to: To,
+    /// Both ciphertexts are in base64.
+    #[arg(long)]
+    base64: bool,
+}
+
+impl Rewrap {
+    pub(super) fn run(self, app: &App) -> Result<()> {
+        let Self { name, file, context, target, to, base64 } = self;
+        let context = context.context()?;
+        let ciphertext = Base64(read_bytes(&file, MAX_CIPHERTEXT, base64)?);
+        let body = wire::Rewrap { ciphertext, context, to: target };
+        let wrapped = app.online(async |client| client.rewrap(&name, &body).await)?;
+        if app.out.json { to.body(app.out, &wrapped) } else { to.public(app.out, &wrapped.ciphertext.0, base64) }
+    }
+}
+
+/// Make a random data key: its plaintext to use now, its wrapped form to keep beside the data.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  signet datakey payments:card-data --wrapped-out data.key.wrapped --out data.key
+  signet datakey payments:card-data --wrapped-out data.key.wrapped --no-plaintext")]
+pub(super) struct Datakey {
+    /// The key that wraps it.
+    #[arg(value_name = "KEY", value_parser = parsed::<KeyName>)]
+    name: KeyName,
+    /// Its length in bytes.
+    #[arg(long, value_name = "N", default_value = "32", value_parser = clap::value_parser!(u8).range(16..=64))]
+    length: u8,
+    #[command(flatten)]
+    context: ContextArgs,
+    /// Where the wrapped form goes.
+    #[arg(long, value_name = "FILE", required_unless_present = "json")]
+    wrapped_out: Option<PathBuf>,
+    /// Make the wrapped form only.
+    #[arg(long)]
+    no_plaintext: bool,
+    #[command(flatten)]
+    to: To,
+}
+
+impl Datakey {
+    pub(super) fn run(self, app: &App) -> Result<()> {
+        let Self { name, length, context, wrapped_out, no_plaintext, to } = self;
+        let body =
+            GenerateDataKey { length: usize::from(length), context: context.context()?, plaintext: !no_plaintext };
+        let key = app.online(async |client| client.datakey(&name, &body).await)?;
+        if let Some(path) = &wrapped_out {
+            write(path, &key.ciphertext.0, Access::Umask, to.force())?;
+        }
+        if app.out.json {
+            return if no_plaintext { to.body(app.out, &key) } else { to.secret_body(app.out, &key) };
+        }
+        match &key.plaintext {
+            Some(plaintext) => to.secret(app.out, plaintext.0.expose()),
+            None if no_plaintext => Ok(()),
+            None => Err(Error::new(Kind::Internal, "the server left the plaintext out of its answer")),
+        }
+    }
+}

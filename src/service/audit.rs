@@ -1,0 +1,61 @@
+//! The audit log, read through the service.
+
+use super::Service;
+use crate::admission::{Details, Released};
+use crate::audit::Record;
+use crate::error::{Error, Result};
+use crate::types::operation::ReadAudit;
+use crate::types::{Caller, PublicKey, Resource};
+
+/// The most records of one answer.
+pub const MAX_RECORDS: usize = 1000;
+
+/// Records of the log.
+#[derive(Debug)]
+pub struct Records {
+    /// The index of the first.
+    pub first: u64,
+    /// The records.
+    pub records: Vec<Record>,
+    /// How many the log has.
+    pub size: u64,
+}
+
+/// The newest signed head.
+#[derive(Debug)]
+pub struct SignedHead {
+    /// The signed note; empty before the first head was signed.
+    pub note: String,
+    /// The key that signs heads.
+    pub key: PublicKey,
+}
+
+impl Service {
+    /// Reads records from index `first` on; the last ones where it is absent.
+    ///
+    /// # Errors
+    /// `Forbidden`; `Tampered` where the log cannot be read.
+    pub async fn read_audit(&self, caller: &Caller, first: Option<u64>, limit: usize) -> Result<Released<Records>> {
+        let permit = self.admit::<ReadAudit>(caller, Resource::Service).await?;
+        let log = self.parts.log.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let size = log.size();
+            let first = first.unwrap_or_else(|| size.saturating_sub(limit as u64)).min(size);
+            let records = crate::audit::read(log.folder(), first)?;
+            let records = records.take(limit).map(|record| record.map(|(_, record)| record)).collect::<Result<_>>()?;
+            Ok(Records { first, records, size })
+        });
+        let result = read.await.map_err(|e| Error::internal(format!("a call was lost: {e}")))?;
+        permit.close(result, Details::default()).await
+    }
+
+    /// The newest signed head, and the key that signs.
+    ///
+    /// # Errors
+    /// `Forbidden`.
+    pub async fn read_audit_head(&self, caller: &Caller) -> Result<Released<SignedHead>> {
+        let permit = self.admit::<ReadAudit>(caller, Resource::Service).await?;
+        let note = self.parts.log.last_head().map(|head| head.note().to_owned()).unwrap_or_default();
+        permit.close(Ok(SignedHead { note, key: self.parts.log_key.clone() }), Details::default()).await
+    }
+}

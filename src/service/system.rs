@@ -1,0 +1,267 @@
+//! The state of the service, metrics, readiness, backups.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::Service;
+use crate::admission::{Details, Released};
+use crate::device::{Ability, Locator, Settings, Worker};
+use crate::error::{Error, Kind, Result};
+use crate::types::operation::{Backup, ReadMetrics, ReadStatus, WhoAmI};
+use crate::types::{Caller, KeyName, Name, Resource, State, Version};
+
+/// How old the last proof of a device, and the last head of the log, may be for the service to be ready.
+const FRESH: Duration = Duration::from_secs(5);
+
+/// The state of the service.
+#[derive(Debug)]
+pub struct Status {
+    /// Whether it serves everything it should.
+    pub ready: bool,
+    /// Why not, and what an operator should look at.
+    pub problems: Vec<String>,
+    /// What start-up found and mended.
+    pub recovered: Vec<String>,
+    /// The random id of this installation.
+    pub instance: String,
+    /// The devices.
+    pub devices: Vec<DeviceState>,
+    /// How many keys there are.
+    pub keys: usize,
+    /// Keys whose rotation is overdue.
+    pub overdue: Vec<KeyName>,
+    /// Records in the audit log.
+    pub audit_size: u64,
+    /// Records below the newest signed head.
+    pub audit_signed: u64,
+}
+
+/// The state of a device.
+#[derive(Debug)]
+pub struct DeviceState {
+    /// Its name.
+    pub name: Name,
+    /// `pkcs11` or `tpm`.
+    pub kind: &'static str,
+    /// Maker, model and version.
+    pub model: String,
+    /// Serial number, or the Name of the storage key.
+    pub serial: String,
+    /// Whether it answers.
+    pub up: bool,
+    /// Why not, or a warning.
+    pub problem: Option<String>,
+    /// How often its worker process was replaced.
+    pub restarts: u64,
+    /// What it can keep.
+    pub abilities: Vec<Ability>,
+}
+
+/// What a backup holds.
+#[derive(Clone, Debug, Serialize, serde::Deserialize)]
+pub struct Manifest {
+    /// The form of the archive.
+    pub format: u32,
+    /// The installation.
+    pub instance: String,
+    /// When it was taken.
+    pub taken: jiff::Timestamp,
+    /// Records in the audit log.
+    pub audit_size: u64,
+    /// SHA-256 of each file, in hex.
+    pub files: BTreeMap<String, String>,
+    /// The versions that only their own device can bring back.
+    pub bound_to_device: Vec<BoundVersion>,
+}
+
+/// A version that a backup alone cannot bring back.
+#[derive(Clone, Debug, Serialize, serde::Deserialize)]
+pub struct BoundVersion {
+    /// The key.
+    pub key: KeyName,
+    /// The version.
+    pub version: Version,
+    /// The device.
+    pub device: Name,
+    /// Why.
+    pub reason: String,
+}
+
+impl Service {
+    /// Whether the service can do what it should: each device proved itself, and a head of the log was made durable, within
+    /// the last seconds. Never asks a device by itself.
+    ///
+    /// # Errors
+    /// `Unavailable`, naming what is missing; the sentence names no key.
+    pub fn ready(&self) -> Result<()> {
+        let problems = self.readiness();
+        match problems.first() {
+            None => Ok(()),
+            Some(first) => Err(Error::new(Kind::Unavailable, first.clone())),
+        }
+    }
+
+    fn readiness(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.draining.load(Ordering::Relaxed) {
+            problems.push("the service is going down".to_owned());
+        }
+        for (name, worker) in self.parts.keyring.devices() {
+            if let Err(fault) = worker.state() {
+                problems.push(format!("device {name}: {fault}"));
+            } else if !proved(worker) {
+                problems.push(format!("device {name} has not proved itself in the last {} s", FRESH.as_secs()));
+            }
+        }
+        if let Err(error) = self.parts.log.health() {
+            problems.push(format!("audit log: {error}"));
+        } else if self.parts.heads.age().is_none_or(|age| age > FRESH) {
+            problems.push(format!("no head of the audit log was signed in the last {} s", FRESH.as_secs()));
+        }
+        problems
+    }
+
+    /// The state of the service, in full.
+    ///
+    /// # Errors
+    /// `Forbidden`.
+    pub async fn status(&self, caller: &Caller) -> Result<Released<Status>> {
+        let permit = self.admit::<ReadStatus>(caller, Resource::Service).await?;
+        let mut devices = Vec::new();
+        for (name, worker) in self.parts.keyring.devices() {
+            devices.push(device_state(name, worker).await);
+        }
+        let mut problems = self.readiness();
+        let ready = problems.is_empty();
+        problems.extend(self.parts.problems.iter().cloned());
+        let status = Status {
+            ready,
+            problems,
+            recovered: self.parts.recovered.clone(),
+            instance: self.parts.instance.clone(),
+            devices,
+            keys: self.parts.keyring.len(),
+            overdue: self.parts.keyring.overdue(),
+            audit_size: self.parts.log.size(),
+            audit_signed: self.parts.log.last_head().map_or(0, |head| head.size()),
+        };
+        permit.close(Ok(status), Details::default()).await
+    }
+
+    /// The metrics as text.
+    ///
+    /// # Errors
+    /// `Forbidden`.
+    pub async fn read_metrics(&self, caller: &Caller) -> Result<Released<String>> {
+        let permit = self.admit::<ReadMetrics>(caller, Resource::Service).await?;
+        permit.close(Ok(self.parts.metrics.text()), Details::default()).await
+    }
+
+    /// Who the service takes the caller for.
+    ///
+    /// # Errors
+    /// `Unavailable` where it cannot be recorded.
+    pub async fn who_am_i(&self, caller: &Caller) -> Result<Released<Caller>> {
+        let permit = self.admit::<WhoAmI>(caller, Resource::Service).await?;
+        permit.close(Ok(caller.clone()), Details::default()).await
+    }
+
+    /// Puts a backup together, a tar archive in the service's own folder: a consistent copy of the store, the audit log up to
+    /// a signed head, and a manifest. Whoever sends it removes it afterwards by dropping it.
+    ///
+    /// # Errors
+    /// `Unavailable` where it cannot be written.
+    pub async fn backup(&self, caller: &Caller) -> Result<Released<tempfile::NamedTempFile>> {
+        let permit = self.admit::<Backup>(caller, Resource::Service).await?;
+        let manifest = Manifest {
+            format: 1,
+            instance: self.parts.instance.clone(),
+            taken: self.parts.ledger.clock().now(),
+            audit_size: 0,
+            files: BTreeMap::new(),
+            bound_to_device: self.bound_versions(),
+        };
+        let (store, folder) = (self.parts.ledger.store(), self.parts.log.folder().to_owned());
+        let scratch = self.parts.scratch.clone();
+        let heads = self.parts.heads.clone();
+        // The order matters: a log that is newer than the store is complete, one that is older has been cut.
+        let copy = tokio::task::spawn_blocking({
+            let scratch = scratch.clone();
+            move || copy_store(&*store, &scratch)
+        });
+        let result = async {
+            let database = copy.await.map_err(|e| Error::internal(format!("a call was lost: {e}")))??;
+            heads.sign().await?;
+            let build = move || super::archive::build(manifest, database, &folder, &scratch);
+            tokio::task::spawn_blocking(build).await.map_err(|e| Error::internal(format!("a call was lost: {e}")))?
+        };
+        let result = result.await;
+        let details = Details::default();
+        permit.close(result, details).await
+    }
+
+    /// The versions that a backup alone cannot bring back: all but destroyed ones, because each needs a device; those of a
+    /// token's objects need that very token.
+    fn bound_versions(&self) -> Vec<BoundVersion> {
+        let mut bound = Vec::new();
+        for key in self.parts.keyring.all() {
+            for version in key.versions().iter().filter(|version| version.state() != State::Destroyed) {
+                for copy in &version.record.copies {
+                    let place = copy.key_ref(key.record.id, version.number(), key.record.algorithm);
+                    let reason = match place.locator {
+                        Locator::Resident => "a token object, which is in no backup",
+                        Locator::Wrapped { .. } => "a blob that only the key-encryption key of the token opens",
+                        Locator::Tpm { .. } => "a blob that only this TPM loads",
+                    };
+                    bound.push(BoundVersion {
+                        key: key.record.name.clone(),
+                        version: version.number(),
+                        device: copy.device.clone(),
+                        reason: reason.to_owned(),
+                    });
+                }
+            }
+        }
+        bound
+    }
+}
+
+/// A copy of the store in a folder of its own, removed with it.
+fn copy_store(store: &dyn crate::store::Store, scratch: &Path) -> Result<(tempfile::TempDir, PathBuf)> {
+    let unwritable = |e: std::io::Error| Error::new(Kind::Unavailable, "the backup cannot be written").because(e);
+    let folder = tempfile::Builder::new().prefix("backup-").tempdir_in(scratch).map_err(unwritable)?;
+    let file = folder.path().join("signet.db");
+    store.copy_to(&file)?;
+    Ok((folder, file))
+}
+
+fn proved(worker: &Worker) -> bool {
+    worker.proved().is_some_and(|(at, _)| at.elapsed() < FRESH)
+}
+
+async fn device_state(name: &Name, worker: &Arc<Worker>) -> DeviceState {
+    let (kind, serial) = match worker.settings() {
+        Settings::Pkcs11(_) => ("pkcs11", worker.identity()),
+        Settings::Tpm(_) => ("tpm", worker.identity()),
+    };
+    let mut problem = worker.state().err().map(|fault| fault.to_string());
+    let up = problem.is_none();
+    let description = if up { worker.describe().await.ok() } else { None };
+    let warning = worker.proved().and_then(|(_, health)| health.warning);
+    problem = problem.or(warning);
+    DeviceState {
+        name: name.clone(),
+        kind,
+        model: description.map(|one| format!("{} {} {}", one.manufacturer, one.model, one.version)).unwrap_or_default(),
+        serial: serial.map(|identity| identity.serial.clone()).unwrap_or_default(),
+        up,
+        problem,
+        restarts: worker.restarts(),
+        abilities: description.map(|one| one.abilities.clone()).unwrap_or_default(),
+    }
+}
