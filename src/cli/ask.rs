@@ -25,7 +25,8 @@ pub(super) fn confirm(act: &str, name: &str, yes: bool) -> Result<()> {
     if typed.expose() == name.as_bytes() {
         Ok(())
     } else {
-        Err(Error::new(Kind::Invalid, "not confirmed: nothing was done"))
+        Err(Error::new(Kind::Invalid, "not confirmed: nothing was done")
+            .hint("type the name in full, as it is asked for"))
     }
 }
 

@@ -1,5 +1,6 @@
 //! One request: its attempts, its answer, its failure.
 
+use std::error::Error as StdError;
 use std::fmt::Display;
 use std::time::Duration;
 
@@ -232,15 +233,21 @@ fn broken(error: reqwest::Error, base: &Url) -> Failure {
     if let Some(refusal) = tls::refusal(&error) {
         return refusal.into();
     }
-    let sentence = if error.is_connect() {
-        format!("no connection to the server at {base}")
-    } else {
-        format!("the connection to the server at {base} broke")
-    };
+    let what = if error.is_connect() { "no connection to the server" } else { "the connection broke to the server" };
+    let sentence = format!("{what} at {base}: {}", root(&error));
     Error::new(Kind::Unavailable, sentence)
         .hint("check --server, and that the server runs and can be reached from here")
         .because(error.without_url())
         .into()
+}
+
+/// The innermost cause, such as *connection refused*: what the layers around it say is the sentence's own part.
+fn root(error: &reqwest::Error) -> String {
+    let mut innermost: &dyn StdError = error;
+    while let Some(cause) = innermost.source() {
+        innermost = cause;
+    }
+    innermost.to_string()
 }
 
 fn silent(after: Duration) -> Error {
