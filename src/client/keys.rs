@@ -10,6 +10,8 @@ use crate::wire::{CreateKey, Key, KeyVersion, Page, PublicKeyInfo, RotateKey, Sc
 /// A change of a version's state that needs no more words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transition {
+    /// Makes a prepared version the primary one.
+    Activate,
     /// Does nothing until it is resumed.
     Suspend,
     /// Undoes a suspension.
@@ -25,6 +27,7 @@ pub enum Transition {
 impl Transition {
     const fn segment(self) -> &'static str {
         match self {
+            Self::Activate => "activate",
             Self::Suspend => "suspend",
             Self::Resume => "resume",
             Self::Deactivate => "deactivate",

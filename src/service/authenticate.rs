@@ -81,7 +81,8 @@ impl Service {
         loop {
             let left = record.uses_left.unwrap_or(0).checked_sub(1);
             let left = left.ok_or_else(|| Error::new(Kind::Unauthenticated, "the credential is not accepted"))?;
-            let charged = TokenRecord { uses_left: Some(left), ..record };
+            let mut charged = record.clone();
+            charged.uses_left = Some(left);
             let value = serde_json::to_vec(&charged).map_err(|e| Error::internal(format!("token: {e}")))?;
             let change =
                 Change { path: charged.path(), expected: Expected::Revision(known_revision), value: Some(value) };

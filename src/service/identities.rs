@@ -29,9 +29,8 @@ impl Service {
         let permit = self.admit::<WriteIdentity>(caller, Resource::Identity(name.clone())).await?;
         let result = async {
             check_groups(caller, &groups)?;
-            let turn = match self.once(caller, idempotency).await? {
-                Ok(_) => return self.parts.registry.identity(&name).map(|known| known.record.clone()),
-                Err(turn) => turn,
+            let Err(turn) = self.once(caller, idempotency).await? else {
+                return self.parts.registry.identity(&name).map(|known| known.record.clone());
             };
             let record = IdentityRecord::new(name.clone(), Arc::from(groups), certificates)?;
             let value = serde_json::to_vec(&record).map_err(|e| Error::internal(format!("identity: {e}")))?;

@@ -50,10 +50,7 @@ impl Service {
             }
             let (checked, own) = (text.clone(), name.clone());
             blocking(move || validate(&own, &checked)).await?;
-            let turn = match self.once(caller, idempotency).await? {
-                Ok(_) => return self.find_policy(&name).await,
-                Err(turn) => turn,
-            };
+            let Err(turn) = self.once(caller, idempotency).await? else { return self.find_policy(&name).await };
             let expected = etag.map_or(Expected::Any, Expected::Revision);
             let value = Some(text.clone().into_bytes());
             let mut changes = vec![Change { path: path(&name), expected, value }];

@@ -148,9 +148,8 @@ impl Service {
     ) -> Result<Released<TokenRecord>> {
         let permit = self.admit::<RevokeToken>(caller, Resource::Token(id.to_owned())).await?;
         let result = async {
-            let turn = match self.once(caller, idempotency).await? {
-                Ok(_) => return self.parts.registry.token_by_id(id).map(|known| known.record.clone()),
-                Err(turn) => turn,
+            let Err(turn) = self.once(caller, idempotency).await? else {
+                return self.parts.registry.token_by_id(id).map(|known| known.record.clone());
             };
             loop {
                 let known = self.parts.registry.token_by_id(id)?;
@@ -158,7 +157,8 @@ impl Service {
                     return Ok(known.record.clone());
                 }
                 let now = self.parts.ledger.clock().now();
-                let record = TokenRecord { revoked: Some(now), ..known.record.clone() };
+                let mut record = known.record.clone();
+                record.revoked = Some(now);
                 let also = turn.record(Outcome::Token(record.id()))?;
                 match self.commit_token(&permit, &record, Expected::Revision(known.revision), also).await {
                     // A use was charged at this very moment: revoke what is there now.

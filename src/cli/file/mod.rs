@@ -3,7 +3,7 @@
 //! The server makes a data key and wraps it; the file is encrypted here, and holds the wrapped data key in its header. To
 //! decrypt, the server unwraps it again. The content never travels.
 
-mod format;
+use crate::file as format;
 
 use std::fs::File as Disk;
 use std::io::{BufReader, BufWriter, Read, Write};
@@ -132,10 +132,10 @@ fn seal(source: Source, target: &mut Disk, data_key: &SecretBytes, wrapped: &[u8
 /// The one place that decrypts.
 fn unseal(source: Source, target: &mut Disk, data_key: impl FnOnce(&[u8]) -> Result<SecretBytes>) -> Result<()> {
     let Source { mut reader, bar } = source;
-    let header = format::read_header(&mut reader)?;
+    let header = format::Header::read(&mut reader)?;
     let data_key = data_key(header.wrapped())?;
     let mut writer = BufWriter::new(target);
-    format::decrypt(header, &mut reader, &mut writer, &data_key, &mut |done| bar.0.set_position(done))?;
+    format::decrypt(&header, &mut reader, &mut writer, &data_key, &mut |done| bar.0.set_position(done))?;
     writer.flush().map_err(|e| unwritable("the decrypted file", &e))
 }
 

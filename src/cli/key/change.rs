@@ -9,8 +9,8 @@ use super::show::shown;
 use crate::cli::input::{map, pair, parsed};
 use crate::cli::{App, ask, output};
 use crate::error::{Error, Kind, Result};
-use crate::types::{KeyName, Version};
-use crate::wire::{Key, Retention, RotateKey, Rotation, UpdateKey};
+use crate::types::{KeyName, Retention, Rotation, Version};
+use crate::wire::{Key, RotateKey, UpdateKey};
 
 /// Change rotation, retention, labels or deletion protection; what is not named stays.
 #[derive(Args, Debug)]
@@ -99,11 +99,14 @@ pub(in crate::cli) struct Rotate {
     /// Only if this is the latest version, so that of several at once exactly one rotates.
     #[arg(long, value_name = "N", value_parser = version)]
     expected_version: Option<Version>,
+    /// Only make the version, ahead of time: `signet key activate` makes it the primary one.
+    #[arg(long)]
+    prepare: bool,
 }
 
 impl Rotate {
     pub(in crate::cli) fn run(self, app: &App) -> Result<()> {
-        let body = RotateKey { expected_version: self.expected_version };
+        let body = RotateKey { expected_version: self.expected_version, prepare: self.prepare };
         let key = app.online(async |client| client.rotate_key(&self.name, &body).await)?;
         app.out.answer(&key, shown)
     }

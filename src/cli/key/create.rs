@@ -6,8 +6,8 @@ use super::show::shown;
 use crate::cli::App;
 use crate::cli::input::{map, one_of, pair, parsed};
 use crate::error::Result;
-use crate::types::{Algorithm, Domain, KeyName, Name, Period, Residency};
-use crate::wire::{CreateKey, Retention, Rotation};
+use crate::types::{Algorithm, Domain, KeyName, Name, Period, Residency, Retention, Rotation};
+use crate::wire::CreateKey;
 
 /// Make a key and its first version.
 ///

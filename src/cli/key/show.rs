@@ -7,8 +7,8 @@ use crate::cli::input::parsed;
 use crate::cli::output::{facts, joined, or_dash, time, yes_no};
 use crate::cli::{App, all};
 use crate::error::Result;
-use crate::types::{KeyName, Name, Version};
-use crate::wire::{Key, Retention, Rotation};
+use crate::types::{KeyName, Name, Retention, Rotation, Version};
+use crate::wire::Key;
 
 /// List keys.
 #[derive(Args, Debug)]
