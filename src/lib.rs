@@ -10,6 +10,8 @@ pub mod types;
 pub mod telemetry;
 pub mod wire;
 
+pub mod config;
+
 pub mod client;
 
 pub mod device;
