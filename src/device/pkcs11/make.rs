@@ -172,7 +172,11 @@ impl Lane {
         let search = template::search(key.id, key.version, None);
         let shared = Arc::clone(&self.shared);
         let _changing = shared.changing();
-        for object in self.look(|session| session.find(&search))? {
+        let found = self.look(|session| session.find(&search))?;
+        if found.is_empty() {
+            return Ok(());
+        }
+        for object in found {
             self.call(|session| session.destroy(object)).map_err(|error| shared.fault(error, Effect::Change))?;
         }
         shared.sync()?;
