@@ -501,3 +501,111 @@ softhsm_test!(lanes_work_beside_each_other, |hsm| {
     });
     assert_eq!(device.inventory().unwrap().foreign, 0);
 });
+
+/// What was being done to which key when something failed.
+enum Step {
+    Making(KeyId),
+    Using(KeyId),
+    Destroying(KeyId, Residency),
+    Looking,
+}
+
+/// Everything that is done with keys, once.
+fn story(bench: &mut Bench) -> Result<(), (Step, Fault)> {
+    for (algorithm, residency) in [
+        (Algorithm::EcdsaP256, Residency::Resident),
+        (Algorithm::EcdsaP256, Residency::Wrapped),
+        (Algorithm::HmacSha256, Residency::Resident),
+        (Algorithm::HmacSha256, Residency::Wrapped),
+    ] {
+        let spec = KeySpec { id: KeyId::random().unwrap(), version: Version::FIRST, algorithm, residency };
+        let locator = bench.device.generate(&spec).map_err(|fault| (Step::Making(spec.id), fault))?.locator;
+        let key = KeyRef { id: spec.id, version: spec.version, algorithm, locator };
+        let using = |fault| (Step::Using(spec.id), fault);
+        bench.device.forget(key.id, key.version).map_err(using)?;
+        match algorithm.purpose() {
+            Purpose::Sign => bench.sign(&key).map_err(using)?,
+            Purpose::Mac | Purpose::Wrap => bench.device.mac(&key, MESSAGE).map_err(using)?,
+        };
+        bench.device.health(&[1; 32]).map_err(using)?;
+        bench.device.destroy(&key).map_err(|fault| (Step::Destroying(spec.id, residency), fault))?;
+    }
+    bench.device.random(16).map_err(|fault| (Step::Looking, fault))?;
+    bench.device.inventory().map(|_| ()).map_err(|fault| (Step::Looking, fault))
+}
+
+softhsm_test!(each_call_may_fail_in_its_turn, |hsm| {
+    let mut bench = Bench::open(&hsm.faulty_settings());
+    let ours = bench.names();
+    for when in ["pre", "post"] {
+        for turn in 0.. {
+            // 1. One call of the story fails.
+            hsm.plan(&format!("* after={turn} count=1 {when}={DEVICE_ERROR}"));
+            hsm.calls();
+            let result = story(&mut bench);
+            let calls: usize = hsm.calls().values().sum();
+            hsm.plan("");
+            let Err((step, fault)) = result else {
+                // Closing a session may fail unnoticed.
+                if calls > turn {
+                    continue;
+                } else {
+                    assert!(turn > 80, "the story is shorter than it should be: {turn} calls");
+                    break;
+                }
+            };
+            // 2. What may have happened is called so, and what is called safe did not happen.
+            let names = bench.names();
+            let safe = fault.class == Class::Retry;
+            assert!(safe || fault.class == Class::Ambiguous, "{when} {turn}: {fault:?}");
+            let id = match step {
+                Step::Making(id) => {
+                    assert!(!safe || !names.contains(&id), "{when} {turn}: made, and called safe: {fault:?}");
+                    Some(id)
+                }
+                Step::Destroying(id, Residency::Resident) => {
+                    assert!(!safe || names.contains(&id), "{when} {turn}: destroyed, and called safe: {fault:?}");
+                    Some(id)
+                }
+                Step::Using(id) | Step::Destroying(id, Residency::Wrapped) => {
+                    assert!(safe, "{when} {turn}: {fault:?}");
+                    Some(id)
+                }
+                Step::Looking => None,
+            };
+            // 3. Whatever happened can be cleared away, and all is as before.
+            if let Some(id) = id {
+                bench.device.destroy(&KeyRef { id, ..bench.identity.sentinel.clone() }).unwrap();
+            }
+            let inventory = bench.device.inventory().unwrap();
+            assert_eq!((inventory.halves.len(), inventory.foreign), (0, 0), "{when} {turn}");
+            assert_eq!(bench.names(), ours, "{when} {turn}");
+        }
+    }
+});
+
+softhsm_test!(a_key_that_fails_while_the_sentinel_works_is_damaged, |hsm| {
+    let mut bench = Bench::open(&hsm.faulty_settings());
+    let (key, verifier) = bench.make(Algorithm::EcdsaP256, Residency::Resident);
+    // The key, then the sentinel, then the key again.
+    hsm.plan("C_SignInit count=1 pre=0x05\nC_SignInit after=2 count=1 pre=0x05\n");
+    let fault = bench.sign(&key).unwrap_err();
+    assert_eq!(fault.class, Class::KeyDamaged);
+    assert!(fault.text.contains("the key is damaged"), "{fault}");
+    bench.works(&key, verifier.as_ref());
+});
+
+softhsm_test!(a_key_deleted_by_another_program_is_gone_and_its_twin_is_noticed, |hsm| {
+    let mut bench = Bench::open(&hsm.settings());
+    let (key, _) = bench.make(Algorithm::EcdsaP256, Residency::Resident);
+    let id = format!("{}00000001", key.id);
+    hsm.pkcs11_tool(&["--keypairgen", "--key-type", "EC:prime256v1", "--id", &id, "--label", "twin"]);
+    bench.device.forget(key.id, key.version).unwrap();
+    let fault = bench.sign(&key).unwrap_err();
+    assert_eq!(fault.class, Class::KeyDamaged);
+    assert!(fault.text.contains("2 objects"), "{fault}");
+    for _ in 0..2 {
+        hsm.pkcs11_tool(&["--delete-object", "--type", "privkey", "--id", &id]);
+    }
+    assert_eq!(bench.class(&key), Class::KeyGone);
+});

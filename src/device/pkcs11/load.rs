@@ -261,5 +261,5 @@ fn accept(what: &str, wrong: Option<String>) -> Result<(), Fault> {
 
 fn damaged(what: &str, wrong: &str) -> Fault {
     Fault::new(Class::KeyDamaged, format!("the key {what:?} in the token is not as it was made: {wrong}"))
-        .hint("compare the token with its backup; rotate the key")
+        .hint("compare the token with its backup, and rotate the key")
 }
