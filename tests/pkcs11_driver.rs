@@ -211,6 +211,21 @@ softhsm_test!(a_refused_pin_is_tried_once, |hsm| {
     assert_eq!(hsm.calls()["C_Login"], 1);
 });
 
+softhsm_test!(the_last_try_of_a_pin_is_not_spent, |hsm| {
+    // CKF_USER_PIN_FINAL_TRY, CKF_USER_PIN_LOCKED.
+    for (flags, class) in [("0x20000", Class::PinRefused), ("0x40000", Class::PinLocked)] {
+        hsm.plan(&format!("C_GetTokenInfo flags={flags}"));
+        hsm.calls();
+        assert_eq!(pkcs11::open(&hsm.faulty_settings(), None).unwrap_err().class, class);
+        assert!(!hsm.calls().contains_key("C_Login"));
+    }
+    hsm.plan("");
+    let mut bench = Bench::open(&hsm.faulty_settings());
+    assert_eq!(bench.device.health(&[0; 32]).unwrap().warning, None);
+    hsm.plan("C_GetTokenInfo flags=0x10000");
+    assert!(bench.device.health(&[0; 32]).unwrap().warning.unwrap().contains("wrong PIN"));
+});
+
 softhsm_test!(a_token_that_appears_late_is_waited_for, |hsm| {
     hsm.take_out();
     std::thread::scope(|scope| {
