@@ -180,6 +180,18 @@ softhsm_test!(an_opened_token_must_be_the_enrolled_one, |hsm| {
     assert_eq!(pkcs11::open(&hsm.settings(), Some(&short)).unwrap_err().class, Class::KeyGone);
 });
 
+softhsm_test!(the_token_script_never_erases, |hsm| {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/softhsm/token.sh");
+    let run = |label: &str| {
+        let mut script = std::process::Command::new(script);
+        script.arg(hsm.folder()).arg(label).arg(hsm.pin_file()).status().unwrap().success()
+    };
+    let identity = Bench::open(&hsm.settings()).identity;
+    assert!(run(LABEL), "a second run finds what it wants");
+    assert!(!run("another"), "a folder with another token is left alone");
+    pkcs11::open(&hsm.settings(), Some(&identity)).unwrap();
+});
+
 softhsm_test!(what_cannot_be_opened_says_why, |hsm| {
     let fault = |settings: Pkcs11Settings| pkcs11::open(&settings, None).unwrap_err();
     let missing = fault(Pkcs11Settings { module: "/nonexistent/p11.so".into(), ..hsm.settings() });

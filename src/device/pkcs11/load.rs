@@ -133,7 +133,7 @@ impl Lane {
             }
         }
         let loaded = Loaded::unwrapped(object, key.algorithm, Arc::clone(keeper));
-        let loaded = self.shared.cache.insert(name, loaded);
+        let loaded = self.shared.admit(name, loaded, keeper);
         self.shared.cache.bury(keeper, &session);
         Ok(Ok(loaded))
     }
