@@ -34,6 +34,12 @@ pub mod signing;
 
 pub mod service;
 
+pub mod doctor;
+
+pub mod api;
+
+pub mod server;
+
 pub mod file;
 
 pub mod cli;

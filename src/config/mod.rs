@@ -136,7 +136,18 @@ fn known(devices: &BTreeMap<Name, Settings>, option: &str, name: Name) -> Result
 
 fn check_device(device: DeviceFile) -> Result<Settings> {
     match device {
-        DeviceFile::Pkcs11 { module, token_label, token_serial, pin, threads, loaded_keys, sync_dir, environment } => {
+        DeviceFile::Pkcs11 {
+            module,
+            token_label,
+            token_serial,
+            pin_file,
+            pin_env,
+            pin_credential,
+            threads,
+            loaded_keys,
+            sync_dir,
+            environment,
+        } => {
             let token = match (token_serial, token_label) {
                 (Some(serial), None) => TokenSelector::Serial(serial),
                 (None, Some(label)) => TokenSelector::Label(label),

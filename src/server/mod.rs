@@ -81,6 +81,7 @@ pub struct Server {
     service: Arc<Service>,
     address: SocketAddr,
     certificate: tls::Certificate,
+    tls: Arc<ArcSwap<rustls::ServerConfig>>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
     listener: JoinHandle<Result<()>>,
@@ -125,8 +126,8 @@ impl Server {
         let shutdown = async move {
             let _ = ending.wait_for(|stop| *stop).await;
         };
-        let listener = tokio::spawn(listen::serve(tcp, tls, app, options.limits, metrics, shutdown));
-        Ok(Self { service, address, certificate, stop, tasks, listener, workers, log, heads, _lock: lock })
+        let listener = tokio::spawn(listen::serve(tcp, tls.clone(), app, options.limits, metrics, shutdown));
+        Ok(Self { service, address, certificate, tls, stop, tasks, listener, workers, log, heads, _lock: lock })
     }
 
     /// Where it listens.
@@ -139,6 +140,15 @@ impl Server {
     #[must_use]
     pub fn own_authority(&self) -> Option<&Path> {
         self.certificate.own_authority()
+    }
+
+    /// Reads the certificate from its files again; connections that are open keep the old one.
+    ///
+    /// # Errors
+    /// `Invalid` where the files do not hold; then the old certificate stays.
+    pub fn reload_certificate(&self) -> Result<()> {
+        self.tls.store(Arc::new(self.certificate.server_config()?));
+        Ok(())
     }
 
     /// The operations, for tests that look behind the front.
@@ -249,8 +259,7 @@ async fn open(
     let admission = Admission::new(stored, log.clone(), options.clock.clone(), metrics.clone())?;
     let admission = Arc::new(admission);
     let house_keys = vec![root.root_key.id, root.log_key.id];
-    let keyring =
-        Keyring::load(ledger.clone(), admission.clone(), workers.clone(), house_keys, metrics.clone())?;
+    let keyring = Keyring::load(ledger.clone(), admission.clone(), workers.clone(), house_keys, metrics.clone())?;
     let report = keyring.reconcile().await?;
     recovered.extend(report.mended);
     let caller = Caller::system("start", "start");

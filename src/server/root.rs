@@ -63,7 +63,8 @@ impl Root {
         let ikm = ikm(worker, &root_key, &header, &hash).await?;
         let blob = seal(&ikm, &header, &hash, storage_key.to_secret().expose())?;
         // A key that cannot open what it wrapped would lose everything at the next start.
-        open(&self::ikm(worker, &root_key, &header, &hash).await?, &blob, &hash)?;
+        let again = self::ikm(worker, &root_key, &header, &hash).await?;
+        open(&again, &blob, &hash)?;
         let root = Self {
             format: 1,
             instance: hex::encode(instance),
@@ -100,16 +101,15 @@ impl Root {
 
     pub(super) fn read(data: &Path) -> Result<Self> {
         let path = Self::path(data);
-        let text = std::fs::read(&path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => {
-                Error::new(Kind::NotFound, format!("{} is not the data folder of an installation", data.display()))
-                    .hint("`signet init` makes one; nothing else does")
+        let text = std::fs::read(&path).map_err(|e| {
+            if e.kind() == std::io::ErrorKind::NotFound {
+                let text = format!("{} is not the data folder of an installation", data.display());
+                return Error::new(Kind::NotFound, text).hint("`signet init` makes one; nothing else does");
             }
-            _ => Error::new(Kind::Unavailable, format!("{} cannot be read: {e}", path.display())),
+            Error::new(Kind::Unavailable, format!("{} cannot be read: {e}", path.display()))
         })?;
-        let root: Self = serde_json::from_slice(&text).map_err(|e| {
-            Error::new(Kind::Tampered, format!("{} cannot be read", path.display())).because(e)
-        })?;
+        let root: Self = serde_json::from_slice(&text)
+            .map_err(|e| Error::new(Kind::Tampered, format!("{} cannot be read", path.display())).because(e))?;
         if root.format == 1 {
             Ok(root)
         } else {
@@ -138,7 +138,8 @@ fn context() -> Result<Context> {
 async fn ikm(worker: &Worker, key: &KeyRef, header: &Header, hash: &[u8; 32]) -> Result<zeroize::Zeroizing<[u8; 32]>> {
     let key = std::sync::Arc::new(key.clone());
     let mac: SecretBytes = worker.use_key(&key, device_input(header, hash)).await?;
-    let bytes = <[u8; 32]>::try_from(mac.expose()).map_err(|_| Error::internal("the device gave a code of another length"))?;
+    let bytes =
+        <[u8; 32]>::try_from(mac.expose()).map_err(|_| Error::internal("the device gave a code of another length"))?;
     Ok(zeroize::Zeroizing::new(bytes))
 }
 
@@ -150,8 +151,11 @@ async fn make(worker: &Worker, algorithm: Algorithm) -> Result<(KeyRef, Option<P
         rows.iter().any(|row| row.algorithm == algorithm && row.residency == **residency && row.refusal.is_none())
     };
     let residency = *Residency::ALL.iter().find(able).ok_or_else(|| {
-        Error::new(Kind::Unsupported, format!("device {} cannot keep {algorithm} keys, which the house needs", worker.name()))
-            .hint("choose another storage.root_device")
+        Error::new(
+            Kind::Unsupported,
+            format!("device {} cannot keep {algorithm} keys, which the house needs", worker.name()),
+        )
+        .hint("choose another storage.root_device")
     })?;
     let (id, version) = (KeyId::random()?, Version::FIRST);
     let made = worker.generate(KeySpec { id, version, algorithm, residency }).await?;

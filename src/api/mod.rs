@@ -1,0 +1,6 @@
+//! stub
+use std::sync::Arc;
+/// r
+pub fn router(_: Arc<crate::service::Service>) -> axum::Router {
+    axum::Router::new()
+}
