@@ -206,13 +206,19 @@ fn cell(record: &Value, name: &str) -> String {
 #[command(after_help = "\
 Examples:
   signet audit head
-  signet audit head --json | jq -r .public_key")]
-struct Head {}
+  signet audit head --public-key > log.pem")]
+struct Head {
+    /// Only the public key that signs heads, in PEM: keep it for `signet audit verify`.
+    #[arg(long)]
+    public_key: bool,
+}
 
 impl Head {
     fn run(self, app: &App) -> Result<()> {
-        let Self {} = self;
         let head = app.online(async |client| client.audit_head().await)?;
+        if self.public_key {
+            return app.out.text(head.public_key.trim_end());
+        }
         app.out.answer(&head, |head| format!("{}\n{}", head.note.trim_end(), head.public_key.trim_end()))
     }
 }
