@@ -32,6 +32,8 @@ pub mod signing;
 
 pub mod service;
 
+pub mod api;
+
 pub mod file;
 
 pub mod cli;
