@@ -73,6 +73,14 @@ impl<T> Released<T> {
     pub fn map<U>(self, words: impl FnOnce(T) -> U) -> Released<U> {
         Released(words(self.0))
     }
+
+    /// The same release in other words, where they can fail.
+    ///
+    /// # Errors
+    /// Those of `words`.
+    pub fn try_map<U>(self, words: impl FnOnce(T) -> Result<U>) -> Result<Released<U>> {
+        words(self.0).map(Released)
+    }
 }
 
 /// What the audit record of an operation says beyond who, what and whether.
