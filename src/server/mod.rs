@@ -85,6 +85,7 @@ pub struct Server {
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
     listener: JoinHandle<Result<()>>,
+    running: crate::api::rest::Running,
     workers: BTreeMap<Name, Arc<Worker>>,
     log: Arc<Log>,
     heads: Arc<Heads>,
@@ -121,13 +122,26 @@ impl Server {
                 .hint("choose another server.listen, or end what listens there")
         })?;
         let address = tcp.local_addr().map_err(|e| Error::internal(format!("own address: {e}")))?;
-        let app = crate::api::router(service.clone());
+        let (app, running) = crate::api::rest::router(service.clone(), crate::api::rest::BodyLimits::default());
         let mut ending = stop.subscribe();
         let shutdown = async move {
             let _ = ending.wait_for(|stop| *stop).await;
         };
         let listener = tokio::spawn(listen::serve(tcp, tls.clone(), app, options.limits, metrics, shutdown));
-        Ok(Self { service, address, certificate, tls, stop, tasks, listener, workers, log, heads, _lock: lock })
+        Ok(Self {
+            service,
+            address,
+            certificate,
+            tls,
+            stop,
+            tasks,
+            listener,
+            running,
+            workers,
+            log,
+            heads,
+            _lock: lock,
+        })
     }
 
     /// Where it listens.
@@ -172,6 +186,8 @@ impl Server {
         self.service.drain();
         self.stop.send_replace(true);
         let listened = self.listener.await.map_err(|e| Error::internal(format!("the listener was lost: {e}")))?;
+        // Operations whose client has hung up are finished all the same.
+        self.running.finished().await;
         for task in self.tasks {
             let _ = task.await;
         }
