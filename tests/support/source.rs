@@ -7,7 +7,15 @@ use std::path::{Path, PathBuf};
 /// The source files of a module of `src/`, as paths from the root of the repository, sorted.
 pub(crate) fn rust_files(module: &str) -> Vec<PathBuf> {
     let mut files = vec![PathBuf::from(format!("src/{module}.rs"))];
-    let mut folders = vec![PathBuf::from(format!("src/{module}"))];
+    files.extend(rust_files_below(format!("src/{module}")));
+    files.retain(|file| file.exists());
+    files.sort();
+    files
+}
+
+/// The source files of a folder and those in it, sorted.
+pub(crate) fn rust_files_below(folder: impl Into<PathBuf>) -> Vec<PathBuf> {
+    let (mut files, mut folders) = (Vec::new(), vec![folder.into()]);
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
             let path = entry.path();
@@ -18,7 +26,6 @@ pub(crate) fn rust_files(module: &str) -> Vec<PathBuf> {
             }
         }
     }
-    files.retain(|file| file.exists());
     files.sort();
     files
 }
