@@ -19,9 +19,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("types", &[]),
     ("telemetry", &[]),
     ("wire", &[]),
-    ("config", &[]),
     ("client", &["wire"]),
     ("device", &[]),
+    // What is true of a device is a value of `device`, and `config` makes it of what was written.
+    ("config", &["device"]),
     ("store", &[]),
     ("policy", &[]),
     ("auth", &["store"]),

@@ -144,7 +144,7 @@ mod tests {
             for part in stream.chunks(cut) {
                 decoder.push(part);
                 while let Some((id, body)) = decoder.next::<Vec<u8>>().unwrap() {
-                    assert_eq!(id as usize, seen.len());
+                    assert_eq!(id, seen.len() as u64);
                     seen.push(body.len());
                 }
             }
