@@ -28,7 +28,7 @@ permit (
   principal is Signet::System,
   action in [
     Signet::Action::"RotateKey", Signet::Action::"DestroyVersion", Signet::Action::"ScheduleDestruction",
-    Signet::Action::"Start", Signet::Action::"CreateToken"
+    Signet::Action::"Start", Signet::Action::"CreateToken", Signet::Action::"RevokeToken"
   ],
   resource
 );
@@ -73,6 +73,14 @@ impl<T> Released<T> {
     /// The same release in other words.
     pub fn map<U>(self, words: impl FnOnce(T) -> U) -> Released<U> {
         Released(words(self.0))
+    }
+
+    /// The same release in other words, where they can fail.
+    ///
+    /// # Errors
+    /// Those of `words`.
+    pub fn try_map<U>(self, words: impl FnOnce(T) -> Result<U>) -> Result<Released<U>> {
+        words(self.0).map(Released)
     }
 }
 

@@ -12,16 +12,27 @@ mod identities;
 mod keys;
 mod mac;
 pub mod policies;
+mod restored;
 mod sign;
 mod system;
 mod tokens;
 mod wrap;
+
+// The words of the engines that stand in the calls: a protocol speaks to this module alone.
+pub use crate::admission::Released;
+pub use crate::auth::certificate::Match as CertificateRule;
+pub use crate::auth::registry::{IdentityRecord, TokenRecord};
+pub use crate::envelope::{Blobs, Opened, Plain, Sealed};
+pub use crate::keyring::{Key, KeyUpdate, KeyVersion, NewKey};
+pub use crate::signing::jwk::Jwk;
+pub use crate::signing::{Input, Verdict};
 
 pub use audit::{MAX_RECORDS, Records, SignedHead};
 pub use authenticate::Presented;
 pub use heads::Heads;
 pub use idempotency::{Idempotency, Outcome};
 pub use keys::{KeyPage, VersionStep};
+pub use restored::Restoration;
 pub use sign::{SignatureMade, VerifyRequest};
 pub use system::{BoundVersion, DeviceState, Manifest, Status};
 pub use tokens::{NewToken, TokenMade};

@@ -1,0 +1,26 @@
+//! The audit log.
+
+use super::answer::Reply;
+use super::call::{Call, number};
+use crate::error::{Error, Kind, Result};
+use crate::service::{DEFAULT_PAGE, MAX_RECORDS, Released};
+use crate::wire::{AuditHead, AuditRecords};
+
+pub(super) async fn records(call: Call) -> Result<Released<Reply<AuditRecords>>> {
+    let first = call.query("first", number)?;
+    let limit = call.query("limit", number)?.map_or(DEFAULT_PAGE, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    if !(1..=MAX_RECORDS).contains(&limit) {
+        return Err(Error::new(Kind::Invalid, format!("limit is 1 to {MAX_RECORDS}")));
+    }
+    let read = call.service.read_audit(&call.caller, first, limit).await?;
+    read.try_map(|read| {
+        let records = read.records.iter().map(serde_json::to_value).collect::<std::result::Result<_, _>>();
+        let records = records.map_err(|e| Error::internal(format!("writing a record: {e}")))?;
+        Ok(AuditRecords { first: read.first, records, size: read.size }.into())
+    })
+}
+
+pub(super) async fn head(call: Call) -> Result<Released<Reply<AuditHead>>> {
+    let head = call.service.read_audit_head(&call.caller).await?;
+    head.try_map(|head| Ok(AuditHead { note: head.note, public_key: head.key.to_pem()? }.into()))
+}

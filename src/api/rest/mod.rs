@@ -1,0 +1,253 @@
+//! The native API: JSON over HTTP, described by the one table in `routes`.
+//!
+//! ```text
+//! request ─▶ route ─▶ task ─▶ authenticate ─▶ read the body ─▶ parse ─▶ service: admit, act, close ─▶ answer
+//! ```
+//!
+//! Everything from authentication on runs in a task of its own: a client that hangs up cancels nothing. A stranger learns
+//! nothing below `/api/`, not even which routes there are, and costs no memory for a body.
+
+mod answer;
+mod audit;
+mod batch;
+mod body;
+mod call;
+mod identities;
+mod keys;
+mod mac;
+mod openapi;
+mod policies;
+mod problem;
+mod routes;
+mod row;
+mod sign;
+mod system;
+mod tokens;
+mod versions;
+mod wrap;
+
+pub use body::BodyLimits;
+pub use openapi::document;
+pub use problem::{TYPES, status};
+pub use routes::{BATCH_BODY, BODY, OPEN_ROUTES, POLICY_BODY, table};
+pub use row::{Content, Parameter, RouteRow, Shape};
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{FromRequestParts, RawPathParams};
+use axum::routing::{MethodFilter, on};
+use http::header::{AUTHORIZATION, CACHE_CONTROL};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use tokio::sync::mpsc;
+
+use body::Budget;
+use call::Call;
+use problem::Failure;
+use row::{Closed, Endpoint};
+
+use super::Peer;
+use crate::error::{Error, Kind, Result};
+use crate::service::{Presented, Service};
+use crate::types::Caller;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
+/// The longest id that a client may give its request.
+pub const MAX_REQUEST_ID: usize = 64;
+
+/// What all routes share.
+pub(crate) struct Api {
+    service: Arc<Service>,
+    budget: Budget,
+    published: system::Published,
+    /// Closed once the router and all tasks are gone.
+    alive: mpsc::Sender<()>,
+}
+
+/// The operations under way.
+#[derive(Debug)]
+pub struct Running(mpsc::Receiver<()>);
+
+impl Running {
+    /// Waits until the router is dropped and every operation has ended, also those whose client has gone.
+    pub async fn finished(mut self) {
+        while self.0.recv().await.is_some() {}
+    }
+}
+
+/// The router of the native API, and a way to wait for its operations.
+pub fn router(service: Arc<Service>, limits: BodyLimits) -> (Router, Running) {
+    let (alive, running) = mpsc::channel(1);
+    let api = Arc::new(Api { service, budget: Budget::new(limits), published: system::Published::default(), alive });
+    let mut router = Router::new();
+    for row in table() {
+        // Each method of the table has a filter.
+        let Ok(filter) = MethodFilter::try_from(row.method.clone()) else { continue };
+        let own = api.clone();
+        router = match &row.endpoint {
+            Endpoint::Open(answer) => router.route(
+                row.path,
+                on(filter, move |request: Request<Body>| async move {
+                    let id = request_id(request.headers());
+                    finish(answer(&own).map_err(Failure::from), &id)
+                }),
+            ),
+            Endpoint::Closed(handler) => {
+                router.route(row.path, on(filter, move |request| own.serve(row, handler, request)))
+            }
+        };
+    }
+    let (missing, wrong_method) = (api.clone(), api);
+    let router = router
+        .method_not_allowed_fallback(move |request| wrong_method.refuse(StatusCode::METHOD_NOT_ALLOWED, request))
+        .fallback(move |request| missing.refuse(StatusCode::NOT_FOUND, request));
+    (router, Running(running))
+}
+
+impl Api {
+    /// A closed route.
+    async fn serve(
+        self: Arc<Self>,
+        row: &'static RouteRow,
+        handler: &'static Closed,
+        request: Request<Body>,
+    ) -> Response<Body> {
+        self.detached(request, move |api, id, request| async move {
+            let (mut head, body) = request.into_parts();
+            let caller = api.authenticate(&head, &id, &row.what).await?;
+            let params = RawPathParams::from_request_parts(&mut head, &()).await;
+            let params = params.map_err(|_| Error::new(Kind::Invalid, "the address is not UTF-8"))?;
+            let read = api.budget.read(row, &head.headers, body).await?;
+            handler(Call::new(api.service.clone(), caller, row, head, params, read.bytes)?).await
+        })
+        .await
+    }
+
+    /// What is not in the table. Below `/api/` a stranger gets the answer of every other route there.
+    async fn refuse(self: Arc<Self>, status: StatusCode, request: Request<Body>) -> Response<Body> {
+        self.detached(request, move |api, id, request| async move {
+            let (head, _) = request.into_parts();
+            let open = OPEN_ROUTES.iter().any(|(_, path)| *path == head.uri.path());
+            let path = head.uri.path();
+            if !open && (path == "/api" || path.starts_with("/api/")) {
+                api.authenticate(&head, &id, "a route that does not exist").await?;
+            }
+            let text =
+                if status == StatusCode::NOT_FOUND { "there is no such route" } else { "this route has other methods" };
+            let kind = if status == StatusCode::NOT_FOUND { Kind::NotFound } else { Kind::Invalid };
+            let error = Error::new(kind, text).hint("GET /api/v1/openapi.json tells all routes");
+            Err(Failure::with_status(status, error))
+        })
+        .await
+    }
+
+    /// Runs `work` to its end in a task of its own, whatever becomes of the connection. A panic costs one answer.
+    async fn detached<F, Future>(self: Arc<Self>, request: Request<Body>, work: F) -> Response<Body>
+    where
+        F: FnOnce(Arc<Self>, Arc<str>, Request<Body>) -> Future,
+        Future: std::future::Future<Output = Result<Response<Body>, Failure>> + Send + 'static,
+    {
+        let id = request_id(request.headers());
+        let alive = self.alive.clone();
+        let work = work(self, id.clone(), request);
+        let task = tokio::spawn(async move {
+            let outcome = work.await;
+            drop(alive);
+            outcome
+        });
+        let lost = |e: tokio::task::JoinError| {
+            // The panic's own words are left out: they may quote what was being worked on.
+            let what = if e.is_panic() { "the handler panicked" } else { "the handler was cancelled" };
+            Failure::from(Error::internal(what))
+        };
+        finish(task.await.map_err(lost).flatten(), &id)
+    }
+
+    async fn authenticate(&self, head: &Parts, id: &Arc<str>, what: &str) -> Result<Caller> {
+        let peer: &Peer = head.extensions.get().ok_or_else(|| Error::internal("a request without its peer"))?;
+        let (address, certificate): (IpAddr, _) = (peer.address, peer.certificate.as_deref());
+        let token = bearer(&head.headers);
+        let presented = Presented { token, certificate, address: Some(address), request_id: id.clone(), what };
+        self.service.authenticate(presented).await
+    }
+}
+
+/// The bearer token ([RFC 6750](https://www.rfc-editor.org/rfc/rfc6750#section-2.1)). A header that is there and holds none,
+/// or is there twice, is a wrong token: it never lets the certificate speak instead.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let value = values.next()?;
+    if values.next().is_some() {
+        return Some("");
+    }
+    let parts = value.to_str().ok().and_then(|text| text.split_once(' '));
+    match parts {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Some(token.trim_matches(' ')),
+        Some(_) | None => Some(""),
+    }
+}
+
+/// The id that a client gave, where it is one; a random one otherwise.
+fn request_id(headers: &HeaderMap) -> Arc<str> {
+    let good = |text: &&str| {
+        (1..=MAX_REQUEST_ID).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+    };
+    if let Some(id) = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(good) {
+        return id.into();
+    }
+    let mut bytes = [0; 8];
+    // An id that is not unique is no reason to fail.
+    let _ = getrandom::fill(&mut bytes);
+    hex::encode(bytes).into()
+}
+
+/// The headers of every answer.
+fn finish(outcome: Result<Response<Body>, Failure>, id: &str) -> Response<Body> {
+    let mut response = outcome.unwrap_or_else(|failure| failure.respond(id));
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(id) {
+        headers.insert(REQUEST_ID, id);
+    }
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, value.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn one_bearer_token_counts_and_anything_else_is_a_wrong_one() {
+        assert_eq!(bearer(&headers(&[])), None);
+        for good in ["Bearer sgt_x", "bearer sgt_x", "BEARER  sgt_x"] {
+            assert_eq!(bearer(&headers(&[("authorization", good)])), Some("sgt_x"));
+        }
+        for bad in ["sgt_x", "Basic sgt_x", "Bearer", "Bearer "] {
+            assert_eq!(bearer(&headers(&[("authorization", bad)])), Some(""), "{bad}");
+        }
+        assert_eq!(bearer(&headers(&[("authorization", "Bearer a"), ("authorization", "Bearer b")])), Some(""));
+    }
+
+    #[test]
+    fn a_request_keeps_its_own_id_where_it_is_one() {
+        assert_eq!(&*request_id(&headers(&[("request-id", "Build-7.a_b")])), "Build-7.a_b");
+        let long = "a".repeat(65);
+        for bad in ["", "a b", "a/b", "\u{e9}", &long] {
+            let id = request_id(&headers(&[("request-id", bad)]));
+            assert_eq!(id.len(), 16, "{bad}");
+            assert!(id.bytes().all(|b| b.is_ascii_hexdigit()));
+        }
+    }
+}
