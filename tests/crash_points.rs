@@ -12,7 +12,7 @@ mod source;
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use source::{code, read, rust_files, rust_files_below};
+use source::{code, read, rust_files, rust_files_below, without_tests};
 
 /// The modules whose calls change the state of the service. The store, the log and the drivers below them are broken at each
 /// system call by tests of their own.
@@ -127,13 +127,10 @@ fn functions() -> Vec<Function> {
     let mut found = Vec::new();
     for file in rust_files_below("src") {
         let text = read(&file);
-        let mut code = code(&text);
-        // Unit tests stand at the end of a file.
-        if let Some(tests) = code.find("#[cfg(test)]\nmod ") {
-            code.truncate(tests);
-        }
-        let bodies = bodies(&code);
-        let mut events = events(&text, &code);
+        let code = code(&text);
+        let code = without_tests(&code);
+        let bodies = bodies(code);
+        let mut events = events(&text, code);
         events.retain(|(_, event)| matches!(event, Event::Point(_)) || watched.contains(&file));
         events.sort_by_key(|(at, _)| *at);
         let mut own: Vec<Function> = bodies

@@ -65,6 +65,11 @@ pub(crate) fn code(source: &str) -> String {
     String::from_utf8(out).unwrap()
 }
 
+/// `code` without the unit tests, which stand at the end of a file.
+pub(crate) fn without_tests(code: &str) -> &str {
+    code.find("#[cfg(test)]\nmod ").map_or(code, |tests| &code[..tests])
+}
+
 /// Whether the byte at `at` goes on a word, as the `r` of `for` does; `br"` begins a raw string all the same.
 fn continues_word(bytes: &[u8], at: usize) -> bool {
     let word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
