@@ -121,6 +121,19 @@ impl Decoder {
     }
 }
 
+/// Decodes any bytes as either end of the socket does, in pieces as they come. For `fuzz/`.
+#[cfg(fuzzing)]
+pub fn fuzz(bytes: &[u8]) {
+    let (first, rest) = bytes.split_at(bytes.len() / 2);
+    let (mut front, mut worker) = (Decoder::default(), Decoder::default());
+    for piece in [first, rest] {
+        front.push(piece);
+        while let Ok(Some(_)) = front.next::<Reply>() {}
+        worker.push(piece);
+        while let Ok(Some(_)) = worker.next::<Request>() {}
+    }
+}
+
 /// Nanoseconds of the monotonic clock.
 pub(super) fn monotonic() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
@@ -144,7 +157,7 @@ mod tests {
             for part in stream.chunks(cut) {
                 decoder.push(part);
                 while let Some((id, body)) = decoder.next::<Vec<u8>>().unwrap() {
-                    assert_eq!(id as usize, seen.len());
+                    assert_eq!(id, seen.len() as u64);
                     seen.push(body.len());
                 }
             }
