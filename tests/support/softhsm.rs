@@ -45,6 +45,11 @@ impl SoftHsm {
         hsm
     }
 
+    /// A token that another process made.
+    pub(crate) fn at(folder: PathBuf) -> Self {
+        Self { folder, _guard: None }
+    }
+
     /// The folder of everything.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
@@ -176,7 +181,7 @@ pub(crate) fn fault_module() -> PathBuf {
 /// Runs `test` in a process of its own, with a token of its own. `name` is the full name of the test in its binary.
 pub(crate) fn in_own_process(name: &str, test: impl FnOnce(&SoftHsm)) {
     if let Some(folder) = std::env::var_os(FOLDER) {
-        test(&SoftHsm { folder: folder.into(), _guard: None });
+        test(&SoftHsm::at(folder.into()));
         return;
     }
     let hsm = SoftHsm::new();
