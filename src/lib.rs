@@ -34,6 +34,8 @@ pub mod service;
 
 pub mod api;
 
+pub mod server;
+
 pub mod file;
 
 pub mod cli;

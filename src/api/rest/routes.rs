@@ -344,6 +344,6 @@ mod tests {
         let plaintext = crate::envelope::format::MAX_PLAINTEXT.div_ceil(3) * 4;
         // A context may be escaped, each byte by up to six characters.
         assert!(plaintext + 2 * crate::types::Context::MAX_BYTES < BODY);
-        assert!(crate::policy::MAX_POLICY_BYTES < POLICY_BODY);
+        const { assert!(crate::policy::MAX_POLICY_BYTES < POLICY_BODY) };
     }
 }
