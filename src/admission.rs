@@ -27,7 +27,7 @@ permit (
   principal is Signet::System,
   action in [
     Signet::Action::"RotateKey", Signet::Action::"DestroyVersion", Signet::Action::"ScheduleDestruction",
-    Signet::Action::"Start", Signet::Action::"CreateToken"
+    Signet::Action::"Start", Signet::Action::"CreateToken", Signet::Action::"RevokeToken"
   ],
   resource
 );

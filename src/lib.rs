@@ -10,6 +10,8 @@ pub mod types;
 pub mod telemetry;
 pub mod wire;
 
+pub mod config;
+
 pub mod client;
 
 pub mod device;
@@ -31,6 +33,8 @@ pub mod envelope;
 pub mod signing;
 
 pub mod service;
+
+pub mod doctor;
 
 pub mod api;
 

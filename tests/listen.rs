@@ -26,9 +26,9 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use signet::api::Peer;
-use signet::server::listen::{Limits, SelfSigned, self_signed, serve, tls_config};
+use signet::server::listen::{Limits, SelfMade, self_signed, serve, tls_config};
 use signet::telemetry::Metrics;
-use signet::types::{Clock, Period};
+use signet::types::Clock;
 
 /// Limits that a test can wait for.
 fn quick() -> Limits {
@@ -45,8 +45,8 @@ struct Server {
     task: JoinHandle<()>,
 }
 
-fn made() -> SelfSigned {
-    self_signed(&["localhost".to_owned()], &Clock::default(), Period::seconds(3600)).unwrap()
+fn made() -> SelfMade {
+    self_signed(&["localhost".to_owned()], &Clock::default()).unwrap()
 }
 
 impl Server {
@@ -56,7 +56,7 @@ impl Server {
 
     async fn start_for(limits: Limits, clients: Option<&str>) -> Self {
         let own = made();
-        let config = tls_config(own.certificate.as_bytes(), own.key.expose(), clients.map(str::as_bytes)).unwrap();
+        let config = tls_config(own.chain.as_bytes(), &own.key, clients.map(str::as_bytes)).unwrap();
         let tls = Arc::new(ArcSwap::from_pointee(config));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -460,7 +460,7 @@ async fn a_new_certificate_is_used_from_the_next_connection_on() {
     let server = Server::start(Limits::default()).await;
     let mut before = server.http1().await;
     let new = made();
-    server.tls.store(Arc::new(tls_config(new.certificate.as_bytes(), new.key.expose(), None).unwrap()));
+    server.tls.store(Arc::new(tls_config(new.chain.as_bytes(), &new.key, None).unwrap()));
     assert!(server.connect(&client(&server.authority, None)).await.is_err(), "the old authority is gone");
     let mut after = server.connect(&client(&new.authority, None)).await.unwrap();
     for stream in [&mut before, &mut after] {

@@ -1,14 +1,15 @@
 //! `signet audit`: the log of who did what.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::Value;
 
-use super::output::table;
+use super::output::{facts, table};
 use super::{App, verbs};
 use crate::client::Client;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::wire::AuditRecords;
 
 /// The most records of one request.
@@ -33,6 +34,73 @@ verbs! {
         Show(Show),
         Tail(Tail),
         Head(Head),
+        Verify(Verify),
+    }
+}
+
+/// Verify a log folder offline, without the service: every record, every head and its signature.
+///
+/// Exits with 6 where anything does not hold. The public key is what `signet audit head --public-key` printed when it was
+/// last trusted; without it the signatures are not checked.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  signet audit verify /var/lib/signet/audit --public-key log.pem
+  signet audit verify copy-of-audit --json")]
+struct Verify {
+    /// The folder.
+    folder: PathBuf,
+    /// The public key that signs heads, in PEM.
+    #[arg(long, value_name = "FILE")]
+    public_key: Option<PathBuf>,
+}
+
+impl Verify {
+    fn run(self, app: &App) -> Result<()> {
+        let key = match &self.public_key {
+            None => None,
+            Some(path) => {
+                let pem = std::fs::read_to_string(path)
+                    .map_err(|e| Error::new(Kind::Invalid, format!("{}: {e}", path.display())))?;
+                Some(crate::audit::checkpoint::public_key_from_pem(&pem)?)
+            }
+        };
+        let report = crate::audit::verify(&self.folder, key.as_ref())?;
+        let problems: Vec<_> = report.problems.iter().map(ToString::to_string).collect();
+        let body = serde_json::json!({
+            "records": report.records,
+            "heads": report.heads,
+            "root": report.root.map(hex::encode),
+            "signatures_checked": report.signatures_checked,
+            "unsigned_tail": report.unsigned_tail,
+            "unfinished_bytes": report.unfinished_bytes,
+            "problems": problems,
+        });
+        app.out.answer(&body, |_| {
+            let mut text = facts([
+                ("records", report.records.to_string()),
+                ("heads", report.heads.to_string()),
+                (
+                    "signatures",
+                    if report.signatures_checked {
+                        "checked".to_owned()
+                    } else {
+                        "not checked: no key was given".to_owned()
+                    },
+                ),
+                ("below no head yet", report.unsigned_tail.to_string()),
+                ("verdict", if report.is_good() { "WHOLE".to_owned() } else { "BROKEN".to_owned() }),
+            ]);
+            for problem in &problems {
+                text.push_str(&format!("\nproblem: {problem}"));
+            }
+            text
+        })?;
+        if report.is_good() {
+            return Ok(());
+        }
+        Err(Error::new(Kind::DoesNotOpen, "the audit log does not hold")
+            .hint("keep this copy as evidence, and compare it with another one"))
     }
 }
 
@@ -138,13 +206,19 @@ fn cell(record: &Value, name: &str) -> String {
 #[command(after_help = "\
 Examples:
   signet audit head
-  signet audit head --json | jq -r .public_key")]
-struct Head {}
+  signet audit head --public-key > log.pem")]
+struct Head {
+    /// Only the public key that signs heads, in PEM: keep it for `signet audit verify`.
+    #[arg(long)]
+    public_key: bool,
+}
 
 impl Head {
     fn run(self, app: &App) -> Result<()> {
-        let Self {} = self;
         let head = app.online(async |client| client.audit_head().await)?;
+        if self.public_key {
+            return app.out.text(head.public_key.trim_end());
+        }
         app.out.answer(&head, |head| format!("{}\n{}", head.note.trim_end(), head.public_key.trim_end()))
     }
 }

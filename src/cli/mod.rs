@@ -8,9 +8,13 @@ mod ask;
 mod audit;
 mod backup;
 mod completions;
+mod dev;
+mod device_worker;
+mod doctor;
 mod exit;
 mod file;
 mod identity;
+mod init;
 mod input;
 mod key;
 mod login;
@@ -19,6 +23,8 @@ mod metrics;
 mod output;
 mod policy;
 pub(crate) mod profile;
+mod restore;
+mod serve;
 mod sign;
 mod sink;
 mod status;
@@ -55,6 +61,10 @@ use verbs;
 verbs! {
     /// What can be asked for, in the order of the help.
     Verb {
+        Dev(dev::Dev),
+        Init(init::Init),
+        Serve(serve::Serve),
+        Doctor(doctor::Doctor),
         Login(login::Login),
         Whoami(whoami::Whoami),
         Key(key::Key),
@@ -73,7 +83,9 @@ verbs! {
         Status(status::Status),
         Metrics(metrics::Metrics),
         Backup(backup::Backup),
+        Restore(restore::Restore),
         Completions(completions::Completions),
+        DeviceWorker(device_worker::DeviceWorker),
     }
 }
 
@@ -90,6 +102,7 @@ struct Cli {
 
 const FIRST_STEPS: &str = "\
 First steps:
+  signet dev
   signet login --server https://kms.example:8443 --ca ca.pem
   signet key create release --algorithm ecdsa-p256-sha256
   signet sign release app.tar --out app.tar.sig
@@ -114,6 +127,15 @@ impl App {
 /// A runtime of one thread: a command waits for one thing at a time.
 fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Error::internal("starting the runtime").because(e))?;
+    runtime.block_on(work)
+}
+
+/// A runtime of as many threads as there are cores, for the service itself.
+fn service_runtime<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|e| Error::internal("starting the runtime").because(e))?;

@@ -28,7 +28,7 @@ use self::seats::Seats;
 use crate::error::Result;
 use crate::telemetry::Metrics;
 
-pub use self::tls::{SelfSigned, self_signed, tls_config};
+pub use self::tls::{SelfMade, self_signed, tls_config};
 
 /// What a client may make last or grow. The defaults are those of `docs/limits.md`.
 #[derive(Clone, Debug)]

@@ -1,3 +1,323 @@
-//! The only place that builds: configuration to parts to listeners.
+//! The only place that builds: a configuration becomes parts, the parts a service, the service a listener.
+//!
+//! ```text
+//! data folder
+//!   root.json      how the store is unsealed, what is pinned of each device
+//!   signet.db      the sealed store
+//!   audit/         the audit log
+//!   tls/           the self-made server certificate, where none is configured
+//!   scratch/       backups on their way out
+//!   lock           one service at a time
+//! ```
 
+mod background;
+mod create;
 pub mod listen;
+mod restore;
+mod root;
+mod tls;
+
+pub use create::{Created, create, enrol, new_administrator};
+pub use restore::{Restored, restore};
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use root::Root;
+
+use crate::admission::Admission;
+use crate::audit::{Log, Origin, Settings as LogSettings};
+use crate::auth::registry::Registry;
+use crate::config::Config;
+use crate::device::Worker;
+use crate::error::{Error, Kind, Result};
+use crate::keyring::Keyring;
+use crate::ledger::Ledger;
+use crate::service::{Heads, Parts, Service, policies};
+use crate::store::{Sealed, Sqlite, Store};
+use crate::telemetry::Metrics;
+use crate::types::{Caller, Clock, Name, Resource};
+
+/// Where a record vouches for `root.json`.
+const ROOT_RECORD: &str = "house/root";
+/// Made by a restore, and gone once its consequences are drawn.
+const RESTORED_MARK: &str = "restored";
+
+/// What a server is started with beside its configuration.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// This very program, which is also the device worker.
+    pub program: PathBuf,
+    /// The time.
+    pub clock: Clock,
+    /// How clients are limited.
+    pub limits: listen::Limits,
+    /// Whether the scheduler runs by itself; a test moves it by hand.
+    pub unattended: bool,
+}
+
+impl Options {
+    /// The usual ones.
+    ///
+    /// # Errors
+    /// [`Kind::Internal`] where the program does not know where it is.
+    pub fn new() -> Result<Self> {
+        let program = std::env::current_exe().map_err(|e| Error::internal(format!("the program's own path: {e}")))?;
+        Ok(Self { program, clock: Clock::System, limits: listen::Limits::default(), unattended: true })
+    }
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    service: Arc<Service>,
+    address: SocketAddr,
+    certificate: tls::Certificate,
+    tls: Arc<ArcSwap<rustls::ServerConfig>>,
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+    listener: JoinHandle<Result<()>>,
+    running: crate::api::rest::Running,
+    workers: BTreeMap<Name, Arc<Worker>>,
+    log: Arc<Log>,
+    heads: Arc<Heads>,
+    _lock: File,
+}
+
+impl Server {
+    /// Opens the data folder, starts the devices, reconciles, and listens.
+    ///
+    /// # Errors
+    /// Whatever keeps it from serving, with the mend. Nothing is made anew: only [`create`] does that.
+    pub async fn start(config: &Config, options: Options) -> Result<Self> {
+        let lock = lock(&config.data)?;
+        let root = Root::read(&config.data)?;
+        let metrics = Metrics::new();
+        let workers = start_workers(config, &root, &options, &metrics)?;
+        let opened = open(config, &options, root, &workers, &metrics).await;
+        let parts = match opened {
+            Ok(parts) => parts,
+            Err(error) => {
+                stop_workers(&workers).await;
+                return Err(error);
+            }
+        };
+        let (log, heads) = (parts.log.clone(), parts.heads.clone());
+        let service = Arc::new(Service::new(parts));
+        restore::draw_consequences(&config.data, &service).await?;
+        let (stop, _) = watch::channel(false);
+        let tasks = background::start(&service, &heads, &log, config, &options, &stop);
+        let certificate = tls::Certificate::load(config, &options.clock)?;
+        let tls = Arc::new(ArcSwap::from_pointee(certificate.server_config()?));
+        let tcp = TcpListener::bind(config.listen).await.map_err(|e| {
+            Error::new(Kind::Unavailable, format!("cannot listen on {}: {e}", config.listen))
+                .hint("choose another server.listen, or end what listens there")
+        })?;
+        let address = tcp.local_addr().map_err(|e| Error::internal(format!("own address: {e}")))?;
+        let (app, running) = crate::api::rest::router(service.clone(), crate::api::rest::BodyLimits::default());
+        let mut ending = stop.subscribe();
+        let shutdown = async move {
+            let _ = ending.wait_for(|stop| *stop).await;
+        };
+        let listener = tokio::spawn(listen::serve(tcp, tls.clone(), app, options.limits, metrics, shutdown));
+        Ok(Self {
+            service,
+            address,
+            certificate,
+            tls,
+            stop,
+            tasks,
+            listener,
+            running,
+            workers,
+            log,
+            heads,
+            _lock: lock,
+        })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The authorities that its certificate leads to, in PEM, where it made them itself.
+    #[must_use]
+    pub fn own_authority(&self) -> Option<&Path> {
+        self.certificate.own_authority()
+    }
+
+    /// Reads the certificate from its files again; connections that are open keep the old one.
+    ///
+    /// # Errors
+    /// `Invalid` where the files do not hold; then the old certificate stays.
+    pub fn reload_certificate(&self) -> Result<()> {
+        self.tls.store(Arc::new(self.certificate.server_config()?));
+        Ok(())
+    }
+
+    /// The operations, for tests that look behind the front.
+    #[must_use]
+    pub const fn service(&self) -> &Arc<Service> {
+        &self.service
+    }
+
+    /// Tries again to reach devices that are down.
+    pub fn retry_devices(&self) {
+        for worker in self.workers.values() {
+            worker.retry();
+        }
+    }
+
+    /// Ends in order: no new requests, those in flight finish, a last head is signed, the devices are closed.
+    ///
+    /// # Errors
+    /// Where something failed on the way; all of it is tried all the same.
+    pub async fn stop(self) -> Result<()> {
+        self.service.drain();
+        self.stop.send_replace(true);
+        let listened = self.listener.await.map_err(|e| Error::internal(format!("the listener was lost: {e}")))?;
+        // Operations whose client has hung up are finished all the same.
+        self.running.finished().await;
+        for task in self.tasks {
+            let _ = task.await;
+        }
+        let signed = self.heads.sign().await;
+        stop_workers(&self.workers).await;
+        drop(self.log);
+        listened.and(signed.map(drop))
+    }
+}
+
+/// One service at a time on one data folder.
+fn lock(data: &Path) -> Result<File> {
+    let unusable = |e: std::io::Error| {
+        Error::new(Kind::Unavailable, format!("the data folder {} cannot be used: {e}", data.display()))
+            .hint("`signet init` makes one; the service's user must own it")
+    };
+    let file = File::options().create(true).append(true).open(data.join("lock")).map_err(unusable)?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(_) => Err(Error::new(Kind::Conflict, format!("another service uses {}", data.display()))
+            .hint("end it first: two services on one folder would undo each other's changes")),
+    }
+}
+
+fn start_workers(
+    config: &Config,
+    root: &Root,
+    options: &Options,
+    metrics: &Metrics,
+) -> Result<BTreeMap<Name, Arc<Worker>>> {
+    let mut workers = BTreeMap::new();
+    for (name, settings) in &config.devices {
+        let Some(identity) = root.devices.get(name) else {
+            return Err(Error::new(Kind::Invalid, format!("device {name} was never enrolled"))
+                .hint(format!("`signet init --enrol {name}` makes its sentinel and pins it; nothing else does")));
+        };
+        let worker = Worker::start(
+            name.as_str(),
+            settings.clone(),
+            Some(identity.clone()),
+            options.program.clone(),
+            metrics.clone(),
+        );
+        workers.insert(name.clone(), Arc::new(worker));
+    }
+    Ok(workers)
+}
+
+async fn stop_workers(workers: &BTreeMap<Name, Arc<Worker>>) {
+    futures_util::future::join_all(workers.values().map(|worker| worker.shutdown())).await;
+}
+
+/// Unseals the store and opens everything that stands on it.
+async fn open(
+    config: &Config,
+    options: &Options,
+    root: Root,
+    workers: &BTreeMap<Name, Arc<Worker>>,
+    metrics: &Metrics,
+) -> Result<Parts> {
+    let house = workers.get(&root.device).ok_or_else(|| {
+        Error::new(Kind::Invalid, format!("the root key is in device {}, which is not configured", root.device))
+            .hint("configure that device again")
+    })?;
+    for worker in workers.values() {
+        if let Err(fault) = worker.settled().await {
+            let error: Error = fault.clone().into();
+            let text = format!("device {}: {fault}", worker.name());
+            return Err(Error::new(error.kind(), text).hint(error.mend().unwrap_or("look at the device").to_owned()));
+        }
+    }
+    let storage_key = root.unseal(house).await?;
+    let database = config.data.join("signet.db");
+    let fingerprint = root.fingerprint()?;
+    let store: Arc<dyn Store> = Arc::new(Sealed::new(Sqlite::open(&database)?, storage_key));
+    check_root(&*store, &fingerprint)?;
+    let settings = LogSettings::new(config.data.join("audit"), Origin::of_instance(&root.instance)?);
+    let opened = Log::open(settings, Some(&root.log_public))?;
+    let log = Arc::new(opened.log);
+    let mut recovered = opened.recovered;
+    let (ledger, rolled) = Ledger::open(store.clone(), log.clone(), options.clock.clone()).await?;
+    recovered.extend(rolled);
+    let ledger = Arc::new(ledger);
+    let stored = policies::read_all(&*store)?.into_iter().map(|(name, text, _)| (name, text)).collect();
+    let admission = Admission::new(stored, log.clone(), options.clock.clone(), metrics.clone())?;
+    let admission = Arc::new(admission);
+    let house_keys = vec![root.root_key.id, root.log_key.id];
+    let keyring = Keyring::load(ledger.clone(), admission.clone(), workers.clone(), house_keys, metrics.clone())?;
+    let report = keyring.reconcile().await?;
+    recovered.extend(report.mended);
+    let caller = Caller::system("start", "start");
+    for what in &recovered {
+        tracing::warn!(what, "recovered");
+        admission.recovered(&caller, &Resource::Service, what).await?;
+    }
+    for what in &report.problems {
+        tracing::warn!(what, "an operator should look at this");
+    }
+    let heads = Heads::new(log.clone(), house.clone(), root.log_key, root.log_public.clone())?;
+    let scratch = config.data.join("scratch");
+    std::fs::create_dir_all(&scratch)
+        .map_err(|e| Error::new(Kind::Unavailable, format!("{} cannot be made: {e}", scratch.display())))?;
+    Ok(Parts {
+        keyring: Arc::new(keyring),
+        admission,
+        ledger,
+        log,
+        log_key: root.log_public,
+        heads: Arc::new(heads),
+        registry: Arc::new(Registry::load(&*store)?),
+        metrics: metrics.clone(),
+        instance: root.instance,
+        default_device: config.default_device.clone(),
+        scratch,
+        recovered,
+        problems: report.problems,
+    })
+}
+
+/// Refuses a `root.json` that is not the one this store was made with.
+fn check_root(store: &dyn Store, fingerprint: &[u8]) -> Result<()> {
+    let record = store.get(ROOT_RECORD)?;
+    if record.is_some_and(|record| record.value == fingerprint) {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Tampered, "root.json is not the one that this store vouches for")
+        .hint("it was changed, or belongs to another folder: put back the one that came with signet.db"))
+}
+
+/// Reads a file of a configuration.
+fn read_file(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|e| Error::new(Kind::Invalid, format!("{} cannot be read: {e}", path.display())))
+}

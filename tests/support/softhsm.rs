@@ -20,15 +20,15 @@ use std::process::Command;
 use signet::device::{PinSource, Pkcs11Settings, TokenSelector};
 
 /// The real module.
-pub const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
+pub(crate) const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
 /// The label of the token.
-pub const LABEL: &str = "signet";
+pub(crate) const LABEL: &str = "signet";
 /// Tells the copy of the test binary that it is one, and where its token is.
 const FOLDER: &str = "SIGNET_TEST_SOFTHSM";
 
 /// A folder with a token in it.
 #[derive(Debug)]
-pub struct SoftHsm {
+pub(crate) struct SoftHsm {
     folder: PathBuf,
     /// Removes the folder at the end; `None` in the copy, which does not own it.
     _guard: Option<tempfile::TempDir>,
@@ -36,7 +36,7 @@ pub struct SoftHsm {
 
 impl SoftHsm {
     /// Makes a token labelled [`LABEL`] in a new folder.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let guard = tempfile::tempdir().unwrap();
         let hsm = Self { folder: guard.path().to_owned(), _guard: Some(guard) };
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("softhsm/token.sh");
@@ -46,37 +46,37 @@ impl SoftHsm {
     }
 
     /// The folder of everything.
-    pub fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 
     /// The folder of the token's files.
-    pub fn tokens(&self) -> PathBuf {
+    pub(crate) fn tokens(&self) -> PathBuf {
         self.folder.join("tokens")
     }
 
     /// The PIN file.
-    pub fn pin_file(&self) -> PathBuf {
+    pub(crate) fn pin_file(&self) -> PathBuf {
         self.folder.join("pin")
     }
 
     /// The configuration.
-    pub fn conf(&self) -> PathBuf {
+    pub(crate) fn conf(&self) -> PathBuf {
         self.folder.join("softhsm2.conf")
     }
 
     /// The plan of the fault module.
-    pub fn plan_file(&self) -> PathBuf {
+    pub(crate) fn plan_file(&self) -> PathBuf {
         self.folder.join("plan")
     }
 
     /// The trace of the fault module.
-    pub fn trace_file(&self) -> PathBuf {
+    pub(crate) fn trace_file(&self) -> PathBuf {
         self.folder.join("trace")
     }
 
     /// What a process must have in its environment to see this token, directly or through the fault module.
-    pub fn environment(&self) -> Vec<(String, String)> {
+    pub(crate) fn environment(&self) -> Vec<(String, String)> {
         let text = |path: PathBuf| path.to_str().unwrap().to_owned();
         vec![
             ("SOFTHSM2_CONF".to_owned(), text(self.conf())),
@@ -87,7 +87,7 @@ impl SoftHsm {
     }
 
     /// How to open the token.
-    pub fn settings(&self) -> Pkcs11Settings {
+    pub(crate) fn settings(&self) -> Pkcs11Settings {
         Pkcs11Settings {
             module: MODULE.into(),
             token: TokenSelector::Label(LABEL.to_owned()),
@@ -100,12 +100,12 @@ impl SoftHsm {
     }
 
     /// How to open it with the fault module in between.
-    pub fn faulty_settings(&self) -> Pkcs11Settings {
+    pub(crate) fn faulty_settings(&self) -> Pkcs11Settings {
         Pkcs11Settings { module: fault_module(), ..self.settings() }
     }
 
     /// Sets the plan of the fault module; an empty one ends all faults. See the documentation of `fault-module`.
-    pub fn plan(&self, rules: &str) {
+    pub(crate) fn plan(&self, rules: &str) {
         // A new file each time, so that the module sees the change whatever the clock says.
         let new = self.folder.join("plan.new");
         fs::write(&new, rules).unwrap();
@@ -113,7 +113,7 @@ impl SoftHsm {
     }
 
     /// How often each function was called since the last question.
-    pub fn calls(&self) -> BTreeMap<String, usize> {
+    pub(crate) fn calls(&self) -> BTreeMap<String, usize> {
         let trace = fs::read_to_string(self.trace_file()).unwrap_or_default();
         let mut calls = BTreeMap::new();
         for function in trace.lines().filter_map(|line| line.split(' ').next()) {
@@ -127,24 +127,46 @@ impl SoftHsm {
     }
 
     /// Writes a wrong PIN into the PIN file.
-    pub fn spoil_pin(&self) {
+    pub(crate) fn spoil_pin(&self) {
         fs::write(self.pin_file(), "000000000\n").unwrap();
         fs::set_permissions(self.pin_file(), Permissions::from_mode(0o600)).unwrap();
     }
 
+    /// Runs `pkcs11-tool`, logged in: another program that uses the token.
+    pub(crate) fn pkcs11_tool(&self, arguments: &[&str]) {
+        let pin = fs::read_to_string(self.pin_file()).unwrap();
+        let common = ["--module", MODULE, "--token-label", LABEL, "--login", "--pin", pin.trim()];
+        tool("pkcs11-tool", &[common.as_slice(), arguments].concat());
+    }
+
     /// Takes the token out: moves its files away.
-    pub fn take_out(&self) {
-        fs::rename(self.tokens(), self.folder.join("taken-out")).unwrap();
+    pub(crate) fn take_out(&self) {
+        move_all(&self.tokens(), &self.folder.join("taken-out"));
     }
 
     /// Puts it back.
-    pub fn put_back(&self) {
-        fs::rename(self.folder.join("taken-out"), self.tokens()).unwrap();
+    pub(crate) fn put_back(&self) {
+        move_all(&self.folder.join("taken-out"), &self.tokens());
     }
 }
 
+/// Moves what is in a folder into another one.
+fn move_all(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        fs::rename(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+/// Runs a program in the environment of the test, for its effect.
+pub(crate) fn tool(program: &str, arguments: &[&str]) {
+    let out = Command::new(program).args(arguments).output().unwrap();
+    assert!(out.status.success(), "{program}: {}", String::from_utf8_lossy(&out.stderr));
+}
+
 /// The fault module, which cargo builds beside the test binary.
-pub fn fault_module() -> PathBuf {
+pub(crate) fn fault_module() -> PathBuf {
     let folder = std::env::current_exe().unwrap().parent().unwrap().to_owned();
     let name = "libsignet_fault_module.so";
     let found = [folder.join(name), folder.join("..").join(name)].into_iter().find(|path| path.exists());
@@ -152,7 +174,7 @@ pub fn fault_module() -> PathBuf {
 }
 
 /// Runs `test` in a process of its own, with a token of its own. `name` is the full name of the test in its binary.
-pub fn in_own_process(name: &str, test: impl FnOnce(&SoftHsm)) {
+pub(crate) fn in_own_process(name: &str, test: impl FnOnce(&SoftHsm)) {
     if let Some(folder) = std::env::var_os(FOLDER) {
         test(&SoftHsm { folder: folder.into(), _guard: None });
         return;

@@ -28,6 +28,8 @@ pub(crate) enum Output {
     Count,
     /// The first attribute of a template.
     Attribute,
+    /// The state of a token.
+    Token,
 }
 
 impl Output {
@@ -37,6 +39,10 @@ impl Output {
 
     pub(crate) const fn can_empty(self) -> bool {
         matches!(self, Self::Bytes | Self::Count)
+    }
+
+    pub(crate) const fn has_flags(self) -> bool {
+        matches!(self, Self::Token)
     }
 }
 
@@ -71,7 +77,7 @@ fn after(function: &str, fault: &Fault, code: CK_RV) -> CK_RV {
 /// The outputs of functions, as the macro names them. The caller promises that the pointers are those of a call that
 /// succeeded, so that what they point to is as the standard says.
 mod spoil {
-    use super::{CK_ATTRIBUTE_PTR, CK_BYTE_PTR, CK_ULONG, CK_ULONG_PTR, Fault};
+    use super::{CK_ATTRIBUTE_PTR, CK_BYTE_PTR, CK_TOKEN_INFO_PTR, CK_ULONG, CK_ULONG_PTR, Fault};
 
     pub(super) unsafe fn Bytes(fault: &Fault, out: CK_BYTE_PTR, length: CK_ULONG_PTR) {
         if out.is_null() || length.is_null() {
@@ -99,6 +105,13 @@ mod spoil {
         if fault.empty && !count.is_null() {
             // SAFETY: not null, and by the contract of the module a number.
             unsafe { *count = 0 };
+        }
+    }
+
+    pub(super) unsafe fn Token(fault: &Fault, info: CK_TOKEN_INFO_PTR) {
+        if !info.is_null() {
+            // SAFETY: not null, and by the contract of the module a CK_TOKEN_INFO.
+            unsafe { (*info).flags |= fault.flags };
         }
     }
 
@@ -156,7 +169,7 @@ forward! {
     C_Initialize(arguments: CK_VOID_PTR);
     C_Finalize(reserved: CK_VOID_PTR);
     C_GetSlotList(present: CK_BBOOL, slots: CK_SLOT_ID_PTR, count: CK_ULONG_PTR);
-    C_GetTokenInfo(slot: CK_SLOT_ID, info: CK_TOKEN_INFO_PTR);
+    C_GetTokenInfo(slot: CK_SLOT_ID, info: CK_TOKEN_INFO_PTR) Token(info);
     C_GetMechanismList(slot: CK_SLOT_ID, list: CK_MECHANISM_TYPE_PTR, count: CK_ULONG_PTR);
     C_GetMechanismInfo(slot: CK_SLOT_ID, mechanism: CK_MECHANISM_TYPE, info: CK_MECHANISM_INFO_PTR);
     C_OpenSession(slot: CK_SLOT_ID, flags: CK_FLAGS, data: CK_VOID_PTR, notify: CK_NOTIFY, session: CK_SESSION_HANDLE_PTR);

@@ -33,6 +33,7 @@
 //! | `post=CODE` | the real call is made, the code is returned instead of its own |
 //! | `flip` | the lowest bit of the first byte of the output is flipped, where the real call succeeded |
 //! | `empty` | the output has length zero, where the real call succeeded |
+//! | `flags=BITS` | the token shows these flags too, such as `0x40000` for a locked PIN; for `C_GetTokenInfo` |
 //!
 //! Of several rules that hold for one call, the first is taken. Numbers are decimal, or hexadecimal with `0x`. `flip` works on
 //! signatures, ciphertexts, plaintexts, wrapped keys, random bytes and the first value of `C_GetAttributeValue`; `empty` on the

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use cryptoki_sys::CK_RV;
+use cryptoki_sys::{CK_FLAGS, CK_RV};
 
 use crate::forward::{FUNCTIONS, Output};
 use crate::report;
@@ -22,6 +22,7 @@ pub(crate) struct Fault {
     pub(crate) post: Option<CK_RV>,
     pub(crate) flip: bool,
     pub(crate) empty: bool,
+    pub(crate) flags: CK_FLAGS,
 }
 
 /// A fault and the calls it happens to.
@@ -124,6 +125,7 @@ fn rule<'a>(function: &str, words: impl Iterator<Item = &'a str>) -> Result<Rule
             Some(("delay_ms", value)) => fault.delay_ms = number(value)?,
             Some(("pre", value)) => fault.pre = Some(number(value)?),
             Some(("post", value)) => fault.post = Some(number(value)?),
+            Some(("flags", value)) if output.has_flags() => fault.flags = number(value)?,
             None if word == "hang" => fault.hang = true,
             None if word == "abort" => fault.abort = true,
             None if word == "abort_after" => fault.abort_after = true,
@@ -179,8 +181,16 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_an_error() {
-        let bad =
-            ["C_Sing pre=1", "C_Sign", "C_Sign pre=0xZZ", "C_Sign pre", "C_Login flip", "C_Sign often", "* empty"];
+        let bad = [
+            "C_Sing pre=1",
+            "C_Sign",
+            "C_Sign pre=0xZZ",
+            "C_Sign pre",
+            "C_Login flip",
+            "C_Sign often",
+            "* empty",
+            "C_Sign flags=1",
+        ];
         for line in bad {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -33,6 +33,7 @@ verbs! {
         Update(change::Update),
         Rotate(change::Rotate),
         Versions(version::Versions),
+        Activate(version::Activate),
         Suspend(version::Suspend),
         Resume(version::Resume),
         Deactivate(version::Deactivate),

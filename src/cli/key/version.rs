@@ -95,6 +95,9 @@ macro_rules! moves {
 }
 
 moves! {
+    /// Make a version that was prepared by `key rotate --prepare` the primary one.
+    #[command(after_help = "Example:\n  signet key activate payments:card-data 4")]
+    Activate;
     /// Stop a version from doing anything until it is resumed.
     #[command(after_help = "Example:\n  signet key suspend payments:card-data 3")]
     Suspend;

@@ -27,8 +27,8 @@ impl Keeper {
         Self { session: Mutex::new(session) }
     }
 
-    /// The session, for one call or two. The lock keeps two lanes from being in one session; no other is taken under it but the
-    /// cache's own.
+    /// The session, for one call or two. The lock keeps two lanes from being in one session; under it are taken only the
+    /// lock on which keeper is the current one, and the cache's own.
     pub(super) fn session(&self) -> MutexGuard<'_, Session> {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -42,11 +42,11 @@ const NONE: &str = "nothing: the service tries again by itself";
 const VENDOR: &str = "if it stays, look into the device's own log and ask its maker";
 const WORKER: &str = "nothing: the worker process is replaced; if it stays, check the device and its network";
 const REPORT: &str = "please report this: the service should not have asked for it";
-const ABILITY: &str = "use an algorithm that `signet device show` lists for this device";
+const ABILITY: &str = "use an algorithm that the description of this device lists";
 const PRESENT: &str = "put the token back, or check the link to the HSM; the service goes on by itself";
 const PIN: &str =
     "put the right PIN in place and restart; it is not tried again, because tokens lock after a few tries";
-const DAMAGED: &str = "compare the token with its backup; rotate the key; see `signet doctor`";
+const DAMAGED: &str = "compare the token with its backup, and rotate the key";
 const ROOM: &str = "destroy what is no longer needed, or use a larger token or wrapped keys";
 
 /// All codes of the standard.

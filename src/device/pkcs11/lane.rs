@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use pkcs11_raw::{Error, Session};
+use pkcs11_raw::{Error, Session, TokenInfo};
 
 use crate::device::pkcs11::codes::{self, Effect, Remedy};
 use crate::device::pkcs11::shared::Shared;
@@ -15,6 +15,8 @@ use crate::types::{KeyId, Purpose, Residency, SecretBytes, Version, sha256};
 
 /// The longest message of an HMAC. SoftHSM takes more; network HSMs have frames of about this size.
 const MAX_MAC_INPUT: usize = 64 * 1024;
+/// A token with less free memory than this, in bytes, is nearly full: a key takes up to 2 KB.
+const LITTLE_ROOM: u64 = 4096;
 /// The most random bytes per call.
 const MAX_RANDOM: usize = 1024;
 
@@ -88,20 +90,19 @@ impl Lane {
             fault
         })
     }
+}
 
-    fn warning(&self) -> Result<Option<String>, Fault> {
-        let info =
-            self.shared.module.token_info(self.shared.slot).map_err(|error| self.shared.fault(error, Effect::Idle))?;
-        let flags = info.flags;
-        let warnings = [
-            (flags.pin_locked, "the PIN is locked: the next start will not log in"),
-            (flags.pin_final_try, "one PIN try is left: somebody gives wrong PINs"),
-            (flags.pin_count_low, "a wrong PIN was given since the last login"),
-            (flags.pin_to_be_changed, "the PIN has expired or is the maker's: change it"),
-            (info.free_private_memory.is_some_and(|free| free < 4096), "the token is nearly full"),
-        ];
-        Ok(warnings.iter().find(|(holds, _)| *holds).map(|(_, text)| (*text).to_owned()))
-    }
+/// What the operator should know of a token that still works.
+fn warning(info: &TokenInfo) -> Option<String> {
+    let flags = info.flags;
+    let warnings = [
+        (flags.pin_locked, "the PIN is locked: the next start will not log in"),
+        (flags.pin_final_try, "one PIN try is left: somebody gives wrong PINs"),
+        (flags.pin_count_low, "a wrong PIN was given since the last login"),
+        (flags.pin_to_be_changed, "the PIN has expired or is the maker's: change it"),
+        (info.free_private_memory.is_some_and(|free| free < LITTLE_ROOM), "the token is nearly full"),
+    ];
+    warnings.iter().find(|(holds, _)| *holds).map(|(_, text)| (*text).to_owned())
 }
 
 impl Device for Lane {
@@ -146,11 +147,10 @@ impl Device for Lane {
         self.shared.cache.forget((key.id, key.version));
         self.bury()?;
         match key.locator {
-            Locator::Resident => self.destroy_resident(key)?,
+            Locator::Resident => self.destroy_resident(key),
             // The blob is the store's to forget; what was loaded of it is gone.
-            Locator::Wrapped { .. } | Locator::Tpm { .. } => {}
+            Locator::Wrapped { .. } | Locator::Tpm { .. } => self.prove_sentinel(),
         }
-        self.prove_sentinel()
     }
 
     fn forget(&mut self, id: KeyId, version: Version) -> Result<(), Fault> {
@@ -170,11 +170,12 @@ impl Device for Lane {
     fn health(&mut self, challenge: &[u8; 32]) -> Result<Health, Fault> {
         let identity = self.enrolled()?;
         let signature = self.sign(&identity.sentinel, &sha256(&[challenge]))?;
-        let warning = self.warning()?;
         self.bury()?;
-        let sessions = self.shared.module.token_info(self.shared.slot).ok().and_then(|info| info.sessions);
+        // A token whose own file is damaged goes on signing, and will not be seen by the next start.
+        let info = self.shared.module.token_info(self.shared.slot);
+        let info = info.map_err(|error| self.shared.fault(error, Effect::Idle))?;
         let loaded = self.shared.cache.unwrapped() as u64;
-        Ok(Health { signature, sessions, loaded, warning })
+        Ok(Health { signature, sessions: info.sessions, loaded, warning: warning(&info) })
     }
 
     fn inventory(&mut self) -> Result<Inventory, Fault> {

@@ -133,7 +133,7 @@ impl Lane {
             }
         }
         let loaded = Loaded::unwrapped(object, key.algorithm, Arc::clone(keeper));
-        let loaded = self.shared.cache.insert(name, loaded);
+        let loaded = self.shared.admit(name, loaded, keeper);
         self.shared.cache.bury(keeper, &session);
         Ok(Ok(loaded))
     }
@@ -261,5 +261,5 @@ fn accept(what: &str, wrong: Option<String>) -> Result<(), Fault> {
 
 fn damaged(what: &str, wrong: &str) -> Fault {
     Fault::new(Class::KeyDamaged, format!("the key {what:?} in the token is not as it was made: {wrong}"))
-        .hint("compare the token with its backup; rotate the key")
+        .hint("compare the token with its backup, and rotate the key")
 }

@@ -5,14 +5,14 @@
 
 use std::sync::Arc;
 
-use pkcs11_raw::{Mechanism, Object, Session, ck};
+use pkcs11_raw::{Attribute, Mechanism, Object, Session, ck};
 
 use crate::device::pkcs11::cache::Loaded;
 use crate::device::pkcs11::codes::{self, Effect};
 use crate::device::pkcs11::lane::Lane;
 use crate::device::pkcs11::recipe;
 use crate::device::pkcs11::template::{self, Life};
-use crate::device::{Class, Fault, Generated, Kek, KekRole, KeyRef, KeySpec, Locator};
+use crate::device::{Class, Fault, Generated, Identity, Kek, KekRole, KeyRef, KeySpec, Locator};
 use crate::types::{Algorithm, KeyId, PublicKey, Version};
 
 /// What a generator call gave: the part that stays, and the public half of a pair.
@@ -157,31 +157,43 @@ impl Lane {
         })
     }
 
-    /// Destroys all token objects of a key's id, and looks whether they are gone.
+    /// Destroys all token objects of a key's id, looks whether they are gone, and whether the token is still there.
     pub(super) fn destroy_resident(&mut self, key: &KeyRef) -> Result<(), Fault> {
-        let what = template::label(key.id, key.version);
-        if self
-            .shared
-            .identity()
-            .is_some_and(|identity| identity.sentinel.id == key.id || identity.keks.iter().any(|kek| kek.id == key.id))
-        {
-            let text =
-                format!("{what:?} is the sentinel or a key-encryption key of the token, which all other keys need");
-            return Err(Fault::new(Class::Refused, text));
-        }
+        self.must_not_be_needed(key.id)?;
         let search = template::search(key.id, key.version, None);
+        let mut changed = false;
+        let result = self.destroy_all(&search, &mut changed).and_then(|()| self.prove_sentinel());
+        // What failed last could be tried again, but something was done before it.
+        let unsure = |fault: &Fault| changed && fault.class == Class::Retry;
+        result.map_err(|fault| if unsure(&fault) { Fault { class: Class::Ambiguous, ..fault } } else { fault })
+    }
+
+    fn destroy_all(&mut self, search: &[Attribute], changed: &mut bool) -> Result<(), Fault> {
         let shared = Arc::clone(&self.shared);
         let _changing = shared.changing();
-        for object in self.look(|session| session.find(&search))? {
-            self.call(|session| session.destroy(object)).map_err(|error| shared.fault(error, Effect::Change))?;
-        }
-        shared.sync()?;
-        let left =
-            self.look(|session| session.find(&search)).map_err(|fault| Fault { class: Class::Ambiguous, ..fault })?;
-        if left.is_empty() {
+        let found = self.look(|session| session.find(search))?;
+        if found.is_empty() {
             return Ok(());
         }
-        Err(Fault::new(Class::Ambiguous, format!("the token said that {what:?} was destroyed, and still shows it")))
+        for object in found {
+            self.call(|session| session.destroy(object)).map_err(|error| shared.fault(error, Effect::Change))?;
+            *changed = true;
+        }
+        shared.sync()?;
+        if self.look(|session| session.find(search))?.is_empty() {
+            return Ok(());
+        }
+        Err(Fault::new(Class::Ambiguous, "the token said that the key was destroyed, and still shows it"))
+    }
+
+    /// Refuses to destroy what all other keys need.
+    fn must_not_be_needed(&self, id: KeyId) -> Result<(), Fault> {
+        let needed = |identity: &Identity| identity.sentinel.id == id || identity.keks.iter().any(|kek| kek.id == id);
+        if self.shared.identity().is_some_and(|identity| needed(&identity)) {
+            let text = format!("{id} is the sentinel or a key-encryption key of the token, which all other keys need");
+            return Err(Fault::new(Class::Refused, text));
+        }
+        Ok(())
     }
 }
 

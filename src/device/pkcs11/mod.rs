@@ -1,7 +1,7 @@
 //! The driver for PKCS#11 tokens: HSMs, smart cards, SoftHSM.
 //!
 //! A key is a token object (`resident`) or a blob under a key-encryption key of the token (`wrapped`), made by one strict
-//! template ([`template`]) and named by its `CKA_ID`: 16 bytes of key id, 4 bytes of version. Next to the keys stand one
+//! template (`template.rs`) and named by its `CKA_ID`: 16 bytes of key id, 4 bytes of version. Next to the keys stand one
 //! sentinel, which tells "the token is gone" from "the key is gone", and one key-encryption key per role.
 //!
 //! ```text

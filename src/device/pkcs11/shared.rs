@@ -1,6 +1,6 @@
 //! What all lanes of one token share: the library, the login, the loaded keys and the locks.
 //!
-//! Locks, in the order in which they may be taken: `objects`, then `keeper`, then a [`Keeper`]'s session, then those of
+//! Locks, in the order in which they may be taken: `objects`, then a [`Keeper`]'s session, then `keeper`, then those of
 //! the cache; `identity`, `keks` and `abilities` are leaves under which no call is made (`abilities` excepted, which one
 //! lane holds while it probes).
 
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use pkcs11_raw::{Module, Object, Session, Slot, TokenInfo, ck};
 
-use crate::device::pkcs11::cache::{Cache, Keeper};
+use crate::device::pkcs11::cache::{Cache, Keeper, Loaded, Name};
 use crate::device::pkcs11::codes::{self, Effect};
 use crate::device::pkcs11::pin;
 use crate::device::pkcs11::select::{Selected, select};
@@ -102,6 +102,17 @@ impl Shared {
             *keeper = Some(Arc::new(Keeper::new(new)));
         }
         Ok(())
+    }
+
+    /// Adds an unwrapped key to the cache, unless its keeper was replaced since: then nobody else may find it, and it is
+    /// destroyed with its session when this one use ends.
+    pub(super) fn admit(&self, name: Name, loaded: Loaded, owner: &Arc<Keeper>) -> Arc<Loaded> {
+        let keeper = self.lock_keeper();
+        if keeper.as_ref().is_some_and(|current| Arc::ptr_eq(current, owner)) {
+            self.cache.insert(name, loaded)
+        } else {
+            Arc::new(loaded)
+        }
     }
 
     /// Drops all handles and destroys all session objects, by closing their session: done when the token is not there, since

@@ -24,7 +24,7 @@ use crate::types::{Clock, Period, SecretBytes};
 ///
 /// # Errors
 /// [`Kind::Invalid`] for what is not PEM, for a key that is not that of the certificate, and for an empty list of authorities.
-pub fn tls_config(chain: &[u8], key: &[u8], authorities: Option<&[u8]>) -> Result<ServerConfig> {
+pub fn tls_config(chain: &[u8], key: &SecretBytes, authorities: Option<&[u8]>) -> Result<ServerConfig> {
     let mut provider = default_provider();
     provider.kx_groups = vec![kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1];
     let provider = Arc::new(provider);
@@ -42,7 +42,7 @@ pub fn tls_config(chain: &[u8], key: &[u8], authorities: Option<&[u8]>) -> Resul
         }
     };
     let chain = certificates(chain, "the server's certificate")?;
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| malformed("the server's key"))?;
+    let key = PrivateKeyDer::from_pem_slice(key.expose()).map_err(|_| malformed("the server's key"))?;
     let mut config = builder.with_single_cert(chain, key).map_err(|e| {
         Error::new(Kind::Invalid, "the server's key does not belong to its certificate, or cannot be used").because(e)
     })?;
@@ -77,27 +77,30 @@ fn malformed(what: &str) -> Error {
 
 /// A server certificate and the authority that was made for it alone.
 #[derive(Debug)]
-pub struct SelfSigned {
+pub struct SelfMade {
     /// The authority, in PEM: what clients are given to trust.
     pub authority: String,
     /// The server's certificate, in PEM.
-    pub certificate: String,
+    pub chain: String,
     /// Its private key, in PEM.
     pub key: SecretBytes,
 }
 
-/// Makes a certificate for `names` (DNS names and addresses) that lives for `period`, with an authority of its own whose key
-/// is thrown away: clients refuse a certificate that is its own authority, and nobody can issue a second one.
+/// How long such a certificate lives: ten years, because another one means telling all clients of its authority.
+const LIFETIME: Period = Period::seconds(10 * 365 * 86_400);
+
+/// Makes a certificate for `names` (DNS names and addresses), with an authority of its own whose key is thrown away: clients
+/// refuse a certificate that is its own authority, and nobody can issue a second one.
 ///
 /// # Errors
 /// [`Kind::Invalid`] for a name that no certificate can hold, or none.
-pub fn self_signed(names: &[String], clock: &Clock, period: Period) -> Result<SelfSigned> {
+pub fn self_signed(names: &[String], clock: &Clock) -> Result<SelfMade> {
     let first = names.first().ok_or_else(|| Error::new(Kind::Invalid, "a server certificate needs a name"))?;
     let unmade = |e: rcgen::Error| Error::internal("making a certificate").because(e);
     let now = u64::try_from(clock.now().as_second()).unwrap_or(0);
     // An hour for clocks that are behind.
     let not_before = Duration::from_secs(now.saturating_sub(3600));
-    let not_after = Duration::from_secs(now.saturating_add(period.as_secs()));
+    let not_after = Duration::from_secs(now.saturating_add(LIFETIME.as_secs()));
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
 
     let mut authority = CertificateParams::default();
@@ -116,8 +119,8 @@ pub fn self_signed(names: &[String], clock: &Clock, period: Period) -> Result<Se
     server.use_authority_key_identifier_extension = true;
     (server.not_before, server.not_after) = (epoch + not_before, epoch + not_after);
     let key = KeyPair::generate().map_err(unmade)?;
-    let certificate = server.signed_by(&key, &Issuer::new(authority, authority_key)).map_err(unmade)?.pem();
-    Ok(SelfSigned { authority: authority_pem, certificate, key: SecretBytes::new(key.serialize_pem().into_bytes()) })
+    let chain = server.signed_by(&key, &Issuer::new(authority, authority_key)).map_err(unmade)?.pem();
+    Ok(SelfMade { authority: authority_pem, chain, key: SecretBytes::new(key.serialize_pem().into_bytes()) })
 }
 
 fn named(name: &str) -> DistinguishedName {
@@ -131,43 +134,44 @@ mod tests {
     use super::*;
     use crate::types::ManualClock;
 
-    fn made() -> SelfSigned {
+    fn made() -> SelfMade {
         let clock = Clock::Manual(ManualClock::at("2026-03-04T05:06:07Z".parse().unwrap()));
-        self_signed(&["kms.example".into(), "127.0.0.1".into()], &clock, Period::seconds(86_400)).unwrap()
+        self_signed(&["kms.example".into(), "127.0.0.1".into()], &clock).unwrap()
     }
 
     #[test]
     fn a_certificate_of_our_own_lives_as_long_as_it_should() {
         let made = made();
-        let der = CertificateDer::from_pem_slice(made.certificate.as_bytes()).unwrap();
+        let der = CertificateDer::from_pem_slice(made.chain.as_bytes()).unwrap();
         let (_, certificate) = x509_parser::parse_x509_certificate(&der).unwrap();
         let validity = certificate.validity();
         let at = |text: &str| text.parse::<jiff::Timestamp>().unwrap().as_second();
         assert_eq!(validity.not_before.timestamp(), at("2026-03-04T04:06:07Z"));
-        assert_eq!(validity.not_after.timestamp(), at("2026-03-05T05:06:07Z"));
+        assert_eq!(validity.not_after.timestamp(), at("2036-03-01T05:06:07Z"));
         assert!(!certificate.is_ca());
         assert_eq!(certificate.subject_alternative_name().unwrap().unwrap().value.general_names.len(), 2);
-        assert!(tls_config(made.certificate.as_bytes(), made.key.expose(), Some(made.authority.as_bytes())).is_ok());
+        assert!(tls_config(made.chain.as_bytes(), &made.key, Some(made.authority.as_bytes())).is_ok());
     }
 
     #[test]
     fn what_does_not_fit_is_refused_without_quoting_it() {
         let (one, other) = (made(), made());
-        let chain = one.certificate.as_bytes();
-        let cases = [
-            (chain, other.key.expose(), None),
-            (b"".as_slice(), one.key.expose(), None),
-            (chain, b"-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----".as_slice(), None),
-            (chain, one.key.expose(), Some(b"".as_slice())),
-            (chain, one.key.expose(), Some(b"-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----".as_slice())),
+        let chain = one.chain.as_bytes();
+        let secret = SecretBytes::new(b"-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----".to_vec());
+        let cases: [(&[u8], _, Option<&[u8]>); 5] = [
+            (chain, &other.key, None),
+            (b"", &one.key, None),
+            (chain, &secret, None),
+            (chain, &one.key, Some(b"")),
+            (chain, &one.key, Some(b"-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----")),
         ];
         for (chain, key, authorities) in cases {
             let error = tls_config(chain, key, authorities).unwrap_err();
             assert_eq!(error.kind(), Kind::Invalid);
             assert!(!error.chain().contains("c2VjcmV0"), "{}", error.chain());
         }
-        assert_eq!(self_signed(&[], &Clock::default(), Period::seconds(1)).unwrap_err().kind(), Kind::Invalid);
-        let bad = self_signed(&["k\u{e9}y".into()], &Clock::default(), Period::seconds(1));
+        assert_eq!(self_signed(&[], &Clock::default()).unwrap_err().kind(), Kind::Invalid);
+        let bad = self_signed(&["k\u{e9}y".into()], &Clock::default());
         assert_eq!(bad.unwrap_err().kind(), Kind::Invalid);
     }
 }

@@ -1,0 +1,66 @@
+//! What may be written.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use crate::types::{Name, Period};
+
+/// The configuration file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct File {
+    pub(super) server: ServerFile,
+    pub(super) storage: StorageFile,
+    pub(super) keys: KeysFile,
+    pub(super) devices: BTreeMap<Name, DeviceFile>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct ServerFile {
+    pub(super) listen: Option<SocketAddr>,
+    pub(super) names: Option<Vec<String>>,
+    pub(super) certificate: Option<PathBuf>,
+    pub(super) key: Option<PathBuf>,
+    pub(super) client_authorities: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct StorageFile {
+    pub(super) data: Option<PathBuf>,
+    pub(super) root_device: Option<Name>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct KeysFile {
+    pub(super) default_device: Option<Name>,
+    pub(super) tick: Option<Period>,
+}
+
+/// One flat table; `kind` says which.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, tag = "kind", rename_all = "lowercase")]
+pub(super) enum DeviceFile {
+    Pkcs11 {
+        module: PathBuf,
+        token_label: Option<String>,
+        token_serial: Option<String>,
+        pin_file: Option<PathBuf>,
+        pin_env: Option<String>,
+        pin_credential: Option<String>,
+        threads: Option<u8>,
+        loaded_keys: Option<u32>,
+        sync_dir: Option<PathBuf>,
+        #[serde(default)]
+        environment: BTreeMap<String, String>,
+    },
+    Tpm {
+        tcti: String,
+        sessions: Option<bool>,
+    },
+}

@@ -1,0 +1,233 @@
+//! What the operator writes ([`File`]) becomes what is true ([`Config`]): checked, with every default in this one place.
+//!
+//! A file with an unknown option is refused. No secret stands in it: a PIN is named by where it is.
+
+mod file;
+
+pub use file::File;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use file::DeviceFile;
+
+use crate::device::{PinSource, Pkcs11Settings, Settings, TokenSelector, TpmSettings};
+use crate::error::{Error, Kind, Result};
+use crate::types::{Name, Period};
+
+/// A checked configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The folder of the store, the audit log and what opens them.
+    pub data: PathBuf,
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// The names of a self-made server certificate.
+    pub names: Vec<String>,
+    /// The server's own certificate; self-made where absent.
+    pub certificate: Option<CertificateFiles>,
+    /// Who signs client certificates; none are accepted where absent.
+    pub client_authorities: Option<PathBuf>,
+    /// The device that holds the root key and the key of the audit log.
+    pub root_device: Name,
+    /// The device of keys that name none.
+    pub default_device: Name,
+    /// All devices.
+    pub devices: BTreeMap<Name, Settings>,
+    /// How often the scheduler looks at the clock.
+    pub tick: Period,
+}
+
+/// A certificate and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The chain, leaf first, in PEM.
+    pub chain: PathBuf,
+    /// The private key in PEM.
+    pub key: PathBuf,
+}
+
+impl Config {
+    /// Where the data of a system-wide service is.
+    pub const DEFAULT_DATA: &'static str = "/var/lib/signet";
+    /// Where it listens unless told otherwise: on this machine only.
+    pub const DEFAULT_LISTEN: &'static str = "127.0.0.1:8443";
+    /// The file that is read unless told otherwise.
+    pub const DEFAULT_FILE: &'static str = "/etc/signet/signet.toml";
+
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] with the option that is wrong and what it should be.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            Error::new(Kind::Invalid, format!("the configuration {} cannot be read: {e}", path.display()))
+                .hint("name it with --config, or write it: `hsm-config/` holds a stanza for each device")
+        })?;
+        Self::parse(&text).map_err(|e| e.context(path.display()))
+    }
+
+    /// Checks the text of a file.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn parse(text: &str) -> Result<Self> {
+        let file: File = toml::from_str(text).map_err(|e| {
+            let place = e.span().map(|span| text.get(..span.start).unwrap_or_default().lines().count().max(1));
+            let line = place.map(|line| format!("line {line}: ")).unwrap_or_default();
+            Error::new(Kind::Invalid, format!("{line}{}", e.message()))
+        })?;
+        Self::check(file)
+    }
+
+    fn check(file: File) -> Result<Self> {
+        let File { server, storage, keys, devices } = file;
+        let devices = devices
+            .into_iter()
+            .map(|(name, device)| {
+                let settings = check_device(device).map_err(|e| e.context(format!("devices.{name}")))?;
+                Ok((name, settings))
+            })
+            .collect::<Result<BTreeMap<_, _>>>()?;
+        let first = devices.keys().next().cloned().ok_or_else(|| {
+            Error::new(Kind::Invalid, "no device is configured")
+                .hint("add a [devices.NAME] section: `hsm-config/` holds one for each device")
+        })?;
+        let root_device = known(&devices, "storage.root_device", storage.root_device.unwrap_or_else(|| first.clone()))?;
+        let default_device = known(&devices, "keys.default_device", keys.default_device.unwrap_or(first))?;
+        let certificate = match (server.certificate, server.key) {
+            (Some(chain), Some(key)) => Some(CertificateFiles { chain, key }),
+            (None, None) => None,
+            (Some(_), None) | (None, Some(_)) => {
+                return Err(Error::new(Kind::Invalid, "server.certificate and server.key go together"));
+            }
+        };
+        let tick = keys.tick.unwrap_or(Period::seconds(1));
+        if tick.as_secs() == 0 {
+            return Err(Error::new(Kind::Invalid, "keys.tick is at least 1s"));
+        }
+        let listen = match server.listen {
+            Some(listen) => listen,
+            None => Self::DEFAULT_LISTEN.parse().map_err(|e| Error::internal(format!("default address: {e}")))?,
+        };
+        Ok(Self {
+            data: storage.data.unwrap_or_else(|| Self::DEFAULT_DATA.into()),
+            listen,
+            names: server.names.unwrap_or_else(|| vec!["localhost".to_owned(), "127.0.0.1".to_owned()]),
+            certificate,
+            client_authorities: server.client_authorities,
+            root_device,
+            default_device,
+            devices,
+            tick,
+        })
+    }
+}
+
+fn known(devices: &BTreeMap<Name, Settings>, option: &str, name: Name) -> Result<Name> {
+    if devices.contains_key(&name) {
+        return Ok(name);
+    }
+    let names: Vec<_> = devices.keys().map(Name::as_str).collect();
+    Err(Error::new(Kind::Invalid, format!("{option} names {name}, which is no device of this file"))
+        .hint(format!("one of: {}", names.join(", "))))
+}
+
+fn check_device(device: DeviceFile) -> Result<Settings> {
+    match device {
+        DeviceFile::Pkcs11 {
+            module,
+            token_label,
+            token_serial,
+            pin_file,
+            pin_env,
+            pin_credential,
+            threads,
+            loaded_keys,
+            sync_dir,
+            environment,
+        } => {
+            let token = match (token_serial, token_label) {
+                (Some(serial), None) => TokenSelector::Serial(serial),
+                (None, Some(label)) => TokenSelector::Label(label),
+                (None, None) | (Some(_), Some(_)) => {
+                    return Err(Error::new(Kind::Invalid, "give one of token_serial and token_label")
+                        .hint("`pkcs11-tool --module MODULE --list-token-slots` shows both"));
+                }
+            };
+            let threads = threads.unwrap_or(2);
+            if !(1..=32).contains(&threads) {
+                return Err(Error::new(Kind::Invalid, "threads is 1 to 32: more than the cores only costs"));
+            }
+            Ok(Settings::Pkcs11(Pkcs11Settings {
+                module,
+                token,
+                pin: check_pin(pin_file, pin_env, pin_credential)?,
+                threads,
+                loaded_keys: loaded_keys.unwrap_or(10_000).max(16),
+                sync_dir,
+                environment: environment.into_iter().collect(),
+            }))
+        }
+        DeviceFile::Tpm { tcti, sessions } => {
+            let known = tcti.starts_with("device:") || tcti.starts_with("swtpm:");
+            if !known {
+                return Err(Error::new(Kind::Invalid, "tcti is neither device:... nor swtpm:...")
+                    .hint("device:/dev/tpmrm0, or swtpm:host=127.0.0.1,port=2321"));
+            }
+            Ok(Settings::Tpm(TpmSettings { tcti, sessions: sessions.unwrap_or(true) }))
+        }
+    }
+}
+
+fn check_pin(file: Option<PathBuf>, environment: Option<String>, credential: Option<String>) -> Result<PinSource> {
+    match (file, environment, credential) {
+        (Some(path), None, None) => Ok(PinSource::File(path)),
+        (None, Some(name), None) => Ok(PinSource::Environment(name)),
+        (None, None, Some(name)) => Ok(PinSource::Credential(name)),
+        (None, None, None) | (Some(_), Some(_), _) | (Some(_), _, Some(_)) | (_, Some(_), Some(_)) => {
+            Err(Error::new(Kind::Invalid, "give one of pin_file, pin_env and pin_credential")
+                .hint("the PIN itself never stands in the configuration"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOFTHSM: &str = include_str!("../../hsm-config/softhsm.toml");
+    const SWTPM: &str = include_str!("../../hsm-config/swtpm.toml");
+    const TPM: &str = include_str!("../../hsm-config/tpm-linux.toml");
+
+    #[test]
+    fn the_stanzas_of_hsm_config_are_true() {
+        for stanza in [SOFTHSM, SWTPM, TPM] {
+            let config = Config::parse(stanza).unwrap();
+            assert_eq!(config.devices.len(), 1);
+            assert_eq!(config.listen.to_string(), Config::DEFAULT_LISTEN);
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let cases = [
+            ("", "no device is configured"),
+            ("[server]\nlisten = \"nowhere\"", "line 2"),
+            ("[servers]", "unknown field `servers`"),
+            ("[devices.a]\nkind = \"pkcs11\"\nmodule = \"/x\"\npin_file = \"/y\"", "token_serial and token_label"),
+            ("[devices.a]\nkind = \"pkcs11\"\nmodule = \"/x\"\ntoken_label = \"t\"", "pin_file, pin_env"),
+            (
+                "[devices.a]\nkind = \"pkcs11\"\nmodule = \"/x\"\ntoken_label = \"t\"\npin = \"1234\"",
+                "unknown field `pin`",
+            ),
+            ("[devices.a]\nkind = \"tpm\"\ntcti = \"mssim:\"", "tcti is neither"),
+            ("[devices.a]\nkind = \"tpm\"\ntcti = \"device:/dev/tpmrm0\"\n[keys]\ndefault_device = \"b\"", "names b"),
+        ];
+        for (text, part) in cases {
+            let error = Config::parse(text).unwrap_err().to_string();
+            assert!(error.contains(part), "{text:?}: {error}");
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Finds what is wrong and says the mend.
+//!
+//! Works without the service, on its configuration, its data folder and, while nobody else uses them, its devices. It changes
+//! nothing and prints no secret.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::audit::{checkpoint, verify};
+use crate::config::Config;
+use crate::device::{PinSource, Settings, Worker};
+use crate::error::{Error, Kind, Result};
+use crate::telemetry::Metrics;
+use crate::types::Name;
+
+/// What was found of one thing.
+#[derive(Clone, Debug, Serialize)]
+pub struct Finding {
+    /// How it is.
+    pub verdict: Verdict,
+    /// The thing.
+    pub what: String,
+    /// What was seen.
+    pub text: String,
+    /// What to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mend: Option<String>,
+}
+
+/// How a thing is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// As it should be.
+    Good,
+    /// Worth knowing.
+    Note,
+    /// Not as it should be.
+    Wrong,
+}
+
+/// What a code of a device means: one row of the tables the drivers use themselves.
+#[derive(Clone, Debug, Serialize)]
+pub struct Meaning {
+    /// Its name.
+    pub code: String,
+    /// What it says.
+    pub meaning: String,
+    /// What the service makes of it.
+    pub class: String,
+    /// What the operator does.
+    pub mend: String,
+}
+
+/// Explains a return code of PKCS#11 by its name, or a response code of a TPM by its number.
+///
+/// # Errors
+/// `NotFound` for what is neither.
+pub fn explain(code: &str) -> Result<Meaning> {
+    if let Some(row) = crate::device::pkcs11::codes::find(code) {
+        let class = format!("{:?}; while something was being made or destroyed: {:?}", row.idle, row.change);
+        let (code, meaning, mend) = (row.name.to_owned(), row.meaning.to_owned(), row.mend.to_owned());
+        return Ok(Meaning { code, meaning, class, mend });
+    }
+    #[cfg(feature = "tpm")]
+    if let Some(number) = code.strip_prefix("0x").and_then(|digits| u32::from_str_radix(digits, 16).ok()) {
+        let row = crate::device::tpm::codes::row(number);
+        return Ok(Meaning {
+            code: row.name.to_owned(),
+            meaning: row.meaning.to_owned(),
+            class: format!("{:?}", row.class),
+            mend: row.mend.to_owned(),
+        });
+    }
+    Err(Error::new(Kind::NotFound, "no such code").hint("a name such as CKR_PIN_LOCKED, or a number such as 0x921"))
+}
+
+/// Examines an installation. `program` is this very program, to open devices with.
+pub async fn examine(config: &Config, program: &Path) -> Vec<Finding> {
+    let mut findings = vec![folder(&config.data)];
+    findings.extend(audit(&config.data));
+    let running = is_running(&config.data);
+    if running {
+        findings.push(note("service", "it is running: ask it for its devices with `signet status`"));
+    }
+    for (name, settings) in &config.devices {
+        findings.extend(paths(name, settings));
+        if !running {
+            findings.extend(device(name, settings, program).await);
+        }
+    }
+    findings
+}
+
+fn good(what: impl Into<String>, text: impl Into<String>) -> Finding {
+    Finding { verdict: Verdict::Good, what: what.into(), text: text.into(), mend: None }
+}
+
+fn note(what: impl Into<String>, text: impl Into<String>) -> Finding {
+    Finding { verdict: Verdict::Note, what: what.into(), text: text.into(), mend: None }
+}
+
+fn wrong(what: impl Into<String>, text: impl Into<String>, mend: impl Into<String>) -> Finding {
+    Finding { verdict: Verdict::Wrong, what: what.into(), text: text.into(), mend: Some(mend.into()) }
+}
+
+fn folder(data: &Path) -> Finding {
+    let what = format!("data folder {}", data.display());
+    match std::fs::metadata(data) {
+        Err(e) => wrong(what, e.to_string(), "`signet init` makes it; its parent must exist and be writable"),
+        Ok(seen) if seen.permissions().mode() & 0o077 != 0 => {
+            wrong(what, "others can look into it", format!("chmod 700 {}", data.display()))
+        }
+        Ok(_) if !data.join("root.json").exists() => {
+            wrong(what, "it is not an installation: no root.json", "`signet init` makes one, in an empty folder")
+        }
+        Ok(_) => good(what, "an installation, closed to others"),
+    }
+}
+
+/// Whether another process holds the lock of the folder.
+fn is_running(data: &Path) -> bool {
+    let Ok(file) = std::fs::File::open(data.join("lock")) else { return false };
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared).is_err()
+}
+
+fn audit(data: &Path) -> Vec<Finding> {
+    let folder = data.join("audit");
+    if !folder.exists() {
+        return Vec::new();
+    }
+    let key = std::fs::read(data.join("root.json")).ok().and_then(|text| log_key(&text));
+    match verify(&folder, key.as_ref()) {
+        Ok(report) if report.is_good() => {
+            vec![good("audit log", format!("{} records, {} heads, whole", report.records, report.heads))]
+        }
+        Ok(report) => report
+            .problems
+            .iter()
+            .map(|problem| {
+                wrong("audit log", problem.to_string(), "keep a copy as evidence; restore the log from a backup")
+            })
+            .collect(),
+        Err(error) => vec![wrong("audit log", error.chain(), "restore the log from a backup")],
+    }
+}
+
+/// The key that signs heads, as `root.json` pins it.
+fn log_key(root: &[u8]) -> Option<crate::types::PublicKey> {
+    let root: serde_json::Value = serde_json::from_slice(root).ok()?;
+    let der: Vec<u8> = serde_json::from_value(root.get("log_public")?.clone()).ok()?;
+    let key = crate::types::PublicKey::from_der(der);
+    checkpoint::HeadKey::new(&key).is_ok().then_some(key)
+}
+
+fn paths(name: &Name, settings: &Settings) -> Vec<Finding> {
+    let what = format!("device {name}");
+    let Settings::Pkcs11(settings) = settings else { return Vec::new() };
+    let mut findings = Vec::new();
+    if !settings.module.exists() {
+        let text = format!("there is no module {}", settings.module.display());
+        findings.push(wrong(&what, text, "install the vendor's package, or correct `module`"));
+    }
+    if let PinSource::File(path) = &settings.pin {
+        findings.push(match std::fs::metadata(path) {
+            Err(e) => wrong(&what, format!("PIN file {}: {e}", path.display()), "write the PIN there, mode 600"),
+            Ok(seen) if seen.permissions().mode() & 0o077 != 0 => {
+                let text = format!("others can read the PIN file {}", path.display());
+                wrong(&what, text, format!("chmod 600 {}", path.display()))
+            }
+            Ok(_) => good(&what, "the PIN file is closed to others"),
+        });
+    }
+    findings
+}
+
+async fn device(name: &Name, settings: &Settings, program: &Path) -> Vec<Finding> {
+    let what = format!("device {name}");
+    let worker = Worker::start(name.as_str(), settings.clone(), None, program.to_owned(), Metrics::new());
+    let described = match worker.settled().await {
+        Ok(()) => worker.describe().await.cloned(),
+        Err(fault) => Err(fault),
+    };
+    worker.shutdown().await;
+    let description = match described {
+        Ok(description) => description,
+        Err(fault) => {
+            let mend = fault.hint.clone().unwrap_or_else(|| "look at the device".to_owned());
+            return vec![wrong(&what, fault.to_string(), mend)];
+        }
+    };
+    let model = format!("{} {} {}", description.manufacturer, description.model, description.version);
+    let mut findings = vec![good(&what, format!("answers: {model}"))];
+    for ability in &description.abilities {
+        if let Some(refusal) = &ability.refusal {
+            findings.push(note(&what, format!("no {} keys ({}): {refusal}", ability.algorithm, ability.residency)));
+        }
+    }
+    findings
+}

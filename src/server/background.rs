@@ -1,0 +1,97 @@
+//! What runs beside the requests: heads of the log, the scheduler, tidying.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::Options;
+use crate::audit::Log;
+use crate::config::Config;
+use crate::keyring::Scheduler;
+use crate::service::{Heads, Service};
+
+/// How often the log is looked at and, where there is something new, a head of it signed.
+const HEADS: Duration = Duration::from_secs(1);
+/// How often all of the log is read again.
+const SCRUB: Duration = Duration::from_secs(600);
+/// How often old outcomes of idempotency keys are removed.
+const TIDY: Duration = Duration::from_secs(3600);
+
+/// Starts the jobs; each ends when `stop` says so.
+pub(super) fn start(
+    service: &Arc<Service>,
+    heads: &Arc<Heads>,
+    log: &Arc<Log>,
+    config: &Config,
+    options: &Options,
+    stop: &watch::Sender<bool>,
+) -> Vec<JoinHandle<()>> {
+    let mut tasks = Vec::new();
+    tasks.push(every(HEADS, stop, {
+        let (heads, log, metrics) = (heads.clone(), log.clone(), service.metrics().clone());
+        move || {
+            let (heads, log, metrics) = (heads.clone(), log.clone(), metrics.clone());
+            async move {
+                if let Err(error) = heads.sign().await {
+                    tracing::warn!(cause = error.chain(), "no head of the audit log could be signed");
+                }
+                metrics.audit(log.size(), log.last_head().map_or(0, |head| head.size()));
+            }
+        }
+    }));
+    tasks.push(every(SCRUB, stop, {
+        let log = log.clone();
+        move || {
+            let log = log.clone();
+            async move {
+                if let Err(error) = log.scrub().await {
+                    tracing::error!(cause = error.chain(), "the audit log does not hold");
+                }
+            }
+        }
+    }));
+    if options.unattended {
+        let scheduler = Arc::new(Scheduler::new(service.keyring()));
+        tasks.push(every(config.tick.as_duration(), stop, move || {
+            let scheduler = scheduler.clone();
+            async move {
+                scheduler.tick().await;
+            }
+        }));
+        tasks.push(every(TIDY, stop, {
+            let service = service.clone();
+            move || {
+                let service = service.clone();
+                async move {
+                    if let Err(error) = service.forget_outcomes().await {
+                        tracing::warn!(cause = error.chain(), "old outcomes could not be removed");
+                    }
+                }
+            }
+        }));
+    }
+    tasks
+}
+
+/// Runs `job` at once and then again and again until `stop`; a run that has begun ends in peace.
+fn every<F, J>(period: Duration, stop: &watch::Sender<bool>, job: F) -> JoinHandle<()>
+where
+    F: Fn() -> J + Send + 'static,
+    J: Future<Output = ()> + Send + 'static,
+{
+    let mut ending = stop.subscribe();
+    tokio::spawn(async move {
+        let mut ticks = interval(period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ending.wait_for(|stop| *stop) => return,
+                _ = ticks.tick() => {}
+            }
+            job().await;
+        }
+    })
+}

@@ -1,0 +1,163 @@
+//! How the store is unsealed: `root.json` in the data folder.
+//!
+//! It names the root key in the device, holds the storage key as a ciphertext of it, and what is pinned of each device. It is
+//! not secret by itself (who has it and not the device has nothing), and what it says is vouched for by a record in the
+//! sealed store, so that nobody can swap the pinned identity of a device in it.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+
+use crate::crash_point;
+use crate::device::{Identity, KeyRef, KeySpec, Worker};
+use crate::envelope::format::{Header, device_input, open, seal};
+use crate::error::{Error, Kind, Result};
+use crate::store::StorageKey;
+use crate::types::{Algorithm, Context, KeyId, Name, PublicKey, Residency, SecretBytes, Version, sha256};
+
+/// What is pinned of an installation.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Root {
+    format: u32,
+    /// The random id of the installation: the origin of its audit log.
+    pub(super) instance: String,
+    /// The device of the two keys below.
+    pub(super) device: Name,
+    /// The key that wraps the storage key.
+    pub(super) root_key: KeyRef,
+    /// The key that signs the heads of the audit log.
+    pub(super) log_key: KeyRef,
+    /// Its public half.
+    pub(super) log_public: PublicKey,
+    /// The storage key, wrapped.
+    storage_key: String,
+    /// What is pinned of each device.
+    pub(super) devices: BTreeMap<Name, Identity>,
+}
+
+impl Root {
+    /// Where it stands in a data folder.
+    pub(super) fn path(data: &Path) -> PathBuf {
+        data.join("root.json")
+    }
+
+    /// Makes the root key, the key of the log and a storage key. Answers the storage key as well.
+    pub(super) async fn create(
+        device: Name,
+        worker: &Worker,
+        devices: BTreeMap<Name, Identity>,
+    ) -> Result<(Self, StorageKey)> {
+        let mut instance = [0; 8];
+        getrandom::fill(&mut instance).map_err(|e| Error::internal(format!("random bytes: {e}")))?;
+        let (root_key, _) = make(worker, Algorithm::Aes256GcmDerived).await?;
+        let (log_key, log_public) = make(worker, Algorithm::EcdsaP256).await?;
+        let log_public = log_public.ok_or_else(|| Error::internal("the device gave no public key"))?;
+        let storage_key = StorageKey::generate()?;
+        let header = Header::fresh(root_key.id, root_key.version)?;
+        let hash = context()?.hash();
+        let ikm = ikm(worker, &root_key, &header, &hash).await?;
+        let blob = seal(&ikm, &header, &hash, storage_key.to_secret().expose())?;
+        // A key that cannot open what it wrapped would lose everything at the next start.
+        let again = self::ikm(worker, &root_key, &header, &hash).await?;
+        open(&again, &blob, &hash)?;
+        let root = Self {
+            format: 1,
+            instance: hex::encode(instance),
+            device,
+            root_key,
+            log_key,
+            log_public,
+            storage_key: STANDARD.encode(blob),
+            devices,
+        };
+        Ok((root, storage_key))
+    }
+
+    /// Unwraps the storage key in the device.
+    pub(super) async fn unseal(&self, worker: &Worker) -> Result<StorageKey> {
+        let broken = || Error::new(Kind::Tampered, "root.json does not hold a storage key");
+        let blob = STANDARD.decode(&self.storage_key).map_err(|e| broken().because(e))?;
+        let (header, _) = Header::parse(&blob).map_err(|e| broken().because(e.to_string()))?;
+        let hash = context()?.hash();
+        let ikm = ikm(worker, &self.root_key, &header, &hash).await?;
+        let key = open(&ikm, &blob, &hash).map_err(|e| {
+            Error::new(Kind::Tampered, "the root key of the device does not open the storage key")
+                .hint("this data folder belongs to another token or TPM, or root.json was changed")
+                .because(e.to_string())
+        })?;
+        StorageKey::try_from(key)
+    }
+
+    /// What a record in the sealed store says of this file.
+    pub(super) fn fingerprint(&self) -> Result<Vec<u8>> {
+        let bytes = serde_json::to_vec(self).map_err(|e| Error::internal(format!("root.json: {e}")))?;
+        Ok(sha256(&[&bytes]).to_vec())
+    }
+
+    pub(super) fn read(data: &Path) -> Result<Self> {
+        let path = Self::path(data);
+        let text = std::fs::read(&path).map_err(|e| {
+            if e.kind() == std::io::ErrorKind::NotFound {
+                let text = format!("{} is not the data folder of an installation", data.display());
+                return Error::new(Kind::NotFound, text).hint("`signet init` makes one; nothing else does");
+            }
+            Error::new(Kind::Unavailable, format!("{} cannot be read: {e}", path.display()))
+        })?;
+        let root: Self = serde_json::from_slice(&text)
+            .map_err(|e| Error::new(Kind::Tampered, format!("{} cannot be read", path.display())).because(e))?;
+        if root.format == 1 {
+            Ok(root)
+        } else {
+            Err(Error::new(Kind::Invalid, "root.json was written by a newer program").hint("start that one"))
+        }
+    }
+
+    /// Writes the file whole or not at all.
+    pub(super) fn write(&self, data: &Path) -> Result<()> {
+        let unwritable = |e: std::io::Error| Error::new(Kind::Unavailable, "root.json cannot be written").because(e);
+        let text = serde_json::to_vec_pretty(self).map_err(|e| Error::internal(format!("root.json: {e}")))?;
+        let mut file = tempfile::Builder::new().prefix(".root").tempfile_in(data).map_err(unwritable)?;
+        file.write_all(&text).and_then(|()| file.as_file().sync_all()).map_err(unwritable)?;
+        crash_point!("root.written");
+        file.persist(Self::path(data)).map_err(|e| unwritable(e.error))?;
+        crash_point!("root.renamed");
+        std::fs::File::open(data).and_then(|folder| folder.sync_all()).map_err(unwritable)
+    }
+}
+
+/// The storage key opens with this context and no other: nobody can pass it off as somebody's data key.
+fn context() -> Result<Context> {
+    Context::new([("signet".to_owned(), "storage key".to_owned())].into())
+}
+
+async fn ikm(worker: &Worker, key: &KeyRef, header: &Header, hash: &[u8; 32]) -> Result<zeroize::Zeroizing<[u8; 32]>> {
+    let key = std::sync::Arc::new(key.clone());
+    let mac: SecretBytes = worker.use_key(&key, device_input(header, hash)).await?;
+    let bytes =
+        <[u8; 32]>::try_from(mac.expose()).map_err(|_| Error::internal("the device gave a code of another length"))?;
+    Ok(zeroize::Zeroizing::new(bytes))
+}
+
+/// A key of the house, resident where the device can.
+async fn make(worker: &Worker, algorithm: Algorithm) -> Result<(KeyRef, Option<PublicKey>)> {
+    let description = worker.describe().await?;
+    let able = |residency: &&Residency| {
+        let rows = &description.abilities;
+        rows.iter().any(|row| row.algorithm == algorithm && row.residency == **residency && row.refusal.is_none())
+    };
+    let residency = *Residency::ALL.iter().find(able).ok_or_else(|| {
+        Error::new(
+            Kind::Unsupported,
+            format!("device {} cannot keep {algorithm} keys, which the house needs", worker.name()),
+        )
+        .hint("choose another storage.root_device")
+    })?;
+    let (id, version) = (KeyId::random()?, Version::FIRST);
+    let made = worker.generate(KeySpec { id, version, algorithm, residency }).await?;
+    Ok((KeyRef { id, version, algorithm, locator: made.locator }, made.public))
+}

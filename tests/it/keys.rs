@@ -1,0 +1,160 @@
+//! Keys: made, read, listed, kept apart; what they cost the token; what becomes of a thousand versions.
+
+use signet::error::Kind;
+use signet::types::{Context, Residency};
+use signet::wire::{Base64, RotateKey, Sign};
+
+use crate::server::{Devices, TestServer, name, new_key};
+use crate::wrap::{plain, sealed};
+
+#[tokio::test]
+async fn a_device_refuses_by_name_what_it_cannot_do() {
+    let t = TestServer::with(Devices::WithTpm).await;
+    let cases = [
+        ("tpm", "ed25519", None, "tpm"),
+        ("tpm", "rsa4096-pss-sha256", None, "tpm"),
+        ("tpm", "ecdsa-p256-sha256", Some(Residency::Resident), "resident"),
+        ("hsm", "ed25519", Some(Residency::Wrapped), "wrapped"),
+    ];
+    for (device, algorithm, residency, part) in cases {
+        let mut new = new_key("never", algorithm);
+        (new.device, new.residency) = (Some(device.parse().unwrap()), residency);
+        let error = t.client.create_key(&new).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Unsupported, "{algorithm} on {device}: {error:?}");
+        assert!(error.public().contains(part), "{error}");
+        assert!(error.mend().unwrap().contains("it can keep"), "{error:?}");
+    }
+    assert_eq!(t.client.key(&name("never")).await.unwrap_err().kind(), Kind::NotFound);
+}
+
+#[tokio::test]
+async fn names_are_refused_and_never_normalised() {
+    let t = TestServer::start().await;
+    t.key("data", "hmac-sha256").await;
+    for bad in ["Data", "data ", "da/ta", "-data", "dåta", "", "a:b:c", &"x".repeat(64), "data%00", "../data"] {
+        assert!(bad.parse::<signet::types::KeyName>().is_err(), "{bad:?}");
+    }
+    assert_eq!(t.client.create_key(&new_key("data", "hmac-sha256")).await.unwrap_err().kind(), Kind::Conflict);
+    // A namespace is a tenant: the same name in another one is another key.
+    t.key("other:data", "hmac-sha256").await;
+    let (own, other) = (t.client.key(&name("data")).await.unwrap(), t.client.key(&name("other:data")).await.unwrap());
+    assert_ne!(own.id, other.id);
+}
+
+#[tokio::test]
+async fn a_restart_changes_nothing() {
+    let mut t = TestServer::with(Devices::WithTpm).await;
+    let none = Context::default();
+    let mut blobs = Vec::new();
+    for (device, residency) in [("hsm", "resident"), ("hsm", "wrapped"), ("tpm", "wrapped")] {
+        let key = format!("{device}-{residency}");
+        let mut new = new_key(&key, "aes256-gcm-derived");
+        (new.device, new.residency) = (Some(device.parse().unwrap()), Some(residency.parse().unwrap()));
+        t.client.create_key(&new).await.unwrap();
+        let blob = t.client.wrap(&name(&key), &plain(b"before", &none)).await.unwrap().ciphertext;
+        t.client.rotate_key(&name(&key), &RotateKey::default()).await.unwrap();
+        blobs.push((key, blob));
+    }
+    t.restart().await;
+    for (key, blob) in &blobs {
+        let opened = t.client.unwrap(&name(key), &sealed(blob, &none)).await.unwrap();
+        assert_eq!(opened.plaintext.0.expose(), b"before");
+    }
+    let status = t.client.status().await.unwrap();
+    assert!(status.problems.is_empty() && status.recovered.is_empty(), "{status:?}");
+}
+
+/// The calls of one operation on the token, the connection and all caches being warm.
+async fn calls_of_one(t: &TestServer, work: impl AsyncFn()) -> Vec<(String, usize)> {
+    work().await;
+    // The sentinel is asked once a second: count only what a use consists of, around a moment without it.
+    let mut seen = Vec::new();
+    for _ in 0..20 {
+        t.hsm.calls();
+        work().await;
+        seen = t.hsm.calls().into_iter().filter(|(function, _)| function != "C_GetSessionInfo").collect();
+        let sentinel = seen.iter().any(|(function, _)| function == "C_GetTokenInfo");
+        if !sentinel {
+            break;
+        }
+    }
+    seen
+}
+
+#[tokio::test]
+async fn an_operation_makes_the_same_calls_whatever_the_token_holds() {
+    let t = TestServer::with(Devices::Faulty).await;
+    t.key("sign", "ecdsa-p256-sha256").await;
+    t.key("data", "aes256-gcm-derived").await;
+    let none = Context::default();
+    let blob = t.client.wrap(&name("data"), &plain(b"first", &none)).await.unwrap().ciphertext;
+    let sign = async || {
+        let body = Sign { message: Some(Base64(b"m".to_vec())), ..Sign::default() };
+        t.client.sign(&name("sign"), &body).await.unwrap();
+    };
+    let unwrap = async || drop(t.client.unwrap(&name("data"), &sealed(&blob, &none)).await.unwrap());
+    let once = vec![("C_Sign".to_owned(), 1), ("C_SignInit".to_owned(), 1)];
+    let mut keys = 2;
+    for target in [10, 100] {
+        while keys < target {
+            t.key(&format!("filler-{keys}"), "hmac-sha256").await;
+            keys += 1;
+        }
+        assert_eq!(calls_of_one(&t, sign).await, once, "sign with {keys} keys");
+        assert_eq!(calls_of_one(&t, unwrap).await, once, "unwrap with {keys} keys");
+    }
+}
+
+#[tokio::test]
+async fn the_first_of_many_versions_opens_with_one_device_operation() {
+    let t = TestServer::with(Devices::Faulty).await;
+    let mut new = new_key("data", "aes256-gcm-derived");
+    new.residency = Some(Residency::Wrapped);
+    t.client.create_key(&new).await.unwrap();
+    let none = Context::default();
+    let blob = t.client.wrap(&name("data"), &plain(b"first", &none)).await.unwrap().ciphertext;
+    let rotations = std::env::var("SIGNET_TEST_ROTATIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(100);
+    for _ in 0..rotations {
+        t.client.rotate_key(&name("data"), &RotateKey::default()).await.unwrap();
+    }
+    let newest = t.client.wrap(&name("data"), &plain(b"newest", &none)).await.unwrap();
+    assert_eq!(newest.version.number(), rotations + 1);
+    let once = vec![("C_Sign".to_owned(), 1), ("C_SignInit".to_owned(), 1)];
+    for (blob, text) in [(&blob, b"first".as_slice()), (&newest.ciphertext, b"newest")] {
+        let unwrap = async || {
+            let opened = t.client.unwrap(&name("data"), &sealed(blob, &none)).await.unwrap();
+            assert_eq!(opened.plaintext.0.expose(), text);
+        };
+        assert_eq!(calls_of_one(&t, unwrap).await, once);
+    }
+}
+
+#[tokio::test]
+async fn a_change_that_is_sent_twice_happens_once() {
+    let t = TestServer::start().await;
+    let authority = std::fs::read(t.server().own_authority().unwrap()).unwrap();
+    let http = reqwest::Client::builder()
+        .tls_certs_only([reqwest::Certificate::from_pem(&authority).unwrap()])
+        .build()
+        .unwrap();
+    let send = async |path: &str, key: &str, body: &str| {
+        let url = format!("https://{}/api/v1/{path}", t.server().address());
+        let request = http.post(url).bearer_auth(t.token()).header("Idempotency-Key", key);
+        let answer = request.header("Content-Type", "application/json").body(body.to_owned()).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    let body = r#"{"name":"data","algorithm":"aes256-gcm-derived"}"#;
+    let first = send("keys", "k1", body).await;
+    let again = send("keys", "k1", body).await;
+    assert_eq!((first.0, &first.1), (201, &again.1), "{again:?}");
+    let other = send("keys", "k1", r#"{"name":"data2","algorithm":"aes256-gcm-derived"}"#).await;
+    assert_eq!(other.0, 409);
+    for _ in 0..3 {
+        assert_eq!(send("keys/data/rotate", "r1", "{}").await.0, 200);
+    }
+    assert_eq!(t.client.key(&name("data")).await.unwrap().latest.number(), 2);
+    // A token is shown once: the repetition tells which one it was, not what it is.
+    let body = r#"{"identity":"ci"}"#;
+    let (made, repeated) = (send("tokens", "t1", body).await, send("tokens", "t1", body).await);
+    assert!(made.1.contains("sgt_") && !repeated.1.contains("sgt_"), "{repeated:?}");
+}

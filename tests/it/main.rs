@@ -1,0 +1,17 @@
+//! Signet through the front: a real server on a real device, a real client over TLS.
+#![cfg(test)]
+
+#[path = "../support/softhsm.rs"]
+#[macro_use]
+mod softhsm;
+#[path = "../support/swtpm.rs"]
+mod swtpm;
+
+mod keys;
+mod mac;
+mod rotation;
+mod server;
+mod sign;
+mod stolen;
+mod tokens;
+mod wrap;

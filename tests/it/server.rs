@@ -1,0 +1,176 @@
+//! A server for one test, with its own devices, data folder, port and clock.
+
+use std::path::{Path, PathBuf};
+
+use jiff::{SignedDuration, Timestamp};
+use signet::client::{Client, Options as ClientOptions};
+use signet::config::Config;
+use signet::keyring::{Scheduler, Tick};
+use signet::server::{Options, Server, create};
+use signet::types::{Clock, KeyName, ManualClock};
+use signet::wire::{CreateKey, CreateToken, Key, TokenText};
+
+use crate::softhsm::{MODULE, SoftHsm, fault_module};
+use crate::swtpm::Swtpm;
+
+/// The program under test, which is also the device worker.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_signet");
+
+/// A running server and everything it stands on.
+pub(crate) struct TestServer {
+    pub(crate) hsm: SoftHsm,
+    pub(crate) tpm: Option<Swtpm>,
+    pub(crate) clock: ManualClock,
+    pub(crate) config: Config,
+    server: Option<Server>,
+    /// With an administrator's token.
+    pub(crate) client: Client,
+    token: String,
+    _folder: tempfile::TempDir,
+}
+
+/// Which devices a test needs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Devices {
+    /// SoftHSM alone.
+    SoftHsm,
+    /// SoftHSM behind the fault module.
+    Faulty,
+    /// SoftHSM and a software TPM.
+    WithTpm,
+}
+
+impl TestServer {
+    /// A server on SoftHSM.
+    pub(crate) async fn start() -> Self {
+        Self::with(Devices::SoftHsm).await
+    }
+
+    /// A server on these devices.
+    pub(crate) async fn with(devices: Devices) -> Self {
+        let (hsm, folder) = (SoftHsm::new(), tempfile::tempdir().unwrap());
+        let tpm = (devices == Devices::WithTpm).then(Swtpm::start);
+        let config = Config::parse(&configuration(&hsm, tpm.as_ref(), devices, folder.path())).unwrap();
+        #[expect(clippy::disallowed_methods, reason = "the manual clock begins now, because certificates are checked")]
+        let clock = ManualClock::at(Timestamp::now());
+        let first = create(&config, &options(&clock)).await.unwrap().token.to_string();
+        let server = Server::start(&config, options(&clock)).await.unwrap();
+        let client = client(&server, Some(&first));
+        let body = CreateToken {
+            identity: "administrator".parse().unwrap(),
+            groups: vec!["administrators".parse().unwrap()],
+            ttl: Some("365d".parse().unwrap()),
+            uses: None,
+        };
+        let token = client.create_token(&body).await.unwrap().token.unwrap().0.clone();
+        let client = self::client(&server, Some(&token));
+        Self { hsm, tpm, clock, config, server: Some(server), client, token, _folder: folder }
+    }
+
+    /// The server.
+    pub(crate) fn server(&self) -> &Server {
+        self.server.as_ref().unwrap()
+    }
+
+    /// Ends the server in order and starts it again on the same folder.
+    pub(crate) async fn restart(&mut self) {
+        self.stop().await;
+        self.start_again().await.unwrap();
+    }
+
+    /// Ends the server in order.
+    pub(crate) async fn stop(&mut self) {
+        self.server.take().unwrap().stop().await.unwrap();
+    }
+
+    /// Starts it again; the client follows it to its new port.
+    pub(crate) async fn start_again(&mut self) -> signet::error::Result<()> {
+        let server = Server::start(&self.config, options(&self.clock)).await?;
+        self.client = client(&server, Some(&self.token));
+        self.server = Some(server);
+        Ok(())
+    }
+
+    /// A client with another credential, or none.
+    pub(crate) fn client(&self, token: Option<&str>) -> Client {
+        client(self.server(), token)
+    }
+
+    /// The administrator's token.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// The data folder.
+    pub(crate) fn data(&self) -> &Path {
+        &self.config.data
+    }
+
+    /// Moves the clock and lets the scheduler look at it.
+    pub(crate) async fn advance(&self, by: SignedDuration) -> Tick {
+        self.clock.advance(by);
+        Scheduler::new(self.server().service().keyring()).tick().await
+    }
+
+    /// Makes a key with the usual rules, without deletion protection.
+    pub(crate) async fn key(&self, name: &str, algorithm: &str) -> Key {
+        self.client.create_key(&new_key(name, algorithm)).await.unwrap()
+    }
+}
+
+/// A key with the usual rules, without deletion protection.
+pub(crate) fn new_key(name: &str, algorithm: &str) -> CreateKey {
+    CreateKey {
+        name: name.parse().unwrap(),
+        algorithm: algorithm.parse().unwrap(),
+        device: None,
+        residency: None,
+        domain: None,
+        rotation: Default::default(),
+        retention: Default::default(),
+        labels: Default::default(),
+        deletion_protection: false,
+    }
+}
+
+/// Parses the name of a key.
+pub(crate) fn name(text: &str) -> KeyName {
+    text.parse().unwrap()
+}
+
+/// A client that trusts the server's own authority.
+pub(crate) fn client(server: &Server, token: Option<&str>) -> Client {
+    let authorities = std::fs::read(server.own_authority().unwrap()).unwrap();
+    let mut options = ClientOptions::new(format!("https://{}", server.address()), authorities);
+    options.token = token.map(|token| TokenText(token.to_owned()));
+    Client::new(options).unwrap()
+}
+
+fn options(clock: &ManualClock) -> Options {
+    Options {
+        program: PathBuf::from(PROGRAM),
+        clock: Clock::Manual(clock.clone()),
+        unattended: false,
+        ..Options::new().unwrap()
+    }
+}
+
+/// The text of a configuration for these devices.
+pub(crate) fn configuration(hsm: &SoftHsm, tpm: Option<&Swtpm>, devices: Devices, folder: &Path) -> String {
+    let module = if devices == Devices::Faulty { fault_module() } else { MODULE.into() };
+    let environment: Vec<_> = hsm.environment().iter().map(|(name, value)| format!("{name} = {value:?}")).collect();
+    let mut text = format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\n[storage]\ndata = {:?}\nroot_device = \"hsm\"\n\
+         [keys]\ndefault_device = \"hsm\"\n\
+         [devices.hsm]\nkind = \"pkcs11\"\nmodule = {module:?}\ntoken_label = \"signet\"\npin_file = {:?}\n\
+         sync_dir = {:?}\nenvironment = {{ {} }}\n",
+        folder.join("data"),
+        hsm.pin_file(),
+        hsm.tokens(),
+        environment.join(", "),
+    );
+    if let Some(tpm) = tpm {
+        text.push_str(&format!("[devices.tpm]\nkind = \"tpm\"\ntcti = \"swtpm:host=127.0.0.1,port={}\"\n", tpm.port()));
+    }
+    text
+}

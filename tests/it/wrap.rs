@@ -1,0 +1,161 @@
+//! Wrap, unwrap, rewrap, data keys.
+
+use std::collections::BTreeMap;
+
+use signet::error::Kind;
+use signet::types::{Context, SecretBytes};
+use signet::wire::{Base64, Batch, GenerateDataKey, Rewrap, SecretBase64, Unwrap, Wrap};
+
+use crate::server::{Devices, TestServer, name, new_key};
+
+pub(crate) fn context(entries: &[(&str, &str)]) -> Context {
+    let entries: BTreeMap<_, _> = entries.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    Context::new(entries).unwrap()
+}
+
+pub(crate) fn plain(text: &[u8], context: &Context) -> Wrap {
+    Wrap { plaintext: SecretBase64(SecretBytes::new(text.to_vec())), context: context.clone() }
+}
+
+pub(crate) fn sealed(blob: &Base64, context: &Context) -> Unwrap {
+    Unwrap { ciphertext: blob.clone(), context: context.clone(), danger_allow_compromised: false }
+}
+
+#[tokio::test]
+async fn what_was_wrapped_unwraps_on_both_devices() {
+    let t = TestServer::with(Devices::WithTpm).await;
+    let none = Context::default();
+    for (device, residency) in [("hsm", "resident"), ("hsm", "wrapped"), ("tpm", "wrapped")] {
+        let text = format!("{device}-{residency}");
+        let mut new = new_key(&text, "aes256-gcm-derived");
+        (new.device, new.residency) = (Some(device.parse().unwrap()), Some(residency.parse().unwrap()));
+        let key = t.client.create_key(&new).await.unwrap();
+        assert_eq!(key.primary, Some(signet::types::Version::FIRST));
+        for size in [0, 1, 32, 65_536] {
+            let secret = vec![size as u8; size];
+            let wrapped = t.client.wrap(&name(&text), &plain(&secret, &none)).await.unwrap();
+            let opened = t.client.unwrap(&name(&text), &sealed(&wrapped.ciphertext, &none)).await.unwrap();
+            assert_eq!(opened.plaintext.0.expose(), secret, "{text} {size}");
+        }
+        let over = t.client.wrap(&name(&text), &plain(&vec![0; 65_537], &none)).await.unwrap_err();
+        assert_eq!(over.kind(), Kind::Limit);
+    }
+}
+
+#[tokio::test]
+async fn everything_wrong_with_a_ciphertext_is_one_answer() {
+    let t = TestServer::start().await;
+    t.key("data", "aes256-gcm-derived").await;
+    t.key("other", "aes256-gcm-derived").await;
+    let right = context(&[("tenant", "a")]);
+    let blob = t.client.wrap(&name("data"), &plain(b"secret", &right)).await.unwrap().ciphertext;
+    let mut wrong = vec![
+        ("another context", name("data"), blob.clone(), context(&[("tenant", "b")])),
+        ("no context", name("data"), blob.clone(), Context::default()),
+        ("another key", name("other"), blob.clone(), right.clone()),
+        ("nothing", name("data"), Base64(Vec::new()), right.clone()),
+        ("noise", name("data"), Base64(vec![7; 200]), right.clone()),
+    ];
+    for position in [0, 2, 3, 10, 22, 30, 60, 100, blob.0.len() - 1] {
+        let mut damaged = blob.clone();
+        damaged.0[position] ^= 1;
+        wrong.push(("a flipped bit", name("data"), damaged, right.clone()));
+    }
+    for length in [1, 55, 56, 88, blob.0.len() - 1] {
+        wrong.push(("cut off", name("data"), Base64(blob.0[..length].to_vec()), right.clone()));
+    }
+    let mut answers = std::collections::BTreeSet::new();
+    for (what, key, blob, context) in wrong {
+        let error = t.client.unwrap(&key, &sealed(&blob, &context)).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::DoesNotOpen, "{what}: {error:?}");
+        answers.insert(error.public().split(" (").next().unwrap().to_owned());
+    }
+    assert_eq!(answers.len(), 1, "{answers:?}");
+    // The precise reason is in the audit record only.
+    let records = t.client.audit_records(0, Some(1000)).await.unwrap();
+    let reasons: std::collections::BTreeSet<_> = records
+        .records
+        .iter()
+        .filter(|record| record["outcome"] == "does_not_open")
+        .map(|record| record["reason"].as_str().unwrap().to_owned())
+        .collect();
+    assert!(reasons.len() > 4, "{reasons:?}");
+}
+
+#[tokio::test]
+async fn a_ciphertext_moves_to_the_newest_version_and_to_another_key() {
+    let t = TestServer::start().await;
+    t.key("old", "aes256-gcm-derived").await;
+    t.key("new", "aes256-gcm-derived").await;
+    let own = context(&[("file", "1")]);
+    let first = t.client.wrap(&name("old"), &plain(b"secret", &own)).await.unwrap();
+    t.client.rotate_key(&name("old"), &Default::default()).await.unwrap();
+    let rewrap =
+        |to: Option<&str>| Rewrap { ciphertext: first.ciphertext.clone(), context: own.clone(), to: to.map(name) };
+    let second = t.client.rewrap(&name("old"), &rewrap(None)).await.unwrap();
+    assert_eq!((first.version.number(), second.version.number()), (1, 2));
+    let moved = t.client.rewrap(&name("old"), &rewrap(Some("new"))).await.unwrap();
+    for (key, blob) in [("old", &first), ("old", &second), ("new", &moved)] {
+        let opened = t.client.unwrap(&name(key), &sealed(&blob.ciphertext, &own)).await.unwrap();
+        assert_eq!(opened.plaintext.0.expose(), b"secret");
+    }
+    let wrong = Rewrap { context: Context::default(), ..rewrap(None) };
+    assert_eq!(t.client.rewrap(&name("old"), &wrong).await.unwrap_err().kind(), Kind::DoesNotOpen);
+}
+
+#[tokio::test]
+async fn data_keys_come_with_and_without_their_plaintext() {
+    let t = TestServer::start().await;
+    t.key("data", "aes256-gcm-derived").await;
+    let none = Context::default();
+    let ask = |length, plaintext| GenerateDataKey { length, context: Context::default(), plaintext };
+    let with = t.client.datakey(&name("data"), &ask(32, true)).await.unwrap();
+    let opened = t.client.unwrap(&name("data"), &sealed(&with.ciphertext, &none)).await.unwrap();
+    assert_eq!(opened.plaintext.0.expose(), with.plaintext.unwrap().0.expose());
+    let without = t.client.datakey(&name("data"), &ask(64, false)).await.unwrap();
+    assert!(without.plaintext.is_none());
+    let opened = t.client.unwrap(&name("data"), &sealed(&without.ciphertext, &none)).await.unwrap();
+    assert_eq!(opened.plaintext.0.expose().len(), 64);
+    for length in [0, 15, 65] {
+        assert_eq!(t.client.datakey(&name("data"), &ask(length, true)).await.unwrap_err().kind(), Kind::Invalid);
+    }
+}
+
+#[tokio::test]
+async fn a_batch_of_a_thousand_opens_across_versions() {
+    let t = TestServer::start().await;
+    t.key("data", "aes256-gcm-derived").await;
+    let none = Context::default();
+    let mut blobs = Vec::new();
+    for version in 0..4 {
+        let items = (0..250).map(|n| plain(format!("{version}-{n}").as_bytes(), &none)).collect();
+        let results = t.client.wrap_batch(&name("data"), &Batch { items }).await.unwrap().results;
+        blobs.extend(results.into_iter().map(|one| one.ok.unwrap()));
+        t.client.rotate_key(&name("data"), &Default::default()).await.unwrap();
+    }
+    let mut items: Vec<_> = blobs.iter().map(|blob| sealed(&blob.ciphertext, &none)).collect();
+    items[500].ciphertext.0[70] ^= 1;
+    let results = t.client.unwrap_batch(&name("data"), &Batch { items }).await.unwrap().results;
+    for (n, result) in results.iter().enumerate() {
+        match &result.ok {
+            Some(opened) => {
+                assert_eq!(opened.plaintext.0.expose(), format!("{}-{}", n / 250, n % 250).as_bytes());
+                assert_eq!(opened.version.number() as usize, 1 + n / 250);
+            }
+            None => assert_eq!((n, result.error.as_ref().unwrap().code.as_str()), (500, "does_not_open")),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_compromised_version_opens_only_by_an_explicit_override() {
+    let t = TestServer::start().await;
+    t.key("data", "aes256-gcm-derived").await;
+    let none = Context::default();
+    let wrapped = t.client.wrap(&name("data"), &plain(b"secret", &none)).await.unwrap();
+    t.client.rotate_key(&name("data"), &Default::default()).await.unwrap();
+    t.client.change_version(&name("data"), wrapped.version, signet::client::Transition::Compromise).await.unwrap();
+    let ask = |danger_allow_compromised| Unwrap { danger_allow_compromised, ..sealed(&wrapped.ciphertext, &none) };
+    assert_eq!(t.client.unwrap(&name("data"), &ask(false)).await.unwrap_err().kind(), Kind::State);
+    assert_eq!(t.client.unwrap(&name("data"), &ask(true)).await.unwrap().plaintext.0.expose(), b"secret");
+}
