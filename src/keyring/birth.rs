@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::record::{FORMAT, KeyCopy, KeyRecord, Pending, VersionRecord, key_path, pending_path, put, version_path};
-use super::{Key, KeyVersion, Keyring, check};
+use super::{Key, KeyVersion, Keyring, blocking, check};
 use crate::admission::{Details, Permit};
 use crate::audit::Phase;
 use crate::crash_point;
@@ -128,7 +128,8 @@ impl Keyring {
             residency: key.residency,
         };
         let path = pending_path(key.id, version);
-        let change = put(path.clone(), Expected::Absent, &pending)?;
+        self.finish_earlier(&path, worker, &pending).await?;
+        let change = put(path, Expected::Any, &pending)?;
         self.ledger.commit(permit.record(Phase::Change, &details), vec![change]).await?;
         let spec = KeySpec { id: key.id, version, algorithm: key.algorithm, residency: key.residency };
         match make(worker, spec).await {
@@ -138,6 +139,18 @@ impl Keyring {
                 Err(error.into())
             }
         }
+    }
+
+    /// Destroys what an earlier try at the very same version left, where that could not be done then: two objects with one
+    /// id must never be.
+    async fn finish_earlier(&self, path: &str, worker: &Arc<Worker>, pending: &Pending) -> Result<()> {
+        let (store, path) = (self.ledger.store(), path.to_owned());
+        if blocking(move || store.get(&path)).await?.is_some() {
+            crash_point!("keyring.before_second_try");
+            worker.destroy(pending.key_ref()).await?;
+            crash_point!("keyring.second_try");
+        }
+        Ok(())
     }
 
     /// Destroys what a failed birth may have left. Where the device cannot be asked now, the pending row stays, and the

@@ -39,7 +39,7 @@ use crate::store::Expected;
 use crate::telemetry::Metrics;
 use crate::types::{
     Action, Caller, KeyId, KeyName, Name, Protection, PublicKey, Purpose, Resource, SecretBytes, State, Verifier,
-    Version,
+    Version, same,
 };
 
 /// A key at one moment.
@@ -182,18 +182,18 @@ impl KeyVersion {
         (uses, bytes)
     }
 
-    /// The HMAC of each input, released only after the key proved, after all of them, that it is itself.
+    /// The HMAC of each input, released only where the device gives it twice, and after that the key proves that it is itself:
+    /// the first shows a result that was falsified on its way, the second a key that is another one.
     ///
     /// # Errors
     /// Per input, those of the device; for all, those of the check.
     pub async fn mac(&self, inputs: Vec<Vec<u8>>) -> Result<Vec<Result<SecretBytes>>> {
         let (key, worker) = self.place()?;
-        let results: Vec<Result<SecretBytes>> = if inputs.len() == 1 {
-            let input = inputs.into_iter().next().unwrap_or_default();
-            vec![worker.use_key(key, input).await.map_err(Error::from)]
-        } else {
-            worker.use_key_batch(key, inputs).await.into_iter().map(|one| one.map_err(Error::from)).collect()
-        };
+        let count = inputs.len();
+        let mut first = worker.use_key_batch(key, [inputs.clone(), inputs].concat()).await;
+        let second = first.split_off(count.min(first.len()));
+        let results: Vec<Result<SecretBytes>> =
+            first.into_iter().zip(second).map(|(one, other)| same_twice(one?, &other?)).collect();
         if results.iter().any(Result::is_ok) {
             self.check().await?;
         }
@@ -470,6 +470,15 @@ pub fn resource(name: &KeyName) -> Resource {
     Resource::Key(name.clone())
 }
 
+/// A result that the device gave twice.
+fn same_twice(one: SecretBytes, other: &SecretBytes) -> Result<SecretBytes> {
+    if same(one.expose(), other.expose()) {
+        return Ok(one);
+    }
+    Err(Error::new(Kind::Tampered, "the device gave two results for one input")
+        .hint("nothing was released: look at the device if it stays"))
+}
+
 fn read_all(
     store: &dyn crate::store::Store,
     devices: &BTreeMap<Name, Arc<Worker>>,
@@ -508,4 +517,9 @@ fn read_all(
             .hint("a record was removed behind the service's back: restore a backup"));
     }
     Ok(catalogue)
+}
+
+/// Runs a call of the store off the request threads.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal(format!("a store call was lost: {e}")))?
 }

@@ -5,13 +5,13 @@
 
 use std::collections::BTreeSet;
 
-use super::Keyring;
 use super::birth::remove;
 use super::change::system_record;
 use super::record::{Pending, read};
+use super::{Keyring, blocking};
 use crate::crash_point;
 use crate::device::{Locator, Settings};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::types::{Action, KeyId, KeyName, Name, Version};
 
 /// What reconciliation found.
@@ -100,7 +100,9 @@ impl Keyring {
             expected.insert((id, version));
             if doomed && !present.contains(&(id, version)) {
                 // The scheduler does the rest at its first tick.
-                report.mended.push(format!("version {version} of {name} was being destroyed: it is gone from {device}"));
+                report
+                    .mended
+                    .push(format!("version {version} of {name} was being destroyed: it is gone from {device}"));
             } else if !present.contains(&(id, version)) {
                 let text = format!(
                     "version {version} of {name} (key {id}) has a record, and {device} shows no object for it: \
@@ -135,9 +137,4 @@ impl Keyring {
         }
         found
     }
-}
-
-/// Runs a call of the store off the request threads.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal(format!("a store call was lost: {e}")))?
 }
