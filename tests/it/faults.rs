@@ -1,1 +1,331 @@
-//! faults
+//! A device on a bad day, through the front: errors, never a wrong result, a lost key or a key too many.
+
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use jiff::SignedDuration;
+use signet::client::{Client, PageRequest};
+use signet::error::{Error, Kind};
+use signet::types::{Context, Residency, State, Version};
+use signet::wire::{Base64, MakeMac, RotateKey, ScheduleDestruction, Sign, Signed, Verify};
+
+use crate::crash::resident_ids;
+use crate::process::{eventually, house_ids};
+use crate::server::{Devices, TestServer, name, new_key};
+use crate::wrap::{plain, sealed};
+
+/// How many operations are done while results are falsified.
+const OPERATIONS: usize = 1000;
+
+fn message(text: &[u8]) -> Sign {
+    Sign { message: Some(Base64(text.to_vec())), ..Sign::default() }
+}
+
+async fn verifies(client: &Client, key: &str, text: &[u8], signed: &Signed) -> bool {
+    let (message, signature) = (Some(Base64(text.to_vec())), signed.signature.clone());
+    let verify = Verify { message, signature, version: Some(signed.version), ..Verify::default() };
+    client.verify(&name(key), &verify).await.unwrap().valid
+}
+
+/// Whether another program sees exactly the objects that the service knows.
+async fn no_orphans(t: &TestServer) {
+    let expected = resident_ids(&t.client).await;
+    assert_eq!(t.hsm.ids(), expected.union(&house_ids(t.data())).cloned().collect());
+}
+
+#[tokio::test]
+async fn a_falsified_result_is_an_error() {
+    let t = TestServer::with(Devices::Faulty).await;
+    let none = Context::default();
+    for (key, algorithm) in [
+        ("p256", "ecdsa-p256-sha256"),
+        ("ed25519", "ed25519"),
+        ("rsa", "rsa2048-pss-sha256"),
+        ("data", "aes256-gcm-derived"),
+    ] {
+        t.key(key, algorithm).await;
+    }
+    t.key("codes", "hmac-sha256").await;
+    let blob = t.client.wrap(&name("data"), &plain(b"secret", &none)).await.unwrap().ciphertext;
+    let impatient = t.impatient_client();
+    for fault in ["flip", "empty"] {
+        for key in ["p256", "ed25519", "rsa", "wrap", "mac", "unwrap"] {
+            // The sentinel may be the victim as well, and then the device is down for a moment.
+            eventually("the device is sound", async || t.client(None).ready().await.ok()).await;
+            t.hsm.plan(&format!("C_Sign {fault}\n"));
+            let error: Error = match key {
+                "wrap" => impatient.wrap(&name("data"), &plain(b"x", &none)).await.unwrap_err(),
+                "mac" => impatient.mac(&name("codes"), &MakeMac { message: Base64(b"x".to_vec()) }).await.unwrap_err(),
+                "unwrap" => impatient.unwrap(&name("data"), &sealed(&blob, &none)).await.unwrap_err(),
+                key => impatient.sign(&name(key), &message(b"x")).await.unwrap_err(),
+            };
+            let expected =
+                matches!(error.kind(), Kind::Tampered | Kind::Unavailable | Kind::DoesNotOpen | Kind::Internal);
+            assert!(expected && !(key == "wrap" && error.kind() == Kind::DoesNotOpen), "{fault} {key}: {error:?}");
+            t.hsm.plan("");
+        }
+    }
+    eventually("it works again", async || t.client(None).ready().await.ok()).await;
+    let opened = t.client.unwrap(&name("data"), &sealed(&blob, &none)).await.unwrap();
+    assert_eq!(opened.plaintext.0.expose(), b"secret");
+}
+
+#[tokio::test]
+async fn of_a_thousand_results_that_are_falsified_at_random_none_is_wrong() {
+    let t = TestServer::with(Devices::Faulty).await;
+    let none = Context::default();
+    t.key("release", "ecdsa-p256-sha256").await;
+    t.key("data", "aes256-gcm-derived").await;
+    t.key("codes", "hmac-sha256").await;
+    let blob = t.client.wrap(&name("data"), &plain(b"secret", &none)).await.unwrap().ciphertext;
+    let code = MakeMac { message: Base64(b"text".to_vec()) };
+    let right = t.client.mac(&name("codes"), &code).await.unwrap().mac;
+    let mut plan = String::new();
+    for _ in 0..150 {
+        let at = getrandom::u32().unwrap() % 3000;
+        plan.push_str(&format!("C_Sign after={at} count=1 flip\n"));
+    }
+    t.hsm.plan(&plan);
+    let (mut failed, mut blobs, mut signatures) = (0, Vec::new(), Vec::new());
+    let client = t.impatient_client();
+    let work = futures_util::stream::iter(0..OPERATIONS).map(async |n| match n % 4 {
+        0 => client.sign(&name("release"), &message(n.to_string().as_bytes())).await.map(|one| Outcome::Signed(n, one)),
+        1 => client
+            .wrap(&name("data"), &plain(n.to_string().as_bytes(), &none))
+            .await
+            .map(|one| Outcome::Wrapped(n, one.ciphertext)),
+        2 => client
+            .unwrap(&name("data"), &sealed(&blob, &none))
+            .await
+            .map(|one| Outcome::Opened(one.plaintext.0.expose().to_vec())),
+        _ => client.mac(&name("codes"), &code).await.map(|one| Outcome::Coded(one.mac)),
+    });
+    let mut work = std::pin::pin!(work.buffer_unordered(4));
+    while let Some(outcome) = work.next().await {
+        match outcome {
+            Ok(Outcome::Signed(n, one)) => signatures.push((n, one)),
+            Ok(Outcome::Wrapped(n, one)) => blobs.push((n, one)),
+            Ok(Outcome::Opened(text)) => assert_eq!(text, b"secret"),
+            Ok(Outcome::Coded(mac)) => assert_eq!(mac, right),
+            Err(error) => {
+                let kinds = [Kind::Tampered, Kind::Unavailable, Kind::DoesNotOpen, Kind::Busy, Kind::Internal];
+                assert!(kinds.contains(&error.kind()), "{error:?}");
+                failed += 1;
+            }
+        }
+    }
+    t.hsm.plan("");
+    eventually("the device is sound", async || t.client(None).ready().await.ok()).await;
+    for (n, signed) in &signatures {
+        assert!(
+            verifies(&t.client, "release", n.to_string().as_bytes(), signed).await,
+            "a wrong signature was released"
+        );
+    }
+    for (n, blob) in &blobs {
+        let opened =
+            t.client.unwrap(&name("data"), &sealed(blob, &none)).await.expect("a wrong ciphertext was released");
+        assert_eq!(opened.plaintext.0.expose(), n.to_string().as_bytes());
+    }
+    assert!(failed > 10, "only {failed} operations met a fault");
+    println!("{OPERATIONS} operations, {failed} failed, 0 wrong results released");
+}
+
+/// What one operation gave.
+enum Outcome {
+    Signed(usize, Signed),
+    Wrapped(usize, Base64),
+    Opened(Vec<u8>),
+    Coded(Base64),
+}
+
+/// Faults while a key is made: a plan, and what is made under it.
+const BIRTHS: &[(&str, &str, Residency)] = &[
+    ("C_GenerateKeyPair pre=0x30 once", "ecdsa-p256-sha256", Residency::Resident),
+    ("C_GenerateKeyPair post=0x30 once", "ecdsa-p256-sha256", Residency::Resident),
+    ("C_GenerateKeyPair abort once", "ecdsa-p256-sha256", Residency::Resident),
+    ("C_GenerateKeyPair abort_after once", "ecdsa-p256-sha256", Residency::Resident),
+    ("C_GenerateKey pre=0x30 once", "aes256-gcm-derived", Residency::Resident),
+    ("C_GenerateKey post=0x30 once", "aes256-gcm-derived", Residency::Resident),
+    ("C_GenerateKey abort_after once", "aes256-gcm-derived", Residency::Resident),
+    ("C_GenerateKey post=0x30 once", "aes256-gcm-derived", Residency::Wrapped),
+    ("C_WrapKey pre=0x30 once", "aes256-gcm-derived", Residency::Wrapped),
+    ("C_WrapKey post=0x30 once", "aes256-gcm-derived", Residency::Wrapped),
+    ("C_UnwrapKey pre=0x30 once", "aes256-gcm-derived", Residency::Wrapped),
+    ("C_UnwrapKey post=0x30 once", "aes256-gcm-derived", Residency::Wrapped),
+    // The probe of the new key, or the sentinel.
+    ("C_Sign pre=0x30 once", "ecdsa-p256-sha256", Residency::Resident),
+    ("C_Sign flip once", "aes256-gcm-derived", Residency::Resident),
+    // What was made cannot be destroyed, either.
+    ("C_GenerateKeyPair post=0x30 once\nC_DestroyObject pre=0x30 once", "ecdsa-p256-sha256", Residency::Resident),
+    ("C_GenerateKeyPair post=0x30 once\nC_DestroyObject post=0x30 once", "ecdsa-p256-sha256", Residency::Resident),
+    ("C_GenerateKey post=0x30 once\nC_DestroyObject abort_after once", "aes256-gcm-derived", Residency::Resident),
+];
+
+#[tokio::test]
+async fn a_key_is_made_once_whatever_fails_on_the_way() {
+    let t = TestServer::with(Devices::Faulty).await;
+    t.client.status().await.unwrap(); // What the device can do is found out by making keys: that comes first.
+    for (number, (plan, algorithm, residency)) in BIRTHS.iter().enumerate() {
+        let key = format!("key-{number}");
+        let mut new = new_key(&key, algorithm);
+        new.residency = Some(*residency);
+        for latest in [1, 2] {
+            t.hsm.plan(&format!("{plan}\n# {number} {latest}\n"));
+            // The client tries again by itself, with the same idempotency key, where it is told that it may.
+            let again = async || {
+                let made = match latest {
+                    1 => t.client.create_key(&new).await,
+                    _ => t.client.rotate_key(&name(&key), &RotateKey::default()).await,
+                };
+                if let Err(error) = &made {
+                    assert!(matches!(error.kind(), Kind::Unavailable | Kind::Tampered), "{plan}: {error:?}");
+                }
+                made.ok()
+            };
+            let made = eventually("the key is made", again).await;
+            assert_eq!(made.latest.number(), latest, "{plan}");
+            t.hsm.plan("");
+            eventually("the device is sound", async || t.client(None).ready().await.ok()).await;
+        }
+    }
+    // What could not be cleaned up at once was meanwhile, or is at the next tick.
+    t.advance(SignedDuration::ZERO).await;
+    no_orphans(&t).await;
+    crate::crash::all_keys_work(&t.client).await;
+}
+
+#[tokio::test]
+async fn a_wrapped_key_is_loaded_again_whatever_fails_on_the_way() {
+    let mut t = TestServer::with(Devices::Faulty).await;
+    let none = Context::default();
+    let mut new = new_key("data", "aes256-gcm-derived");
+    new.residency = Some(Residency::Wrapped);
+    t.client.create_key(&new).await.unwrap();
+    let blob = t.client.wrap(&name("data"), &plain(b"secret", &none)).await.unwrap().ciphertext;
+    for plan in ["C_UnwrapKey pre=0x30 once", "C_UnwrapKey post=0x30 once", "C_UnwrapKey abort once"] {
+        t.restart().await;
+        t.hsm.plan(&format!("{plan}\n"));
+        let opened = t.client.unwrap(&name("data"), &sealed(&blob, &none)).await.unwrap();
+        assert_eq!(opened.plaintext.0.expose(), b"secret", "{plan}");
+        t.hsm.plan("");
+    }
+}
+
+#[tokio::test]
+async fn a_version_is_destroyed_whatever_fails_on_the_way() {
+    let t = TestServer::with(Devices::Faulty).await;
+    let plans = [
+        "C_DestroyObject pre=0x30 once",
+        "C_DestroyObject post=0x30 once",
+        "C_DestroyObject abort once",
+        "C_DestroyObject abort_after once",
+    ];
+    for (number, plan) in plans.iter().enumerate() {
+        let key = format!("key-{number}");
+        t.key(&key, "ecdsa-p256-sha256").await;
+        t.client.rotate_key(&name(&key), &RotateKey::default()).await.unwrap();
+        let wait = ScheduleDestruction { after: Some("1d".parse().unwrap()) };
+        t.client.schedule_destruction(&name(&key), Version::FIRST, &wait).await.unwrap();
+        t.hsm.plan(&format!("{plan}\n"));
+        let first = t.advance(SignedDuration::from_hours(25)).await;
+        assert_eq!(first.destroyed + first.failed, 1, "{plan}: {first:?}");
+        t.hsm.plan("");
+        eventually("the version is destroyed", async || {
+            t.advance(SignedDuration::ZERO).await;
+            let version = t.client.version(&name(&key), Version::FIRST).await.unwrap();
+            (version.state == State::Destroyed).then_some(())
+        })
+        .await;
+        // The number is never given again.
+        let rotated = t.client.rotate_key(&name(&key), &RotateKey::default()).await.unwrap();
+        assert_eq!(rotated.latest.number(), 3);
+    }
+    no_orphans(&t).await;
+}
+
+#[tokio::test]
+async fn a_token_that_is_taken_out_costs_errors_and_nothing_else() {
+    let t = TestServer::with(Devices::WithTpm).await;
+    let none = Context::default();
+    t.key("data", "aes256-gcm-derived").await;
+    t.key("release", "ecdsa-p256-sha256").await;
+    let mut new = new_key("elsewhere", "aes256-gcm-derived");
+    new.device = Some("tpm".parse().unwrap());
+    t.client.create_key(&new).await.unwrap();
+    let blob = t.client.wrap(&name("data"), &plain(b"secret", &none)).await.unwrap().ciphertext;
+    let other = t.client.wrap(&name("elsewhere"), &plain(b"secret", &none)).await.unwrap().ciphertext;
+    eventually("it is ready", async || t.client(None).ready().await.ok()).await;
+    let (ids, impatient) = (t.hsm.ids(), t.impatient_client());
+    let keys = t.client.keys(None, &PageRequest::default()).await.unwrap().items.len();
+    for _ in 0..2 {
+        let began = Instant::now();
+        t.hsm.take_out();
+        eventually("it is not ready any more", async || t.client(None).ready().await.err()).await;
+        // Five seconds, and some for a machine that is busy with other tests.
+        assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+        for _ in 0..10 {
+            let errors = [
+                impatient.wrap(&name("data"), &plain(b"x", &none)).await.unwrap_err(),
+                impatient.unwrap(&name("data"), &sealed(&blob, &none)).await.unwrap_err(),
+                impatient.sign(&name("release"), &message(b"x")).await.unwrap_err(),
+                impatient.create_key(&new_key("new", "hmac-sha256")).await.unwrap_err(),
+                impatient.rotate_key(&name("data"), &RotateKey::default()).await.unwrap_err(),
+            ];
+            for error in errors {
+                assert_eq!(error.kind(), Kind::Unavailable, "{error:?}");
+                assert!(error.wait().is_some(), "no Retry-After: {error:?}");
+            }
+            impatient.live().await.unwrap();
+            // The other device does not notice.
+            let opened = impatient.unwrap(&name("elsewhere"), &sealed(&other, &none)).await.unwrap();
+            assert_eq!(opened.plaintext.0.expose(), b"secret");
+            impatient.key(&name("data")).await.unwrap();
+        }
+        t.hsm.put_back();
+        eventually("it is ready by itself", async || t.client(None).ready().await.ok()).await;
+        let opened = t.client.unwrap(&name("data"), &sealed(&blob, &none)).await.unwrap();
+        assert_eq!(opened.plaintext.0.expose(), b"secret");
+        t.client.wrap(&name("data"), &plain(b"x", &none)).await.unwrap();
+        // Unfinished versions are looked at with each tick.
+        t.advance(SignedDuration::ZERO).await;
+        assert_eq!(t.hsm.ids(), ids);
+        assert_eq!(t.client.keys(None, &PageRequest::default()).await.unwrap().items.len(), keys);
+    }
+}
+
+#[tokio::test]
+async fn a_library_that_hangs_keeps_nobody_waiting_beyond_the_deadline() {
+    let t = TestServer::with(Devices::FaultyWithTpm).await;
+    let none = Context::default();
+    t.key("data", "aes256-gcm-derived").await;
+    t.key("release", "ecdsa-p256-sha256").await;
+    let mut new = new_key("elsewhere", "aes256-gcm-derived");
+    new.device = Some("tpm".parse().unwrap());
+    t.client.create_key(&new).await.unwrap();
+    let other = t.client.wrap(&name("elsewhere"), &plain(b"secret", &none)).await.unwrap().ciphertext;
+    eventually("it is ready", async || t.client(None).ready().await.ok()).await;
+    let impatient = t.impatient_client();
+    t.hsm.plan("C_Sign hang once\n");
+    let hung = async {
+        let (began, key, body) = (Instant::now(), name("data"), plain(b"x", &none));
+        let outcome = impatient.wrap(&key, &body).await;
+        (outcome, began.elapsed())
+    };
+    let meanwhile = async {
+        for _ in 0..20 {
+            let opened = t.client.unwrap(&name("elsewhere"), &sealed(&other, &none)).await.unwrap();
+            assert_eq!(opened.plaintext.0.expose(), b"secret");
+        }
+    };
+    let ((outcome, took), ()) = tokio::join!(hung, meanwhile);
+    if let Err(error) = outcome {
+        assert!(matches!(error.kind(), Kind::Unavailable | Kind::Busy), "{error:?}");
+    }
+    // Two seconds for the call and as much for its check, and some for a machine that is busy with other tests.
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    // By itself, for everybody.
+    eventually("it is ready by itself", async || t.client(None).ready().await.ok()).await;
+    t.client.wrap(&name("data"), &plain(b"x", &none)).await.unwrap();
+    t.client.sign(&name("release"), &message(b"x")).await.unwrap();
+}

@@ -1,1 +1,385 @@
-//! matrix
+//! Every route crossed with every kind of stranger: refused, recorded, and nothing changed.
+//!
+//! The routes are those of the table that the router is made from, so a new one is here by itself.
+//! `tests/golden/policy-matrix.txt` holds what each answers to whom; `make golden` renews it, and its diff is the review.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::path::Path;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use jiff::SignedDuration;
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
+};
+use signet::api::rest::{OPEN_ROUTES, table};
+use signet::auth::token::Token;
+use signet::client::PageRequest;
+use signet::types::Context;
+use signet::wire::{CertificateMatch, CreateToken, Identity, MakeMac, Policy, Sign};
+
+use crate::golden;
+use crate::server::{Devices, TestServer, name};
+use crate::wrap::plain;
+
+/// Who asks. The order is that of the columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// No credential at all.
+    Nothing,
+    /// A bearer token that is none.
+    Malformed,
+    /// A token of the right form that was never made here.
+    Unknown,
+    Expired,
+    Revoked,
+    /// A token whose last use is over.
+    Exhausted,
+    /// A good token of an identity that no policy speaks of.
+    Nobody,
+    /// A good token of an identity that may do everything in another namespace.
+    Tenant,
+    /// A certificate of an identity that no policy speaks of.
+    Certificate,
+    /// A good certificate that is no identity's.
+    Unmapped,
+    /// Certificates that the handshake refuses: of another authority, of a server, of the past.
+    WrongCa,
+    WrongUse,
+    Past,
+}
+
+impl Kind {
+    const ALL: [Self; 13] = [
+        Self::Nothing,
+        Self::Malformed,
+        Self::Unknown,
+        Self::Expired,
+        Self::Revoked,
+        Self::Exhausted,
+        Self::Nobody,
+        Self::Tenant,
+        Self::Certificate,
+        Self::Unmapped,
+        Self::WrongCa,
+        Self::WrongUse,
+        Self::Past,
+    ];
+
+    /// Whether the service knows who asks.
+    const fn known(self) -> bool {
+        matches!(self, Self::Nobody | Self::Tenant | Self::Certificate)
+    }
+
+    const fn connects(self) -> bool {
+        !matches!(self, Self::WrongCa | Self::WrongUse | Self::Past)
+    }
+}
+
+/// How one kind asks: over which connection, with which header.
+struct Asker {
+    http: reqwest::Client,
+    token: Option<String>,
+}
+
+/// An authority of client certificates.
+struct Authority(Issuer<'static, KeyPair>, String);
+
+impl Authority {
+    fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self(Issuer::new(params, key), pem)
+    }
+
+    /// A client certificate with its key, in PEM.
+    fn issue(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> String {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        change(&mut params);
+        format!("{}{}", params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
+    }
+}
+
+/// What the routes are tried on, in a namespace that no asker has a right to.
+struct Scene {
+    t: TestServer,
+    askers: Vec<(Kind, Asker)>,
+    administrator: Asker,
+    ciphertext: String,
+    signature: String,
+    mac: String,
+    token_id: String,
+}
+
+impl Scene {
+    async fn set() -> Self {
+        // Another test may have done so before.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let (authority, other, folder) = (Authority::new(), Authority::new(), tempfile::tempdir().unwrap());
+        let file = folder.path().join("clients.pem");
+        std::fs::write(&file, &authority.1).unwrap();
+        let t = TestServer::configured(Devices::SoftHsm, |config| config.client_authorities = Some(file)).await;
+        t.key("a:data", "aes256-gcm-derived").await;
+        t.key("a:release", "ecdsa-p256-sha256").await;
+        t.key("a:codes", "hmac-sha256").await;
+        t.key("b:data", "aes256-gcm-derived").await;
+        let message = signet::wire::Base64(b"m".to_vec());
+        let wrapped = t.client.wrap(&name("a:data"), &plain(b"m", &Context::default())).await.unwrap();
+        let sign = Sign { message: Some(message.clone()), ..Sign::default() };
+        let signed = t.client.sign(&name("a:release"), &sign).await.unwrap();
+        let made = t.client.mac(&name("a:codes"), &MakeMac { message }).await.unwrap();
+        let text = r#"permit (principal == Signet::Identity::"tenant", action, resource in Signet::Namespace::"b");"#;
+        let policy = Policy { name: None, text: text.to_owned(), etag: None };
+        t.client.put_policy(&"tenant".parse().unwrap(), None, &policy).await.unwrap();
+        let certificates = vec![CertificateMatch::Dns("host.example".to_owned())];
+        let identity = Identity { name: None, groups: vec![], certificates };
+        t.client.put_identity(&"host".parse().unwrap(), &identity).await.unwrap();
+
+        let token = async |identity: &str, ttl: &str, uses| {
+            let (identity, ttl) = (identity.parse().unwrap(), Some(ttl.parse().unwrap()));
+            let made = t.client.create_token(&CreateToken { identity, groups: vec![], ttl, uses }).await.unwrap();
+            (made.info.id, made.token.unwrap().0.clone())
+        };
+        let expired = token("nobody", "1h", None).await;
+        let revoked = token("nobody", "30d", None).await;
+        let exhausted = token("nobody", "30d", Some(1)).await;
+        let (nobody, tenant) = (token("nobody", "30d", None).await, token("tenant", "30d", None).await);
+        t.client.revoke_token(&revoked.0).await.unwrap();
+        // The one use goes to a refusal.
+        t.client(Some(&exhausted.1)).whoami().await.unwrap_err();
+        t.clock.advance(SignedDuration::from_hours(2));
+        // The tenant can do in its own namespace what it is refused elsewhere.
+        t.client(Some(&tenant.1)).wrap(&name("b:data"), &plain(b"m", &Context::default())).await.unwrap();
+
+        let server = std::fs::read(t.server().own_authority().unwrap()).unwrap();
+        let asker = |kind: Kind| {
+            let (token, certificate) = match kind {
+                Kind::Nothing => (None, None),
+                Kind::Malformed => (Some("sgt_nonsense".to_owned()), None),
+                Kind::Unknown => (Some(Token::generate().unwrap().expose().to_string()), None),
+                Kind::Expired => (Some(expired.1.clone()), None),
+                Kind::Revoked => (Some(revoked.1.clone()), None),
+                Kind::Exhausted => (Some(exhausted.1.clone()), None),
+                Kind::Nobody => (Some(nobody.1.clone()), None),
+                Kind::Tenant => (Some(tenant.1.clone()), None),
+                Kind::Certificate => (None, Some(authority.issue("host.example", |_| {}))),
+                Kind::Unmapped => (None, Some(authority.issue("other.example", |_| {}))),
+                Kind::WrongCa => (None, Some(other.issue("host.example", |_| {}))),
+                Kind::WrongUse => {
+                    let server = |params: &mut CertificateParams| {
+                        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+                    };
+                    (None, Some(authority.issue("host.example", server)))
+                }
+                Kind::Past => {
+                    let past = |params: &mut CertificateParams| params.not_after = date_time_ymd(2020, 1, 1);
+                    (None, Some(authority.issue("host.example", past)))
+                }
+            };
+            Asker { http: http(&server, certificate.as_deref()), token }
+        };
+        let askers = Kind::ALL.iter().map(|kind| (*kind, asker(*kind))).collect();
+        let administrator = Asker { http: http(&server, None), token: Some(t.token().to_owned()) };
+        Self {
+            askers,
+            administrator,
+            ciphertext: STANDARD.encode(&wrapped.ciphertext.0),
+            signature: signed.signature,
+            mac: STANDARD.encode(&made.mac.0),
+            token_id: nobody.0,
+            t,
+        }
+    }
+
+    /// The address of a row, with something that is there in each brace.
+    fn address(&self, path: &str) -> String {
+        let last = path.split('/').find_map(|part| part.strip_suffix("-batch")).unwrap_or(path);
+        let last = last.rsplit('/').next().unwrap_or_default();
+        let key = match last {
+            "sign" | "verify" | "public-key" => "a:release",
+            "mac" | "mac-verify" => "a:codes",
+            _ => "a:data",
+        };
+        let named = if path.contains("policies") { "tenant" } else { "host" };
+        path.replace("{key}", key).replace("{version}", "1").replace("{name}", named).replace("{id}", &self.token_id)
+    }
+
+    /// A body that would be accepted.
+    fn body(&self, method: &str, path: &str) -> String {
+        let last = path.rsplit('/').next().unwrap_or_default();
+        let one = match (method, last.strip_suffix("-batch").unwrap_or(last)) {
+            ("POST", "keys") => r#"{"name":"a:fresh","algorithm":"hmac-sha256"}"#.to_owned(),
+            ("PATCH", "{key}") => r#"{"labels":{"team":"x"}}"#.to_owned(),
+            ("POST", "rotate" | "datakey") => "{}".to_owned(),
+            ("POST", "schedule-destruction") => r#"{"after":"7d"}"#.to_owned(),
+            ("POST", "wrap") => r#"{"plaintext":"bQ=="}"#.to_owned(),
+            ("POST", "unwrap" | "rewrap") => format!(r#"{{"ciphertext":"{}"}}"#, self.ciphertext),
+            ("POST", "sign" | "mac") => r#"{"message":"bQ=="}"#.to_owned(),
+            ("POST", "verify") => format!(r#"{{"message":"bQ==","signature":"{}"}}"#, self.signature),
+            ("POST", "mac-verify") => format!(r#"{{"message":"bQ==","mac":"{}"}}"#, self.mac),
+            ("POST", "tokens") => r#"{"identity":"fresh"}"#.to_owned(),
+            ("PUT", "{name}") if path.contains("policies") => {
+                r#"{"text":"permit (principal == Signet::Identity::\"tenant\", action, resource in Signet::Namespace::\"b\");"}"#.to_owned()
+            }
+            ("PUT", "{name}") => r#"{"certificates":[{"dns":"new.example"}]}"#.to_owned(),
+            ("POST", "explain") => r#"{"identity":"nobody","action":"Sign"}"#.to_owned(),
+            _ => panic!("no body for {method} {path}: give it one that would be accepted"),
+        };
+        if last.ends_with("-batch") { format!(r#"{{"items":[{one}]}}"#) } else { one }
+    }
+
+    /// The status of one request; none where the connection is refused.
+    async fn ask(&self, asker: &Asker, method: &str, path: &str, with_body: bool, id: &str) -> Option<u16> {
+        let url = format!("https://{}{}", self.t.server().address(), self.address(path));
+        let mut request = asker.http.request(method.parse().unwrap(), url).header("Request-Id", id);
+        if let Some(token) = &asker.token {
+            request = request.bearer_auth(token);
+        }
+        if method == "PATCH" {
+            let etag = self.t.client.key(&name("a:data")).await.unwrap().etag;
+            request = request.header("If-Match", format!("\"{}\"", etag.trim_matches('"')));
+        }
+        if with_body {
+            request = request.header("Content-Type", "application/json").body(self.body(method, path));
+        }
+        request.send().await.ok().map(|answer| answer.status().as_u16())
+    }
+
+    /// Everything that a change would show in.
+    async fn state(&self) -> String {
+        let (client, page) = (&self.t.client, PageRequest { size: Some(1000), token: None });
+        let mut state = String::new();
+        for key in client.keys(None, &page).await.unwrap().items {
+            writeln!(state, "{} {} {}", key.name, key.latest, key.etag).unwrap();
+        }
+        writeln!(state, "{:?}", client.policies(&page).await.unwrap().items).unwrap();
+        writeln!(state, "{:?}", client.identities(&page).await.unwrap().items).unwrap();
+        let tokens = client.tokens(&page).await.unwrap().items;
+        let tokens: BTreeMap<_, _> = tokens.iter().map(|token| (&token.id, (token.revoked, token.uses_left))).collect();
+        writeln!(state, "{tokens:?} {:?}", self.t.hsm.ids()).unwrap();
+        state
+    }
+}
+
+fn http(server: &[u8], certificate: Option<&str>) -> reqwest::Client {
+    let mut builder = reqwest::Client::builder().tls_certs_only([reqwest::Certificate::from_pem(server).unwrap()]);
+    if let Some(certificate) = certificate {
+        builder = builder.identity(reqwest::Identity::from_pem(certificate.as_bytes()).unwrap());
+    }
+    builder.build().unwrap()
+}
+
+/// What is not in the table: no such route, or not with this method.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("GET", "/"),
+    ("GET", "/health"),
+    ("POST", "/health/live"),
+    ("GET", "/api"),
+    ("GET", "/api/v1"),
+    ("GET", "/api/v1/nothing"),
+    ("GET", "/api/v2/keys"),
+    ("PUT", "/api/v1/keys"),
+    ("DELETE", "/api/v1/keys"),
+    ("PATCH", "/api/v1/tokens"),
+    ("TRACE", "/api/v1/keys"),
+    ("OPTIONS", "/api/v1/keys"),
+    ("GET", "/api/v1/keys/{key}/nothing"),
+    ("POST", "/api/v1/keys/{key}/"),
+    ("GET", "/api/v1//keys"),
+];
+
+#[tokio::test]
+async fn no_route_answers_a_stranger() {
+    let scene = Scene::set().await;
+    let before = scene.state().await;
+    let mut matrix = format!("{:<64}", "");
+    for (kind, _) in &scene.askers {
+        write!(matrix, "{:>12}", format!("{kind:?}").to_lowercase()).unwrap();
+    }
+    let rows = table().iter().map(|row| (row.method.as_str(), row.path, row.request.is_some(), row.open()));
+    let elsewhere = ELSEWHERE.iter().map(|(method, path)| (*method, *path, false, false));
+    let (mut cells, mut refused) = (0, BTreeMap::new());
+    for (method, path, with_body, open) in rows.chain(elsewhere) {
+        write!(matrix, "\n{:<64}", format!("{method} {path}")).unwrap();
+        for (kind, asker) in &scene.askers {
+            cells += 1;
+            let id = format!("cell-{cells}");
+            let status = scene.ask(asker, method, path, with_body, &id).await;
+            let what = format!("{method} {path} as {kind:?}");
+            assert_eq!(status.is_some(), kind.connects(), "{what}");
+            let Some(status) = status else {
+                write!(matrix, "{:>12}", "-").unwrap();
+                continue;
+            };
+            // Whether the service is ready at this moment says nothing of who may ask.
+            let shown = if open { "open".to_owned() } else { status.to_string() };
+            write!(matrix, "{shown:>12}").unwrap();
+            let below_api = path == "/api" || path.starts_with("/api/");
+            match (open, below_api, kind.known()) {
+                (true, ..) => assert!(matches!(status, 200 | 503), "{what}: {status}"),
+                (false, false, _) => assert!(matches!(status, 404 | 405), "{what}: {status}"),
+                (false, true, false) => assert_eq!(status, 401, "{what}"),
+                (false, true, true) => assert!(matches!(status, 403..=405), "{what}: {status}"),
+            }
+            // A route that is none has nothing to be refused by a policy.
+            let by_policy = kind.known() && ELSEWHERE.iter().all(|other| *other != (method, path));
+            if !open && below_api && (!kind.known() || by_policy) {
+                refused.insert(id, (what, status));
+            }
+        }
+    }
+    assert_eq!(scene.state().await, before, "a refusal changed something");
+    let recorded = recorded(&scene).await;
+    for (id, (what, status)) in &refused {
+        let codes = recorded.get(id).unwrap_or_else(|| panic!("{what} is not in the audit log"));
+        let code = match status {
+            401 => "unauthenticated",
+            403 => "forbidden",
+            _ => "not_found",
+        };
+        assert_eq!(codes, &BTreeSet::from([code.to_owned()]), "{what}");
+    }
+    matrix.push('\n');
+    golden::check("policy-matrix.txt", &matrix);
+    println!("{cells} cells, {} refusals on record", refused.len());
+    // The requests are good ones: whoever may is not told that they are wrong.
+    for row in table().iter().filter(|row| !row.open()) {
+        let status =
+            scene.ask(&scene.administrator, row.method.as_str(), row.path, row.request.is_some(), "control").await;
+        assert!(matches!(status, Some(200..=299 | 409)), "{row:?}: {status:?}");
+    }
+}
+
+/// The outcomes of refusals by request, from the files of the log.
+async fn recorded(scene: &Scene) -> BTreeMap<String, BTreeSet<String>> {
+    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let folder: &Path = &scene.t.data().join("audit");
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "jsonl") {
+            continue;
+        }
+        for line in std::fs::read_to_string(path).unwrap().lines() {
+            let record: serde_json::Value = serde_json::from_str(line).unwrap();
+            if record["phase"] == "refused" {
+                let text = |field: &str| record[field].as_str().unwrap_or_default().to_owned();
+                found.entry(text("request")).or_default().insert(text("outcome"));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn the_open_routes_are_these_and_no_others() {
+    let open: Vec<_> = table().iter().filter(|row| row.open()).map(|row| (row.method.as_str(), row.path)).collect();
+    let expected = [("GET", "/health/live"), ("GET", "/health/ready"), ("GET", "/.well-known/jwks.json")];
+    assert_eq!(open, expected);
+    assert_eq!(OPEN_ROUTES, expected);
+}

@@ -136,11 +136,7 @@ impl Installation {
 
     /// The key that signs the heads of its audit log.
     fn log_key(&self) -> PublicKey {
-        serde_json::from_value(self.root()["log_public"].clone()).unwrap()
-    }
-
-    fn root(&self) -> serde_json::Value {
-        serde_json::from_slice(&std::fs::read(self.data().join("root.json")).unwrap()).unwrap()
+        serde_json::from_value(root(&self.data())["log_public"].clone()).unwrap()
     }
 
     /// Checks the audit log as an auditor would.
@@ -151,12 +147,21 @@ impl Installation {
 
     /// The ids of the objects that belong to the service itself.
     pub(crate) fn house_ids(&self) -> BTreeSet<String> {
-        let root = self.root();
-        let device = &root["devices"]["hsm"];
-        let mut ids = vec![&root["root_key"]["id"], &root["log_key"]["id"], &device["sentinel"]["id"]];
-        ids.extend(device["keks"].as_array().unwrap().iter().map(|kek| &kek["id"]));
-        ids.into_iter().map(|id| format!("{}00000001", id.as_str().unwrap())).collect()
+        house_ids(&self.data())
     }
+}
+
+fn root(data: &Path) -> serde_json::Value {
+    serde_json::from_slice(&std::fs::read(data.join("root.json")).unwrap()).unwrap()
+}
+
+/// The ids of the objects in the token that belong to the service on `data` itself.
+pub(crate) fn house_ids(data: &Path) -> BTreeSet<String> {
+    let root = root(data);
+    let device = &root["devices"]["hsm"];
+    let mut ids = vec![&root["root_key"]["id"], &root["log_key"]["id"], &device["sentinel"]["id"]];
+    ids.extend(device["keks"].as_array().unwrap().iter().map(|kek| &kek["id"]));
+    ids.into_iter().map(|id| format!("{}00000001", id.as_str().unwrap())).collect()
 }
 
 /// A running process of this program, killed when it is dropped.

@@ -39,6 +39,8 @@ pub(crate) enum Devices {
     Faulty,
     /// SoftHSM and a software TPM.
     WithTpm,
+    /// SoftHSM behind the fault module, and a software TPM.
+    FaultyWithTpm,
 }
 
 impl TestServer {
@@ -49,9 +51,15 @@ impl TestServer {
 
     /// A server on these devices.
     pub(crate) async fn with(devices: Devices) -> Self {
+        Self::configured(devices, |_| {}).await
+    }
+
+    /// A server on these devices, with a configuration that is changed in something.
+    pub(crate) async fn configured(devices: Devices, change: impl FnOnce(&mut Config)) -> Self {
         let (hsm, folder) = (SoftHsm::new(), tempfile::tempdir().unwrap());
-        let tpm = (devices == Devices::WithTpm).then(Swtpm::start);
-        let config = Config::parse(&configuration(&hsm, tpm.as_ref(), devices, folder.path())).unwrap();
+        let tpm = matches!(devices, Devices::WithTpm | Devices::FaultyWithTpm).then(Swtpm::start);
+        let mut config = Config::parse(&configuration(&hsm, tpm.as_ref(), devices, folder.path())).unwrap();
+        change(&mut config);
         #[expect(clippy::disallowed_methods, reason = "the manual clock begins now, because certificates are checked")]
         let clock = ManualClock::at(Timestamp::now());
         let first = create(&config, &options(&clock)).await.unwrap().token.to_string();
@@ -95,6 +103,15 @@ impl TestServer {
     /// A client with another credential, or none.
     pub(crate) fn client(&self, token: Option<&str>) -> Client {
         client(self.server(), token)
+    }
+
+    /// A client of the administrator that never tries again by itself.
+    pub(crate) fn impatient_client(&self) -> Client {
+        let authorities = std::fs::read(self.server().own_authority().unwrap()).unwrap();
+        let mut options = ClientOptions::new(format!("https://{}", self.server().address()), authorities);
+        options.token = Some(TokenText(self.token.clone()));
+        options.retry_for = std::time::Duration::ZERO;
+        Client::new(options).unwrap()
     }
 
     /// The administrator's token.
@@ -158,7 +175,10 @@ pub(crate) fn options(clock: &ManualClock) -> Options {
 
 /// The text of a configuration for these devices.
 pub(crate) fn configuration(hsm: &SoftHsm, tpm: Option<&Swtpm>, devices: Devices, folder: &Path) -> String {
-    let module = if devices == Devices::Faulty { fault_module() } else { MODULE.into() };
+    let module = match devices {
+        Devices::Faulty | Devices::FaultyWithTpm => fault_module(),
+        Devices::SoftHsm | Devices::WithTpm => MODULE.into(),
+    };
     let environment: Vec<_> = hsm.environment().iter().map(|(name, value)| format!("{name} = {value:?}")).collect();
     let mut text = format!(
         "[server]\nlisten = \"127.0.0.1:0\"\n[storage]\ndata = {:?}\nroot_device = \"hsm\"\n\

@@ -166,7 +166,7 @@ impl Past {
 }
 
 /// Whether each key that is listed can do what it is for, with all its versions.
-pub(super) async fn all_keys_work(client: &Client) {
+pub(crate) async fn all_keys_work(client: &Client) {
     let none = Context::default();
     for key in client.keys(None, &PageRequest::default()).await.unwrap().items {
         let versions = client.versions(&key.name, &PageRequest { size: Some(1000), token: None }).await.unwrap().items;
@@ -198,7 +198,7 @@ pub(super) async fn all_keys_work(client: &Client) {
 }
 
 /// The ids that objects in the token should have, by what the service lists.
-pub(super) async fn resident_ids(client: &Client) -> BTreeSet<String> {
+pub(crate) async fn resident_ids(client: &Client) -> BTreeSet<String> {
     let mut ids = BTreeSet::new();
     let page = PageRequest { size: Some(1000), token: None };
     for key in client.keys(None, &page).await.unwrap().items {
