@@ -68,7 +68,7 @@ async fn service(folder: &Path) -> Arc<Service> {
     let public = PublicKey::ec(Curve::P256, own.public_key_raw()).unwrap();
     let pinned =
         Identity { serial: "1".into(), sentinel: key.clone(), sentinel_public: public.clone(), keks: Vec::new() };
-    let worker = Arc::new(Worker::start("hsm", settings, Some(pinned), "/bin/false".into(), metrics.clone()));
+    let worker = Arc::new(Worker::start("hsm", settings, Some(pinned), "/nowhere/signet".into(), metrics.clone()));
     let devices = BTreeMap::from([("hsm".parse().unwrap(), worker.clone())]);
     let keyring = Keyring::load(ledger.clone(), admission.clone(), devices, vec![], metrics.clone()).unwrap();
     Arc::new(Service::new(Parts {
@@ -402,7 +402,7 @@ async fn what_cannot_be_read_is_refused_by_name() {
         assert_eq!(head.status().as_u16(), status, "{method} {path}: {problem}");
         assert_eq!(problem["status"], status);
         assert_eq!(status == 405, !header(&head, "allow").is_empty());
-        assert_eq!(status == 503, header(&head, "retry-after") == "1");
+        assert_eq!(status == 503, !header(&head, "retry-after").is_empty());
     }
     let untyped = Request::builder().method("POST").uri("/api/v1/keys").extension(peer(None));
     let untyped = untyped.header("authorization", format!("Bearer {}", api.admin)).body(Body::from("{}")).unwrap();
