@@ -446,3 +446,106 @@ async fn a_client_that_hangs_up_cancels_nothing() {
     let stored = service.read_identity(&administrator, &"ci".parse().unwrap()).await.unwrap().into_inner();
     assert_eq!(stored.certificates.len(), 1);
 }
+
+/// The table of limits, as its reader sees it: what, and how much.
+#[test]
+fn the_table_of_limits_holds_the_numbers_of_the_code() {
+    use signet::{api::rest, auth, device, envelope, policy, server, service, signing, store, types};
+    let (body, connection) = (BodyLimits::default(), server::listen::Limits::default());
+    let log = LogSettings::new("", Origin::of_instance("test").unwrap());
+    let seconds = |duration: Duration| format!("{} s", duration.as_secs());
+    let rows = [
+        ("connections", grouped(connection.connections)),
+        ("connections from one IPv4 address", grouped(connection.connections_per_address)),
+        ("TLS handshake", seconds(connection.handshake)),
+        ("from connection to first request", seconds(connection.headers)),
+        ("connection without a request", seconds(connection.idle)),
+        ("requests at once on one HTTP/2", connection.streams.to_string()),
+        ("bytes of the headers", grouped(connection.header_bytes as usize)),
+        ("headers of a request", grouped(connection.header_count)),
+        ("silence of an HTTP/2 peer", seconds(connection.ping)),
+        ("end of the service", seconds(connection.drain)),
+        ("names in a client certificate", grouped(auth::certificate::MAX_NAMES)),
+        ("bytes of a body", grouped(rest::BODY)),
+        ("bytes of the body of a batch", grouped(rest::BATCH_BODY)),
+        ("bytes of the body of a policy", grouped(rest::POLICY_BODY)),
+        ("arrival of a body", seconds(body.patience)),
+        ("bytes of all bodies", grouped(body.in_work)),
+        ("items of a batch", grouped(service::MAX_BATCH)),
+        ("items of a page", grouped(service::MAX_PAGE)),
+        ("audit records of one answer", grouped(service::MAX_RECORDS)),
+        ("characters of a request id", grouped(rest::MAX_REQUEST_ID)),
+        ("characters of a name", grouped(types::Name::MAX)),
+        ("bytes of a plaintext", grouped(envelope::format::MAX_PLAINTEXT)),
+        ("bytes of a data key", format!("{} to {}", envelope::DATA_KEY.start(), envelope::DATA_KEY.end())),
+        ("entries of a context", grouped(types::Context::MAX_ENTRIES)),
+        ("bytes of a context", grouped(types::Context::MAX_BYTES)),
+        ("bytes of a message to sign", grouped(signing::MAX_MESSAGE)),
+        ("period of time", types::Period::MAX.to_string()),
+        ("shortest rotation by age", types::Rotation::MIN_EVERY.to_string()),
+        ("certificate rules of an identity", grouped(auth::registry::IdentityRecord::MAX_CERTIFICATES)),
+        ("bytes of a SPIFFE id", grouped(auth::certificate::SpiffeId::MAX)),
+        ("bytes of a policy", grouped(policy::MAX_POLICY_BYTES)),
+        ("statements of all policies", grouped(policy::MAX_STATEMENTS)),
+        ("jobs at a device", grouped(device::MAX_JOBS)),
+        ("bytes of the path of a record", grouped(store::MAX_PATH)),
+        ("bytes of a record", grouped(store::MAX_VALUE)),
+        ("audit records that wait", grouped(log.queue)),
+        ("wait for the disk", seconds(log.deadline)),
+    ];
+    let page = include_str!("../docs/limits.md");
+    let says = |cell: Option<&str>, text: &str| {
+        let rest = cell.and_then(|cell| cell.trim().strip_prefix(text));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([',', ';', ' ']))
+    };
+    for (what, number) in rows {
+        let found = page.lines().any(|line| {
+            let mut cells = line.split('|').skip(1);
+            says(cells.next(), what) && says(cells.next(), &number)
+        });
+        assert!(found, "docs/limits.md does not say {what}: {number}");
+    }
+}
+
+/// `8388608` as `8,388,608`.
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[test]
+fn the_page_of_status_codes_has_a_row_for_each_kind() {
+    use signet::error::Kind;
+    let kinds = [
+        (Kind::Invalid, 2),
+        (Kind::Unauthenticated, 3),
+        (Kind::Forbidden, 3),
+        (Kind::NotFound, 4),
+        (Kind::Conflict, 5),
+        (Kind::State, 5),
+        (Kind::Stale, 5),
+        (Kind::Limit, 8),
+        (Kind::DoesNotOpen, 6),
+        (Kind::Unsupported, 8),
+        (Kind::Busy, 7),
+        (Kind::Unavailable, 7),
+        (Kind::Tampered, 1),
+        (Kind::Internal, 1),
+    ];
+    let page = include_str!("../docs/status-codes.md");
+    for (kind, exit) in kinds {
+        let start = format!("| {} | `{}` |", signet::api::rest::status(kind).as_u16(), kind.code());
+        let row = page.lines().find(|line| line.starts_with(&start));
+        assert!(
+            row.is_some_and(|row| row.ends_with(&format!("| {exit} |"))),
+            "docs/status-codes.md: {start} ... {exit}"
+        );
+    }
+}
