@@ -15,6 +15,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::audit::{Item, Log, Phase, Record};
+use crate::crash_point;
 use crate::error::{Error, Kind, Result};
 use crate::policy::{Decision, Facts, Policies, Target};
 use crate::telemetry::Metrics;
@@ -366,7 +367,10 @@ impl<O: Operation> Permit<O> {
     /// # Errors
     /// `Unavailable` where it cannot be recorded: then the act must not happen.
     pub async fn intent(&self, details: &Details) -> Result<()> {
-        self.shared.log.append(&self.record(Phase::Intent, details)).await.map(drop)
+        crash_point!("admission.before_intent");
+        self.shared.log.append(&self.record(Phase::Intent, details)).await?;
+        crash_point!("admission.intended");
+        Ok(())
     }
 
     /// Records how the operation ended, waits until that is durable, and releases the result.
@@ -384,7 +388,9 @@ impl<O: Operation> Permit<O> {
             }
         }
         self.shared.metrics.request(O::ACTION.as_str(), result.as_ref().map_or_else(|e| e.kind().code(), |_| "ok"));
+        crash_point!("admission.before_close");
         self.shared.log.append(&record).await?;
+        crash_point!("admission.closed");
         if let Err(error) = &result {
             log_failure(error, &record);
         }

@@ -81,7 +81,9 @@ impl Ledger {
             return Ok(None);
         }
         let what = format!("{} of {}", leaf.action, leaf.resource);
+        crash_point!("ledger.before_roll_forward");
         self.log.append(&leaf).await?;
+        crash_point!("ledger.rolled_forward");
         Ok(Some(format!("a crash had come between a change and its audit record: recorded {what}")))
     }
 

@@ -10,11 +10,12 @@ pub mod types;
 pub mod telemetry;
 pub mod wire;
 
-pub mod config;
-
 pub mod client;
 
 pub mod device;
+
+pub mod config;
+
 pub mod store;
 
 pub mod policy;

@@ -3,7 +3,6 @@
 #![cfg(test)]
 
 #[path = "support/softhsm.rs"]
-#[macro_use]
 mod softhsm;
 
 use signet::device::pkcs11::{self, Token};
@@ -83,6 +82,19 @@ impl Bench {
 fn quick() -> impl Iterator<Item = Algorithm> {
     // RSA 4096 takes seconds to make, and runs through the code of 3072.
     Algorithm::ALL.iter().copied().filter(|algorithm| algorithm.rsa_bits() != Some(4096))
+}
+
+/// Declares a test that runs by [`in_own_process`].
+macro_rules! softhsm_test {
+    ($name:ident, $test:expr) => {
+        #[test]
+        fn $name() {
+            let path = concat!(module_path!(), "::", stringify!($name));
+            // The test binary names its tests without the crate.
+            let name = path.split_once("::").map_or(path, |(_, name)| name);
+            $crate::softhsm::in_own_process(name, $test);
+        }
+    };
 }
 
 softhsm_test!(every_algorithm_works_in_both_residencies, |hsm| {

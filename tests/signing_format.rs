@@ -7,6 +7,9 @@
     reason = "a test may fail as loudly as it likes"
 )]
 
+#[path = "support/skip.rs"]
+mod skip;
+
 use std::path::Path;
 use std::process::Command;
 
@@ -184,7 +187,7 @@ fn openssl_reads_our_der_and_we_read_its() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(name);
     if !openssl(folder.path(), "version") {
-        eprintln!("skipped: no openssl");
+        skip::skipped("no openssl");
         return;
     }
     std::fs::write(file("message"), "a message").unwrap();

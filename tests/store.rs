@@ -8,6 +8,9 @@
     reason = "the helpers of a test may fail as loudly as the test"
 )]
 
+#[path = "support/skip.rs"]
+mod skip;
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -307,7 +310,7 @@ fn commit_until_killed() {
 fn a_full_disk_is_unavailable_and_works_again_after() {
     let folder = tempfile::tempdir().unwrap();
     let Some(small) = SmallDisk::mount(folder.path()) else {
-        eprintln!("skipped: a small tmpfs can be mounted by root only");
+        skip::skipped("a small tmpfs can be mounted by root only");
         return;
     };
     for (number, driver) in DRIVERS.iter().enumerate() {

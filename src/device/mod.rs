@@ -20,6 +20,8 @@ mod process;
 pub mod tpm;
 mod worker;
 
+#[cfg(fuzzing)]
+pub use frame::fuzz as fuzz_frames;
 pub use process::run as run_worker;
 pub use worker::{MAX_JOBS, Worker};
 

@@ -130,11 +130,8 @@ impl Keyring {
         let path = pending_path(key.id, version);
         let change = put(path.clone(), Expected::Absent, &pending)?;
         self.ledger.commit(permit.record(Phase::Change, &details), vec![change]).await?;
-        crash_point!("keyring.before_generate");
         let spec = KeySpec { id: key.id, version, algorithm: key.algorithm, residency: key.residency };
-        let made = make(worker, spec).await;
-        crash_point!("keyring.generated");
-        match made {
+        match make(worker, spec).await {
             Ok(born) => Ok(born),
             Err(error) => {
                 self.clean_up(permit, worker, &pending, &details).await;
@@ -158,6 +155,7 @@ impl Keyring {
             tracing::warn!(key = %pending.name, version = %pending.version, cause = %fault, "a failed version is left pending");
             return;
         }
+        crash_point!("keyring.cleaned_up");
         let change = remove(pending_path(pending.key, pending.version));
         if let Err(error) = self.ledger.commit(permit.record(Phase::Change, details), vec![change]).await {
             tracing::warn!(key = %pending.name, cause = error.chain(), "a failed version is left pending");
@@ -175,9 +173,10 @@ impl Pending {
 /// Generates and probes: a version that cannot do its one thing does not exist.
 async fn make(worker: &Arc<Worker>, spec: KeySpec) -> Result<Born, Fault> {
     let (id, version, algorithm) = (spec.id, spec.version, spec.algorithm);
+    crash_point!("keyring.before_generate");
     let generated = worker.generate(spec).await?;
+    crash_point!("keyring.generated");
     let key = Arc::new(KeyRef { id, version, algorithm, locator: generated.locator });
-    crash_point!("keyring.before_probe");
     let check = match algorithm.purpose() {
         Purpose::Sign => {
             probe_signature(worker, &key, generated.public.as_ref()).await?;
@@ -185,6 +184,7 @@ async fn make(worker: &Arc<Worker>, spec: KeySpec) -> Result<Born, Fault> {
         }
         Purpose::Mac | Purpose::Wrap => Some(probe_mac(worker, &key).await?),
     };
+    crash_point!("keyring.probed");
     let public = generated.public.map(|public| public.as_der().to_vec());
     Ok(Born { locator: key.locator.duplicate(), public, check })
 }

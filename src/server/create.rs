@@ -139,7 +139,10 @@ async fn enrol_one(name: &Name, settings: &crate::device::Settings, options: &Op
     let worker = Worker::start(name.as_str(), settings.clone(), None, options.program.clone(), Metrics::new());
     let enrolled = async {
         worker.settled().await?;
-        worker.enrol().await
+        crash_point!("init.before_enrol");
+        let identity = worker.enrol().await;
+        crash_point!("init.enrolled");
+        identity
     };
     let enrolled = enrolled.await;
     worker.shutdown().await;

@@ -89,7 +89,7 @@ pub struct Server {
     workers: BTreeMap<Name, Arc<Worker>>,
     log: Arc<Log>,
     heads: Arc<Heads>,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Server {
@@ -198,15 +198,26 @@ impl Server {
     }
 }
 
+/// The lock of a data folder, released on drop.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing alone would not release it at once: a process that is being started shares the file until its `exec`.
+        let _ = rustix::fs::flock(&self.0, rustix::fs::FlockOperation::Unlock);
+    }
+}
+
 /// One service at a time on one data folder.
-fn lock(data: &Path) -> Result<File> {
+fn lock(data: &Path) -> Result<Lock> {
     let unusable = |e: std::io::Error| {
         Error::new(Kind::Unavailable, format!("the data folder {} cannot be used: {e}", data.display()))
             .hint("`signet init` makes one; the service's user must own it")
     };
     let file = File::options().create(true).append(true).open(data.join("lock")).map_err(unusable)?;
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(_) => Err(Error::new(Kind::Conflict, format!("another service uses {}", data.display()))
             .hint("end it first: two services on one folder would undo each other's changes")),
     }

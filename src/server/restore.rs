@@ -68,6 +68,7 @@ pub fn restore(archive: &Path, data: &Path) -> Result<Restored> {
         file.sync_all()
     });
     mark.and_then(|()| File::open(data)?.sync_all()).map_err(unwritable)?;
+    crash_point!("restore.marked");
     Ok(Restored { manifest })
 }
 

@@ -158,6 +158,8 @@ async fn make(worker: &Worker, algorithm: Algorithm) -> Result<(KeyRef, Option<P
         .hint("choose another storage.root_device")
     })?;
     let (id, version) = (KeyId::random()?, Version::FIRST);
+    crash_point!("init.before_generate");
     let made = worker.generate(KeySpec { id, version, algorithm, residency }).await?;
+    crash_point!("init.generated");
     Ok((KeyRef { id, version, algorithm, locator: made.locator }, made.public))
 }

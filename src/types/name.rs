@@ -137,10 +137,11 @@ impl KeyId {
 impl FromStr for KeyId {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self> {
+        let wrong = || Error::new(Kind::Invalid, "a key id is 32 hexadecimal digits, in lower case");
         let mut bytes = [0; 16];
-        hex::decode_to_slice(text, &mut bytes)
-            .map_err(|_| Error::new(Kind::Invalid, "a key id is 32 hexadecimal digits"))?;
-        Ok(Self(bytes))
+        hex::decode_to_slice(text, &mut bytes).map_err(|_| wrong())?;
+        // One id has one spelling, so that texts can be compared.
+        if text.bytes().any(|byte| byte.is_ascii_uppercase()) { Err(wrong()) } else { Ok(Self(bytes)) }
     }
 }
 
@@ -232,3 +233,22 @@ macro_rules! as_text {
     )*};
 }
 as_text!(Name, KeyName, KeyId);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_id_has_one_spelling() {
+        let text = "0123456789abcdef0123456789abcdef";
+        assert_eq!(text.parse::<KeyId>().unwrap().to_string(), text);
+        for wrong in [
+            "",
+            "0123456789ABCDEF0123456789abcdef",
+            "0123456789abcdef0123456789abcde",
+            "0123456789abcdef0123456789abcdeg",
+        ] {
+            assert_eq!(wrong.parse::<KeyId>().unwrap_err().kind(), Kind::Invalid, "{wrong}");
+        }
+    }
+}

@@ -138,7 +138,7 @@ impl SmallDisk {
         if mounted.is_ok_and(|output| output.status.success()) {
             return Some(Self(at.to_owned()));
         }
-        println!("skipped: no right to mount a tmpfs");
+        super::skip::skipped("no right to mount a tmpfs");
         None
     }
 }

@@ -1,8 +1,10 @@
 //! The audit log, through its front: what is acknowledged is there, what is changed is noticed, nothing waits for ever.
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may end in a panic, and says what it skips")]
+#![expect(clippy::unwrap_used, reason = "a test may end in a panic")]
 
 mod fair;
 mod faults;
+#[path = "../support/skip.rs"]
+mod skip;
 mod tamper;
 
 use std::collections::BTreeMap;
@@ -144,7 +146,7 @@ fn record(n: u64) -> Record {
 fn has(program: &str) -> bool {
     let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
     if !found {
-        println!("skipped: no {program}");
+        skip::skipped(&format!("no {program}"));
     }
     found
 }

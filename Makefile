@@ -1,0 +1,69 @@
+# One word per thing to do; `make` lists them.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.SILENT:
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+# Seconds per fuzz target.
+FUZZ_SECONDS ?= 20
+# Only these fuzz targets, such as `make fuzz FUZZ_TARGETS=frame`.
+FUZZ_TARGETS ?=
+# Set to 1 to let tests be skipped that this machine cannot run, such as those that mount a small disk and need root.
+ALLOW_SKIPS ?=
+
+SKIPS := $(CURDIR)/target/skipped.txt
+
+.PHONY: help deps build check test golden demo bench fuzz soak clean
+
+help: ## lists what there is to do
+	sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
+
+deps: ## installs the Debian packages that building and testing need, where one is missing
+	./.ci/deps
+
+build: ## builds the program for use: target/release/signet
+	$(CARGO) build --locked --release --bin signet
+
+check: ## the form of the code, lints, and the rules of the dependencies
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	# tests/dependencies.rs holds the same rules where cargo-deny is not installed; advisories need a network.
+	if command -v cargo-deny >/dev/null; then cargo deny --workspace check bans licenses sources; fi
+
+test: deps check ## everything that continuous integration runs; fails if a test was skipped
+	mkdir -p target
+	rm -f "$(SKIPS)"
+	# First all of it: tests start the program, and the fault module is a library that no test links.
+	$(CARGO) build --locked --workspace --all-targets
+	SIGNET_TEST_SKIPS="$(SKIPS)" $(CARGO) test --locked --workspace
+	if [ -s "$(SKIPS)" ] && [ -z "$(ALLOW_SKIPS)" ]; then
+		sort -u "$(SKIPS)" >&2
+		echo "hint: a skipped test tests nothing: install what is missing, or allow it with make test ALLOW_SKIPS=1" >&2
+		exit 1
+	fi
+
+golden: ## renews the files of tests/golden that are made from the code; review the diff
+	$(CARGO) build --locked --workspace --all-targets
+	SIGNET_RENEW_GOLDEN=1 $(CARGO) test --locked --workspace --quiet >/dev/null || true
+	git status --short tests/golden docs
+
+demo: ## shows the service at work on a software token
+	./demo/run
+
+bench: ## measures against the raw device in the same run
+	$(CARGO) bench --locked
+
+fuzz: ## throws damaged input at every decoder, FUZZ_SECONDS each
+	FUZZ_SECONDS="$(FUZZ_SECONDS)" ./fuzz/run $(FUZZ_TARGETS)
+
+soak: deps ## the long tests: many more random cases, and five minutes of each fuzz target
+	mkdir -p target
+	PROPTEST_CASES=20000 SIGNET_TEST_SKIPS="$(SKIPS)" $(CARGO) test --locked --workspace
+	FUZZ_SECONDS=300 ./fuzz/run
+
+clean: ## removes what was built
+	$(CARGO) clean
+	rm -rf fuzz/target

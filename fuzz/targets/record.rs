@@ -1,0 +1,34 @@
+//! A sealed record: whoever holds the database may write anything in its place.
+#![no_main]
+
+use std::path::Path;
+
+use signet::error::Result;
+use signet::store::{Change, Encode, Record, Sealed, StorageKey, Store};
+use signet::types::SecretBytes;
+
+/// A database with one record in it.
+struct One(Vec<u8>);
+
+impl Store for One {
+    fn get(&self, path: &str) -> Result<Option<Record>> {
+        Ok(Some(Record { path: path.to_owned(), revision: 1, value: self.0.clone() }))
+    }
+
+    fn scan(&self, _: &str) -> Result<Vec<Record>> {
+        Ok(Vec::new())
+    }
+
+    fn commit_with(&self, _: &[Change], _: &Encode<'_>) -> Result<u64> {
+        Ok(1)
+    }
+
+    fn copy_to(&self, _: &Path) -> Result<()> {
+        Ok(())
+    }
+}
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let key = StorageKey::try_from(SecretBytes::new(vec![7; 32])).unwrap();
+    assert!(Sealed::new(One(bytes.to_vec()), key).get("keys/default/release").is_err());
+});

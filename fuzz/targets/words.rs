@@ -1,0 +1,27 @@
+//! Names, ids, numbers, periods and contexts: what every path and body is made of.
+#![no_main]
+
+use std::collections::BTreeMap;
+
+use signet::types::{Action, Context, KeyId, KeyName, Name, Period};
+
+libfuzzer_sys::fuzz_target!(|text: &str| {
+    if let Ok(name) = Name::new(text) {
+        assert_eq!(name.as_str(), text);
+    }
+    if let Ok(name) = text.parse::<KeyName>() {
+        assert_eq!(name.to_string().parse::<KeyName>().unwrap(), name);
+    }
+    if let Ok(id) = text.parse::<KeyId>() {
+        assert_eq!(id.to_string(), text);
+    }
+    if let Ok(period) = text.parse::<Period>() {
+        assert_eq!(period.to_string().parse::<Period>().unwrap(), period);
+    }
+    let _ = text.parse::<Action>();
+    if let Ok(context) = serde_json::from_str::<Context>(text) {
+        assert!(context.encode().len() <= Context::MAX_BYTES);
+    }
+    let entries: BTreeMap<_, _> = text.lines().filter_map(|line| line.split_once('=')).collect();
+    let _ = Context::new(entries.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect());
+});
