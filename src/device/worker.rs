@@ -467,8 +467,8 @@ async fn supervise(shared: Arc<Shared>) {
                 why
             }
             Err(mut fault) => {
-                if worked && fault.class == Class::Config {
-                    // The configuration is good: it worked before. What is missing now is the device.
+                // A configuration that worked before is good: what is missing now is the device.
+                if is_own_key(&fault) || (worked && fault.class == Class::Config) {
                     fault.class = Class::DeviceGone;
                 }
                 shared.set(State::Down(fault.clone()));
@@ -584,12 +584,13 @@ async fn watch_health(shared: &Shared, link: &Link) {
         };
         match ask_sentinel(shared, link, &verifier, route, limit).await {
             Ok(()) => unproved = 0,
-            Err(fault) => {
+            Err(mut fault) => {
                 tracing::warn!(device = &*shared.name, cause = %fault, "the sentinel did not answer");
                 // Nothing is said about the sentinel by a queue that is too long.
                 let passes = matches!(fault.class, Class::Busy | Class::Expired | Class::WorkerLost);
                 unproved += u32::from(!passes);
-                if unproved >= MAX_UNPROVED || matches!(fault.class, Class::KeyGone | Class::KeyDamaged) {
+                if unproved >= MAX_UNPROVED || is_own_key(&fault) {
+                    fault.class = Class::DeviceGone;
                     return link.end(fault);
                 }
             }
@@ -617,6 +618,11 @@ async fn ask_sentinel(
     shared.metrics.device_sessions(&shared.name, health.sessions.unwrap_or(health.loaded));
     *shared.proved.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), health));
     Ok(())
+}
+
+/// Whether a fault is about the device's own keys. No caller may take it for one about the key that he asked for.
+fn is_own_key(fault: &Fault) -> bool {
+    matches!(fault.class, Class::KeyGone | Class::KeyDamaged)
 }
 
 /// What tells one PIN file from another, without reading it. `None` where there is none.
