@@ -158,9 +158,16 @@ async fn a_refused_pin_is_tried_once() {
         fs::write(hsm.pin_file(), pin).unwrap();
         fs::set_permissions(hsm.pin_file(), Permissions::from_mode(0o600)).unwrap();
     };
-    // 1. Tried once, however long one waits and whoever asks.
+    // 1. Tried once, however long one waits and whoever asks. The refusal must not be overtaken by the end of the process
+    // that tells it: a worker that died would be started again, with the same PIN.
     hsm.spoil_pin();
     hsm.calls();
+    for _ in 0..10 {
+        let worker = Bench::open(bench.settings.clone(), &bench.identity);
+        assert_eq!(worker.settled().await.unwrap_err().class, Class::PinRefused);
+        worker.shutdown().await;
+    }
+    assert_eq!(hsm.calls()["C_Login"], 10);
     let worker = Bench::open(bench.settings.clone(), &bench.identity);
     let bench = Bench { worker: worker.into(), ..bench };
     assert_eq!(bench.worker.settled().await.unwrap_err().class, Class::PinRefused);

@@ -400,3 +400,36 @@ async fn callers_that_leave_take_nothing_with_them() {
     bench.works_again(&key).await;
     assert_eq!(bench.worker.restarts(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_generation_holds_up_nothing_that_is_loaded() {
+    let Some(hsm) = softhsm() else { return };
+    let bench = Bench::faulty(&hsm).await;
+    let loaded = bench.make(Algorithm::EcdsaP256, Residency::Resident).await;
+    let unloaded = bench.make(Algorithm::EcdsaP256, Residency::Resident).await;
+    bench.warm().await;
+    bench.worker.forget(unloaded.key.id, unloaded.key.version).await.unwrap();
+    hsm.plan("C_GenerateKeyPair once delay_ms=4000");
+    let (began, mut signed) = (Instant::now(), 0);
+    let making = bench.make(Algorithm::EcdsaP256, Residency::Resident);
+    let using = async {
+        // 1. The token must not be searched meanwhile: a key that is not loaded waits, and gives up.
+        let class = bench.class(&unloaded).await;
+        // 2. What is loaded goes on, and so does the health check.
+        while began.elapsed() < Duration::from_millis(3500) {
+            bench.works(&loaded).await;
+            signed += 1;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let (proved, _) = bench.worker.proved().unwrap();
+        assert!(proved.elapsed() < Duration::from_millis(2500), "last proved {:?} ago", proved.elapsed());
+        class
+    };
+    let (made, class) = tokio::join!(making, using);
+    println!("{signed} signatures beside a long generation; the unloaded key: {class:?}");
+    assert!(matches!(class, None | Some(Class::Expired)), "{class:?}");
+    // 3. Nobody took the wait for a hang.
+    assert_eq!(bench.worker.restarts(), 0);
+    bench.works(&made).await;
+    bench.works_again(&unloaded).await;
+}
