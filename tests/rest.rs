@@ -234,7 +234,9 @@ async fn who_is_known_without_a_policy_gets_nothing() {
     let api = Api::start().await;
     let (_, made) = api.ask("POST", "/api/v1/tokens", json!({"identity": "ci"})).await;
     let token = made["token"].as_str().unwrap();
-    for row in table().iter().filter(|row| !row.open()) {
+    // Who they are, and what the API is, everybody may ask who is known at all.
+    let known = ["/api/v1/whoami", "/api/v1/openapi.json"];
+    for row in table().iter().filter(|row| !row.open() && !known.contains(&row.path)) {
         let path = fill(row.path);
         let body = if row.body_limit == 0 { Value::Null } else { minimal(row.path) };
         let headers = [("if-match", "\"1\"")];

@@ -349,8 +349,9 @@ fn send_with_sockets(control: &StdStream, frame: &[u8], sockets: &[std::os::fd::
     if !ancillary.push(SendAncillaryMessage::ScmRights(sockets)) {
         return Err(broken("too many".to_owned()));
     }
+    // A worker that ends at once takes its end of the socket with it.
     let sent = sendmsg(control, &[IoSlice::new(frame)], &mut ancillary, SendFlags::NOSIGNAL)
-        .map_err(|e| broken(e.to_string()))?;
+        .map_err(|e| lost(&format!("the device worker did not start: {e}")))?;
     if sent == frame.len() { Ok(()) } else { Err(broken("cut off".to_owned())) }
 }
 
