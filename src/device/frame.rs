@@ -12,9 +12,10 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroize;
 
 use super::{Class, Description, Fault, Generated, Health, Identity, Inventory, KeyRef, KeySpec, Settings};
-use crate::types::{KeyId, SecretBytes, Version};
+use crate::types::{KeyId, Purpose, SecretBytes, Version};
 
 /// The most bytes that follow the length.
 pub(super) const MAX_FRAME: usize = 1 << 20;
@@ -56,6 +57,17 @@ pub(super) enum Job {
     Inventory,
 }
 
+impl Job {
+    /// Whether it takes microseconds on a quick device, so that the answers before it may wait for its own.
+    pub(super) fn is_quick(&self) -> bool {
+        match self {
+            Self::Use { key, inputs } => inputs.len() == 1 && key.algorithm.purpose() != Purpose::Sign,
+            Self::Open { .. } | Self::Enrol | Self::Describe | Self::Generate(_) | Self::Destroy(_) => false,
+            Self::Forget { .. } | Self::Random(_) | Self::Health(_) | Self::Inventory => false,
+        }
+    }
+}
+
 /// What came of a job.
 pub(super) type Reply = Result<Answer, Fault>;
 
@@ -75,7 +87,7 @@ pub(super) enum Answer {
 /// Appends a frame to `buffer`.
 pub(super) fn encode(id: u64, body: &impl Serialize, buffer: &mut Vec<u8>) -> Result<(), Fault> {
     let broken = |e: postcard::Error| Fault::new(Class::Internal, format!("encoding a frame: {e}"));
-    let bytes = postcard::to_stdvec(body).map_err(broken)?;
+    let bytes = zeroize::Zeroizing::new(postcard::to_stdvec(body).map_err(broken)?);
     let length = ID + bytes.len();
     if length > MAX_FRAME {
         return Err(Fault::new(Class::Refused, "too much for one call of the device"));
@@ -83,8 +95,15 @@ pub(super) fn encode(id: u64, body: &impl Serialize, buffer: &mut Vec<u8>) -> Re
     let length = u32::try_from(length).map_err(|_| Fault::new(Class::Internal, "a frame of over 4 GiB"))?;
     buffer.extend(length.to_be_bytes());
     buffer.extend(id.to_be_bytes());
-    buffer.extend(bytes);
+    buffer.extend_from_slice(&bytes);
     Ok(())
+}
+
+/// Gives the first frame of `buffer` its id.
+pub(super) fn set_id(buffer: &mut [u8], id: u64) {
+    if let Some(place) = buffer.get_mut(LENGTH..LENGTH + ID) {
+        place.copy_from_slice(&id.to_be_bytes());
+    }
 }
 
 /// Cuts a stream of bytes into frames.
@@ -97,10 +116,12 @@ pub(super) struct Decoder {
 impl Decoder {
     /// Takes in what was read.
     pub(super) fn push(&mut self, bytes: &[u8]) {
-        if self.start > 0 {
-            self.buffer.drain(..self.start);
-            self.start = 0;
-        }
+        // What was read may be a MAC: nothing of it stays behind the end of what is left.
+        let left = self.buffer.len() - self.start;
+        self.buffer.copy_within(self.start.., 0);
+        self.buffer.get_mut(left..).unwrap_or_default().zeroize();
+        self.buffer.truncate(left);
+        self.start = 0;
         self.buffer.extend_from_slice(bytes);
     }
 
@@ -118,6 +139,12 @@ impl Decoder {
         let value = postcard::from_bytes(body).map_err(|e| broken(&e.to_string()))?;
         self.start += LENGTH + length;
         Ok(Some((u64::from_be_bytes(*id), value)))
+    }
+}
+
+impl Drop for Decoder {
+    fn drop(&mut self) {
+        self.buffer.zeroize();
     }
 }
 

@@ -1,13 +1,13 @@
 //! The front's end of one worker process: its sockets, and the jobs that wait for an answer.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -16,14 +16,20 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Duration, Instant, timeout_at};
+use tokio::time::{Duration, Instant, interval, timeout_at};
 
-use super::frame::{Answer, Decoder, Job, Reply, Request, encode, monotonic};
+use super::frame::{Answer, Decoder, Job, Reply, Request, encode, monotonic, set_id};
 use super::process::MAX_SOCKETS;
 use super::{Class, Fault, Identity, PinSource, Settings};
 
-/// How long after its deadline a job may still be answered before the worker counts as hung.
+/// How long after its deadline a job may still be answered.
 const GRACE: Duration = Duration::from_millis(100);
+/// How often the threads are looked at, whether one hangs.
+const LOOK: Duration = Duration::from_millis(50);
+/// A job that may take longer than this is a long one.
+const LONG: Duration = Duration::from_secs(15);
+/// The most jobs at one thread, those included that nobody waits for any more.
+const MAX_WAITING: usize = 4096;
 
 /// Which thread of the worker takes a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,17 +56,45 @@ pub(super) struct Link {
 #[derive(Debug)]
 struct Lane {
     waiting: Mutex<Waiting>,
+    /// How many jobs are with the worker; read without the lock to choose a lane.
     load: AtomicUsize,
-    next: AtomicU64,
-    /// Until when (monotonic) an earlier, longer job may keep this thread busy.
-    busy_until: AtomicU64,
 }
 
 #[derive(Debug)]
 struct Waiting {
-    jobs: HashMap<u64, oneshot::Sender<Reply>>,
+    /// In the order in which the thread does them: the first is the one it is at.
+    jobs: BTreeMap<u64, Pending>,
+    next: u64,
+    /// When the thread last answered anything.
+    answered: Instant,
     /// `None` once the lane is closed.
     outgoing: Option<mpsc::UnboundedSender<Vec<u8>>>,
+}
+
+/// A job that is with the worker. It stays here until it is answered, even if nobody waits for it any more: the thread is
+/// at it all the same.
+#[derive(Debug)]
+struct Pending {
+    answer: oneshot::Sender<Reply>,
+    sent: Instant,
+    allowed: Duration,
+}
+
+/// How long a job may take, from now.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limit {
+    /// Until when somebody waits for the answer.
+    pub(super) deadline: Instant,
+    /// For how long the device may be at it before it counts as hung. More than what is left until the deadline where the
+    /// job was tried before.
+    pub(super) allowed: Duration,
+}
+
+impl Limit {
+    /// All of it lies before us.
+    pub(super) fn whole(allowed: Duration) -> Self {
+        Self { deadline: Instant::now() + allowed, allowed }
+    }
 }
 
 impl Link {
@@ -98,16 +132,23 @@ impl Link {
         };
         let control = connect(control)?;
         let (first, opened) = oneshot::channel();
-        control.lock().jobs.insert(0, first);
+        control.lock().jobs.insert(0, Pending { answer: first, sent: Instant::now(), allowed: limit });
         let lanes = lanes.into_iter().map(|(ours, _)| connect(ours)).collect::<Result<_, _>>()?;
         let link = Arc::new(Self { control, lanes, ended, _life: life });
-        for (index, (read, write, outgoing)) in halves.into_iter().enumerate() {
-            tokio::spawn(write_all(write, outgoing));
+        let mut halves = halves.into_iter().enumerate();
+        let run = |(index, (read, write, outgoing))| {
+            tokio::spawn(write_all(link.clone(), write, outgoing));
             tokio::spawn(read_all(link.clone(), index, read));
-        }
+        };
+        // The others are read only once the device is open: a worker that says why it does not open ends at once, and the
+        // end of its sockets must not overtake its words. A refused PIN taken for a death would be tried again.
+        halves.by_ref().take(1).for_each(run);
         let answer = timeout_at(Instant::now() + limit, opened).await;
         let failure = match answer {
-            Ok(Ok(Ok(_))) => return Ok((link, child)),
+            Ok(Ok(Ok(_))) => {
+                halves.for_each(run);
+                return Ok((link, child));
+            }
             Ok(Ok(Err(fault))) => fault,
             Ok(Err(_)) => lost("the device worker died while it opened the device"),
             Err(_) => Fault::new(Class::DeviceGone, "the device did not open in time"),
@@ -116,20 +157,15 @@ impl Link {
         Err(failure)
     }
 
-    /// Hands a job to a thread and waits for its answer, at most until `deadline`. A thread that is still silent then is
-    /// hung, and the link with it, unless an earlier and longer job keeps it busy.
-    pub(super) async fn call(&self, route: Route, job: Job, deadline: Instant) -> Result<Answer, Fault> {
+    /// Hands a job to a thread and waits for its answer, at most until its deadline.
+    pub(super) async fn call(&self, route: Route, job: Job, limit: Limit) -> Result<Answer, Fault> {
         let lane = self.lane(route);
         let (sender, receiver) = oneshot::channel();
-        let id = lane.next.fetch_add(1, Ordering::Relaxed);
-        let limit = monotonic().saturating_add(nanos(deadline.saturating_duration_since(Instant::now())));
+        let until = monotonic().saturating_add(nanos(limit.deadline.saturating_duration_since(Instant::now())));
         let mut frame = Vec::with_capacity(256);
-        encode(id, &Request { deadline: limit, job }, &mut frame)?;
-        lane.send(id, frame, sender)?;
-        lane.load.fetch_add(1, Ordering::Relaxed);
-        let reply = timeout_at(deadline + GRACE, receiver).await;
-        lane.load.fetch_sub(1, Ordering::Relaxed);
-        match reply {
+        encode(0, &Request { deadline: until, job }, &mut frame)?;
+        lane.send(frame, Pending { answer: sender, sent: Instant::now(), allowed: limit.allowed })?;
+        match timeout_at(limit.deadline + GRACE, receiver).await {
             Ok(Ok(reply)) => {
                 if let Some(fault) = device_gone(&reply) {
                     self.end(fault.clone());
@@ -138,25 +174,30 @@ impl Link {
             }
             Ok(Err(_)) => Err(lost("the device worker died")),
             Err(_) => {
-                lane.lock().jobs.remove(&id);
-                let fault = lost("the device did not answer in time");
-                if monotonic() > lane.busy_until.load(Ordering::Relaxed) {
-                    self.end(fault.clone());
-                }
-                Err(fault)
+                self.end_if_hung();
+                Err(lost("the device did not answer in time"))
             }
         }
     }
 
-    /// As [`Self::call`], for a job that may rightly keep its thread busy for longer than others wait.
-    pub(super) async fn call_long(&self, job: Job, deadline: Instant) -> Result<Answer, Fault> {
-        let until = monotonic().saturating_add(nanos(deadline.saturating_duration_since(Instant::now()) + GRACE));
-        self.control.busy_until.fetch_max(until, Ordering::Relaxed);
-        let answer = self.call(Route::Control, job, deadline).await;
-        if answer.is_ok() {
-            self.control.busy_until.store(monotonic(), Ordering::Relaxed);
+    /// Ends the link when a thread hangs; otherwise never returns.
+    pub(super) async fn watch_threads(&self) {
+        let mut looks = interval(LOOK);
+        while !self.end_if_hung() {
+            looks.tick().await;
         }
-        answer
+    }
+
+    /// A thread hangs when the job it is at takes longer than that job may, whoever waits for it. A long queue is not a
+    /// hung thread. Beside a long job on the control thread others may rightly wait: it may hold the lock of the token.
+    fn end_if_hung(&self) -> bool {
+        let now = Instant::now();
+        let lanes = if self.is_busy() { &[] } else { self.lanes.as_slice() };
+        let hung = lanes.iter().chain([&self.control]).any(|lane| lane.lock().is_overdue(now));
+        if hung {
+            self.end(lost("the device did not answer in time"));
+        }
+        hung
     }
 
     /// Ends the link: everything in flight fails, and the worker ends when it reads the end of its sockets.
@@ -172,6 +213,7 @@ impl Link {
             let mut waiting = lane.lock();
             waiting.outgoing = None;
             waiting.jobs.clear();
+            lane.load.store(0, Ordering::Relaxed);
         }
     }
 
@@ -182,9 +224,14 @@ impl Link {
         end.ok().and_then(|why| why.clone()).unwrap_or_else(|| lost("the device worker died"))
     }
 
-    /// Whether the control thread may rightly be busy with a long job.
+    /// Whether it ended.
+    pub(super) fn is_ended(&self) -> bool {
+        self.ended.borrow().is_some()
+    }
+
+    /// Whether the control thread has a job that may rightly take long.
     pub(super) fn is_busy(&self) -> bool {
-        monotonic() < self.control.busy_until.load(Ordering::Relaxed)
+        self.control.lock().jobs.values().any(|job| job.allowed > LONG)
     }
 
     fn lane(&self, route: Route) -> &Lane {
@@ -205,29 +252,47 @@ impl Lane {
         let socket = |e: std::io::Error| Fault::new(Class::Internal, format!("worker socket: {e}"));
         stream.set_nonblocking(true).map_err(socket)?;
         let (read, write) = UnixStream::from_std(stream).map_err(socket)?.into_split();
-        // Unbounded here, bounded by the slots of `Worker`: each job holds one.
+        // Unbounded here, bounded by `MAX_WAITING`.
         let (outgoing, receiver) = mpsc::unbounded_channel();
-        let waiting = Waiting { jobs: HashMap::new(), outgoing: Some(outgoing) };
-        let lane = Self {
-            waiting: Mutex::new(waiting),
-            load: AtomicUsize::new(0),
-            next: AtomicU64::new(1),
-            busy_until: AtomicU64::new(0),
-        };
-        Ok((lane, read, write, receiver))
+        let waiting = Waiting { jobs: BTreeMap::new(), next: 1, answered: Instant::now(), outgoing: Some(outgoing) };
+        Ok((Self { waiting: Mutex::new(waiting), load: AtomicUsize::new(0) }, read, write, receiver))
     }
 
-    fn send(&self, id: u64, frame: Vec<u8>, answer: oneshot::Sender<Reply>) -> Result<(), Fault> {
+    fn send(&self, mut frame: Vec<u8>, job: Pending) -> Result<(), Fault> {
         let mut waiting = self.lock();
+        if waiting.jobs.len() >= MAX_WAITING {
+            return Err(Fault::new(Class::Busy, "the queue of the device is full"));
+        }
+        let id = waiting.next;
+        set_id(&mut frame, id);
         let Some(outgoing) = &waiting.outgoing else { return Err(lost("the device worker died")) };
         outgoing.send(frame).map_err(|_| lost("the device worker died"))?;
-        waiting.jobs.insert(id, answer);
+        waiting.next += 1;
+        waiting.jobs.insert(id, job);
+        self.load.store(waiting.jobs.len(), Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Takes out the job that was answered.
+    fn answered(&self, id: u64) -> Option<Pending> {
+        let mut waiting = self.lock();
+        let job = waiting.jobs.remove(&id);
+        waiting.answered = Instant::now();
+        self.load.store(waiting.jobs.len(), Ordering::Relaxed);
+        job
     }
 
     /// The lock protects the table of waiting jobs; nothing else is locked, and nothing awaited, while it is held.
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    /// Whether the thread is at its job for longer than that may take. It began when it had answered the one before.
+    fn is_overdue(&self, now: Instant) -> bool {
+        let first = self.jobs.first_key_value();
+        first.is_some_and(|(_, job)| now > job.sent.max(self.answered) + job.allowed + GRACE)
     }
 }
 
@@ -290,13 +355,14 @@ fn send_with_sockets(control: &StdStream, frame: &[u8], sockets: &[std::os::fd::
 }
 
 /// Writes what waits, all of it in one call.
-async fn write_all(mut socket: OwnedWriteHalf, mut outgoing: mpsc::UnboundedReceiver<Vec<u8>>) {
+async fn write_all(link: Arc<Link>, mut socket: OwnedWriteHalf, mut outgoing: mpsc::UnboundedReceiver<Vec<u8>>) {
     while let Some(mut buffer) = outgoing.recv().await {
         while let Ok(next) = outgoing.try_recv() {
             buffer.extend(next);
         }
         if socket.write_all(&buffer).await.is_err() {
-            return; // The reading half sees the end, too, and says so.
+            // Said at once: whoever came here before the reading half sees the end would spend all his tries.
+            return link.end(lost("the device worker died"));
         }
         zeroize::Zeroize::zeroize(&mut buffer);
     }
@@ -325,10 +391,9 @@ async fn read_all(link: Arc<Link>, index: usize, mut socket: OwnedReadHalf) {
 
 fn deliver(lane: &Lane, decoder: &mut Decoder) -> Result<(), Fault> {
     while let Some((id, reply)) = decoder.next::<Reply>()? {
-        let waiting = lane.lock().jobs.remove(&id);
-        if let Some(waiting) = waiting {
+        if let Some(job) = lane.answered(id) {
             // Whoever asked may have given up: then nobody needs the answer.
-            let _ = waiting.send(reply);
+            let _ = job.answer.send(reply);
         }
     }
     Ok(())

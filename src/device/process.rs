@@ -24,7 +24,7 @@ use crate::types::{Purpose, SecretBytes};
 
 /// The most sockets that come with the first frame.
 pub(super) const MAX_SOCKETS: usize = 34;
-/// Answers are sent together while the device is quicker than this.
+/// Answers to quick jobs are sent together while the device is quicker than this.
 const LINGER: Duration = Duration::from_micros(150);
 /// How long an orderly end may take once the front is gone.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -37,13 +37,13 @@ pub fn run() -> Result<()> {
     // A panic in one thread must not leave a half-alive worker: the front replaces a dead one.
     std::panic::set_hook(Box::new(|panic| {
         let _ = writeln!(std::io::stderr(), "signet device-worker: {panic}");
-        std::process::abort();
+        die();
     }));
     let stdin = std::io::stdin().as_fd().try_clone_to_owned().map_err(|e| not_a_worker(&e.to_string()))?;
     let control = UnixStream::from(stdin);
     let (mut decoder, mut sockets) = receive_first(&control)?;
     let first = first_request(&control, &mut decoder)?;
-    let life = sockets.pop().ok_or_else(|| not_a_worker("no life line came along"))?;
+    watch_life(sockets.pop().ok_or_else(|| not_a_worker("no life line came along"))?);
     let (id, Request { job: Job::Open { settings, identity }, .. }) = first else {
         return Err(not_a_worker("the first frame does not open a device"));
     };
@@ -56,7 +56,7 @@ pub fn run() -> Result<()> {
     encode(id, &reply, &mut out)?;
     (&control).write_all(&out).map_err(|e| Error::internal(format!("control socket: {e}")))?;
     let Some(driver) = driver else { return Ok(()) };
-    serve_all(driver.as_ref(), control, decoder, sockets, life);
+    serve_all(driver.as_ref(), control, decoder, sockets);
     driver.shutdown();
     Ok(())
 }
@@ -109,23 +109,35 @@ fn open(settings: &Settings, identity: Option<&Identity>) -> Result<Box<dyn Driv
     }
 }
 
-/// Runs one thread per socket, and the control socket on this one, until that ends.
-fn serve_all(driver: &dyn Driver, control: UnixStream, decoder: Decoder, lanes: Vec<UnixStream>, life: UnixStream) {
-    let (finished, unfinished) = mpsc::channel::<()>();
-    // A call that hangs in the library must not keep an orphan alive: it holds the PIN.
+/// Ends this process when the front has ended, and an orderly end did not do it in time: a library may hang when it is
+/// opened, used or closed, and must not keep alive an orphan that holds the PIN.
+fn watch_life(life: UnixStream) {
     thread::spawn(move || {
-        let _ = (&life).read(&mut [0]);
-        if unfinished.recv_timeout(LAST_WORDS) == Err(mpsc::RecvTimeoutError::Timeout) {
-            std::process::abort();
+        while let Err(error) = (&life).read(&mut [0]) {
+            if error.kind() != std::io::ErrorKind::Interrupted {
+                break;
+            }
         }
+        let (_silent, nothing) = mpsc::channel::<()>();
+        let _ = nothing.recv_timeout(LAST_WORDS);
+        die();
     });
+}
+
+/// The end that nothing can stop, and that leaves no core file: this process holds the PIN.
+fn die() -> ! {
+    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    std::process::abort();
+}
+
+/// Runs one thread per socket, and the control socket on this one, until that ends.
+fn serve_all(driver: &dyn Driver, control: UnixStream, decoder: Decoder, lanes: Vec<UnixStream>) {
     thread::scope(|scope| {
         for lane in lanes {
             scope.spawn(move || Lane::new(driver).serve(&lane, Decoder::default()));
         }
         Lane::new(driver).serve(&control, decoder);
     });
-    drop(finished);
 }
 
 /// One thread's session, made when the first job comes and made again after a failure.
@@ -144,29 +156,27 @@ impl<'d> Lane<'d> {
         let (mut bytes, mut out) = (vec![0; 64 * 1024], Vec::new());
         let mut sent = Instant::now();
         loop {
-            match decoder.next::<Request>() {
-                Ok(Some((id, request))) => {
-                    let reply = self.answer(request);
-                    if encode(id, &reply, &mut out).is_err() {
-                        let fault = Fault::new(Class::Internal, "the answer is too large for a frame");
-                        let _ = encode(id, &Reply::Err(fault), &mut out);
-                    }
-                    if sent.elapsed() < LINGER {
-                        continue;
-                    }
-                }
-                Ok(None) => {}
-                Err(_) => return,
-            }
-            if !out.is_empty() {
+            // 1. What was asked already. Answers wait for the next one while all of them are quick.
+            let Ok(next) = decoder.next::<Request>() else { return };
+            let hold = next.as_ref().is_some_and(|(_, request)| request.job.is_quick()) && sent.elapsed() < LINGER;
+            if !out.is_empty() && !hold {
                 if socket.write_all(&out).is_err() {
                     return;
                 }
                 zeroize::Zeroize::zeroize(&mut out);
                 sent = Instant::now();
+            }
+            if let Some((id, request)) = next {
+                let reply = self.answer(request);
+                if encode(id, &reply, &mut out).is_err() {
+                    let fault = Fault::new(Class::Internal, "the answer is too large for a frame");
+                    let _ = encode(id, &Reply::Err(fault), &mut out);
+                }
                 continue;
             }
+            // 2. What is asked next.
             match socket.read(&mut bytes) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Ok(0) | Err(_) => return,
                 Ok(n) => decoder.push(bytes.get(..n).unwrap_or_default()),
             }

@@ -2,8 +2,9 @@
 //!
 //! What a caller may rely on:
 //! * A call answers by its deadline. A full house answers [`Class::Busy`] at once.
-//! * A worker that dies or hangs is replaced; only what was in flight feels it. What may be done twice (sign, MAC, random)
-//!   is done again on the new worker while its deadline lasts; what may not is [`Class::Ambiguous`].
+//! * A worker that dies or hangs is replaced; only what was in flight feels it. What may be done twice (sign, MAC, random,
+//!   and all that only looks) is done again on the new worker while its deadline lasts; what may not is
+//!   [`Class::Ambiguous`]. A worker that keeps dying young is started ever more slowly, and calls fail meanwhile.
 //! * The device proves once a second that its sentinel is there. When it is not, the worker is ended, and with it every
 //!   session object, and calls fail until a new worker has found the sentinel again.
 //! * A refused PIN is tried once. The next try comes when the PIN file changes or [`Worker::retry`] is called.
@@ -12,12 +13,13 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures_util::FutureExt;
 use tokio::process::Child;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Duration, Instant, MissedTickBehavior, interval, timeout};
 
 use super::frame::{Answer, Job};
-use super::link::{Link, Route, lost};
+use super::link::{Limit, Link, Route, lost};
 use super::{Class, Description, Fault, Generated, Health, Identity, Inventory, KeyRef, KeySpec, PinSource, Settings};
 use crate::telemetry::{Metrics, Operation};
 use crate::types::{Algorithm, KeyId, Purpose, SecretBytes, Verifier, Version};
@@ -28,12 +30,24 @@ pub const MAX_JOBS: usize = 1024;
 const OPEN_LIMIT: Duration = Duration::from_secs(15);
 /// How long making a key may take: RSA-4096 on a slow token.
 const GENERATE_LIMIT: Duration = Duration::from_secs(120);
+/// How long destroying a key, and dropping what is loaded of one, may take once it is begun. They may wait longer for a key
+/// that is being made.
+const DESTROY_LIMIT: Duration = Duration::from_secs(15);
+const FORGET_LIMIT: Duration = Duration::from_secs(5);
 /// The longest pause between two tries to reach a device that is gone.
 const MAX_PAUSE: Duration = Duration::from_millis(500);
 /// How long an orderly end may take.
 const END_LIMIT: Duration = Duration::from_secs(3);
 /// How often a call is tried, at most: a call that kills its worker must not do so for ever.
 const MAX_TRIES: u32 = 3;
+/// The first pause between two tries to reach a device.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+/// A worker that lived as long did not die of its start.
+const STEADY: Duration = Duration::from_secs(1);
+/// How many workers may die young one after the other before calls no longer wait for the next.
+const MAX_FALLS: u32 = 5;
+/// How often the sentinel may fail to prove itself, for reasons that may pass, before the worker is ended.
+const MAX_UNPROVED: u32 = 3;
 
 /// A supervised device.
 #[derive(Debug)]
@@ -64,6 +78,24 @@ enum State {
     Starting,
     Up(Arc<Link>),
     Down(Fault),
+}
+
+impl State {
+    /// Whether it is known what to do with a call. A link that has just ended is about to be replaced.
+    fn is_settled(&self) -> bool {
+        match self {
+            Self::Up(link) => !link.is_ended(),
+            Self::Starting => false,
+            Self::Down(_) => true,
+        }
+    }
+}
+
+impl Drop for Worker {
+    /// The supervisor ends the worker process on its own.
+    fn drop(&mut self) {
+        self.shared.ending.send_replace(true);
+    }
 }
 
 impl Worker {
@@ -119,8 +151,8 @@ impl Worker {
     /// The fault that keeps it down.
     pub fn state(&self) -> Result<(), Fault> {
         match &*self.shared.state.borrow() {
-            State::Up(_) => Ok(()),
-            State::Starting => Err(Fault::new(Class::DeviceGone, "the device worker is starting")),
+            State::Up(link) if !link.is_ended() => Ok(()),
+            State::Up(_) | State::Starting => Err(Fault::new(Class::DeviceGone, "the device worker is starting")),
             State::Down(fault) => Err(fault.clone()),
         }
     }
@@ -131,7 +163,7 @@ impl Worker {
     /// The fault that keeps it down.
     pub async fn settled(&self) -> Result<(), Fault> {
         let mut state = self.shared.state.subscribe();
-        let _ = state.wait_for(|state| !matches!(state, State::Starting)).await;
+        let _ = state.wait_for(State::is_settled).await;
         self.state()
     }
 
@@ -157,7 +189,7 @@ impl Worker {
     /// # Errors
     /// As [`super::Driver::enrol`].
     pub async fn enrol(&self) -> Result<Identity, Fault> {
-        let Answer::Enrolled(identity) = self.long("enrol", Job::Enrol, GENERATE_LIMIT).await? else {
+        let Answer::Enrolled(identity) = self.long("enrol", Job::Enrol, Limit::whole(GENERATE_LIMIT)).await? else {
             return Err(unexpected());
         };
         Ok(identity)
@@ -169,7 +201,8 @@ impl Worker {
     /// As [`super::Device::describe`].
     pub async fn describe(&self) -> Result<&Description, Fault> {
         let ask = async || {
-            let answer = self.long("describe", Job::Describe, GENERATE_LIMIT).await?;
+            let answer =
+                self.repeatable("describe", Route::Control, || Job::Describe, Limit::whole(GENERATE_LIMIT)).await?;
             let Answer::Described(description) = answer else { return Err(unexpected()) };
             Ok(description)
         };
@@ -181,7 +214,9 @@ impl Worker {
     /// # Errors
     /// As [`super::Device::generate`]; never done twice.
     pub async fn generate(&self, spec: KeySpec) -> Result<Generated, Fault> {
-        let Answer::Generated(generated) = self.long("generate", Job::Generate(spec), GENERATE_LIMIT).await? else {
+        let Answer::Generated(generated) =
+            self.long("generate", Job::Generate(spec), Limit::whole(GENERATE_LIMIT)).await?
+        else {
             return Err(unexpected());
         };
         Ok(generated)
@@ -192,7 +227,8 @@ impl Worker {
     /// # Errors
     /// As [`super::Device::destroy`].
     pub async fn destroy(&self, key: KeyRef) -> Result<(), Fault> {
-        self.long("destroy", Job::Destroy(key), GENERATE_LIMIT).await.map(|_| ())
+        let limit = Limit { allowed: DESTROY_LIMIT, ..Limit::whole(GENERATE_LIMIT) };
+        self.long("destroy", Job::Destroy(key), limit).await.map(|_| ())
     }
 
     /// Drops what is loaded of a key on all threads.
@@ -200,7 +236,9 @@ impl Worker {
     /// # Errors
     /// As [`super::Device::forget`].
     pub async fn forget(&self, id: KeyId, version: Version) -> Result<(), Fault> {
-        self.long("forget", Job::Forget { id, version }, GENERATE_LIMIT).await.map(|_| ())
+        let job = || Job::Forget { id, version };
+        let limit = Limit { allowed: FORGET_LIMIT, ..Limit::whole(GENERATE_LIMIT) };
+        self.repeatable("forget", Route::Control, job, limit).await.map(|_| ())
     }
 
     /// What stands in the token.
@@ -208,9 +246,9 @@ impl Worker {
     /// # Errors
     /// As [`super::Device::inventory`].
     pub async fn inventory(&self) -> Result<Inventory, Fault> {
-        let Answer::Inventory(inventory) = self.long("inventory", Job::Inventory, GENERATE_LIMIT).await? else {
-            return Err(unexpected());
-        };
+        let answer =
+            self.repeatable("inventory", Route::Control, || Job::Inventory, Limit::whole(GENERATE_LIMIT)).await?;
+        let Answer::Inventory(inventory) = answer else { return Err(unexpected()) };
         Ok(inventory)
     }
 
@@ -220,7 +258,8 @@ impl Worker {
     /// As [`super::Device::random`].
     pub async fn random(&self, length: usize) -> Result<SecretBytes, Fault> {
         let job = || Job::Random(length);
-        let Answer::Random(bytes) = self.repeatable("random", Route::First, job, self.limit(1)).await? else {
+        let Answer::Random(bytes) = self.repeatable("random", Route::First, job, Limit::whole(self.limit(1))).await?
+        else {
             return Err(unexpected());
         };
         Ok(bytes)
@@ -232,7 +271,7 @@ impl Worker {
     /// As [`super::Device::sign`] and [`super::Device::mac`].
     pub async fn use_key(&self, key: &Arc<KeyRef>, input: Vec<u8>) -> Result<SecretBytes, Fault> {
         let mut results = self.use_on(key, vec![input], self.limit(1)).await?;
-        results.pop().unwrap_or_else(|| Err(Fault::new(Class::Internal, "the device answered nothing")))
+        results.pop().unwrap_or_else(nothing)
     }
 
     /// As [`Self::use_key`] for many inputs, spread over all threads; one result per input, in order.
@@ -259,9 +298,22 @@ impl Worker {
         };
         let inputs = Arc::new(inputs);
         let job = || Job::Use { key: key.clone(), inputs: inputs.clone() };
-        let answer = self.repeatable(key.algorithm.as_str(), route, job, limit).await?;
-        let Answer::Used(results) = answer else { return Err(unexpected()) };
-        if results.len() == inputs.len() { Ok(results) } else { Err(unexpected()) }
+        let answer = self.repeatable(key.algorithm.as_str(), route, job, Limit::whole(limit)).await?;
+        let Answer::Used(mut results) = answer else { return Err(unexpected()) };
+        if results.len() != inputs.len() {
+            return Err(unexpected());
+        }
+        // One alone was tried again above. Of many, what failed for a moment is tried again one by one.
+        for (result, input) in results.iter_mut().zip(inputs.iter()) {
+            if matches!(result, Err(fault) if fault.class == Class::Retry) {
+                *result =
+                    Box::pin(self.use_on(key, vec![input.clone()], self.limit(1))).await?.pop().unwrap_or_else(nothing);
+                if matches!(result, Err(fault) if fault.class == Class::Retry) {
+                    break;
+                }
+            }
+        }
+        Ok(results)
     }
 
     /// How many threads work on a batch of this algorithm.
@@ -291,11 +343,11 @@ impl Worker {
     }
 
     /// A job that is done at most once.
-    async fn long(&self, what: &'static str, job: Job, limit: Duration) -> Result<Answer, Fault> {
+    async fn long(&self, what: &'static str, job: Job, limit: Limit) -> Result<Answer, Fault> {
         let _slot = self.enter()?;
-        let (began, deadline) = (Instant::now(), Instant::now() + limit);
-        let link = self.link(deadline).await?;
-        let answer = link.call_long(job, deadline).await;
+        let began = Instant::now();
+        let link = self.link(limit.deadline).await?;
+        let answer = link.call(Route::Control, job, limit).await;
         self.count(what, began);
         answer.map_err(|mut fault| {
             if fault.class == Class::WorkerLost {
@@ -311,22 +363,23 @@ impl Worker {
         what: &'static str,
         route: Route,
         job: impl Fn() -> Job,
-        limit: Duration,
+        limit: Limit,
     ) -> Result<Answer, Fault> {
         let _slot = self.enter()?;
-        let (began, deadline) = (Instant::now(), Instant::now() + limit);
+        let began = Instant::now();
         let mut tries = 0;
         loop {
-            let link = self.link(deadline).await?;
-            let answer = link.call(route, job(), deadline).await;
+            let link = self.link(limit.deadline).await?;
+            let answer = link.call(route, job(), limit).await;
             tries += 1;
-            let again = match &answer {
-                Ok(_) => false,
-                Err(fault) => matches!(fault.class, Class::Retry | Class::WorkerLost),
-            };
-            if !again || tries == MAX_TRIES || Instant::now() >= deadline {
+            let late = Instant::now() >= limit.deadline;
+            let class = answer.as_ref().err().map(|fault| fault.class);
+            let again = matches!(class, Some(Class::Retry | Class::WorkerLost)) && tries < MAX_TRIES && !late;
+            if !again {
                 self.count(what, began);
-                return answer;
+                // The thread works on, so it is the queue that was too long.
+                let queued = class == Some(Class::WorkerLost) && late && !link.is_ended();
+                return if queued { Err(expired()) } else { answer };
             }
             self.shared.metrics.device_retried(&self.shared.name);
         }
@@ -345,7 +398,7 @@ impl Worker {
     /// The open link, waiting for a replacement that is on its way.
     async fn link(&self, deadline: Instant) -> Result<Arc<Link>, Fault> {
         let mut state = self.shared.state.subscribe();
-        let waited = tokio::time::timeout_at(deadline, state.wait_for(|state| !matches!(state, State::Starting))).await;
+        let waited = tokio::time::timeout_at(deadline, state.wait_for(State::is_settled)).await;
         match waited {
             Ok(Ok(state)) => match &*state {
                 State::Up(link) => Ok(link.clone()),
@@ -369,6 +422,14 @@ impl Drop for Slot<'_> {
     fn drop(&mut self) {
         self.0.jobs.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+fn nothing() -> Result<SecretBytes, Fault> {
+    Err(Fault::new(Class::Internal, "the device answered nothing"))
+}
+
+fn expired() -> Fault {
+    Fault::new(Class::Expired, "the device did not get to this in time")
 }
 
 fn unexpected() -> Fault {
@@ -395,45 +456,102 @@ fn chunks(inputs: Vec<Vec<u8>>, threads: usize) -> Vec<Vec<Vec<u8>>> {
 
 /// Keeps a worker running until the end is asked for.
 async fn supervise(shared: Arc<Shared>) {
-    let mut ending = shared.ending.subscribe();
-    let mut pause = Duration::from_millis(20);
-    while !*ending.borrow() {
-        let start = Link::start(&shared.program, &shared.settings, shared.identity.as_ref(), OPEN_LIMIT);
-        let (why, lived) = match start.await {
+    let (mut pause, mut falls, mut worked) = (FIRST_PAUSE, 0, false);
+    loop {
+        // 1. Start it. Before the PIN is read: a PIN that is put in place from now on is another one than was tried.
+        let pin = PinStamp::of(&shared.settings);
+        let Some(started) = start(&shared).await else { return };
+        let why = match started {
             Ok((link, child)) => {
-                tracing::info!(device = &*shared.name, "device is up");
-                shared.set(State::Up(link.clone()));
+                // 2. Let it work.
+                worked = true;
                 let began = Instant::now();
-                let why = tokio::select! {
-                    why = link.wait() => Some(why),
-                    () = watch_health(&shared, &link) => Some(lost("the device worker died")),
-                    _ = ending.wait_for(|ending| *ending) => None,
-                };
-                end_worker(&link, child, why.as_ref()).await;
-                let Some(why) = why else { return };
+                let Some(why) = work(&shared, link, child, &mut falls).await else { return };
                 shared.restarts.fetch_add(1, Ordering::Relaxed);
                 shared.metrics.device_restarted(&shared.name);
-                (why, began.elapsed())
+                if began.elapsed() > STEADY {
+                    pause = FIRST_PAUSE;
+                    if why.class == Class::WorkerLost {
+                        continue;
+                    }
+                }
+                why
             }
-            Err(fault) => (fault, Duration::ZERO),
+            Err(mut fault) => {
+                // A configuration that worked before is good: what is missing now is the device.
+                if is_own_key(&fault) || (worked && fault.class == Class::Config) {
+                    fault.class = Class::DeviceGone;
+                }
+                shared.set(State::Down(fault.clone()));
+                fault
+            }
         };
+        // 3. Wait a while, and longer each time.
         tracing::warn!(device = &*shared.name, class = ?why.class, cause = %why, "device is down");
-        if lived > Duration::from_secs(10) || (!lived.is_zero() && why.class == Class::WorkerLost) {
-            // It worked until now: replace it at once, and let callers wait those milliseconds.
-            pause = Duration::from_millis(20);
-            shared.set(State::Starting);
-            if lived > Duration::from_secs(1) {
-                continue;
-            }
-        } else {
-            shared.set(State::Down(why.clone()));
-        }
+        let mut ending = shared.ending.subscribe();
         tokio::select! {
-            () = wait_before_retry(&shared, &why, pause) => {}
+            () = wait_before_retry(&shared, &why, pause, pin) => {}
             _ = ending.wait_for(|ending| *ending) => return,
         }
         pause = (pause * 2).min(MAX_PAUSE);
     }
+}
+
+/// Starts a worker; `None` where the end is asked for.
+async fn start(shared: &Shared) -> Option<Result<(Arc<Link>, Child), Fault>> {
+    let mut ending = shared.ending.subscribe();
+    if *ending.borrow() {
+        return None;
+    }
+    // A wish of before this try is fulfilled by it.
+    let _ = shared.retry.notified().now_or_never();
+    let end = async {
+        drop(ending.wait_for(|ending| *ending).await);
+        // Some tokens do not survive that a login is killed.
+        tokio::time::sleep(END_LIMIT).await;
+    };
+    tokio::select! {
+        started = Link::start(&shared.program, &shared.settings, shared.identity.as_ref(), OPEN_LIMIT) => Some(started),
+        () = end => None,
+    }
+}
+
+/// Lets a worker work until its link ends, and says why it did; `None` where the end was asked for.
+async fn work(shared: &Shared, link: Arc<Link>, child: Child, falls: &mut u32) -> Option<Fault> {
+    tracing::info!(device = &*shared.name, "device is up");
+    shared.set(State::Up(link.clone()));
+    let (began, mut ending) = (Instant::now(), shared.ending.subscribe());
+    let ended = async {
+        tokio::select! {
+            _ = link.wait() => {}
+            () = link.watch_threads() => {}
+            () = watch_health(shared, &link) => {}
+        }
+        link.wait().await
+    };
+    let why = tokio::select! {
+        why = ended => Some(why),
+        _ = ending.wait_for(|ending| *ending) => None,
+    };
+    // Callers must not wait for the end of the old one. Where only the worker was lost, they wait for the new one: it
+    // takes milliseconds.
+    match &why {
+        Some(why) if why.class == Class::WorkerLost => {
+            *falls = if began.elapsed() > STEADY { 0 } else { *falls + 1 };
+            if *falls <= MAX_FALLS {
+                shared.set(State::Starting);
+            } else {
+                shared.set(State::Down(why.clone()));
+            }
+        }
+        Some(why) => {
+            *falls = 0;
+            shared.set(State::Down(why.clone()));
+        }
+        None => {}
+    }
+    end_worker(&link, child, why.as_ref()).await;
+    why
 }
 
 impl Shared {
@@ -453,7 +571,7 @@ async fn end_worker(link: &Link, mut child: Child, why: Option<&Fault>) {
     }
 }
 
-/// Asks the sentinel again and again; returns only where the link ends by it.
+/// Asks the sentinel again and again; returns only where it ends the link.
 async fn watch_health(shared: &Shared, link: &Link) {
     let Some(identity) = &shared.identity else { return std::future::pending().await };
     let (period, limit) = match shared.settings {
@@ -466,52 +584,85 @@ async fn watch_health(shared: &Shared, link: &Link) {
     };
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut unproved = 0;
     loop {
         ticks.tick().await;
-        if !link.is_busy() {
-            ask_sentinel(shared, link, &verifier, limit).await;
+        // A TPM has but one thread: while it makes a key it is alive.
+        let route = match (link.is_busy(), &shared.settings) {
+            (false, _) => Route::Control,
+            (true, Settings::Pkcs11(_)) => Route::Any,
+            (true, Settings::Tpm(_)) => continue,
+        };
+        match ask_sentinel(shared, link, &verifier, route, limit).await {
+            Ok(()) => unproved = 0,
+            Err(mut fault) => {
+                tracing::warn!(device = &*shared.name, cause = %fault, "the sentinel did not answer");
+                // Nothing is said about the sentinel by a queue that is too long.
+                let passes = matches!(fault.class, Class::Busy | Class::Expired | Class::WorkerLost);
+                unproved += u32::from(!passes);
+                if unproved >= MAX_UNPROVED || is_own_key(&fault) {
+                    fault.class = Class::DeviceGone;
+                    return link.end(fault);
+                }
+            }
         }
     }
 }
 
-async fn ask_sentinel(shared: &Shared, link: &Link, verifier: &Verifier, limit: Duration) {
+async fn ask_sentinel(
+    shared: &Shared,
+    link: &Link,
+    verifier: &Verifier,
+    route: Route,
+    limit: Duration,
+) -> Result<(), Fault> {
     let mut challenge = [0; 32];
-    if getrandom::fill(&mut challenge).is_err() {
-        return;
-    }
+    getrandom::fill(&mut challenge).map_err(|e| Fault::new(Class::Internal, format!("random bytes: {e}")))?;
     let began = Instant::now();
-    let answer = link.call(Route::Control, Job::Health(challenge), began + limit).await;
+    let answer = link.call(route, Job::Health(challenge), Limit::whole(limit)).await;
     shared.metrics.device_operation(&Operation { device: shared.name.clone(), mechanism: "health" }, began.elapsed());
     shared.metrics.device_in_flight(&shared.name, shared.jobs.load(Ordering::Relaxed));
-    match answer {
-        Ok(Answer::Health(health)) if verifier.verifies(&challenge, &health.signature) => {
-            shared.metrics.device_sessions(&shared.name, health.sessions.unwrap_or(health.loaded));
-            *shared.proved.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), health));
-        }
-        Ok(_) => link.end(Fault::new(Class::KeyDamaged, "the sentinel's signature does not verify")),
-        Err(fault) if matches!(fault.class, Class::KeyGone | Class::KeyDamaged) => link.end(fault),
-        Err(fault) => tracing::warn!(device = &*shared.name, cause = %fault, "the sentinel did not answer"),
+    let Answer::Health(health) = answer? else { return Err(unexpected()) };
+    if !verifier.verifies(&challenge, &health.signature) {
+        return Err(Fault::new(Class::KeyDamaged, "the sentinel's signature does not verify"));
+    }
+    shared.metrics.device_sessions(&shared.name, health.sessions.unwrap_or(health.loaded));
+    *shared.proved.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), health));
+    Ok(())
+}
+
+/// Whether a fault is about the device's own keys. No caller may take it for one about the key that he asked for.
+fn is_own_key(fault: &Fault) -> bool {
+    matches!(fault.class, Class::KeyGone | Class::KeyDamaged)
+}
+
+/// What tells one PIN file from another, without reading it. `None` where there is none.
+#[derive(PartialEq, Eq)]
+struct PinStamp(Option<(u64, u64, i64, i64)>);
+
+impl PinStamp {
+    fn of(settings: &Settings) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        let path = match settings {
+            Settings::Pkcs11(settings) => match &settings.pin {
+                PinSource::File(path) => Some(path),
+                PinSource::Environment(_) | PinSource::Credential(_) => None,
+            },
+            Settings::Tpm(_) => None,
+        };
+        let file = path.and_then(|path| std::fs::metadata(path).ok());
+        Self(file.map(|file| (file.ino(), file.size(), file.mtime(), file.mtime_nsec())))
     }
 }
 
-/// The pause before the next try. A refused PIN waits for another PIN.
-async fn wait_before_retry(shared: &Shared, why: &Fault, pause: Duration) {
-    let pin_file = match &shared.settings {
-        Settings::Pkcs11(settings) => match &settings.pin {
-            PinSource::File(path) => Some(path.clone()),
-            PinSource::Environment(_) | PinSource::Credential(_) => None,
-        },
-        Settings::Tpm(_) => None,
-    };
-    let terminal = matches!(why.class, Class::PinRefused | Class::PinLocked);
+/// The pause before the next try. A refused PIN waits for another PIN than the one of the last try.
+async fn wait_before_retry(shared: &Shared, why: &Fault, pause: Duration, tried: PinStamp) {
     let elapsed = async {
-        if !terminal {
+        if !matches!(why.class, Class::PinRefused | Class::PinLocked) {
             return tokio::time::sleep(pause).await;
         }
-        let changed = || pin_file.as_ref().and_then(|path| std::fs::metadata(path).ok()?.modified().ok());
-        let before = changed();
         let mut ticks = interval(Duration::from_secs(1));
-        while changed() == before {
+        while PinStamp::of(&shared.settings) == tried {
             ticks.tick().await;
         }
     };

@@ -85,10 +85,11 @@ pub struct Server {
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
     listener: JoinHandle<Result<()>>,
+    running: crate::api::rest::Running,
     workers: BTreeMap<Name, Arc<Worker>>,
     log: Arc<Log>,
     heads: Arc<Heads>,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Server {
@@ -121,13 +122,26 @@ impl Server {
                 .hint("choose another server.listen, or end what listens there")
         })?;
         let address = tcp.local_addr().map_err(|e| Error::internal(format!("own address: {e}")))?;
-        let app = crate::api::router(service.clone());
+        let (app, running) = crate::api::rest::router(service.clone(), crate::api::rest::BodyLimits::default());
         let mut ending = stop.subscribe();
         let shutdown = async move {
             let _ = ending.wait_for(|stop| *stop).await;
         };
         let listener = tokio::spawn(listen::serve(tcp, tls.clone(), app, options.limits, metrics, shutdown));
-        Ok(Self { service, address, certificate, tls, stop, tasks, listener, workers, log, heads, _lock: lock })
+        Ok(Self {
+            service,
+            address,
+            certificate,
+            tls,
+            stop,
+            tasks,
+            listener,
+            running,
+            workers,
+            log,
+            heads,
+            _lock: lock,
+        })
     }
 
     /// Where it listens.
@@ -172,6 +186,8 @@ impl Server {
         self.service.drain();
         self.stop.send_replace(true);
         let listened = self.listener.await.map_err(|e| Error::internal(format!("the listener was lost: {e}")))?;
+        // Operations whose client has hung up are finished all the same.
+        self.running.finished().await;
         for task in self.tasks {
             let _ = task.await;
         }
@@ -182,15 +198,26 @@ impl Server {
     }
 }
 
+/// The lock of a data folder, released on drop.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing alone would not release it at once: a process that is being started shares the file until its `exec`.
+        let _ = rustix::fs::flock(&self.0, rustix::fs::FlockOperation::Unlock);
+    }
+}
+
 /// One service at a time on one data folder.
-fn lock(data: &Path) -> Result<File> {
+fn lock(data: &Path) -> Result<Lock> {
     let unusable = |e: std::io::Error| {
         Error::new(Kind::Unavailable, format!("the data folder {} cannot be used: {e}", data.display()))
             .hint("`signet init` makes one; the service's user must own it")
     };
     let file = File::options().create(true).append(true).open(data.join("lock")).map_err(unusable)?;
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(_) => Err(Error::new(Kind::Conflict, format!("another service uses {}", data.display()))
             .hint("end it first: two services on one folder would undo each other's changes")),
     }

@@ -45,6 +45,11 @@ impl SoftHsm {
         hsm
     }
 
+    /// A token that another process made.
+    pub(crate) fn at(folder: PathBuf) -> Self {
+        Self { folder, _guard: None }
+    }
+
     /// The folder of everything.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
@@ -176,7 +181,7 @@ pub(crate) fn fault_module() -> PathBuf {
 /// Runs `test` in a process of its own, with a token of its own. `name` is the full name of the test in its binary.
 pub(crate) fn in_own_process(name: &str, test: impl FnOnce(&SoftHsm)) {
     if let Some(folder) = std::env::var_os(FOLDER) {
-        test(&SoftHsm { folder: folder.into(), _guard: None });
+        test(&SoftHsm::at(folder.into()));
         return;
     }
     let hsm = SoftHsm::new();
@@ -189,17 +194,4 @@ pub(crate) fn in_own_process(name: &str, test: impl FnOnce(&SoftHsm)) {
     let out = String::from_utf8_lossy(&copy.stdout);
     let ran_one = out.contains("1 passed");
     assert!(copy.status.success() && ran_one, "{}\n{out}\n{}", copy.status, String::from_utf8_lossy(&copy.stderr));
-}
-
-/// Declares a test that runs by [`in_own_process`].
-macro_rules! softhsm_test {
-    ($name:ident, $test:expr) => {
-        #[test]
-        fn $name() {
-            let path = concat!(module_path!(), "::", stringify!($name));
-            // The test binary names its tests without the crate.
-            let name = path.split_once("::").map_or(path, |(_, name)| name);
-            $crate::softhsm::in_own_process(name, $test);
-        }
-    };
 }

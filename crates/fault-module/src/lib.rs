@@ -25,6 +25,7 @@
 //! | --- | --- |
 //! | `after=N` | the rule sleeps for the first N calls that its function gets since the plan was read; absent: 0 |
 //! | `count=N` | it holds for N calls after that; absent: for ever |
+//! | `once` | it holds for one call of all processes together, so that the one that replaces a dead one lives; the mark is a file beside the plan |
 //! | `delay_ms=N` | the call waits first |
 //! | `hang` | the call never returns |
 //! | `abort` | the process dies before the real call |

@@ -26,11 +26,12 @@ pub(crate) struct Fault {
 }
 
 /// A fault and the calls it happens to.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Rule {
     function: String,
     after: u64,
     count: u64,
+    once: bool,
     fault: Fault,
 }
 
@@ -60,7 +61,9 @@ pub(crate) fn fault(function: &'static str) -> Option<Fault> {
     let path = PATH.get_or_init(|| std::env::var_os("SIGNET_FAULT_PLAN").map(PathBuf::from)).as_ref()?;
     let mut plan = PLAN.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
     plan.refresh(path);
-    plan.count(function)
+    let taken = plan.count(function)?;
+    let free = !taken.once || plan.claim(path, function);
+    free.then_some(taken.fault)
 }
 
 impl Plan {
@@ -84,7 +87,14 @@ impl Plan {
         }
     }
 
-    fn count(&mut self, function: &'static str) -> Option<Fault> {
+    /// Whether this process is the first to take a rule that holds once. The mark belongs to this version of the plan.
+    fn claim(&self, path: &Path, function: &str) -> bool {
+        let Some(Stamp { inode, size: _, seconds, nanoseconds }) = &self.stamp else { return false };
+        let mark = format!("{}.{inode}-{seconds}-{nanoseconds}-{function}", path.display());
+        fs::File::create_new(mark).is_ok()
+    }
+
+    fn count(&mut self, function: &'static str) -> Option<Rule> {
         self.all += 1;
         let own = self.calls.entry(function).or_insert(0);
         *own += 1;
@@ -95,7 +105,7 @@ impl Plan {
                 && call > rule.after
                 && call <= rule.after.saturating_add(rule.count)
         };
-        self.rules.iter().find(holds).map(|rule| rule.fault.clone())
+        self.rules.iter().find(holds).cloned()
     }
 }
 
@@ -116,7 +126,8 @@ fn rule<'a>(function: &str, words: impl Iterator<Item = &'a str>) -> Result<Rule
         None if function == "*" => Output::None,
         None => return Err(format!("no fault can be put on {function}")),
     };
-    let mut rule = Rule { function: function.to_owned(), after: 0, count: u64::MAX, fault: Fault::default() };
+    let mut rule =
+        Rule { function: function.to_owned(), after: 0, count: u64::MAX, once: false, fault: Fault::default() };
     for word in words {
         let fault = &mut rule.fault;
         match word.split_once('=') {
@@ -126,6 +137,7 @@ fn rule<'a>(function: &str, words: impl Iterator<Item = &'a str>) -> Result<Rule
             Some(("pre", value)) => fault.pre = Some(number(value)?),
             Some(("post", value)) => fault.post = Some(number(value)?),
             Some(("flags", value)) if output.has_flags() => fault.flags = number(value)?,
+            None if word == "once" => rule.once = true,
             None if word == "hang" => fault.hang = true,
             None if word == "abort" => fault.abort = true,
             None if word == "abort_after" => fault.abort_after = true,
@@ -159,7 +171,7 @@ mod tests {
     #[test]
     fn a_rule_sleeps_then_holds_then_ends() {
         let mut plan = plan("C_Sign after=1 count=2 pre=0x30");
-        let codes: Vec<_> = (0..4).map(|_| plan.count("C_Sign").and_then(|fault| fault.pre)).collect();
+        let codes: Vec<_> = (0..4).map(|_| plan.count("C_Sign").and_then(|rule| rule.fault.pre)).collect();
         assert_eq!(codes, [None, Some(0x30), Some(0x30), None]);
         assert_eq!(plan.count("C_SignInit"), None);
     }
@@ -167,15 +179,15 @@ mod tests {
     #[test]
     fn the_first_rule_that_holds_is_taken() {
         let mut plan = plan("# slow, then broken\nC_Sign count=1 delay_ms=5\n\nC_Sign post=6 # for ever\n");
-        assert_eq!(plan.count("C_Sign").unwrap().delay_ms, 5);
-        assert_eq!(plan.count("C_Sign").unwrap().post, Some(6));
+        assert_eq!(plan.count("C_Sign").unwrap().fault.delay_ms, 5);
+        assert_eq!(plan.count("C_Sign").unwrap().fault.post, Some(6));
     }
 
     #[test]
     fn a_star_counts_all_calls() {
         let mut plan = plan("* after=1 count=1 pre=5");
         assert_eq!(plan.count("C_Login"), None);
-        assert_eq!(plan.count("C_Sign").unwrap().pre, Some(5));
+        assert_eq!(plan.count("C_Sign").unwrap().fault.pre, Some(5));
         assert_eq!(plan.count("C_Sign"), None);
     }
 

@@ -3,13 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use http::Method;
 use serde_json::{Value, json};
 use utoipa::openapi::{RefOr, Schema};
 
 use super::answer::{JsonText, Reply};
 use super::call::Call;
-use super::problem::TYPES;
 use super::routes::table;
 use super::row::{Content, Parameter, RouteRow, Shape};
 use crate::error::Result;
@@ -50,6 +48,10 @@ pub fn document() -> String {
         "paths": paths,
         "components": {
             "schemas": schemas,
+            "responses": {
+                "Unauthenticated": problem("No credential, or one that is not accepted."),
+                "Problem": problem(PROBLEM),
+            },
             "securitySchemes": {
                 "token": {
                     "type": "http",
@@ -73,6 +75,14 @@ pub fn document() -> String {
 const ABOUT: &str = "A key management service whose keys stay inside PKCS#11 HSMs and TPM 2.0s. Bytes are standard base64 \
 with padding, times are RFC 3339 in UTC, periods are written like `90d`. A request with an unknown field or query parameter \
 is refused. Every answer has a `Request-Id`, which is also in the audit log.";
+
+const PROBLEM: &str = "Why not: `code` is for programs, `title` and `hint` are for people, and `docs/status-codes.md` tells for \
+each code what to do next. Where the status is 503, `Retry-After` says when to try again.";
+
+fn problem(about: &str) -> Value {
+    let schema = reference(&Shape::of::<Problem>());
+    json!({ "description": about, "content": { "application/problem+json": { "schema": schema } } })
+}
 
 /// The schema of a shape, and of what it is made of.
 fn collect(schemas: &mut BTreeMap<String, Value>, shape: &Shape) {
@@ -169,8 +179,8 @@ fn parameters(row: &RouteRow) -> Vec<Value> {
         .collect();
     let words = |place: &'static str| {
         move |parameter: &Parameter| {
-            let Parameter { name, about, required } = parameter;
-            json!({ "name": name, "in": place, "required": required, "description": about, "schema": { "type": "string" } })
+            let Parameter { name, kind, about, required } = parameter;
+            json!({ "name": name, "in": place, "required": required, "description": about, "schema": { "type": kind } })
         }
     };
     all.extend(row.query.iter().map(words("query")));
@@ -188,10 +198,6 @@ fn segment(name: &str) -> (&'static str, &'static str) {
 }
 
 fn responses(row: &RouteRow) -> Value {
-    let problem = |about: &str| {
-        let schema = reference(&Shape::of::<Problem>());
-        json!({ "description": about, "content": { "application/problem+json": { "schema": schema } } })
-    };
     let content = match &row.response {
         Content::Json(shape) => Some(("application/json", reference(shape))),
         Content::Other("application/json") => Some(("application/json", json!({ "type": "object" }))),
@@ -204,13 +210,12 @@ fn responses(row: &RouteRow) -> Value {
     }
     let mut all = json!({});
     set(&mut all, row.success.as_str(), success);
-    let page =
-        format!("A problem document: `code` is one of those of {TYPES}, and `docs/status-codes.md` tells what to do.");
+    let problem = |name: &str| json!({ "$ref": format!("#/components/responses/{name}") });
     if !row.open() {
-        set(&mut all, "401", problem("No credential, or one that is not accepted."));
+        set(&mut all, "401", problem("Unauthenticated"));
     }
-    if row.method != Method::GET || !row.open() || row.path == "/health/ready" {
-        set(&mut all, "default", problem(&page));
+    if !row.open() || row.path == "/health/ready" {
+        set(&mut all, "default", problem("Problem"));
     }
     all
 }

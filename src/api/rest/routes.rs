@@ -21,32 +21,59 @@ pub const BATCH_BODY: usize = 8 * 1024 * 1024;
 pub const POLICY_BODY: usize = 128 * 1024;
 
 const PAGE: [Parameter; 2] = [
-    Parameter { name: "page_size", about: "how many items at most: 1 to 1000, 100 where absent", required: false },
-    Parameter { name: "page_token", about: "`next_page_token` of the page before", required: false },
+    Parameter {
+        name: "page_size",
+        kind: "integer",
+        about: "how many items at most: 1 to 1000, 100 where absent",
+        required: false,
+    },
+    Parameter { name: "page_token", kind: "string", about: "`next_page_token` of the page before", required: false },
 ];
-const NAMESPACE: Parameter =
-    Parameter { name: "namespace", about: "only the keys of that namespace; all where absent", required: false };
+const NAMESPACE: Parameter = Parameter {
+    name: "namespace",
+    kind: "string",
+    about: "only the keys of that namespace; all where absent",
+    required: false,
+};
 const AFTER: Parameter = Parameter {
     name: "after",
+    kind: "string",
     about: "how long the destruction can be cancelled: 30d where absent, at least 1d",
     required: false,
 };
 const VERSION: Parameter =
-    Parameter { name: "version", about: "the version; the primary one where absent", required: false };
-const FIRST: Parameter =
-    Parameter { name: "first", about: "the index of the first record; the last ones where absent", required: false };
-const LIMIT: Parameter =
-    Parameter { name: "limit", about: "how many records at most: 1 to 1000, 100 where absent", required: false };
+    Parameter { name: "version", kind: "integer", about: "the version; the primary one where absent", required: false };
+const FIRST: Parameter = Parameter {
+    name: "first",
+    kind: "integer",
+    about: "the index of the first record; the last ones where absent",
+    required: false,
+};
+const LIMIT: Parameter = Parameter {
+    name: "limit",
+    kind: "integer",
+    about: "how many records at most: 1 to 1000, 100 where absent",
+    required: false,
+};
 
 const IDEMPOTENT: Parameter = Parameter {
     name: "Idempotency-Key",
+    kind: "string",
     about: "1 to 128 printable ASCII characters: a repetition with the same key and body is answered by what came of the first",
     required: false,
 };
-const IF_MATCH: Parameter =
-    Parameter { name: "If-Match", about: "the ETag of what is changed, in double quotes", required: true };
-const MAY_MATCH: Parameter =
-    Parameter { name: "If-Match", about: "the ETag of what is replaced, in double quotes", required: false };
+const IF_MATCH: Parameter = Parameter {
+    name: "If-Match",
+    kind: "string",
+    about: "the ETag of what is changed, in double quotes",
+    required: true,
+};
+const MAY_MATCH: Parameter = Parameter {
+    name: "If-Match",
+    kind: "string",
+    about: "the ETag of what is replaced, in double quotes",
+    required: false,
+};
 
 const CHANGE: &[Parameter] = &[IDEMPOTENT];
 
@@ -317,6 +344,6 @@ mod tests {
         let plaintext = crate::envelope::format::MAX_PLAINTEXT.div_ceil(3) * 4;
         // A context may be escaped, each byte by up to six characters.
         assert!(plaintext + 2 * crate::types::Context::MAX_BYTES < BODY);
-        assert!(crate::policy::MAX_POLICY_BYTES < POLICY_BODY);
+        const { assert!(crate::policy::MAX_POLICY_BYTES < POLICY_BODY) };
     }
 }

@@ -69,6 +69,8 @@ impl fmt::Debug for RouteRow {
 pub struct Parameter {
     /// Its name.
     pub name: &'static str,
+    /// `string` or `integer`.
+    pub kind: &'static str,
     /// What it does.
     pub about: &'static str,
     /// Whether it must be there.

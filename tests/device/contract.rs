@@ -1,0 +1,283 @@
+//! One suite for all devices. It walks the list by itself, so that none is left out; what a device cannot do is declared,
+//! and the declaration is tested too. The matrix of declarations is `tests/golden/device-matrix.txt`.
+
+use std::fmt::Write as _;
+use std::fs;
+
+use signet::device::{Ability, Class, Locator, Settings};
+use signet::types::{Algorithm, Purpose, Residency, Verifier};
+
+use crate::bench::{Bench, Key, MESSAGE, softhsm};
+use crate::softhsm::SoftHsm;
+
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/device-matrix.txt");
+
+/// All devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Device {
+    SoftHsm,
+    #[cfg(feature = "tpm")]
+    Swtpm,
+    #[cfg(feature = "tpm")]
+    SwtpmWithoutSessions,
+}
+
+impl Device {
+    const ALL: &[Self] = &[
+        Self::SoftHsm,
+        #[cfg(feature = "tpm")]
+        Self::Swtpm,
+        #[cfg(feature = "tpm")]
+        Self::SwtpmWithoutSessions,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::SoftHsm => "softhsm",
+            #[cfg(feature = "tpm")]
+            Self::Swtpm => "swtpm",
+            #[cfg(feature = "tpm")]
+            Self::SwtpmWithoutSessions => "swtpm without sessions",
+        }
+    }
+
+    /// Starts it, with what keeps it alive.
+    fn start(self) -> Option<(Alive, Settings)> {
+        match self {
+            Self::SoftHsm => {
+                let hsm = softhsm()?;
+                let settings = Settings::Pkcs11(hsm.settings());
+                Some((Alive::SoftHsm(hsm), settings))
+            }
+            #[cfg(feature = "tpm")]
+            Self::Swtpm | Self::SwtpmWithoutSessions => {
+                let tpm = crate::bench::swtpm()?;
+                let settings = Settings::Tpm(tpm.settings(self == Self::Swtpm));
+                Some((Alive::Swtpm(tpm), settings))
+            }
+        }
+    }
+
+    /// Which RSA sizes are made: the larger ones cost seconds, and once is enough.
+    const fn makes_rsa(self, bits: u32, residency: Residency) -> bool {
+        match self {
+            Self::SoftHsm => bits < 4096 || matches!(residency, Residency::Resident),
+            #[cfg(feature = "tpm")]
+            Self::Swtpm => bits < 4096,
+            #[cfg(feature = "tpm")]
+            Self::SwtpmWithoutSessions => bits < 3072,
+        }
+    }
+}
+
+/// Ends the device when it is dropped.
+#[expect(dead_code, reason = "held for its drop")]
+enum Alive {
+    SoftHsm(SoftHsm),
+    #[cfg(feature = "tpm")]
+    Swtpm(crate::swtpm::Swtpm),
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_device_keeps_the_contract() {
+    let walks = futures_util::future::join_all(Device::ALL.iter().map(|&device| keeps_the_contract(device))).await;
+    let walked = Device::ALL.iter().copied().zip(walks);
+    let Some(matrix) = walked.map(|(device, abilities)| Some((device, abilities?))).collect::<Option<Vec<_>>>() else {
+        return;
+    };
+    let table = table(&matrix);
+    println!("{table}");
+    if std::env::var_os("SIGNET_GOLDEN").is_some() {
+        fs::write(GOLDEN, &table).unwrap();
+    }
+    // A build without the TPM driver has fewer columns.
+    let golden = fs::read_to_string(GOLDEN).unwrap_or_default();
+    assert!(table == golden || cfg!(not(feature = "tpm")), "{GOLDEN} differs; SIGNET_GOLDEN=1 renews it");
+}
+
+async fn keeps_the_contract(device: Device) -> Option<Vec<Ability>> {
+    let (_alive, settings) = device.start()?;
+    let bench = Bench::enrol(settings).await;
+    let abilities = bench.worker.describe().await.unwrap().abilities.clone();
+    declares_everything_once(&abilities);
+    for ability in &abilities {
+        match &ability.refusal {
+            Some(refusal) => refuses(&bench, ability, refusal).await,
+            None => {
+                let bits = ability.algorithm.rsa_bits();
+                // The two paddings share the way a key is made.
+                let slow = bits == Some(4096) && ability.algorithm.is_pss();
+                if !slow && bits.is_none_or(|bits| device.makes_rsa(bits, ability.residency)) {
+                    lives_and_dies(&bench, ability.algorithm, ability.residency).await;
+                }
+            }
+        }
+    }
+    gives_random_bytes(&bench).await;
+    proves_its_sentinel(&bench).await;
+    forgets(&bench, &abilities).await;
+    refuses_the_key_of_another_device(&bench, &abilities).await;
+    assert_eq!(bench.worker.restarts(), 0, "{}: none of this costs a worker", device.name());
+    bench.worker.shutdown().await;
+    Some(abilities)
+}
+
+fn declares_everything_once(abilities: &[Ability]) {
+    for &algorithm in Algorithm::ALL {
+        for &residency in Residency::ALL {
+            let rows = abilities.iter().filter(|one| one.algorithm == algorithm && one.residency == residency).count();
+            assert_eq!(rows, 1, "{algorithm} {residency}");
+        }
+    }
+    assert_eq!(abilities.len(), Algorithm::ALL.len() * Residency::ALL.len());
+}
+
+async fn refuses(bench: &Bench, ability: &Ability, refusal: &str) {
+    let (_, fault) = bench.try_make(ability.algorithm, ability.residency).await.err().unwrap();
+    assert_eq!(fault.class, Class::Unsupported, "{ability:?}");
+    assert!(fault.text.contains(refusal), "{ability:?}: {fault}");
+}
+
+/// A key is made, seen, used, judged, fed with wrong lengths, and destroyed.
+async fn lives_and_dies(bench: &Bench, algorithm: Algorithm, residency: Residency) {
+    // 1. Made as it was asked for, and listed where the device stores it.
+    let key = bench.make(algorithm, residency).await;
+    assert_eq!(key.key.locator.residency(), residency);
+    assert_eq!(key.verifier.is_some(), algorithm.purpose() == Purpose::Sign);
+    let stored = matches!(key.key.locator, Locator::Resident);
+    assert_eq!(bench.has(key.key.id).await, stored, "{algorithm} {residency}");
+    // 2. Used and judged.
+    match algorithm.purpose() {
+        Purpose::Sign => signs(bench, &key).await,
+        Purpose::Mac | Purpose::Wrap => macs(bench, &key, residency).await,
+    }
+    // 3. Destroyed, and again: gone already is success.
+    for _ in 0..2 {
+        bench.worker.destroy((*key.key).clone()).await.unwrap();
+    }
+    assert!(!bench.has(key.key.id).await);
+    if stored {
+        assert_eq!(bench.class(&key).await, Some(Class::KeyGone), "{algorithm}");
+    }
+}
+
+async fn signs(bench: &Bench, key: &Key) {
+    let (algorithm, verifier) = (key.key.algorithm, key.verifier.as_ref().unwrap());
+    bench.works(key).await;
+    let many = [b"one".as_slice(), b"two", b"three"];
+    let inputs = many.iter().map(|message| key.input(message)).collect();
+    for (message, signature) in many.iter().zip(bench.worker.use_key_batch(&key.key, inputs).await) {
+        assert!(verifier.verifies(message, signature.unwrap().expose()), "{algorithm}: in order");
+    }
+    if let Some(hash) = algorithm.hash() {
+        for length in [0, 1, hash.size() - 1, hash.size() + 1, 2 * hash.size()] {
+            let fault = bench.worker.use_key(&key.key, vec![7; length]).await.unwrap_err();
+            assert_eq!(fault.class, Class::Refused, "{algorithm} and {length} bytes: {fault}");
+        }
+        bench.works(key).await;
+    }
+}
+
+async fn macs(bench: &Bench, key: &Key, residency: Residency) {
+    let algorithm = key.key.algorithm;
+    let other = bench.make(algorithm, residency).await;
+    let most = bench.worker.describe().await.unwrap().max_mac_input;
+    let mac = async |key: &Key, message: &[u8]| bench.worker.use_key(&key.key, message.to_vec()).await;
+    let tag = mac(key, MESSAGE).await.unwrap();
+    assert_eq!(tag.expose().len(), algorithm.hash().unwrap().size(), "{algorithm}");
+    assert_eq!(mac(key, MESSAGE).await.unwrap().expose(), tag.expose(), "{algorithm}");
+    assert_ne!(mac(&other, MESSAGE).await.unwrap().expose(), tag.expose(), "{algorithm}");
+    assert_ne!(mac(key, b"").await.unwrap().expose(), tag.expose(), "{algorithm}");
+    assert_eq!(mac(key, &vec![1; most]).await.unwrap().expose().len(), tag.expose().len(), "{algorithm}");
+    assert_eq!(mac(key, &vec![1; most + 1]).await.unwrap_err().class, Class::Refused, "{algorithm}");
+    bench.worker.destroy((*other.key).clone()).await.unwrap();
+}
+
+async fn gives_random_bytes(bench: &Bench) {
+    for length in [0, 1, 16, 33, 1024] {
+        assert_eq!(bench.worker.random(length).await.unwrap().expose().len(), length);
+    }
+    assert_ne!(bench.worker.random(32).await.unwrap().expose(), bench.worker.random(32).await.unwrap().expose());
+    assert_eq!(bench.worker.random(1025).await.unwrap_err().class, Class::Refused);
+}
+
+async fn proves_its_sentinel(bench: &Bench) {
+    crate::bench::eventually("the sentinel proved itself", async || bench.worker.proved().is_some()).await;
+    // The sentinel is a key like any other, so a judge of our own can ask it.
+    let sentinel = Key {
+        key: std::sync::Arc::new(bench.identity.sentinel.clone()),
+        verifier: Some(std::sync::Arc::new(
+            Verifier::new(bench.identity.sentinel.algorithm, &bench.identity.sentinel_public).unwrap(),
+        )),
+    };
+    bench.works(&sentinel).await;
+}
+
+/// What was forgotten works all the same.
+async fn forgets(bench: &Bench, abilities: &[Ability]) {
+    for &residency in Residency::ALL {
+        let able = |one: &&Ability| one.algorithm == Algorithm::EcdsaP256 && one.residency == residency;
+        if abilities.iter().find(able).is_some_and(|one| one.refusal.is_none()) {
+            let key = bench.make(Algorithm::EcdsaP256, residency).await;
+            bench.worker.forget(key.key.id, key.key.version).await.unwrap();
+            bench.works(&key).await;
+            bench.worker.destroy((*key.key).clone()).await.unwrap();
+        }
+    }
+    let inventory = bench.worker.inventory().await.unwrap();
+    assert!(inventory.halves.is_empty() && inventory.foreign == 0, "{inventory:?}");
+}
+
+async fn refuses_the_key_of_another_device(bench: &Bench, abilities: &[Ability]) {
+    let able = abilities.iter().find(|one| one.algorithm == Algorithm::EcdsaP256 && one.refusal.is_none()).unwrap();
+    let key = bench.make(able.algorithm, able.residency).await;
+    let mut other = (*key.key).clone();
+    other.id = signet::types::KeyId::random().unwrap();
+    other.locator = match &bench.settings {
+        Settings::Tpm(_) => Locator::Resident,
+        Settings::Pkcs11(_) => {
+            let auth = signet::types::SecretBytes::new(vec![1; 32]);
+            Locator::Tpm { parent: vec![0; 34], public: vec![0; 88], private: vec![0; 126], auth }
+        }
+    };
+    let fault = bench.worker.use_key(&std::sync::Arc::new(other), key.input(MESSAGE)).await.unwrap_err();
+    assert!(matches!(fault.class, Class::Refused | Class::Unsupported), "{fault}");
+    bench.works(&key).await;
+}
+
+/// The matrix as a text: `yes`, or the number of a reason below.
+fn table(matrix: &[(Device, Vec<Ability>)]) -> String {
+    let columns: Vec<_> = matrix
+        .iter()
+        .flat_map(|(device, abilities)| Residency::ALL.iter().map(move |&residency| (device, abilities, residency)))
+        .collect();
+    let (mut out, mut reasons) = (String::new(), Vec::new());
+    write!(out, "{:<22}", "").unwrap();
+    for (device, _, residency) in &columns {
+        write!(out, "{:<34}", format!("{}, {residency}", device.name())).unwrap();
+    }
+    out = format!("{}\n", out.trim_end());
+    for &algorithm in Algorithm::ALL {
+        let mut line = format!("{:<22}", algorithm.as_str());
+        for (_, abilities, residency) in &columns {
+            let row = abilities.iter().find(|one| one.algorithm == algorithm && one.residency == *residency).unwrap();
+            let word = row.refusal.as_ref().map_or_else(
+                || "yes".to_owned(),
+                |refusal| {
+                    let place = reasons.iter().position(|one| one == refusal).unwrap_or_else(|| {
+                        reasons.push(refusal.clone());
+                        reasons.len() - 1
+                    });
+                    format!("no ({})", place + 1)
+                },
+            );
+            write!(line, "{word:<34}").unwrap();
+        }
+        writeln!(out, "{}", line.trim_end()).unwrap();
+    }
+    out.push('\n');
+    for (number, reason) in (1..).zip(&reasons) {
+        writeln!(out, "({number}) {reason}").unwrap();
+    }
+    out
+}

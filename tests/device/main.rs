@@ -1,0 +1,26 @@
+//! Devices through their front: [`signet::device::Worker`], with this very program as the worker process, a real SoftHSM
+//! token or a real software TPM behind it, and a fault module in between where a day is to go bad.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test may end in a panic, and says what it measured"
+)]
+
+#[path = "../support/softhsm.rs"]
+mod softhsm;
+#[cfg(feature = "tpm")]
+#[path = "../support/swtpm.rs"]
+mod swtpm;
+
+mod away;
+mod bench;
+mod contract;
+mod damage;
+mod faults;
+mod front;
+mod kills;
+#[cfg(feature = "tpm")]
+mod tpm_away;
