@@ -171,7 +171,7 @@ mod tests {
             for part in stream.chunks(cut) {
                 decoder.push(part);
                 while let Some((id, body)) = decoder.next::<Vec<u8>>().unwrap() {
-                    assert_eq!(id as usize, seen.len());
+                    assert_eq!(usize::try_from(id).unwrap(), seen.len());
                     seen.push(body.len());
                 }
             }
