@@ -3,7 +3,6 @@
 #![cfg(test)]
 
 #[path = "support/softhsm.rs"]
-#[macro_use]
 mod softhsm;
 
 use signet::device::pkcs11::{self, Token};
@@ -85,6 +84,19 @@ fn quick() -> impl Iterator<Item = Algorithm> {
     Algorithm::ALL.iter().copied().filter(|algorithm| algorithm.rsa_bits() != Some(4096))
 }
 
+/// Declares a test that runs by [`in_own_process`].
+macro_rules! softhsm_test {
+    ($name:ident, $test:expr) => {
+        #[test]
+        fn $name() {
+            let path = concat!(module_path!(), "::", stringify!($name));
+            // The test binary names its tests without the crate.
+            let name = path.split_once("::").map_or(path, |(_, name)| name);
+            $crate::softhsm::in_own_process(name, $test);
+        }
+    };
+}
+
 softhsm_test!(every_algorithm_works_in_both_residencies, |hsm| {
     let mut bench = Bench::open(&hsm.settings());
     let abilities = bench.device.describe().unwrap().abilities;
@@ -149,6 +161,16 @@ softhsm_test!(at_most_so_many_keys_are_loaded, |hsm| {
     let calls = hsm.calls();
     assert!(calls["C_UnwrapKey"] >= 3);
     assert_eq!(calls["C_UnwrapKey"], calls["C_DestroyObject"], "each one that comes sends one away");
+});
+
+softhsm_test!(a_token_that_a_killed_login_emptied_comes_back, |hsm| {
+    let mut bench = Bench::open(&hsm.settings());
+    let (key, verifier) = bench.make(Algorithm::EcdsaP256, Residency::Resident);
+    for token in std::fs::read_dir(hsm.tokens()).unwrap() {
+        std::fs::write(token.unwrap().path().join("token.object"), b"").unwrap();
+    }
+    let mut bench = bench.reopen(&hsm.settings());
+    bench.works(&key, verifier.as_ref());
 });
 
 softhsm_test!(an_opened_token_must_be_the_enrolled_one, |hsm| {

@@ -157,10 +157,7 @@ impl<'d> Lane<'d> {
         let mut sent = Instant::now();
         loop {
             // 1. What was asked already. Answers wait for the next one while all of them are quick.
-            let next = match decoder.next::<Request>() {
-                Ok(next) => next,
-                Err(_) => return,
-            };
+            let Ok(next) = decoder.next::<Request>() else { return };
             let hold = next.as_ref().is_some_and(|(_, request)| request.job.is_quick()) && sent.elapsed() < LINGER;
             if !out.is_empty() && !hold {
                 if socket.write_all(&out).is_err() {

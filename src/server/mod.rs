@@ -51,6 +51,9 @@ const ROOT_RECORD: &str = "house/root";
 /// Made by a restore, and gone once its consequences are drawn.
 const RESTORED_MARK: &str = "restored";
 
+/// How long operations may go on after the last connection is closed.
+const LAST_OPERATIONS: std::time::Duration = std::time::Duration::from_secs(15);
+
 /// What a server is started with beside its configuration.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -89,7 +92,7 @@ pub struct Server {
     workers: BTreeMap<Name, Arc<Worker>>,
     log: Arc<Log>,
     heads: Arc<Heads>,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Server {
@@ -186,8 +189,10 @@ impl Server {
         self.service.drain();
         self.stop.send_replace(true);
         let listened = self.listener.await.map_err(|e| Error::internal(format!("the listener was lost: {e}")))?;
-        // Operations whose client has hung up are finished all the same.
-        self.running.finished().await;
+        // Operations whose client has hung up are finished all the same; their device calls have deadlines.
+        if tokio::time::timeout(LAST_OPERATIONS, self.running.finished()).await.is_err() {
+            tracing::warn!("operations were still under way: what they were about is reconciled at the next start");
+        }
         for task in self.tasks {
             let _ = task.await;
         }
@@ -198,15 +203,26 @@ impl Server {
     }
 }
 
+/// The lock of a data folder, released on drop.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing alone would not release it at once: a process that is being started shares the file until its `exec`.
+        let _ = rustix::fs::flock(&self.0, rustix::fs::FlockOperation::Unlock);
+    }
+}
+
 /// One service at a time on one data folder.
-fn lock(data: &Path) -> Result<File> {
+fn lock(data: &Path) -> Result<Lock> {
     let unusable = |e: std::io::Error| {
         Error::new(Kind::Unavailable, format!("the data folder {} cannot be used: {e}", data.display()))
             .hint("`signet init` makes one; the service's user must own it")
     };
     let file = File::options().create(true).append(true).open(data.join("lock")).map_err(unusable)?;
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(_) => Err(Error::new(Kind::Conflict, format!("another service uses {}", data.display()))
             .hint("end it first: two services on one folder would undo each other's changes")),
     }

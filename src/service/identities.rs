@@ -69,13 +69,20 @@ impl Service {
     ///
     /// # Errors
     /// `NotFound`.
-    pub async fn delete_identity(&self, caller: &Caller, name: &Name) -> Result<Released<()>> {
+    pub async fn delete_identity(
+        &self,
+        caller: &Caller,
+        name: &Name,
+        idempotency: &Idempotency,
+    ) -> Result<Released<()>> {
         let permit = self.admit::<DeleteIdentity>(caller, Resource::Identity(name.clone())).await?;
         let result = async {
+            let Err(turn) = self.once(caller, idempotency).await? else { return Ok(()) };
             let known = self.parts.registry.identity(name)?;
             let expected = Expected::Revision(known.revision);
-            let change = Change { path: known.record.path(), expected, value: None };
-            self.parts.ledger.commit(permit.record(Phase::Change, &Details::default()), vec![change]).await?;
+            let mut changes = vec![Change { path: known.record.path(), expected, value: None }];
+            changes.extend(turn.record(Outcome::Identity(name.clone()))?);
+            self.parts.ledger.commit(permit.record(Phase::Change, &Details::default()), changes).await?;
             self.parts.registry.remove_identity(name);
             Ok(())
         };

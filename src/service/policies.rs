@@ -86,12 +86,14 @@ impl Service {
     ///
     /// # Errors
     /// `NotFound`.
-    pub async fn delete_policy(&self, caller: &Caller, name: &Name) -> Result<Released<()>> {
+    pub async fn delete_policy(&self, caller: &Caller, name: &Name, idempotency: &Idempotency) -> Result<Released<()>> {
         let permit = self.admit::<DeletePolicy>(caller, Resource::Policy(name.clone())).await?;
         let result = async {
+            let Err(turn) = self.once(caller, idempotency).await? else { return Ok(()) };
             let (_, _, revision) = self.find_policy(name).await?;
-            let change = Change { path: path(name), expected: Expected::Revision(revision), value: None };
-            self.parts.ledger.commit(permit.record(Phase::Change, &Details::default()), vec![change]).await?;
+            let mut changes = vec![Change { path: path(name), expected: Expected::Revision(revision), value: None }];
+            changes.extend(turn.record(Outcome::Policy(name.clone()))?);
+            self.parts.ledger.commit(permit.record(Phase::Change, &Details::default()), changes).await?;
             self.renew_policies().await
         };
         let result = result.await;

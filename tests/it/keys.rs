@@ -132,6 +132,8 @@ async fn the_first_of_many_versions_opens_with_one_device_operation() {
 #[tokio::test]
 async fn a_change_that_is_sent_twice_happens_once() {
     let t = TestServer::start().await;
+    // Another test may have done so before.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let authority = std::fs::read(t.server().own_authority().unwrap()).unwrap();
     let http = reqwest::Client::builder()
         .tls_certs_only([reqwest::Certificate::from_pem(&authority).unwrap()])

@@ -2,7 +2,6 @@
 #![cfg(test)]
 
 #[path = "../support/softhsm.rs"]
-#[macro_use]
 mod softhsm;
 #[path = "../support/swtpm.rs"]
 mod swtpm;

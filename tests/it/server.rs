@@ -19,7 +19,8 @@ pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_signet");
 /// A running server and everything it stands on.
 pub(crate) struct TestServer {
     pub(crate) hsm: SoftHsm,
-    pub(crate) tpm: Option<Swtpm>,
+    /// Ended with the server.
+    _tpm: Option<Swtpm>,
     pub(crate) clock: ManualClock,
     pub(crate) config: Config,
     server: Option<Server>,
@@ -64,7 +65,7 @@ impl TestServer {
         };
         let token = client.create_token(&body).await.unwrap().token.unwrap().0.clone();
         let client = self::client(&server, Some(&token));
-        Self { hsm, tpm, clock, config, server: Some(server), client, token, _folder: folder }
+        Self { hsm, _tpm: tpm, clock, config, server: Some(server), client, token, _folder: folder }
     }
 
     /// The server.

@@ -69,7 +69,7 @@ async fn a_changed_folder_does_not_start() {
                            revision = (SELECT revision FROM t WHERE t.path <> records.path)
         WHERE path IN ('keys/default/data', 'keys/default/other');";
     let cases = [
-        ("a flipped byte", "UPDATE records SET value = value || x'00' WHERE path = 'keys/default/data';"),
+        ("a flipped byte", "UPDATE records SET value = CAST(value || x'00' AS BLOB) WHERE path = 'keys/default/data';"),
         ("two rows swapped", swap),
         ("a revision changed", "UPDATE records SET revision = revision + 1 WHERE path = 'keys/default/data';"),
         (

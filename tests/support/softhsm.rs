@@ -195,16 +195,3 @@ pub(crate) fn in_own_process(name: &str, test: impl FnOnce(&SoftHsm)) {
     let ran_one = out.contains("1 passed");
     assert!(copy.status.success() && ran_one, "{}\n{out}\n{}", copy.status, String::from_utf8_lossy(&copy.stderr));
 }
-
-/// Declares a test that runs by [`in_own_process`].
-macro_rules! softhsm_test {
-    ($name:ident, $test:expr) => {
-        #[test]
-        fn $name() {
-            let path = concat!(module_path!(), "::", stringify!($name));
-            // The test binary names its tests without the crate.
-            let name = path.split_once("::").map_or(path, |(_, name)| name);
-            $crate::softhsm::in_own_process(name, $test);
-        }
-    };
-}

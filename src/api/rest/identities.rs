@@ -33,7 +33,7 @@ pub(super) async fn write(call: Call, body: Identity) -> Result<Released<Reply<I
 }
 
 pub(super) async fn delete(call: Call) -> Result<Released<Reply<Nothing>>> {
-    let gone = call.service.delete_identity(&call.caller, &call.name()?).await?;
+    let gone = call.service.delete_identity(&call.caller, &call.name()?, &call.idempotency()?).await?;
     Ok(gone.map(|()| Nothing.into()))
 }
 

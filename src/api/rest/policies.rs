@@ -33,7 +33,7 @@ pub(super) async fn write(call: Call, body: Policy) -> Result<Released<Reply<Pol
 }
 
 pub(super) async fn delete(call: Call) -> Result<Released<Reply<Nothing>>> {
-    let gone = call.service.delete_policy(&call.caller, &call.name()?).await?;
+    let gone = call.service.delete_policy(&call.caller, &call.name()?, &call.idempotency()?).await?;
     Ok(gone.map(|()| Nothing.into()))
 }
 
