@@ -5,9 +5,16 @@
 mod softhsm;
 #[path = "../support/swtpm.rs"]
 mod swtpm;
+#[path = "../support/golden.rs"]
+mod golden;
 
+mod backup;
+mod crash;
+mod faults;
 mod keys;
 mod mac;
+mod matrix;
+mod process;
 mod rotation;
 mod server;
 mod sign;
