@@ -169,9 +169,7 @@ impl Change {
                 assert!((2..=3).contains(&key.latest.number()), "rotated twice: {key:?}");
                 key.latest.number() == 3
             }
-            Self::Step => {
-                client.version(&name("codes"), Version::FIRST).await.unwrap().state == State::Suspended
-            }
+            Self::Step => client.version(&name("codes"), Version::FIRST).await.unwrap().state == State::Suspended,
             Self::Update => client.key(&name("data")).await.unwrap().labels.contains_key("team"),
             Self::CreateToken => {
                 let tokens = client.tokens(&PageRequest::default()).await.unwrap().items;

@@ -1,12 +1,12 @@
 //! Signet through the front: a real server on a real device, a real client over TLS.
 #![cfg(test)]
 
+#[path = "../support/golden.rs"]
+mod golden;
 #[path = "../support/softhsm.rs"]
 mod softhsm;
 #[path = "../support/swtpm.rs"]
 mod swtpm;
-#[path = "../support/golden.rs"]
-mod golden;
 
 mod backup;
 mod crash;
