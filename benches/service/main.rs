@@ -10,7 +10,8 @@
 //! answer: a service that answers nonsense quickly is not measured. Nothing here fails on a time.
 //!
 //! `BENCH_SECONDS` is the time per cell, 2 where absent. `BENCH_ONLY` picks the rows whose name holds that text, such as
-//! `softhsm/resident/ecdsa`. The table goes to standard output, all figures to `target/bench.json`.
+//! `softhsm/resident/ecdsa`. `BENCH_PROGRAM` names another `signet` to be measured, so that two can be compared without
+//! building this again. The table goes to standard output, all figures to `target/bench.json`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -258,15 +258,19 @@ pub enum Locator {
         /// The key-encryption key.
         kek: KeyId,
         /// What `C_WrapKey` gave.
+        #[serde(with = "serde_bytes")]
         blob: Vec<u8>,
     },
     /// A TPM object under the storage key.
     Tpm {
         /// The Name of the storage key it was made under.
+        #[serde(with = "serde_bytes")]
         parent: Vec<u8>,
         /// TPM2B_PUBLIC.
+        #[serde(with = "serde_bytes")]
         public: Vec<u8>,
         /// TPM2B_PRIVATE.
+        #[serde(with = "serde_bytes")]
         private: Vec<u8>,
         /// The object's random authorisation value.
         auth: SecretBytes,

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt;
+use serde_bytes::ByteBuf;
 use tokio::process::Child;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Duration, Instant, MissedTickBehavior, interval, timeout};
@@ -296,7 +297,7 @@ impl Worker {
             Purpose::Sign => Route::Any,
             Purpose::Mac | Purpose::Wrap => Route::First,
         };
-        let inputs = Arc::new(inputs);
+        let inputs: Arc<Vec<_>> = Arc::new(inputs.into_iter().map(ByteBuf::from).collect());
         let job = || Job::Use { key: key.clone(), inputs: inputs.clone() };
         let answer = self.repeatable(key.algorithm.as_str(), route, job, Limit::whole(limit)).await?;
         let Answer::Used(mut results) = answer else { return Err(unexpected()) };
@@ -306,8 +307,10 @@ impl Worker {
         // One alone was tried again above. Of many, what failed for a moment is tried again one by one.
         for (result, input) in results.iter_mut().zip(inputs.iter()) {
             if matches!(result, Err(fault) if fault.class == Class::Retry) {
-                *result =
-                    Box::pin(self.use_on(key, vec![input.clone()], self.limit(1))).await?.pop().unwrap_or_else(nothing);
+                *result = Box::pin(self.use_on(key, vec![input.to_vec()], self.limit(1)))
+                    .await?
+                    .pop()
+                    .unwrap_or_else(nothing);
                 if matches!(result, Err(fault) if fault.class == Class::Retry) {
                     break;
                 }
