@@ -1,6 +1,7 @@
 //! The front's end of one worker process: its sockets, and the jobs that wait for an answer.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -98,15 +99,16 @@ impl Limit {
 }
 
 impl Link {
-    /// Starts a worker process and opens its device.
+    /// Starts a worker process and opens its device. The process holds `guard` open until its end.
     pub(super) async fn start(
         program: &Path,
         settings: &Settings,
         identity: Option<&Identity>,
+        guard: Option<&File>,
         limit: Duration,
     ) -> Result<(Arc<Self>, Child), Fault> {
         let count = match settings {
-            Settings::Pkcs11(settings) => usize::from(settings.threads).min(MAX_SOCKETS - 2),
+            Settings::Pkcs11(settings) => usize::from(settings.threads).min(MAX_SOCKETS - 3),
             // One context, one thread: the control socket serves everything.
             Settings::Tpm(_) => 0,
         };
@@ -120,7 +122,8 @@ impl Link {
         };
         let mut frame = Vec::new();
         encode(0, &open, &mut frame)?;
-        let theirs: Vec<_> = lanes.iter().map(|(_, theirs)| theirs.as_fd()).chain([life_theirs.as_fd()]).collect();
+        let guard = guard.map_or(life_theirs.as_fd(), AsFd::as_fd);
+        let theirs: Vec<_> = lanes.iter().map(|(_, theirs)| theirs.as_fd()).chain([guard, life_theirs.as_fd()]).collect();
         send_with_sockets(&control, &frame, &theirs)?;
         drop(theirs);
         let (ended, _) = watch::channel(None);

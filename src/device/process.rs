@@ -1,7 +1,7 @@
 //! The worker process: `signet device-worker`.
 //!
 //! Its standard input is the control socket. The first frame there opens the device and brings the other sockets along: one
-//! per owner thread, and a life line that ends when the front ends. Each thread owns one socket and one session, reads jobs,
+//! per owner thread, a guard that is only held, and a life line that ends when the front ends. Each thread owns one socket and one session, reads jobs,
 //! does them in order and answers: the socket is the queue, and no lock stands between two threads. A job whose deadline has
 //! passed is answered `Expired` without asking the device.
 //!
@@ -24,7 +24,7 @@ use crate::error::{Error, Kind, Result};
 use crate::types::{Purpose, SecretBytes};
 
 /// The most sockets that come with the first frame.
-pub(super) const MAX_SOCKETS: usize = 34;
+pub(super) const MAX_SOCKETS: usize = 35;
 /// Answers to quick jobs are sent together while the device is quicker than this.
 const LINGER: Duration = Duration::from_micros(150);
 /// How long an orderly end may take once the front is gone.
@@ -45,6 +45,9 @@ pub fn run() -> Result<()> {
     let (mut decoder, mut sockets) = receive_first(&control)?;
     let first = first_request(&control, &mut decoder)?;
     watch_life(sockets.pop().ok_or_else(|| not_a_worker("no life line came along"))?);
+    // The lock of the front, where it gave one: held until the very end, so that no second front looks at the device while
+    // this process may still change it.
+    let _guard = sockets.pop().ok_or_else(|| not_a_worker("no guard came along"))?;
     let (id, Request { job: Job::Open { settings, identity }, .. }) = first else {
         return Err(not_a_worker("the first frame does not open a device"));
     };

@@ -9,6 +9,7 @@
 //!   session object, and calls fail until a new worker has found the sentinel again.
 //! * A refused PIN is tried once. The next try comes when the PIN file changes or [`Worker::retry`] is called.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -63,6 +64,7 @@ struct Shared {
     settings: Settings,
     identity: Option<Identity>,
     program: PathBuf,
+    guard: Option<File>,
     metrics: Metrics,
     state: watch::Sender<State>,
     ending: watch::Sender<bool>,
@@ -110,11 +112,26 @@ impl Worker {
         program: PathBuf,
         metrics: Metrics,
     ) -> Self {
+        Self::start_guarded(name, settings, identity, program, None, metrics)
+    }
+
+    /// As [`Self::start`]. The worker process holds `guard` open until its end, which may come a moment after ours: a lock on
+    /// that file tells whether anybody may still change the device.
+    #[must_use]
+    pub fn start_guarded(
+        name: &str,
+        settings: Settings,
+        identity: Option<Identity>,
+        program: PathBuf,
+        guard: Option<File>,
+        metrics: Metrics,
+    ) -> Self {
         let shared = Arc::new(Shared {
             name: name.into(),
             settings,
             identity,
             program,
+            guard,
             metrics,
             state: watch::Sender::new(State::Starting),
             ending: watch::Sender::new(false),
@@ -513,8 +530,9 @@ async fn start(shared: &Shared) -> Option<Result<(Arc<Link>, Child), Fault>> {
         // Some tokens do not survive that a login is killed.
         tokio::time::sleep(END_LIMIT).await;
     };
+    let Shared { program, settings, identity, guard, .. } = shared;
     tokio::select! {
-        started = Link::start(&shared.program, &shared.settings, shared.identity.as_ref(), OPEN_LIMIT) => Some(started),
+        started = Link::start(program, settings, identity.as_ref(), guard.as_ref(), OPEN_LIMIT) => Some(started),
         () = end => None,
     }
 }

@@ -182,6 +182,11 @@ impl Keyring {
         now: Timestamp,
     ) -> Result<VersionRecord> {
         let from = &version.record;
+        if from.is_over(now) {
+            // Its object may be gone already, where a crash or a device came between it and its tombstone.
+            return Err(Error::new(Kind::State, format!("the waiting period of version {} is over", from.version))
+                .hint("it is being destroyed: nothing can stop that any more"));
+        }
         let state = after(from.version, from.state, from.before, step)?;
         let mut changed = VersionRecord { state, changed: now, ..from.clone() };
         match step {
@@ -223,7 +228,7 @@ impl Keyring {
         let version = key.version(number)?.clone();
         let now = self.ledger.clock().now();
         let state = after(number, version.state(), version.record.before, Step::Destroy)?;
-        if version.record.destroy_at.is_none_or(|due| due > now) {
+        if !version.record.is_over(now) {
             return Err(Error::new(Kind::State, format!("the waiting period of version {number} is not over")));
         }
         let details = Details::of(key.record.id, number);

@@ -11,7 +11,7 @@ use super::change::system_record;
 use super::record::{Pending, read};
 use crate::crash_point;
 use crate::device::{Locator, Settings};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::types::{Action, KeyId, KeyName, Name, Version};
 
 /// What reconciliation found.
@@ -43,15 +43,18 @@ impl Keyring {
     pub async fn finish_pending(&self) -> Result<Report> {
         let mut report = Report::default();
         let store = self.ledger.store();
-        let pending = tokio::task::spawn_blocking(move || store.scan("pending/"))
-            .await
-            .map_err(|e| crate::error::Error::internal(format!("a store call was lost: {e}")))??;
+        let pending = blocking(move || store.scan("pending/")).await?;
         for record in pending {
             let pending: Pending = read(&record)?;
             let Pending { name, version, device, .. } = &pending;
-            // A birth that is under way right now holds the key's turn.
+            // A birth that is under way right now holds the key's turn, and one that has ended since the scan has no such
+            // row any more: what it made is alive.
             let turn = self.turn(name);
             let Ok(_turn) = turn.try_lock() else { continue };
+            let (store, path) = (self.ledger.store(), record.path.clone());
+            if blocking(move || store.get(&path)).await?.is_none_or(|now| now.revision != record.revision) {
+                continue;
+            }
             let Some(worker) = self.devices.get(device) else {
                 report
                     .problems
@@ -93,9 +96,12 @@ impl Keyring {
         }
         house.extend(&self.house);
         let present: BTreeSet<_> = inventory.keys.iter().copied().collect();
-        for (name, id, version) in self.resident_on(device) {
+        for (name, id, version, doomed) in self.resident_on(device) {
             expected.insert((id, version));
-            if !present.contains(&(id, version)) {
+            if doomed && !present.contains(&(id, version)) {
+                // The scheduler does the rest at its first tick.
+                report.mended.push(format!("version {version} of {name} was being destroyed: it is gone from {device}"));
+            } else if !present.contains(&(id, version)) {
                 let text = format!(
                     "version {version} of {name} (key {id}) has a record, and {device} shows no object for it: \
                      put the token back as it was, or declare the version lost"
@@ -115,16 +121,23 @@ impl Keyring {
         Ok(())
     }
 
-    fn resident_on(&self, device: &Name) -> Vec<(KeyName, KeyId, Version)> {
-        let mut found = Vec::new();
+    /// The versions that are objects of a token, and whether each has had its time: then its destruction may have begun.
+    fn resident_on(&self, device: &Name) -> Vec<(KeyName, KeyId, Version, bool)> {
+        let (mut found, now) = (Vec::new(), self.ledger.clock().now());
         for key in self.all() {
             for version in key.versions() {
                 let Ok((place, worker)) = version.place() else { continue };
                 if worker.name() == device.as_str() && matches!(place.locator, Locator::Resident) {
-                    found.push((key.record.name.clone(), key.record.id, version.number()));
+                    let doomed = version.record.is_over(now);
+                    found.push((key.record.name.clone(), key.record.id, version.number(), doomed));
                 }
             }
         }
         found
     }
+}
+
+/// Runs a call of the store off the request threads.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal(format!("a store call was lost: {e}")))?
 }

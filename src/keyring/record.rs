@@ -90,6 +90,11 @@ impl VersionRecord {
     pub(super) fn public_key(&self) -> Option<PublicKey> {
         self.public.clone().map(PublicKey::from_der)
     }
+
+    /// Whether it waited for its destruction, and the waiting period is over: nothing brings it back.
+    pub(super) fn is_over(&self, now: Timestamp) -> bool {
+        self.state == State::DestroyScheduled && self.destroy_at.is_some_and(|due| due <= now)
+    }
 }
 
 /// One copy of a version's private part.

@@ -111,9 +111,7 @@ impl Scheduler {
 
     /// Destroys the versions whose waiting period is over.
     async fn destroy(&self, key: &Key, now: Timestamp, tick: &mut Tick) {
-        let due = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
-        let waiting = key.versions().iter().filter(|version| version.state() == State::DestroyScheduled);
-        for version in waiting.filter(|version| due(version.record.destroy_at)) {
+        for version in key.versions().iter().filter(|version| version.record.is_over(now)) {
             match self.destroy_version(key, version.number()).await {
                 Ok(()) => tick.destroyed += 1,
                 Err(error) => {

@@ -38,7 +38,7 @@ impl std::fmt::Debug for Created {
 /// installation: without `root.json`, which is written last, nothing starts.
 pub async fn create(config: &Config, options: &Options) -> Result<Created> {
     make_folder(&config.data)?;
-    let locked = lock(&config.data)?;
+    let locked = lock(&config.data).await?;
     let (identities, workers) = enrol_all(config, options).await?;
     let made = create_with(config, &workers, identities).await;
     stop_workers(&workers).await;
@@ -65,7 +65,7 @@ pub async fn new_administrator(config: &Config, options: &Options) -> Result<Zer
 /// # Errors
 /// `Conflict` where it is enrolled already or the service runs.
 pub async fn enrol(config: &Config, options: &Options, name: &Name) -> Result<()> {
-    let _locked = lock(&config.data)?;
+    let _locked = lock(&config.data).await?;
     let mut root = Root::read(&config.data)?;
     if root.devices.contains_key(name) {
         return Err(Error::new(Kind::Conflict, format!("device {name} is enrolled already"))
@@ -89,9 +89,12 @@ pub async fn enrol(config: &Config, options: &Options, name: &Name) -> Result<()
         let store = Sealed::new(Sqlite::open(&config.data.join("signet.db"))?, key);
         super::check_root(&store, &root.fingerprint()?)?;
         let identity = enrol_one(name, settings, options).await?;
+        let before = root.fingerprint()?;
         root.devices.insert(name.clone(), identity);
-        vouch(&store, &root)?;
-        root.write(&config.data)
+        // For as long as the file is being replaced the store vouches for both: whichever a crash leaves, the service starts.
+        vouch(&store, &[before, root.fingerprint()?])?;
+        root.write(&config.data)?;
+        vouch(&store, &[root.fingerprint()?])
     };
     let result = result.await;
     house.shutdown().await;
@@ -173,15 +176,15 @@ async fn create_with(
     };
     crash_point!("init.before_store");
     store.commit(&[policy])?;
-    vouch(&store, &root)?;
+    vouch(&store, &[root.fingerprint()?])?;
     crash_point!("init.stored");
     drop(Log::create(LogSettings::new(config.data.join("audit"), Origin::of_instance(&root.instance)?))?);
     root.write(&config.data)
 }
 
-/// Has the sealed store vouch for `root.json`.
-fn vouch(store: &dyn Store, root: &Root) -> Result<()> {
-    let change = Change { path: ROOT_RECORD.to_owned(), expected: Expected::Any, value: Some(root.fingerprint()?) };
+/// Has the sealed store vouch for a `root.json` with one of these fingerprints.
+fn vouch(store: &dyn Store, fingerprints: &[[u8; 32]]) -> Result<()> {
+    let change = Change { path: ROOT_RECORD.to_owned(), expected: Expected::Any, value: Some(fingerprints.concat()) };
     crash_point!("init.before_vouch");
     store.commit(&[change])?;
     crash_point!("init.vouched");

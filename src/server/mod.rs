@@ -25,6 +25,7 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
@@ -48,6 +49,8 @@ use crate::types::{Caller, Clock, Name, Resource};
 
 /// Where a record vouches for `root.json`.
 const ROOT_RECORD: &str = "house/root";
+/// How long the workers of a service that was killed may live on, and a little more.
+const LAST_WORKERS: Duration = Duration::from_secs(4);
 /// Made by a restore, and gone once its consequences are drawn.
 const RESTORED_MARK: &str = "restored";
 
@@ -92,7 +95,7 @@ pub struct Server {
     workers: BTreeMap<Name, Arc<Worker>>,
     log: Arc<Log>,
     heads: Arc<Heads>,
-    _lock: Lock,
+    _lock: File,
 }
 
 impl Server {
@@ -101,10 +104,11 @@ impl Server {
     /// # Errors
     /// Whatever keeps it from serving, with the mend. Nothing is made anew: only [`create`] does that.
     pub async fn start(config: &Config, options: Options) -> Result<Self> {
-        let lock = lock(&config.data)?;
+        let lock = lock(&config.data).await?;
+        restore::restored_from(&config.data)?;
         let root = Root::read(&config.data)?;
         let metrics = Metrics::new();
-        let workers = start_workers(config, &root, &options, &metrics)?;
+        let workers = start_workers(config, &root, &options, &lock, &metrics)?;
         let opened = open(config, &options, root, &workers, &metrics).await;
         let parts = match opened {
             Ok(parts) => parts,
@@ -203,35 +207,30 @@ impl Server {
     }
 }
 
-/// The lock of a data folder, released on drop.
-#[derive(Debug)]
-struct Lock(File);
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        // Closing alone would not release it at once: a process that is being started shares the file until its `exec`.
-        let _ = rustix::fs::flock(&self.0, rustix::fs::FlockOperation::Unlock);
-    }
-}
-
-/// One service at a time on one data folder.
-fn lock(data: &Path) -> Result<Lock> {
+/// One service at a time on one data folder. The device workers hold the lock as well: where a service was killed, its
+/// workers may be at a last job for a moment, and what that makes must be there before a new service looks at the device.
+async fn lock(data: &Path) -> Result<File> {
     let unusable = |e: std::io::Error| {
         Error::new(Kind::Unavailable, format!("the data folder {} cannot be used: {e}", data.display()))
             .hint("`signet init` makes one; the service's user must own it")
     };
     let file = File::options().create(true).append(true).open(data.join("lock")).map_err(unusable)?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Lock(file)),
-        Err(_) => Err(Error::new(Kind::Conflict, format!("another service uses {}", data.display()))
-            .hint("end it first: two services on one folder would undo each other's changes")),
+    let until = Instant::now() + LAST_WORKERS;
+    while rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+        if Instant::now() > until {
+            return Err(Error::new(Kind::Conflict, format!("another service uses {}", data.display()))
+                .hint("end it first: two services on one folder would undo each other's changes"));
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    Ok(file)
 }
 
 fn start_workers(
     config: &Config,
     root: &Root,
     options: &Options,
+    lock: &File,
     metrics: &Metrics,
 ) -> Result<BTreeMap<Name, Arc<Worker>>> {
     let mut workers = BTreeMap::new();
@@ -240,11 +239,13 @@ fn start_workers(
             return Err(Error::new(Kind::Invalid, format!("device {name} was never enrolled"))
                 .hint(format!("`signet init --enrol {name}` makes its sentinel and pins it; nothing else does")));
         };
-        let worker = Worker::start(
+        let guard = lock.try_clone().map_err(|e| Error::internal(format!("the lock of the data folder: {e}")))?;
+        let worker = Worker::start_guarded(
             name.as_str(),
             settings.clone(),
             Some(identity.clone()),
             options.program.clone(),
+            Some(guard),
             metrics.clone(),
         );
         workers.insert(name.clone(), Arc::new(worker));
@@ -324,9 +325,9 @@ async fn open(
 }
 
 /// Refuses a `root.json` that is not the one this store was made with.
-fn check_root(store: &dyn Store, fingerprint: &[u8]) -> Result<()> {
+fn check_root(store: &dyn Store, fingerprint: &[u8; 32]) -> Result<()> {
     let record = store.get(ROOT_RECORD)?;
-    if record.is_some_and(|record| record.value == fingerprint) {
+    if record.is_some_and(|record| record.value.chunks(fingerprint.len()).any(|one| one == fingerprint)) {
         return Ok(());
     }
     Err(Error::new(Kind::Tampered, "root.json is not the one that this store vouches for")

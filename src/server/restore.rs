@@ -1,5 +1,8 @@
 //! Restores a backup into an empty folder, and draws the consequences at the next start.
 //!
+//! The folder is marked before the first file is in it, so that a restore that was cut short, or whose archive did not hold,
+//! never starts; the mark then says from when the backup is until the consequences are drawn.
+//!
 //! A restore goes back in time. What was revoked or counted after the backup is unknown, so at the first start every bearer
 //! token is revoked, every counted key gets a new version, and a record of the gap is written that stays for ever.
 
@@ -15,6 +18,9 @@ use crate::service::{Manifest, Restoration, Service};
 
 /// The largest file of an archive.
 const MAX_FILE: u64 = 64 << 30;
+
+/// What the mark says until all files are there and are those of the manifest.
+const UNFINISHED: &str = "unfinished";
 
 /// What a restore brought back.
 #[derive(Debug)]
@@ -53,6 +59,7 @@ pub fn restore(archive: &Path, data: &Path) -> Result<Restored> {
             let mut text = Vec::new();
             entry.by_ref().take(16 << 20).read_to_end(&mut text).map_err(|e| broken("the manifest").because(e))?;
             manifest = Some(serde_json::from_slice(&text).map_err(|e| broken("the manifest").because(e))?);
+            mark(data, UNFINISHED)?;
             continue;
         }
         seen.insert(name.clone(), unpack(&mut entry, &data.join(&path))?);
@@ -63,13 +70,36 @@ pub fn restore(archive: &Path, data: &Path) -> Result<Restored> {
             .hint("nothing was started; remove the folder and take another copy of the backup"));
     }
     crash_point!("restore.unpacked");
-    let mark = File::create(data.join(RESTORED_MARK)).and_then(|mut file| {
-        file.write_all(manifest.taken.to_string().as_bytes())?;
-        file.sync_all()
-    });
-    mark.and_then(|()| File::open(data)?.sync_all()).map_err(unwritable)?;
-    crash_point!("restore.marked");
+    mark(data, &manifest.taken.to_string())?;
     Ok(Restored { manifest })
+}
+
+/// Writes the mark, whole or not at all.
+fn mark(data: &Path, text: &str) -> Result<()> {
+    let unwritable = |e: std::io::Error| Error::new(Kind::Unavailable, format!("{}: {e}", data.display()));
+    let mut file = tempfile::Builder::new().prefix(".restored").tempfile_in(data).map_err(unwritable)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(unwritable)?;
+    crash_point!("restore.before_mark");
+    file.persist(data.join(RESTORED_MARK)).map_err(|e| unwritable(e.error))?;
+    crash_point!("restore.marked");
+    File::open(data).and_then(|folder| folder.sync_all()).map_err(unwritable)
+}
+
+/// What the mark says; `None` for a folder that is not fresh from a restore.
+///
+/// # Errors
+/// [`Kind::Tampered`] for a restore that did not come to its end.
+pub(super) fn restored_from(data: &Path) -> Result<Option<String>> {
+    let path = data.join(RESTORED_MARK);
+    match std::fs::read_to_string(&path) {
+        Ok(text) if text == UNFINISHED => {
+            Err(Error::new(Kind::Tampered, format!("{} holds a restore that did not come to its end", data.display()))
+                .hint("remove the folder and restore again"))
+        }
+        Ok(taken) => Ok(Some(taken)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::new(Kind::Unavailable, format!("{}: {e}", path.display()))),
+    }
 }
 
 /// Writes one file durably and answers its SHA-256.
@@ -95,8 +125,8 @@ fn unpack(content: &mut dyn Read, path: &Path) -> Result<String> {
 
 /// At the first start after a restore: revokes tokens, makes new versions of counted keys, records the gap.
 pub(super) async fn draw_consequences(data: &Path, service: &Service) -> Result<()> {
+    let Some(taken) = restored_from(data)? else { return Ok(()) };
     let mark = data.join(RESTORED_MARK);
-    let Ok(taken) = std::fs::read_to_string(&mark) else { return Ok(()) };
     let Restoration { tokens, rotated } = service.after_restore(&taken).await?;
     tracing::warn!(taken, tokens, rotated, "started from a backup: tokens revoked, counted keys rotated");
     crash_point!("restore.before_unmark");

@@ -94,9 +94,9 @@ impl Root {
     }
 
     /// What a record in the sealed store says of this file.
-    pub(super) fn fingerprint(&self) -> Result<Vec<u8>> {
+    pub(super) fn fingerprint(&self) -> Result<[u8; 32]> {
         let bytes = serde_json::to_vec(self).map_err(|e| Error::internal(format!("root.json: {e}")))?;
-        Ok(sha256(&[&bytes]).to_vec())
+        Ok(sha256(&[&bytes]))
     }
 
     pub(super) fn read(data: &Path) -> Result<Self> {

@@ -1,10 +1,12 @@
 //! The server's certificate: from files, or self-made.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::listen;
 use super::read_file;
 use crate::config::Config;
+use crate::crash_point;
 use crate::error::{Error, Kind, Result};
 use crate::types::Clock;
 
@@ -49,10 +51,15 @@ impl Certificate {
     }
 }
 
+/// Writes a file whole or not at all.
 fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     let unwritable = |e: std::io::Error| Error::new(Kind::Unavailable, format!("{}: {e}", path.display()));
-    let mut options = std::fs::File::options();
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
-    let mut file = options.write(true).create(true).truncate(true).open(path).map_err(unwritable)?;
-    std::io::Write::write_all(&mut file, content).and_then(|()| file.sync_all()).map_err(unwritable)
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let permissions: std::fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
+    let mut file = tempfile::Builder::new().permissions(permissions).tempfile_in(folder).map_err(unwritable)?;
+    file.write_all(content).and_then(|()| file.as_file().sync_all()).map_err(unwritable)?;
+    crash_point!("tls.before_write");
+    file.persist(path).map_err(|e| unwritable(e.error))?;
+    crash_point!("tls.written");
+    std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(unwritable)
 }

@@ -66,12 +66,12 @@ impl Request {
 }
 
 impl Past {
-    /// Makes it, two days ago. With `due`, a version's destruction has fallen due in the meantime.
+    /// Makes it, a day and a half ago. With `due`, a version's destruction has fallen due in the meantime.
     pub(super) async fn make(due: bool) -> Self {
         let mut installation = Installation::bare(Devices::SoftHsm);
         let config = Config::read(&installation.config()).unwrap();
         #[expect(clippy::disallowed_methods, reason = "the processes of these tests live in the time of the system")]
-        let clock = ManualClock::at(Timestamp::now().checked_sub(SignedDuration::from_hours(48)).unwrap());
+        let clock = ManualClock::at(Timestamp::now().checked_sub(SignedDuration::from_hours(36)).unwrap());
         let first = create(&config, &options(&clock)).await.unwrap().token.to_string();
         let server = Server::start(&config, options(&clock)).await.unwrap();
         let client = client(&server, Some(&first));
