@@ -65,47 +65,49 @@ fn is_away(fault: &Fault) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_taken_out_is_missed_within_moments_and_taken_up_again() {
-    for way in WAYS {
-        let Some(hsm) = softhsm() else { return };
-        let bench = Bench::softhsm(&hsm).await;
-        let resident = bench.make(Algorithm::EcdsaP256, Residency::Resident).await;
-        let wrapped = bench.make(Algorithm::EcdsaP256, Residency::Wrapped).await;
-        let unloaded = bench.make(Algorithm::EcdsaP256, Residency::Wrapped).await;
-        bench.works(&wrapped).await;
-        bench.worker.forget(unloaded.key.id, unloaded.key.version).await.unwrap();
-        // A refused job must not put the health check to sleep.
-        bench.try_make(Algorithm::Ed25519, Residency::Wrapped).await.err().unwrap();
-        let before = bench.worker.inventory().await.unwrap();
-        // 1. Away: soon nothing works, not even the key that is loaded, which would go on without its token.
-        (way.take)(&hsm);
-        let taken = Instant::now();
-        for key in [&wrapped, &resident, &unloaded] {
-            eventually("nothing works", async || match bench.sign(key).await {
-                Ok(signature) => {
-                    assert!(key.verifies(&signature), "{}: a wrong signature", way.name);
-                    false
-                }
-                Err(fault) => {
-                    is_away(&fault);
-                    true
-                }
-            })
-            .await;
-        }
-        let missed = taken.elapsed();
-        assert!(missed < Duration::from_secs(5), "{}: missed after {missed:?}", way.name);
-        // 2. And so it stays: no key is made, and none is called lost.
-        stays_away(&bench, &[&wrapped, &resident, &unloaded]).await;
-        // 3. Back.
-        (way.put)(&hsm);
-        let back = bench.works_again(&resident).await;
-        println!("{}: missed after {missed:?}, back after {back:?}", way.name);
-        for key in [&wrapped, &unloaded] {
-            bench.works(key).await;
-        }
-        assert_eq!(bench.worker.inventory().await.unwrap(), before, "{}", way.name);
-        bench.worker.shutdown().await;
+    futures_util::future::join_all(WAYS.iter().map(goes_and_comes_back)).await;
+}
+
+async fn goes_and_comes_back(way: &Way) {
+    let Some(hsm) = softhsm() else { return };
+    let bench = Bench::softhsm(&hsm).await;
+    let resident = bench.make(Algorithm::EcdsaP256, Residency::Resident).await;
+    let wrapped = bench.make(Algorithm::EcdsaP256, Residency::Wrapped).await;
+    let unloaded = bench.make(Algorithm::EcdsaP256, Residency::Wrapped).await;
+    bench.works(&wrapped).await;
+    bench.worker.forget(unloaded.key.id, unloaded.key.version).await.unwrap();
+    // A refused job must not put the health check to sleep.
+    bench.try_make(Algorithm::Ed25519, Residency::Wrapped).await.err().unwrap();
+    let before = bench.worker.inventory().await.unwrap();
+    // 1. Away: soon nothing works, not even the key that is loaded, which would go on without its token.
+    (way.take)(&hsm);
+    let taken = Instant::now();
+    for key in [&wrapped, &resident, &unloaded] {
+        eventually("nothing works", async || match bench.sign(key).await {
+            Ok(signature) => {
+                assert!(key.verifies(&signature), "{}: a wrong signature", way.name);
+                false
+            }
+            Err(fault) => {
+                is_away(&fault);
+                true
+            }
+        })
+        .await;
     }
+    let missed = taken.elapsed();
+    assert!(missed < Duration::from_secs(5), "{}: missed after {missed:?}", way.name);
+    // 2. And so it stays: no key is made, and none is called lost.
+    stays_away(&bench, &[&wrapped, &resident, &unloaded]).await;
+    // 3. Back.
+    (way.put)(&hsm);
+    let back = bench.works_again(&resident).await;
+    println!("{}: missed after {missed:?}, back after {back:?}", way.name);
+    for key in [&wrapped, &unloaded] {
+        bench.works(key).await;
+    }
+    assert_eq!(bench.worker.inventory().await.unwrap(), before, "{}", way.name);
+    bench.worker.shutdown().await;
 }
 
 async fn stays_away(bench: &Bench, keys: &[&Key]) {

@@ -1,13 +1,20 @@
 //! Signet through the front: a real server on a real device, a real client over TLS.
 #![cfg(test)]
 
+#[path = "../support/golden.rs"]
+mod golden;
 #[path = "../support/softhsm.rs"]
 mod softhsm;
 #[path = "../support/swtpm.rs"]
 mod swtpm;
 
+mod backup;
+mod crash;
+mod faults;
 mod keys;
 mod mac;
+mod matrix;
+mod process;
 mod rotation;
 mod server;
 mod sign;

@@ -31,7 +31,7 @@ pub(crate) struct TestServer {
 }
 
 /// Which devices a test needs.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Devices {
     /// SoftHSM alone.
     SoftHsm,
@@ -147,7 +147,7 @@ pub(crate) fn client(server: &Server, token: Option<&str>) -> Client {
     Client::new(options).unwrap()
 }
 
-fn options(clock: &ManualClock) -> Options {
+pub(crate) fn options(clock: &ManualClock) -> Options {
     Options {
         program: PathBuf::from(PROGRAM),
         clock: Clock::Manual(clock.clone()),

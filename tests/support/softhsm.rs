@@ -11,7 +11,7 @@
 //! ```
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -48,6 +48,31 @@ impl SoftHsm {
     /// A token that another process made.
     pub(crate) fn at(folder: PathBuf) -> Self {
         Self { folder, _guard: None }
+    }
+
+    /// A token that is the same as this one in all but its place.
+    pub(crate) fn copy(&self) -> Self {
+        let guard = tempfile::tempdir().unwrap();
+        let copy = Self { folder: guard.path().to_owned(), _guard: Some(guard) };
+        copy_all(&self.tokens(), &copy.tokens());
+        fs::copy(self.pin_file(), copy.pin_file()).unwrap();
+        let text = |path: &Path| path.to_str().unwrap().to_owned();
+        let conf = fs::read_to_string(self.conf()).unwrap();
+        fs::write(copy.conf(), conf.replace(&text(&self.folder), &text(&copy.folder))).unwrap();
+        copy
+    }
+
+    /// The ids of all objects of the token, in hex, as another program sees them.
+    pub(crate) fn ids(&self) -> BTreeSet<String> {
+        let pin = fs::read_to_string(self.pin_file()).unwrap();
+        let out = Command::new("pkcs11-tool")
+            .args(["--module", MODULE, "--token-label", LABEL, "--login", "--pin", pin.trim(), "--list-objects"])
+            .envs(self.environment())
+            .output()
+            .unwrap();
+        assert!(out.status.success(), "pkcs11-tool: {}", String::from_utf8_lossy(&out.stderr));
+        let text = String::from_utf8(out.stdout).unwrap();
+        text.lines().filter_map(|line| line.trim().strip_prefix("ID:")).map(|id| id.trim().to_owned()).collect()
     }
 
     /// The folder of everything.
@@ -152,6 +177,19 @@ impl SoftHsm {
     /// Puts it back.
     pub(crate) fn put_back(&self) {
         move_all(&self.folder.join("taken-out"), &self.tokens());
+    }
+}
+
+/// Copies a folder with all that is in it.
+pub(crate) fn copy_all(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_all(&entry.path(), &target),
+            false => drop(fs::copy(entry.path(), target).unwrap()),
+        }
     }
 }
 

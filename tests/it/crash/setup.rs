@@ -1,0 +1,2 @@
+//! Deaths of `signet init` and `signet restore`.
+pub(super) const POINTS: &[&str] = &[];

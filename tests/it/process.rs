@@ -1,0 +1,230 @@
+//! Signet as a process of its own that can be killed, on an installation that can be copied.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use signet::client::{Client, Options as ClientOptions};
+use signet::types::PublicKey;
+use signet::wire::TokenText;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::server::{Devices, PROGRAM, configuration};
+use crate::softhsm::{SoftHsm, copy_all};
+use crate::swtpm::free_pair;
+
+/// How long anything may take that should happen by itself.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until `look` finds something.
+pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let found = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("never came to pass: {what}"))
+}
+
+/// A token, a data folder and a configuration; whether a service runs on them is another matter.
+#[derive(Debug)]
+pub(crate) struct Installation {
+    pub(crate) hsm: SoftHsm,
+    folder: tempfile::TempDir,
+    devices: Devices,
+    port: u16,
+    /// Of an administrator, where one was made.
+    pub(crate) token: String,
+}
+
+impl Installation {
+    /// A token that holds nothing yet, and no data folder.
+    pub(crate) fn bare(devices: Devices) -> Self {
+        Self::on(SoftHsm::new(), devices, String::new())
+    }
+
+    fn on(hsm: SoftHsm, devices: Devices, token: String) -> Self {
+        let it = Self { hsm, folder: tempfile::tempdir().unwrap(), devices, port: free_pair(), token };
+        let text = configuration(&it.hsm, None, devices, it.folder.path());
+        let text = text.replace("127.0.0.1:0", &format!("127.0.0.1:{}", it.port));
+        std::fs::write(it.config(), text).unwrap();
+        it
+    }
+
+    /// The same in another place, on another port.
+    pub(crate) fn copy(&self) -> Self {
+        self.copy_with(self.devices)
+    }
+
+    /// The same with its token behind the fault module.
+    pub(crate) fn copy_with(&self, devices: Devices) -> Self {
+        let copy = Self::on(self.hsm.copy(), devices, self.token.clone());
+        copy_all(&self.data(), &copy.data());
+        copy
+    }
+
+    /// The configuration.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.folder.path().join("signet.toml")
+    }
+
+    /// The folder of everything but the token.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The data folder.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// Where a service on it listens.
+    pub(crate) fn address(&self) -> String {
+        format!("https://127.0.0.1:{}", self.port)
+    }
+
+    /// The authority of the server's certificate.
+    pub(crate) fn authority(&self) -> Vec<u8> {
+        std::fs::read(self.data().join("tls/ca.pem")).unwrap()
+    }
+
+    /// A client that does not try again by itself.
+    pub(crate) fn client(&self, token: Option<&str>) -> Client {
+        self.patient_client(token, Duration::ZERO)
+    }
+
+    /// A client that tries again for so long.
+    pub(crate) fn patient_client(&self, token: Option<&str>, retry_for: Duration) -> Client {
+        let mut options = ClientOptions::new(self.address(), self.authority());
+        options.token = token.map(|token| TokenText(token.to_owned()));
+        options.retry_for = retry_for;
+        Client::new(options).unwrap()
+    }
+
+    /// A command of this program; `crash_point` is where it kills itself.
+    pub(crate) fn command(&self, words: &[&str], crash_point: Option<&str>) -> Process {
+        let mut command = Command::new(PROGRAM);
+        command.args(words).env_remove("SIGNET_CRASH_POINT").env_remove("SIGNET_CONFIG").env("RUST_LOG", "info");
+        if let Some(point) = crash_point {
+            command.env("SIGNET_CRASH_POINT", point);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        Process::of(command.spawn().unwrap())
+    }
+
+    /// A service on it that is told to die at a point; ask [`Process::serves`] whether it got up.
+    pub(crate) fn serve_until(&self, crash_point: &str) -> Process {
+        self.command(&["serve", "--config", self.config().to_str().unwrap()], Some(crash_point))
+    }
+
+    /// A service on it, once it serves.
+    pub(crate) async fn serve(&self) -> Process {
+        let mut process = self.command(&["serve", "--config", self.config().to_str().unwrap()], None);
+        if let Err(status) = process.serves().await {
+            panic!("the service did not start by itself ({status}):\n{}", process.said());
+        }
+        process
+    }
+
+    /// The key that signs the heads of its audit log.
+    fn log_key(&self) -> PublicKey {
+        serde_json::from_value(self.root()["log_public"].clone()).unwrap()
+    }
+
+    fn root(&self) -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(self.data().join("root.json")).unwrap()).unwrap()
+    }
+
+    /// Checks the audit log as an auditor would.
+    pub(crate) fn audit_is_good(&self) {
+        let report = signet::audit::verify(&self.data().join("audit"), Some(&self.log_key())).unwrap();
+        assert!(report.is_good(), "{:?}", report.problems);
+    }
+
+    /// The ids of the objects that belong to the service itself.
+    pub(crate) fn house_ids(&self) -> BTreeSet<String> {
+        let root = self.root();
+        let device = &root["devices"]["hsm"];
+        let mut ids = vec![&root["root_key"]["id"], &root["log_key"]["id"], &device["sentinel"]["id"]];
+        ids.extend(device["keks"].as_array().unwrap().iter().map(|kek| &kek["id"]));
+        ids.into_iter().map(|id| format!("{}00000001", id.as_str().unwrap())).collect()
+    }
+}
+
+/// A running process of this program, killed when it is dropped.
+pub(crate) struct Process {
+    child: Child,
+    said: Arc<Mutex<String>>,
+}
+
+impl Debug for Process {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Process({:?})", self.child.id())
+    }
+}
+
+impl Process {
+    fn of(mut child: Child) -> Self {
+        let said = Arc::new(Mutex::new(String::new()));
+        let (mut lines, log) = (BufReader::new(child.stderr.take().unwrap()).lines(), said.clone());
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                let mut log = log.lock().unwrap();
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        Self { child, said }
+    }
+
+    /// What it wrote to standard error so far.
+    pub(crate) fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
+    }
+
+    /// Waits until it serves, or has ended before.
+    pub(crate) async fn serves(&mut self) -> Result<(), ExitStatus> {
+        let (child, said) = (&mut self.child, &self.said);
+        eventually("the service serves", async || {
+            if said.lock().unwrap().contains("signet serves on") {
+                return Some(Ok(()));
+            }
+            child.try_wait().unwrap().map(Err)
+        })
+        .await
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("the process should have ended").unwrap()
+    }
+
+    /// Waits for its death at a crash point.
+    pub(crate) async fn dies(mut self, point: &str) {
+        use std::os::unix::process::ExitStatusExt;
+        let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
+        let status = ended.unwrap_or_else(|_| panic!("{point} was not reached:\n{}", self.said())).unwrap();
+        assert_eq!(status.signal(), Some(9), "{point}: {status}\n{}", self.said());
+    }
+
+    /// Kills it, as `kill -9` does.
+    pub(crate) async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    /// Waits for its good end, and answers what it printed.
+    pub(crate) async fn succeeds(mut self) -> String {
+        let status = self.ended().await;
+        let mut out = String::new();
+        self.child.stdout.take().unwrap().read_to_string(&mut out).await.unwrap();
+        assert!(status.success(), "{status}\n{}", self.said());
+        out
+    }
+}
