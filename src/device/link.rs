@@ -123,7 +123,8 @@ impl Link {
         let mut frame = Vec::new();
         encode(0, &open, &mut frame)?;
         let guard = guard.map_or(life_theirs.as_fd(), AsFd::as_fd);
-        let theirs: Vec<_> = lanes.iter().map(|(_, theirs)| theirs.as_fd()).chain([guard, life_theirs.as_fd()]).collect();
+        let theirs: Vec<_> =
+            lanes.iter().map(|(_, theirs)| theirs.as_fd()).chain([guard, life_theirs.as_fd()]).collect();
         send_with_sockets(&control, &frame, &theirs)?;
         drop(theirs);
         let (ended, _) = watch::channel(None);

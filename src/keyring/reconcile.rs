@@ -100,7 +100,9 @@ impl Keyring {
             expected.insert((id, version));
             if doomed && !present.contains(&(id, version)) {
                 // The scheduler does the rest at its first tick.
-                report.mended.push(format!("version {version} of {name} was being destroyed: it is gone from {device}"));
+                report
+                    .mended
+                    .push(format!("version {version} of {name} was being destroyed: it is gone from {device}"));
             } else if !present.contains(&(id, version)) {
                 let text = format!(
                     "version {version} of {name} (key {id}) has a record, and {device} shows no object for it: \
