@@ -55,7 +55,7 @@ const LAST_WORKERS: Duration = Duration::from_secs(4);
 const RESTORED_MARK: &str = "restored";
 
 /// How long operations may go on after the last connection is closed.
-const LAST_OPERATIONS: std::time::Duration = std::time::Duration::from_secs(15);
+const LAST_OPERATIONS: Duration = Duration::from_secs(15);
 
 /// What a server is started with beside its configuration.
 #[derive(Clone, Debug)]
