@@ -204,7 +204,8 @@ async fn cut_short(past: &Past, change: Change, point: &str, left: Left) {
     let mut first = t.serve_until(point);
     first.serves().await.unwrap();
     let request = change.request(past);
-    assert!(request.send(&t, "once").await.is_err(), "an answer in spite of a death at {point}");
+    let answer = request.send(&t, "once").await;
+    assert!(answer.is_err(), "an answer in spite of a death at {point}: {answer:?}");
     first.dies(point).await;
     // 2. It starts again, and says what it mended.
     let second = t.serve().await;

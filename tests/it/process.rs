@@ -12,6 +12,7 @@ use signet::types::PublicKey;
 use signet::wire::TokenText;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
 
 use crate::server::{Devices, PROGRAM, configuration};
 use crate::softhsm::{SoftHsm, copy_all};
@@ -162,6 +163,7 @@ impl Installation {
 pub(crate) struct Process {
     child: Child,
     said: Arc<Mutex<String>>,
+    listener: JoinHandle<()>,
 }
 
 impl Debug for Process {
@@ -174,14 +176,14 @@ impl Process {
     fn of(mut child: Child) -> Self {
         let said = Arc::new(Mutex::new(String::new()));
         let (mut lines, log) = (BufReader::new(child.stderr.take().unwrap()).lines(), said.clone());
-        tokio::spawn(async move {
+        let listener = tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
                 let mut log = log.lock().unwrap();
                 log.push_str(&line);
                 log.push('\n');
             }
         });
-        Self { child, said }
+        Self { child, said, listener }
     }
 
     /// What it wrote to standard error so far.
@@ -201,9 +203,10 @@ impl Process {
         .await
     }
 
-    /// Waits for its end.
+    /// Waits for its end, and all that it wrote.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
-        tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("the process should have ended").unwrap()
+        let both = async { (self.child.wait().await.unwrap(), (&mut self.listener).await.unwrap()).0 };
+        tokio::time::timeout(PATIENCE, both).await.expect("the process should have ended")
     }
 
     /// Waits for its death at a crash point.

@@ -32,9 +32,12 @@ async fn failed(past: &Past, point: &str, left: Left) {
     let t = past.installation.copy_with(Devices::Faulty);
     let mut first = t.serve_until(point);
     first.serves().await.unwrap();
+    // What the device can do is found out by making keys: that comes first.
+    t.client(Some(&t.token)).status().await.unwrap();
     t.hsm.plan("C_GenerateKeyPair post=0x30\n");
     let request = Change::Create.request(past);
-    assert!(request.send(&t, "once").await.is_err());
+    let answer = request.send(&t, "once").await;
+    assert!(answer.is_err(), "{answer:?}");
     first.dies(point).await;
     t.hsm.plan("");
     ends_well(past, &t, &request, &left.mended()).await;

@@ -55,7 +55,7 @@ impl Request {
         let mut request = http.unwrap().request(self.method.parse().unwrap(), url);
         request = request.bearer_auth(&t.token).header("Idempotency-Key", key);
         if let Some(etag) = &self.if_match {
-            request = request.header("If-Match", etag);
+            request = request.header("If-Match", format!("\"{etag}\""));
         }
         if !self.body.is_empty() {
             request = request.header("Content-Type", "application/json").body(self.body.clone());
