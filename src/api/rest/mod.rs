@@ -1,10 +1,10 @@
 //! The native API: JSON over HTTP, described by the one table in `routes`.
 //!
 //! ```text
-//! request ─▶ route ─▶ task ─▶ authenticate ─▶ read the body ─▶ parse ─▶ service: admit, act, close ─▶ answer
+//! request ─▶ route ─▶ authenticate ─▶ read the body ─▶ parse ─▶ service: admit, act, close ─▶ answer
 //! ```
 //!
-//! Everything from authentication on runs in a task of its own: a client that hangs up cancels nothing. A stranger learns
+//! Everything from authentication on runs to its end: a client that hangs up cancels nothing. A stranger learns
 //! nothing below `/api/`, not even which routes there are, and costs no memory for a body.
 
 mod answer;
@@ -33,12 +33,16 @@ pub use routes::{BATCH_BODY, BODY, OPEN_ROUTES, POLICY_BODY, table};
 pub use row::{Content, Parameter, RouteRow, Shape};
 
 use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::routing::{MethodFilter, on};
+use futures_util::FutureExt;
 use http::header::{AUTHORIZATION, CACHE_CONTROL};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
@@ -164,21 +168,45 @@ impl Api {
     }
 }
 
-/// Runs `work` to its end in a task of its own, whatever becomes of the connection. A panic costs one answer.
+/// Runs `work` to its end, whatever becomes of the connection. A panic costs one answer.
 async fn detached<Work>(alive: mpsc::Sender<()>, id: &str, work: Work) -> Response<Body>
 where
     Work: Future<Output = Result<Response<Body>, Failure>> + Send + 'static,
 {
-    let task = tokio::spawn(async move {
+    let work = async move {
         let outcome = work.await;
         drop(alive);
         outcome
-    });
-    let lost = |e: tokio::task::JoinError| {
-        // The panic's own words are left out: they may quote what was being worked on.
-        Failure::from(Error::internal(if e.is_panic() { "the handler panicked" } else { "the handler was cancelled" }))
     };
-    finish(task.await.map_err(lost).flatten(), id)
+    // Nothing of the work is looked at after a panic.
+    let outcome = Whole(Some(Box::pin(AssertUnwindSafe(work).catch_unwind()))).await;
+    // The panic's own words are left out: they may quote what was being worked on.
+    let lost = |_| Failure::from(Error::internal("the handler panicked"));
+    finish(outcome.map_err(lost).flatten(), id)
+}
+
+/// Work that cannot be stopped half-way: where nobody waits for it any more, it goes on in a task of its own. It does not
+/// begin in one, because that costs each request two trips between threads, for the sake of the few whose client hangs up.
+struct Whole<Work: Future<Output: Send> + Send + 'static>(Option<Pin<Box<Work>>>);
+
+impl<Work: Future<Output: Send> + Send + 'static> Future for Whole<Work> {
+    type Output = Work::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Work::Output> {
+        let Some(work) = &mut self.0 else { return Poll::Pending };
+        let outcome = ready!(work.as_mut().poll(context));
+        self.0 = None;
+        Poll::Ready(outcome)
+    }
+}
+
+impl<Work: Future<Output: Send> + Send + 'static> Drop for Whole<Work> {
+    fn drop(&mut self) {
+        // Without a runtime the process is ending.
+        if let (Some(rest), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(rest);
+        }
+    }
 }
 
 /// The bearer token ([RFC 6750](https://www.rfc-editor.org/rfc/rfc6750#section-2.1)). A header that is there and holds none,
@@ -239,6 +267,22 @@ mod tests {
         let (alive, running) = mpsc::channel(1);
         let response = detached(alive, "r1", async { panic!("sgt_secret") }).await;
         assert_eq!((response.status().as_u16(), response.headers()[REQUEST_ID].as_bytes()), (500, b"r1".as_slice()));
+        Running(running).finished().await;
+    }
+
+    #[tokio::test]
+    async fn work_goes_on_when_nobody_waits_for_it() {
+        let ((alive, running), (go_on, wait)) = (mpsc::channel(1), tokio::sync::oneshot::channel::<()>());
+        let (done, result) = tokio::sync::oneshot::channel();
+        let work = async {
+            wait.await.unwrap();
+            done.send("done").unwrap();
+            Ok(Response::new(Body::empty()))
+        };
+        // Asked once, and given up.
+        assert!(detached(alive, "r1", work).now_or_never().is_none());
+        go_on.send(()).unwrap();
+        assert_eq!(result.await.unwrap(), "done");
         Running(running).finished().await;
     }
 
