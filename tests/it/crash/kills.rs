@@ -36,9 +36,8 @@ async fn nothing_acknowledged_is_lost_by_kills_at_random_moments() {
     let t = Arc::new(past.installation.copy());
     let (over, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let mut service = t.serve().await;
-    let clients: Vec<_> = (0..4)
-        .map(|number| tokio::spawn(load(t.clone(), number, over.clone(), done.clone())))
-        .collect();
+    let clients: Vec<_> =
+        (0..4).map(|number| tokio::spawn(load(t.clone(), number, over.clone(), done.clone()))).collect();
     for _ in 0..kills {
         // A moment between the start and half a second of work.
         let moment = getrandom::u32().unwrap() % 500;
