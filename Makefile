@@ -50,18 +50,19 @@ golden: ## renews the files of tests/golden that are made from the code; review 
 	SIGNET_RENEW_GOLDEN=1 $(CARGO) test --locked --workspace --quiet >/dev/null || true
 	git status --short tests/golden docs
 
-demo: ## shows the service at work on a software token
+demo: deps build ## does the main job in front of you, on a SoftHSM token and a software TPM
 	./demo/run
 
 bench: ## measures against the raw device in the same run
-	$(CARGO) bench --locked
+	$(CARGO) bench --locked --bench service
 
 fuzz: ## throws damaged input at every decoder, FUZZ_SECONDS each
 	FUZZ_SECONDS="$(FUZZ_SECONDS)" ./fuzz/run $(FUZZ_TARGETS)
 
 soak: deps ## the long tests: many more random cases, and five minutes of each fuzz target
 	mkdir -p target
-	PROPTEST_CASES=20000 SIGNET_TEST_SKIPS="$(SKIPS)" $(CARGO) test --locked --workspace
+	PROPTEST_CASES=20000 SIGNET_TEST_KILLS=200 SIGNET_TEST_ROTATIONS=1000 SIGNET_TEST_KEYS=1000 \
+		SIGNET_TEST_SKIPS="$(SKIPS)" $(CARGO) test --locked --workspace
 	FUZZ_SECONDS=300 ./fuzz/run
 
 clean: ## removes what was built

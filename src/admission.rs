@@ -22,7 +22,8 @@ use crate::telemetry::Metrics;
 use crate::types::operation::{Includes, Operation};
 use crate::types::{Action, Caller, Clock, Context, KeyId, KeyName, Name, Resource, Version};
 
-/// What the house allows itself, always in force beside the stored policies.
+/// What the house allows itself, and everybody whom it knows: to ask who they are, and to read what the API is. Always in force
+/// beside the stored policies.
 const HOUSE: &str = r#"
 permit (
   principal is Signet::System,
@@ -32,6 +33,8 @@ permit (
   ],
   resource
 );
+
+permit (principal is Signet::Identity, action == Signet::Action::"WhoAmI", resource);
 "#;
 
 /// Decides, and makes permits.

@@ -163,6 +163,16 @@ softhsm_test!(at_most_so_many_keys_are_loaded, |hsm| {
     assert_eq!(calls["C_UnwrapKey"], calls["C_DestroyObject"], "each one that comes sends one away");
 });
 
+softhsm_test!(a_token_that_a_killed_login_emptied_comes_back, |hsm| {
+    let mut bench = Bench::open(&hsm.settings());
+    let (key, verifier) = bench.make(Algorithm::EcdsaP256, Residency::Resident);
+    for token in std::fs::read_dir(hsm.tokens()).unwrap() {
+        std::fs::write(token.unwrap().path().join("token.object"), b"").unwrap();
+    }
+    let mut bench = bench.reopen(&hsm.settings());
+    bench.works(&key, verifier.as_ref());
+});
+
 softhsm_test!(an_opened_token_must_be_the_enrolled_one, |hsm| {
     let mut bench = Bench::open(&hsm.settings());
     let (resident, verifier) = bench.make(Algorithm::EcdsaP384, Residency::Resident);

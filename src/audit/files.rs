@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::heads;
 use super::point::{Point, tampered};
-use super::queue::{Entry, Failure, Signed};
+use super::queue::{Failure, Group, Signed};
 use super::segment::{self, Stamp};
 
 /// The files, each with how it was left.
@@ -21,8 +21,6 @@ pub(super) struct Files {
     /// All that is durable.
     point: Point,
     signed: Option<Signed>,
-    /// The bytes of a group: kept, so that it need not grow each time.
-    buffer: Vec<u8>,
     /// Locked as long as it is open.
     _lock: File,
 }
@@ -91,7 +89,7 @@ impl Files {
     pub(super) fn new(folder: &Path, segment_bytes: u64, parts: Parts) -> Self {
         let Parts { lock, current, closed, heads, point, signed } = parts;
         let folder = folder.to_owned();
-        Self { folder, segment_bytes, current, closed, heads, point, signed, buffer: Vec::new(), _lock: lock }
+        Self { folder, segment_bytes, current, closed, heads, point, signed, _lock: lock }
     }
 
     /// All that is durable.
@@ -105,19 +103,17 @@ impl Files {
     }
 
     /// Makes a group of records durable: one write, one sync.
-    pub(super) fn append(&mut self, entries: &[Entry]) -> Result<(), Failure> {
+    pub(super) fn append(&mut self, group: &Group) -> Result<(), Failure> {
         self.current.check()?;
         if self.point.offset >= self.segment_bytes {
             self.rotate()?;
         }
         let mut frontier = self.point.frontier.clone();
-        self.buffer.clear();
-        for entry in entries {
-            self.buffer.extend_from_slice(&entry.line);
+        for entry in &group.entries {
             frontier.push(entry.leaf);
         }
-        self.current.append(&self.buffer, self.point.offset)?;
-        self.point.offset += self.buffer.len() as u64;
+        self.current.append(&group.bytes, self.point.offset)?;
+        self.point.offset += group.bytes.len() as u64;
         self.point.frontier = frontier;
         Ok(())
     }

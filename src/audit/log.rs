@@ -130,8 +130,8 @@ impl Log {
     /// [`Kind::Tampered`] where somebody else's hand was found; [`Kind::Limit`] for a record of more than 16 MiB.
     pub fn append(&self, record: &Record) -> impl Future<Output = Result<u64>> + Send + use<> {
         let deadline = Instant::now() + self.settings.deadline;
-        let answer = Entry::new(record).and_then(|(entry, answer)| {
-            self.queue.push(entry)?;
+        let answer = Entry::new(record).and_then(|(entry, line, answer)| {
+            self.queue.push(entry, &line)?;
             Ok(answer)
         });
         async move {

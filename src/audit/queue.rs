@@ -84,17 +84,17 @@ impl From<Failure> for Error {
     }
 }
 
-/// A record on its way: its line, already with a newline, and its leaf hash. Both are made by who appends, so that the
-/// writer only copies and syncs.
+/// A record on its way: its leaf hash, and who waits for it. Its line stands in [`Group::bytes`].
 #[derive(Debug)]
 pub(super) struct Entry {
-    pub(super) line: Vec<u8>,
     pub(super) leaf: Hash,
     pub(super) reply: Reply<u64>,
 }
 
 impl Entry {
-    pub(super) fn new(record: &Record) -> Result<(Self, Answer<u64>)> {
+    /// The entry of a record, and its line with a newline. Both are made by who appends, so that the writer only writes
+    /// and syncs.
+    pub(super) fn new(record: &Record) -> Result<(Self, Vec<u8>, Answer<u64>)> {
         let mut line = Vec::with_capacity(640);
         serde_json::to_writer(&mut line, record).map_err(|e| Error::internal(format!("writing a record: {e}")))?;
         let leaf = leaf_hash(&line);
@@ -103,7 +103,7 @@ impl Entry {
             return Err(Error::new(Kind::Limit, format!("an audit record has at most {MAX_LINE} bytes")));
         }
         let (reply, answer) = oneshot::channel();
-        Ok((Self { line, leaf, reply }, answer))
+        Ok((Self { leaf, reply }, line, answer))
     }
 }
 
@@ -139,6 +139,8 @@ impl Errand {
 #[derive(Debug, Default)]
 pub(super) struct Group {
     pub(super) entries: Vec<Entry>,
+    /// The lines of the entries, one after the other: one buffer for all, which no thread frees for another.
+    pub(super) bytes: Vec<u8>,
     pub(super) errands: Vec<Errand>,
 }
 
@@ -158,7 +160,6 @@ pub(super) struct Queue {
 #[derive(Debug)]
 struct State {
     waiting: Group,
-    bytes: usize,
     /// Whether the writer waits on `work`: only then need it be woken, which costs a system call.
     idle: bool,
     /// Since when the writer is at its present group.
@@ -188,7 +189,6 @@ impl Queue {
     pub(super) fn new(durable: Point, signed: Option<Signed>, limit: usize, deadline: Duration) -> Self {
         let state = State {
             waiting: Group::default(),
-            bytes: 0,
             idle: false,
             busy_since: None,
             failure: None,
@@ -206,15 +206,15 @@ impl Queue {
     }
 
     /// Queues a record.
-    pub(super) fn push(&self, entry: Entry) -> Result<()> {
+    pub(super) fn push(&self, entry: Entry, line: &[u8]) -> Result<()> {
         let mut state = self.state();
         if let Some(failure) = state.refusal(self.deadline) {
             return Err(failure.into());
         }
-        if state.waiting.entries.len() >= self.limit || state.bytes + entry.line.len() > MAX_BYTES {
+        if state.waiting.entries.len() >= self.limit || state.waiting.bytes.len() + line.len() > MAX_BYTES {
             return Err(Error::new(Kind::Busy, "too many audit records are waiting for the disk"));
         }
-        state.bytes += entry.line.len();
+        state.waiting.bytes.extend_from_slice(line);
         state.waiting.entries.push(entry);
         self.wake(state);
         Ok(())
@@ -252,7 +252,6 @@ impl Queue {
             state.idle = false;
         }
         std::mem::swap(&mut state.waiting, group);
-        state.bytes = 0;
         state.busy_since = Some(Instant::now());
         true
     }

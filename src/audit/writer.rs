@@ -4,8 +4,11 @@ use std::sync::Arc;
 use std::thread;
 
 use super::files::Files;
-use super::queue::{Entry, Errand, Failure, Group, Queue};
+use super::queue::{Errand, Failure, Group, Queue};
 use crate::error::{Error, Kind, Result};
+
+/// The most bytes that a buffer for lines keeps between two groups.
+const KEPT: usize = 1 << 20;
 
 /// Starts the writer. It ends after [`Queue::close`], and unlocks the folder before it says so.
 pub(super) fn spawn(files: Files, queue: Arc<Queue>) -> Result<()> {
@@ -32,7 +35,7 @@ fn run(mut files: Files, queue: &Queue) {
     let mut group = Group::default();
     while queue.take(&mut group) {
         if !group.entries.is_empty() {
-            append(&mut files, queue, &mut group.entries);
+            append(&mut files, queue, &mut group);
         }
         for errand in group.errands.drain(..) {
             // Who no longer waits for an answer gets none.
@@ -49,13 +52,16 @@ fn run(mut files: Files, queue: &Queue) {
 }
 
 /// Writes a group, and answers each of its members.
-fn append(files: &mut Files, queue: &Queue, entries: &mut Vec<Entry>) {
+fn append(files: &mut Files, queue: &Queue, group: &mut Group) {
     let first = files.point().size();
-    let result = act(queue, || files.append(entries));
+    let result = act(queue, || files.append(group));
+    // The queue gets the buffer back: kept, so that it need not grow each time, unless it grew for something rare.
+    group.bytes.clear();
+    group.bytes.shrink_to(KEPT);
     if result.is_ok() {
         queue.publish(files.point());
     }
-    for (index, entry) in (first..).zip(entries.drain(..)) {
+    for (index, entry) in (first..).zip(group.entries.drain(..)) {
         drop(entry.reply.send(result.clone().map(|()| index)));
     }
 }

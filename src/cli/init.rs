@@ -16,8 +16,8 @@ use crate::types::Name;
 /// Set up a new installation in an empty data folder.
 ///
 /// Enrols each configured device, makes the root key in one of them, the sealed store and the audit log, and prints a token
-/// of the first administrator, once. It is valid for an hour: make lasting credentials with it. Nothing else ever makes these:
-/// a service whose data folder or token is gone refuses to start.
+/// of the first administrator, once. It serves one request within an hour: make a lasting credential with it. Nothing else ever
+/// makes these: a service whose data folder or token is gone refuses to start.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -59,16 +59,15 @@ impl Init {
             Some(path) => sink::write(path, token.as_bytes(), Access::Owner, false)?,
             None => app.out.bytes(format!("{}\n", token.as_str()).as_bytes())?,
         }
-        let server = format!("https://{}", config.listen);
-        let ca = config.data.join("tls/ca.pem");
-        note("this token of the first administrator is valid for an hour and shown once; next:");
+        let first = self.token_out.as_deref().unwrap_or_else(|| std::path::Path::new("FILE")).display().to_string();
+        let ca = if config.certificate.is_none() { config.data.join("tls/ca.pem") } else { PathBuf::from("CA.PEM") };
+        let server = format!("--server https://{} --ca {}", config.listen, ca.display());
+        note("the token of the first administrator is shown once and serves one request within an hour; next:");
         note(format!("  signet serve --config {}", self.config.path().display()));
-        if config.certificate.is_none() {
-            note(format!("  signet login --server {server} --ca {}", ca.display()));
-        } else {
-            note(format!("  signet login --server {server} --ca CA.PEM"));
-        }
-        note("  signet token create NAME --group administrators --ttl 90d --out admin.token");
+        note(format!(
+            "  signet token create NAME --group administrators --ttl 90d --out admin.token {server} --token-file {first}"
+        ));
+        note(format!("  signet login {server} < admin.token"));
         Ok(())
     }
 }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
 use zeroize::Zeroize;
 
 use super::{Class, Description, Fault, Generated, Health, Identity, Inventory, KeyRef, KeySpec, Settings};
@@ -45,7 +46,7 @@ pub(super) enum Job {
     /// Sign or MAC each input with one key.
     Use {
         key: Arc<KeyRef>,
-        inputs: Arc<Vec<Vec<u8>>>,
+        inputs: Arc<Vec<ByteBuf>>,
     },
     Destroy(KeyRef),
     Forget {

@@ -139,13 +139,20 @@ impl Link {
         control.lock().jobs.insert(0, Pending { answer: first, sent: Instant::now(), allowed: limit });
         let lanes = lanes.into_iter().map(|(ours, _)| connect(ours)).collect::<Result<_, _>>()?;
         let link = Arc::new(Self { control, lanes, ended, _life: life });
-        for (index, (read, write, outgoing)) in halves.into_iter().enumerate() {
-            tokio::spawn(write_all(write, outgoing));
+        let mut halves = halves.into_iter().enumerate();
+        let run = |(index, (read, write, outgoing))| {
+            tokio::spawn(write_all(link.clone(), write, outgoing));
             tokio::spawn(read_all(link.clone(), index, read));
-        }
+        };
+        // The others are read only once the device is open: a worker that says why it does not open ends at once, and the
+        // end of its sockets must not overtake its words. A refused PIN taken for a death would be tried again.
+        halves.by_ref().take(1).for_each(run);
         let answer = timeout_at(Instant::now() + limit, opened).await;
         let failure = match answer {
-            Ok(Ok(Ok(_))) => return Ok((link, child)),
+            Ok(Ok(Ok(_))) => {
+                halves.for_each(run);
+                return Ok((link, child));
+            }
             Ok(Ok(Err(fault))) => fault,
             Ok(Err(_)) => lost("the device worker died while it opened the device"),
             Err(_) => Fault::new(Class::DeviceGone, "the device did not open in time"),
@@ -346,19 +353,21 @@ fn send_with_sockets(control: &StdStream, frame: &[u8], sockets: &[std::os::fd::
     if !ancillary.push(SendAncillaryMessage::ScmRights(sockets)) {
         return Err(broken("too many".to_owned()));
     }
+    // A worker that ends at once takes its end of the socket with it.
     let sent = sendmsg(control, &[IoSlice::new(frame)], &mut ancillary, SendFlags::NOSIGNAL)
-        .map_err(|e| broken(e.to_string()))?;
+        .map_err(|e| lost(&format!("the device worker did not start: {e}")))?;
     if sent == frame.len() { Ok(()) } else { Err(broken("cut off".to_owned())) }
 }
 
 /// Writes what waits, all of it in one call.
-async fn write_all(mut socket: OwnedWriteHalf, mut outgoing: mpsc::UnboundedReceiver<Vec<u8>>) {
+async fn write_all(link: Arc<Link>, mut socket: OwnedWriteHalf, mut outgoing: mpsc::UnboundedReceiver<Vec<u8>>) {
     while let Some(mut buffer) = outgoing.recv().await {
         while let Ok(next) = outgoing.try_recv() {
             buffer.extend(next);
         }
         if socket.write_all(&buffer).await.is_err() {
-            return; // The reading half sees the end, too, and says so.
+            // Said at once: whoever came here before the reading half sees the end would spend all his tries.
+            return link.end(lost("the device worker died"));
         }
         zeroize::Zeroize::zeroize(&mut buffer);
     }

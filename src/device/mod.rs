@@ -36,7 +36,7 @@ use crate::types::{Algorithm, KeyId, Protection, PublicKey, Residency, SecretByt
 
 /// One session of a token, or the one context of a TPM, owned by one thread that may block.
 ///
-/// **Contract**, held by `tests/it/contract/device.rs` for each driver:
+/// **Contract**, held by `tests/device/contract.rs` for each driver:
 /// * What a device cannot do is in its [`Description`], and asking for it anyway is [`Class::Unsupported`], never another
 ///   algorithm or residency.
 /// * Keys are made by one strict template and read back; a key whose attributes differ is destroyed and reported.
@@ -258,15 +258,19 @@ pub enum Locator {
         /// The key-encryption key.
         kek: KeyId,
         /// What `C_WrapKey` gave.
+        #[serde(with = "serde_bytes")]
         blob: Vec<u8>,
     },
     /// A TPM object under the storage key.
     Tpm {
         /// The Name of the storage key it was made under.
+        #[serde(with = "serde_bytes")]
         parent: Vec<u8>,
         /// TPM2B_PUBLIC.
+        #[serde(with = "serde_bytes")]
         public: Vec<u8>,
         /// TPM2B_PRIVATE.
+        #[serde(with = "serde_bytes")]
         private: Vec<u8>,
         /// The object's random authorisation value.
         auth: SecretBytes,

@@ -16,6 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use serde_bytes::ByteBuf;
 
 use super::frame::{Answer, Decoder, Job, Reply, Request, encode, monotonic};
 use super::{Class, Device, Driver, Fault, Identity, Settings};
@@ -208,7 +209,7 @@ fn perform(device: &mut dyn Device, job: Job) -> Reply {
         Job::Describe => device.describe().map(Answer::Described),
         Job::Generate(spec) => device.generate(&spec).map(Answer::Generated),
         Job::Use { key, inputs } => {
-            let mut one = |input: &Vec<u8>| match key.algorithm.purpose() {
+            let mut one = |input: &ByteBuf| match key.algorithm.purpose() {
                 Purpose::Sign => device.sign(&key, input),
                 Purpose::Mac | Purpose::Wrap => device.mac(&key, input),
             };

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt;
+use serde_bytes::ByteBuf;
 use tokio::process::Child;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Duration, Instant, MissedTickBehavior, interval, timeout};
@@ -31,6 +32,10 @@ pub const MAX_JOBS: usize = 1024;
 const OPEN_LIMIT: Duration = Duration::from_secs(15);
 /// How long making a key may take: RSA-4096 on a slow token.
 const GENERATE_LIMIT: Duration = Duration::from_secs(120);
+/// How long destroying a key, and dropping what is loaded of one, may take once it is begun. They may wait longer for a key
+/// that is being made.
+const DESTROY_LIMIT: Duration = Duration::from_secs(15);
+const FORGET_LIMIT: Duration = Duration::from_secs(5);
 /// The longest pause between two tries to reach a device that is gone.
 const MAX_PAUSE: Duration = Duration::from_millis(500);
 /// How long an orderly end may take.
@@ -202,7 +207,7 @@ impl Worker {
     /// # Errors
     /// As [`super::Driver::enrol`].
     pub async fn enrol(&self) -> Result<Identity, Fault> {
-        let Answer::Enrolled(identity) = self.long("enrol", Job::Enrol, GENERATE_LIMIT).await? else {
+        let Answer::Enrolled(identity) = self.long("enrol", Job::Enrol, Limit::whole(GENERATE_LIMIT)).await? else {
             return Err(unexpected());
         };
         Ok(identity)
@@ -214,7 +219,8 @@ impl Worker {
     /// As [`super::Device::describe`].
     pub async fn describe(&self) -> Result<&Description, Fault> {
         let ask = async || {
-            let answer = self.repeatable("describe", Route::Control, || Job::Describe, GENERATE_LIMIT).await?;
+            let answer =
+                self.repeatable("describe", Route::Control, || Job::Describe, Limit::whole(GENERATE_LIMIT)).await?;
             let Answer::Described(description) = answer else { return Err(unexpected()) };
             Ok(description)
         };
@@ -226,7 +232,9 @@ impl Worker {
     /// # Errors
     /// As [`super::Device::generate`]; never done twice.
     pub async fn generate(&self, spec: KeySpec) -> Result<Generated, Fault> {
-        let Answer::Generated(generated) = self.long("generate", Job::Generate(spec), GENERATE_LIMIT).await? else {
+        let Answer::Generated(generated) =
+            self.long("generate", Job::Generate(spec), Limit::whole(GENERATE_LIMIT)).await?
+        else {
             return Err(unexpected());
         };
         Ok(generated)
@@ -237,7 +245,8 @@ impl Worker {
     /// # Errors
     /// As [`super::Device::destroy`].
     pub async fn destroy(&self, key: KeyRef) -> Result<(), Fault> {
-        self.long("destroy", Job::Destroy(key), GENERATE_LIMIT).await.map(|_| ())
+        let limit = Limit { allowed: DESTROY_LIMIT, ..Limit::whole(GENERATE_LIMIT) };
+        self.long("destroy", Job::Destroy(key), limit).await.map(|_| ())
     }
 
     /// Drops what is loaded of a key on all threads.
@@ -246,7 +255,8 @@ impl Worker {
     /// As [`super::Device::forget`].
     pub async fn forget(&self, id: KeyId, version: Version) -> Result<(), Fault> {
         let job = || Job::Forget { id, version };
-        self.repeatable("forget", Route::Control, job, GENERATE_LIMIT).await.map(|_| ())
+        let limit = Limit { allowed: FORGET_LIMIT, ..Limit::whole(GENERATE_LIMIT) };
+        self.repeatable("forget", Route::Control, job, limit).await.map(|_| ())
     }
 
     /// What stands in the token.
@@ -254,7 +264,8 @@ impl Worker {
     /// # Errors
     /// As [`super::Device::inventory`].
     pub async fn inventory(&self) -> Result<Inventory, Fault> {
-        let answer = self.repeatable("inventory", Route::Control, || Job::Inventory, GENERATE_LIMIT).await?;
+        let answer =
+            self.repeatable("inventory", Route::Control, || Job::Inventory, Limit::whole(GENERATE_LIMIT)).await?;
         let Answer::Inventory(inventory) = answer else { return Err(unexpected()) };
         Ok(inventory)
     }
@@ -265,7 +276,8 @@ impl Worker {
     /// As [`super::Device::random`].
     pub async fn random(&self, length: usize) -> Result<SecretBytes, Fault> {
         let job = || Job::Random(length);
-        let Answer::Random(bytes) = self.repeatable("random", Route::First, job, self.limit(1)).await? else {
+        let Answer::Random(bytes) = self.repeatable("random", Route::First, job, Limit::whole(self.limit(1))).await?
+        else {
             return Err(unexpected());
         };
         Ok(bytes)
@@ -302,9 +314,9 @@ impl Worker {
             Purpose::Sign => Route::Any,
             Purpose::Mac | Purpose::Wrap => Route::First,
         };
-        let inputs = Arc::new(inputs);
+        let inputs: Arc<Vec<_>> = Arc::new(inputs.into_iter().map(ByteBuf::from).collect());
         let job = || Job::Use { key: key.clone(), inputs: inputs.clone() };
-        let answer = self.repeatable(key.algorithm.as_str(), route, job, limit).await?;
+        let answer = self.repeatable(key.algorithm.as_str(), route, job, Limit::whole(limit)).await?;
         let Answer::Used(mut results) = answer else { return Err(unexpected()) };
         if results.len() != inputs.len() {
             return Err(unexpected());
@@ -312,8 +324,10 @@ impl Worker {
         // One alone was tried again above. Of many, what failed for a moment is tried again one by one.
         for (result, input) in results.iter_mut().zip(inputs.iter()) {
             if matches!(result, Err(fault) if fault.class == Class::Retry) {
-                *result =
-                    Box::pin(self.use_on(key, vec![input.clone()], self.limit(1))).await?.pop().unwrap_or_else(nothing);
+                *result = Box::pin(self.use_on(key, vec![input.to_vec()], self.limit(1)))
+                    .await?
+                    .pop()
+                    .unwrap_or_else(nothing);
                 if matches!(result, Err(fault) if fault.class == Class::Retry) {
                     break;
                 }
@@ -349,9 +363,9 @@ impl Worker {
     }
 
     /// A job that is done at most once.
-    async fn long(&self, what: &'static str, job: Job, allowed: Duration) -> Result<Answer, Fault> {
+    async fn long(&self, what: &'static str, job: Job, limit: Limit) -> Result<Answer, Fault> {
         let _slot = self.enter()?;
-        let (began, limit) = (Instant::now(), Limit::whole(allowed));
+        let began = Instant::now();
         let link = self.link(limit.deadline).await?;
         let answer = link.call(Route::Control, job, limit).await;
         self.count(what, began);
@@ -369,10 +383,10 @@ impl Worker {
         what: &'static str,
         route: Route,
         job: impl Fn() -> Job,
-        allowed: Duration,
+        limit: Limit,
     ) -> Result<Answer, Fault> {
         let _slot = self.enter()?;
-        let (began, limit) = (Instant::now(), Limit::whole(allowed));
+        let began = Instant::now();
         let mut tries = 0;
         loop {
             let link = self.link(limit.deadline).await?;
@@ -484,8 +498,8 @@ async fn supervise(shared: Arc<Shared>) {
                 why
             }
             Err(mut fault) => {
-                if worked && fault.class == Class::Config {
-                    // The configuration is good: it worked before. What is missing now is the device.
+                // A configuration that worked before is good: what is missing now is the device.
+                if is_own_key(&fault) || (worked && fault.class == Class::Config) {
                     fault.class = Class::DeviceGone;
                 }
                 shared.set(State::Down(fault.clone()));
@@ -602,12 +616,13 @@ async fn watch_health(shared: &Shared, link: &Link) {
         };
         match ask_sentinel(shared, link, &verifier, route, limit).await {
             Ok(()) => unproved = 0,
-            Err(fault) => {
+            Err(mut fault) => {
                 tracing::warn!(device = &*shared.name, cause = %fault, "the sentinel did not answer");
                 // Nothing is said about the sentinel by a queue that is too long.
                 let passes = matches!(fault.class, Class::Busy | Class::Expired | Class::WorkerLost);
                 unproved += u32::from(!passes);
-                if unproved >= MAX_UNPROVED || matches!(fault.class, Class::KeyGone | Class::KeyDamaged) {
+                if unproved >= MAX_UNPROVED || is_own_key(&fault) {
+                    fault.class = Class::DeviceGone;
                     return link.end(fault);
                 }
             }
@@ -635,6 +650,11 @@ async fn ask_sentinel(
     shared.metrics.device_sessions(&shared.name, health.sessions.unwrap_or(health.loaded));
     *shared.proved.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), health));
     Ok(())
+}
+
+/// Whether a fault is about the device's own keys. No caller may take it for one about the key that he asked for.
+fn is_own_key(fault: &Fault) -> bool {
+    matches!(fault.class, Class::KeyGone | Class::KeyDamaged)
 }
 
 /// What tells one PIN file from another, without reading it. `None` where there is none.

@@ -118,6 +118,7 @@ pub struct KeyVersion {
     /// What its device needs, and the device; `None` once it is destroyed.
     place: Option<(Arc<KeyRef>, Arc<Worker>)>,
     verifier: OnceLock<Option<Verifier>>,
+    kid: OnceLock<Arc<str>>,
     expected: Option<Arc<[u8]>>,
     gate: Arc<Gate>,
     counter: Arc<Counter>,
@@ -173,6 +174,18 @@ impl KeyVersion {
             .get_or_init(parse)
             .as_ref()
             .ok_or_else(|| Error::new(Kind::Unsupported, format!("an {} key makes no signatures", self.algorithm)))
+    }
+
+    /// The name of its public key, remembered as `make` made it: a version's public key never changes.
+    ///
+    /// # Errors
+    /// Those of `make`.
+    pub fn kid(&self, make: impl FnOnce() -> Result<String>) -> Result<Arc<str>> {
+        if let Some(kid) = self.kid.get() {
+            return Ok(kid.clone());
+        }
+        let made = make()?;
+        Ok(self.kid.get_or_init(|| made.into()).clone())
     }
 
     /// Counted uses and bytes, never less than the true ones.
@@ -243,6 +256,7 @@ impl KeyVersion {
             algorithm,
             place,
             verifier: OnceLock::new(),
+            kid: OnceLock::new(),
             gate: Arc::default(),
             counter: Arc::new(Counter::new(lease)),
         }
@@ -257,6 +271,7 @@ impl KeyVersion {
             id: self.id,
             algorithm: self.algorithm,
             verifier: OnceLock::new(),
+            kid: OnceLock::new(),
             expected: self.expected.clone(),
             gate: self.gate.clone(),
             counter: self.counter.clone(),

@@ -20,7 +20,7 @@ use crate::types::Name;
 
 /// What a new installation needs to be told once.
 pub struct Created {
-    /// The token of the first administrator, valid for an hour.
+    /// The token of the first administrator: for one request, within an hour.
     pub token: Zeroizing<String>,
 }
 

@@ -54,6 +54,9 @@ const LAST_WORKERS: Duration = Duration::from_secs(4);
 /// Made by a restore, and gone once its consequences are drawn.
 const RESTORED_MARK: &str = "restored";
 
+/// How long operations may go on after the last connection is closed.
+const LAST_OPERATIONS: Duration = Duration::from_secs(15);
+
 /// What a server is started with beside its configuration.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -190,8 +193,10 @@ impl Server {
         self.service.drain();
         self.stop.send_replace(true);
         let listened = self.listener.await.map_err(|e| Error::internal(format!("the listener was lost: {e}")))?;
-        // Operations whose client has hung up are finished all the same.
-        self.running.finished().await;
+        // Operations whose client has hung up are finished all the same; their device calls have deadlines.
+        if tokio::time::timeout(LAST_OPERATIONS, self.running.finished()).await.is_err() {
+            tracing::warn!("operations were still under way: what they were about is reconciled at the next start");
+        }
         for task in self.tasks {
             let _ = task.await;
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Service;
 use crate::auth::certificate::Claims;
-use crate::auth::registry::{Known, TokenRecord};
+use crate::auth::registry::TokenRecord;
 use crate::auth::token::Token;
 use crate::error::{Error, Kind, Result};
 use crate::store::{Change, Expected};
@@ -48,9 +48,10 @@ impl Service {
         let now = self.parts.ledger.clock().now();
         let (identity, groups, credential) = match (presented.token, presented.certificate) {
             (Some(text), _) => {
-                let known = self.parts.registry.token(&Token::parse(text)?, now)?;
+                let token = Token::parse(text)?;
+                let known = self.parts.registry.token(&token, now)?;
                 if known.record.uses_left.is_some() {
-                    self.charge(&known, presented).await?;
+                    self.charge(&token, presented).await?;
                 }
                 let record = &known.record;
                 (record.identity.clone(), record.groups.clone(), Credential::Token(record.id()))
@@ -74,42 +75,19 @@ impl Service {
         })
     }
 
-    /// Takes one use off a token. Of several at once that race for the last use, the store lets one win.
-    async fn charge(&self, known: &Known<TokenRecord>, presented: &Presented<'_>) -> Result<()> {
-        let mut known_revision = known.revision;
+    /// Takes one use off a token, durably, before the request is looked at.
+    async fn charge(&self, token: &Token, presented: &Presented<'_>) -> Result<()> {
+        let _changing = self.token_changes.lock().await;
+        // It may have been used up or revoked while this waited for its turn.
+        let known = self.parts.registry.token(token, self.parts.ledger.clock().now())?;
         let mut record = known.record.clone();
-        loop {
-            let left = record.uses_left.unwrap_or(0).checked_sub(1);
-            let left = left.ok_or_else(|| Error::new(Kind::Unauthenticated, "the credential is not accepted"))?;
-            let mut charged = record.clone();
-            charged.uses_left = Some(left);
-            let value = serde_json::to_vec(&charged).map_err(|e| Error::internal(format!("token: {e}")))?;
-            let change =
-                Change { path: charged.path(), expected: Expected::Revision(known_revision), value: Some(value) };
-            let leaf = self.charge_leaf(&charged, presented);
-            match self.parts.ledger.commit(leaf, vec![change]).await {
-                Ok(revision) => {
-                    self.parts.registry.put_token(charged, revision);
-                    return Ok(());
-                }
-                Err(error) if error.kind() == Kind::Stale => {
-                    // Another request was charged first: look at what is left.
-                    let now = self.parts.ledger.clock().now();
-                    let newer = self.parts.registry.token_by_id(&charged.id())?;
-                    if newer.revision == known_revision {
-                        tokio::task::yield_now().await;
-                        record = newer.record.clone();
-                        continue;
-                    }
-                    if newer.record.revoked.is_some() || newer.record.expires <= now {
-                        return Err(Error::new(Kind::Unauthenticated, "the credential is not accepted"));
-                    }
-                    known_revision = newer.revision;
-                    record = newer.record.clone();
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        record.uses_left = record.uses_left.map(|left| left.saturating_sub(1));
+        let value = serde_json::to_vec(&record).map_err(|e| Error::internal(format!("token: {e}")))?;
+        let expected = Expected::Revision(known.revision);
+        let change = Change { path: record.path(), expected, value: Some(value) };
+        let revision = self.parts.ledger.commit(self.charge_leaf(&record, presented), vec![change]).await?;
+        self.parts.registry.put_token(record, revision);
+        Ok(())
     }
 
     fn charge_leaf(&self, token: &TokenRecord, presented: &Presented<'_>) -> crate::audit::Record {

@@ -99,7 +99,10 @@ pub struct Service {
     signing: Signing,
     /// Changes whose idempotency key is being worked on.
     in_flight: Mutex<std::collections::HashSet<String>>,
-    /// Since when the service is going down.
+    /// Held from the reading of a token's record to the commit of its change: a use that is charged and a revocation at the
+    /// same moment come one after the other.
+    token_changes: tokio::sync::Mutex<()>,
+    /// Whether the service is going down.
     draining: std::sync::atomic::AtomicBool,
 }
 
@@ -112,6 +115,7 @@ impl Service {
             signing: Signing::new(parts.keyring.clone()),
             parts,
             in_flight: Mutex::default(),
+            token_changes: tokio::sync::Mutex::default(),
             draining: false.into(),
         }
     }

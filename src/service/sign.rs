@@ -1,5 +1,7 @@
 //! Sign and verify.
 
+use std::sync::Arc;
+
 use super::{Service, check_batch, item, only};
 use crate::admission::{Details, Released};
 use crate::error::Result;
@@ -19,7 +21,7 @@ pub struct SignatureMade {
     /// What it does.
     pub algorithm: Algorithm,
     /// The thumbprint of its public key.
-    pub kid: String,
+    pub kid: Arc<str>,
 }
 
 /// A signature that is to be verified.
@@ -151,7 +153,7 @@ fn describe(input: &Input) -> String {
 fn encode(results: Results, forms: &[SignatureFormat]) -> Result<Vec<Result<SignatureMade>>> {
     let Results { key, version, results } = results;
     let algorithm = key.record.algorithm;
-    let kid = Jwk::new(algorithm, &version.public_key()?)?.kid().to_owned();
+    let kid = version.kid(|| Ok(Jwk::new(algorithm, &version.public_key()?)?.kid().to_owned()))?;
     let encode = |(raw, form): (Result<Vec<u8>>, &SignatureFormat)| {
         let signature = form.encode(algorithm, &raw?)?;
         Ok(SignatureMade { signature, version: version.number(), algorithm, kid: kid.clone() })

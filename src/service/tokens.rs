@@ -151,28 +151,23 @@ impl Service {
             let Err(turn) = self.once(caller, idempotency).await? else {
                 return self.parts.registry.token_by_id(id).map(|known| known.record.clone());
             };
-            loop {
-                let known = self.parts.registry.token_by_id(id)?;
-                if known.record.revoked.is_some() {
-                    return Ok(known.record.clone());
-                }
-                let now = self.parts.ledger.clock().now();
-                let mut record = known.record.clone();
-                record.revoked = Some(now);
-                let also = turn.record(Outcome::Token(record.id()))?;
-                match self.commit_token(&permit, &record, Expected::Revision(known.revision), also).await {
-                    // A use was charged at this very moment: revoke what is there now.
-                    Err(error) if error.kind() == Kind::Stale => tokio::task::yield_now().await,
-                    outcome => return outcome.map(|()| record),
-                }
+            let _changing = self.token_changes.lock().await;
+            let known = self.parts.registry.token_by_id(id)?;
+            if known.record.revoked.is_some() {
+                return Ok(known.record.clone());
             }
+            let mut record = known.record.clone();
+            record.revoked = Some(self.parts.ledger.clock().now());
+            let also = turn.record(Outcome::Token(record.id()))?;
+            self.commit_token(&permit, &record, Expected::Revision(known.revision), also).await?;
+            Ok(record)
         };
         let result = result.await;
         let details = result.as_ref().map_or_else(|_| Details::default(), token_details);
         permit.close(result, details).await
     }
 
-    /// Makes the token of the first administrator: once, for an hour.
+    /// Makes a token of an administrator for one request within an hour: to make a lasting credential with.
     ///
     /// # Errors
     /// Where it cannot be recorded.
@@ -180,7 +175,7 @@ impl Service {
         let caller = Caller::system("init", "init");
         let identity = Name::new("first-administrator")?;
         let groups = vec![Name::new(ADMINISTRATORS)?];
-        let new = NewToken { identity, groups, ttl: Some(Period::seconds(3600)), uses: None };
+        let new = NewToken { identity, groups, ttl: Some(Period::seconds(3600)), uses: Some(1) };
         let made = self.create_token(&caller, new, &Idempotency::default()).await?.into_inner();
         made.text.ok_or_else(|| Error::internal("the first token was not made"))
     }

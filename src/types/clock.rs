@@ -21,10 +21,15 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         match self {
             #[expect(clippy::disallowed_methods, reason = "the one place that asks the system")]
-            Self::System => Timestamp::now(),
+            Self::System => to_micros(Timestamp::now()),
             Self::Manual(clock) => clock.now(),
         }
     }
+}
+
+/// Cuts off what is below a microsecond: records show no more.
+fn to_micros(time: Timestamp) -> Timestamp {
+    Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time)
 }
 
 /// A clock that stands still until it is moved. Clones share their time.

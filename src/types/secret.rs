@@ -12,7 +12,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 /// at each use by [`SecretBytes::expose`] and has no other way out.
 #[derive(Default, Zeroize, ZeroizeOnDrop, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct SecretBytes(Vec<u8>);
+pub struct SecretBytes(#[serde(with = "serde_bytes")] Vec<u8>);
 
 impl SecretBytes {
     /// Takes over `bytes`.

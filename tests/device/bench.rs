@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,7 +34,7 @@ pub(crate) fn softhsm() -> Option<SoftHsm> {
 /// A software TPM of one's own, or a word of why not.
 #[cfg(feature = "tpm")]
 pub(crate) fn swtpm() -> Option<crate::swtpm::Swtpm> {
-    if Command::new("swtpm").arg("--version").output().is_err() {
+    if std::process::Command::new("swtpm").arg("--version").output().is_err() {
         println!("skipped: no swtpm");
         return None;
     }

@@ -87,12 +87,12 @@ async fn every_device_keeps_the_contract() {
     };
     let table = table(&matrix);
     println!("{table}");
-    if std::env::var_os("SIGNET_GOLDEN").is_some() {
+    if std::env::var_os("SIGNET_RENEW_GOLDEN").is_some() {
         fs::write(GOLDEN, &table).unwrap();
     }
     // A build without the TPM driver has fewer columns.
     let golden = fs::read_to_string(GOLDEN).unwrap_or_default();
-    assert!(table == golden || cfg!(not(feature = "tpm")), "{GOLDEN} differs; SIGNET_GOLDEN=1 renews it");
+    assert!(table == golden || cfg!(not(feature = "tpm")), "{GOLDEN} differs; SIGNET_RENEW_GOLDEN=1 renews it");
 }
 
 async fn keeps_the_contract(device: Device) -> Option<Vec<Ability>> {

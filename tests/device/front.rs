@@ -20,28 +20,30 @@ async fn a_worker_never_outlives_its_front() {
     if let Some(folder) = std::env::var_os(FRONT) {
         return be_the_front(&SoftHsm::at(folder.into())).await;
     }
-    for (moment, plan) in MOMENTS {
-        let Some(hsm) = softhsm() else { return };
-        fs::write(hsm.folder().join("next-plan"), plan).unwrap();
-        let mut front = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "front::a_worker_never_outlives_its_front", "--nocapture"])
-            .env(FRONT, hsm.folder())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        // 1. The front stands where it is wanted, with one worker.
-        eventually("the front is ready", async || {
-            let trace = fs::read_to_string(hsm.trace_file()).unwrap_or_default();
-            let there = plan.is_empty() || trace.contains(plan);
-            hsm.folder().join("ready").exists() && there && worker_processes(&hsm).len() == 1
-        })
-        .await;
-        // 2. It dies, and the worker soon after.
-        kill(i32::try_from(front.id()).unwrap());
-        front.wait().unwrap();
-        let took = eventually("the worker has ended", async || worker_processes(&hsm).is_empty()).await;
-        println!("a worker that was {moment} ended {took:?} after its front");
-    }
+    futures_util::future::join_all(MOMENTS.iter().map(|(moment, plan)| ends_with_its_front(moment, plan))).await;
+}
+
+async fn ends_with_its_front(moment: &str, plan: &str) {
+    let Some(hsm) = softhsm() else { return };
+    fs::write(hsm.folder().join("next-plan"), plan).unwrap();
+    let mut front = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "front::a_worker_never_outlives_its_front", "--nocapture"])
+        .env(FRONT, hsm.folder())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    // 1. The front stands where it is wanted, with one worker.
+    eventually("the front is ready", async || {
+        let trace = fs::read_to_string(hsm.trace_file()).unwrap_or_default();
+        let there = plan.is_empty() || trace.contains(plan);
+        hsm.folder().join("ready").exists() && there && worker_processes(&hsm).len() == 1
+    })
+    .await;
+    // 2. It dies, and the worker soon after.
+    kill(i32::try_from(front.id()).unwrap());
+    front.wait().unwrap();
+    let took = eventually("the worker has ended", async || worker_processes(&hsm).is_empty()).await;
+    println!("a worker that was {moment} ended {took:?} after its front");
 }
 
 async fn be_the_front(hsm: &SoftHsm) {

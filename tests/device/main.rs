@@ -10,7 +10,6 @@
 )]
 
 #[path = "../support/softhsm.rs"]
-#[expect(unused_macros, reason = "here a worker process is the process of its own that each token needs")]
 mod softhsm;
 #[cfg(feature = "tpm")]
 #[path = "../support/swtpm.rs"]

@@ -66,6 +66,12 @@ impl Swtpm {
         self.child = launch(&self.folder, self.port).expect("swtpm starts again on its ports");
     }
 
+    /// Puts another TPM in its place, whose state is in `folder`; [`Self::restart`] puts this one back.
+    pub(crate) fn exchange(&mut self, folder: &Path) {
+        self.kill();
+        self.child = launch(folder, self.port).expect("another swtpm starts on the same ports");
+    }
+
     /// Stops it in the middle of whatever it does.
     pub(crate) fn freeze(&self) {
         self.signal(Signal::STOP);

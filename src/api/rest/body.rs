@@ -51,7 +51,7 @@ pub(super) struct Budget {
 #[derive(Debug)]
 pub(super) struct Read<'b> {
     pub(super) bytes: Zeroizing<Vec<u8>>,
-    _share: SemaphorePermit<'b>,
+    pub(super) share: SemaphorePermit<'b>,
 }
 
 impl Budget {
@@ -74,7 +74,7 @@ impl Budget {
         if !empty {
             self.collect(&mut bytes, body, row.body_limit).await?;
         }
-        Ok(Read { bytes, _share: share })
+        Ok(Read { bytes, share })
     }
 
     async fn collect(&self, bytes: &mut Vec<u8>, mut body: Body, limit: usize) -> Result<(), Failure> {

@@ -1,10 +1,10 @@
 //! The native API: JSON over HTTP, described by the one table in `routes`.
 //!
 //! ```text
-//! request ─▶ route ─▶ task ─▶ authenticate ─▶ read the body ─▶ parse ─▶ service: admit, act, close ─▶ answer
+//! request ─▶ route ─▶ authenticate ─▶ read the body ─▶ parse ─▶ service: admit, act, close ─▶ answer
 //! ```
 //!
-//! Everything from authentication on runs in a task of its own: a client that hangs up cancels nothing. A stranger learns
+//! Everything from authentication on runs to its end: a client that hangs up cancels nothing. A stranger learns
 //! nothing below `/api/`, not even which routes there are, and costs no memory for a body.
 
 mod answer;
@@ -33,18 +33,22 @@ pub use routes::{BATCH_BODY, BODY, OPEN_ROUTES, POLICY_BODY, table};
 pub use row::{Content, Parameter, RouteRow, Shape};
 
 use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::routing::{MethodFilter, on};
+use futures_util::FutureExt;
 use http::header::{AUTHORIZATION, CACHE_CONTROL};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use tokio::sync::mpsc;
 
-use body::Budget;
+use body::{Budget, Read};
 use call::Call;
 use problem::Failure;
 use row::{Closed, Endpoint};
@@ -115,55 +119,44 @@ impl Api {
         handler: &'static Closed,
         request: Request<Body>,
     ) -> Response<Body> {
-        self.detached(request, move |api, id, request| async move {
-            let (mut head, body) = request.into_parts();
-            let caller = api.authenticate(&head, &id, &row.what).await?;
-            let params = RawPathParams::from_request_parts(&mut head, &()).await;
-            let params = params.map_err(|_| Error::new(Kind::Invalid, "the address is not UTF-8"))?;
-            let read = api.budget.read(row, &head.headers, body).await?;
-            handler(Call::new(api.service.clone(), caller, row, head, params, read.bytes)?).await
-        })
-        .await
+        let (id, alive) = (request_id(request.headers()), self.alive.clone());
+        let work = {
+            let id = id.clone();
+            async move {
+                let (mut head, body) = request.into_parts();
+                let caller = self.authenticate(&head, &id, &row.what).await?;
+                let params = RawPathParams::from_request_parts(&mut head, &()).await;
+                let params = params.map_err(|_| Error::new(Kind::Invalid, "the address is not UTF-8"))?;
+                let Read { bytes, share } = self.budget.read(row, &head.headers, body).await?;
+                let answer = handler(Call::new(self.service.clone(), caller, row, head, params, bytes)?).await;
+                drop(share);
+                answer
+            }
+        };
+        detached(alive, &id, work).await
     }
 
     /// What is not in the table. Below `/api/` a stranger gets the answer of every other route there.
     async fn refuse(self: Arc<Self>, status: StatusCode, request: Request<Body>) -> Response<Body> {
-        self.detached(request, move |api, id, request| async move {
-            let (head, _) = request.into_parts();
-            let open = OPEN_ROUTES.iter().any(|(_, path)| *path == head.uri.path());
-            let path = head.uri.path();
-            if !open && (path == "/api" || path.starts_with("/api/")) {
-                api.authenticate(&head, &id, "a route that does not exist").await?;
+        let (id, alive) = (request_id(request.headers()), self.alive.clone());
+        let work = {
+            let id = id.clone();
+            async move {
+                let (head, _) = request.into_parts();
+                let path = head.uri.path();
+                if path == "/api" || path.starts_with("/api/") {
+                    self.authenticate(&head, &id, "a route that does not exist").await?;
+                }
+                let (kind, text) = if status == StatusCode::NOT_FOUND {
+                    (Kind::NotFound, "there is no such route")
+                } else {
+                    (Kind::Invalid, "this route has other methods")
+                };
+                let error = Error::new(kind, text).hint("GET /api/v1/openapi.json tells all routes");
+                Err(Failure::with_status(status, error))
             }
-            let text =
-                if status == StatusCode::NOT_FOUND { "there is no such route" } else { "this route has other methods" };
-            let kind = if status == StatusCode::NOT_FOUND { Kind::NotFound } else { Kind::Invalid };
-            let error = Error::new(kind, text).hint("GET /api/v1/openapi.json tells all routes");
-            Err(Failure::with_status(status, error))
-        })
-        .await
-    }
-
-    /// Runs `work` to its end in a task of its own, whatever becomes of the connection. A panic costs one answer.
-    async fn detached<F, Future>(self: Arc<Self>, request: Request<Body>, work: F) -> Response<Body>
-    where
-        F: FnOnce(Arc<Self>, Arc<str>, Request<Body>) -> Future,
-        Future: std::future::Future<Output = Result<Response<Body>, Failure>> + Send + 'static,
-    {
-        let id = request_id(request.headers());
-        let alive = self.alive.clone();
-        let work = work(self, id.clone(), request);
-        let task = tokio::spawn(async move {
-            let outcome = work.await;
-            drop(alive);
-            outcome
-        });
-        let lost = |e: tokio::task::JoinError| {
-            // The panic's own words are left out: they may quote what was being worked on.
-            let what = if e.is_panic() { "the handler panicked" } else { "the handler was cancelled" };
-            Failure::from(Error::internal(what))
         };
-        finish(task.await.map_err(lost).flatten(), &id)
+        detached(alive, &id, work).await
     }
 
     async fn authenticate(&self, head: &Parts, id: &Arc<str>, what: &str) -> Result<Caller> {
@@ -172,6 +165,47 @@ impl Api {
         let token = bearer(&head.headers);
         let presented = Presented { token, certificate, address: Some(address), request_id: id.clone(), what };
         self.service.authenticate(presented).await
+    }
+}
+
+/// Runs `work` to its end, whatever becomes of the connection. A panic costs one answer.
+async fn detached<Work>(alive: mpsc::Sender<()>, id: &str, work: Work) -> Response<Body>
+where
+    Work: Future<Output = Result<Response<Body>, Failure>> + Send + 'static,
+{
+    let work = async move {
+        let outcome = work.await;
+        drop(alive);
+        outcome
+    };
+    // Nothing of the work is looked at after a panic.
+    let outcome = Whole(Some(Box::pin(AssertUnwindSafe(work).catch_unwind()))).await;
+    // The panic's own words are left out: they may quote what was being worked on.
+    let lost = |_| Failure::from(Error::internal("the handler panicked"));
+    finish(outcome.map_err(lost).flatten(), id)
+}
+
+/// Work that cannot be stopped half-way: where nobody waits for it any more, it goes on in a task of its own. It does not
+/// begin in one, because that costs each request two trips between threads, for the sake of the few whose client hangs up.
+struct Whole<Work: Future<Output: Send> + Send + 'static>(Option<Pin<Box<Work>>>);
+
+impl<Work: Future<Output: Send> + Send + 'static> Future for Whole<Work> {
+    type Output = Work::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Work::Output> {
+        let Some(work) = &mut self.0 else { return Poll::Pending };
+        let outcome = ready!(work.as_mut().poll(context));
+        self.0 = None;
+        Poll::Ready(outcome)
+    }
+}
+
+impl<Work: Future<Output: Send> + Send + 'static> Drop for Whole<Work> {
+    fn drop(&mut self) {
+        // Without a runtime the process is ending.
+        if let (Some(rest), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(rest);
+        }
     }
 }
 
@@ -226,6 +260,30 @@ mod tests {
             headers.append(*name, value.parse().unwrap());
         }
         headers
+    }
+
+    #[tokio::test]
+    async fn a_panic_costs_one_answer() {
+        let (alive, running) = mpsc::channel(1);
+        let response = detached(alive, "r1", async { panic!("sgt_secret") }).await;
+        assert_eq!((response.status().as_u16(), response.headers()[REQUEST_ID].as_bytes()), (500, b"r1".as_slice()));
+        Running(running).finished().await;
+    }
+
+    #[tokio::test]
+    async fn work_goes_on_when_nobody_waits_for_it() {
+        let ((alive, running), (go_on, wait)) = (mpsc::channel(1), tokio::sync::oneshot::channel::<()>());
+        let (done, result) = tokio::sync::oneshot::channel();
+        let work = async {
+            wait.await.unwrap();
+            done.send("done").unwrap();
+            Ok(Response::new(Body::empty()))
+        };
+        // Asked once, and given up.
+        assert!(detached(alive, "r1", work).now_or_never().is_none());
+        go_on.send(()).unwrap();
+        assert_eq!(result.await.unwrap(), "done");
+        Running(running).finished().await;
     }
 
     #[test]

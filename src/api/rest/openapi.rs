@@ -224,17 +224,17 @@ fn responses(row: &RouteRow) -> Value {
 mod tests {
     use super::*;
 
-    /// `UPDATE_GOLDEN=1 cargo test` writes the file anew; the difference is what is reviewed.
+    /// `SIGNET_RENEW_GOLDEN=1 cargo test` writes the file anew; the difference is what is reviewed.
     #[test]
     fn the_document_is_the_one_that_was_reviewed() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/openapi.json");
-        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        if std::env::var_os("SIGNET_RENEW_GOLDEN").is_some() {
             std::fs::write(path, document()).unwrap();
         }
         let reviewed = std::fs::read_to_string(path).unwrap_or_default();
         assert!(
             reviewed == document(),
-            "tests/golden/openapi.json differs: run with UPDATE_GOLDEN=1 and review the diff"
+            "tests/golden/openapi.json differs: run with SIGNET_RENEW_GOLDEN=1 and review the diff"
         );
     }
 

@@ -75,7 +75,7 @@ fn signed(made: SignatureMade, form: SignatureFormat) -> Signed {
         SignatureFormat::Jws => String::from_utf8_lossy(&signature).into_owned(),
         SignatureFormat::Der | SignatureFormat::Raw => STANDARD.encode(signature),
     };
-    Signed { signature, version, algorithm, kid }
+    Signed { signature, version, algorithm, kid: kid.as_ref().to_owned() }
 }
 
 pub(super) const fn verified(verdict: &Verdict) -> Verified {

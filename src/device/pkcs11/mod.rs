@@ -17,6 +17,7 @@
 mod abilities;
 mod cache;
 pub mod codes;
+mod keepsake;
 mod lane;
 mod load;
 mod make;

@@ -12,8 +12,8 @@ use pkcs11_raw::{Module, Object, Session, Slot, TokenInfo, ck};
 
 use crate::device::pkcs11::cache::{Cache, Keeper, Loaded, Name};
 use crate::device::pkcs11::codes::{self, Effect};
-use crate::device::pkcs11::pin;
 use crate::device::pkcs11::select::{Selected, select};
+use crate::device::pkcs11::{keepsake, pin};
 use crate::device::{Ability, Class, Fault, Identity, Pkcs11Settings};
 use crate::types::KeyId;
 
@@ -40,6 +40,9 @@ pub(super) struct Shared {
 impl Shared {
     /// Loads the library, finds the token and logs in: once, for all sessions.
     pub(super) fn open(settings: &Pkcs11Settings) -> Result<Self, Fault> {
+        if let Some(folder) = &settings.sync_dir {
+            keepsake::keep(folder)?;
+        }
         let Selected { module, slot, info } = select(settings)?;
         let pin = pin::read(&settings.pin)?;
         let idle = |error| codes::fault(error, Effect::Idle);

@@ -1,0 +1,265 @@
+//! The device without the service: what a program would get that links the device's library itself.
+//!
+//! It runs in a process of its own, because a PKCS#11 library reads its environment once and keeps one state per process,
+//! and so that its processor time is its own. It makes keys in a token or TPM that no server uses, and then measures on
+//! demand, so that raw and service can take turns: one line of its standard input is `KEY THREADS MILLISECONDS`, one line of
+//! its standard output the [`Sample`] in JSON.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pkcs11_raw::{Attribute, Mechanism, Module, Object, Session, Slot, ck};
+use serde::{Deserialize, Serialize};
+use signet::device::{Device, Driver, KeyRef, KeySpec, TpmSettings};
+use signet::types::{Algorithm, KeyId, Purpose, Residency, Version};
+
+use crate::process::own_cpu;
+use crate::softhsm::{LABEL, MODULE, SoftHsm};
+use crate::{percentile, rate};
+
+/// Tells a copy of this program that it is the raw device, and which.
+const ROLE: &str = "SIGNET_BENCH_RAW";
+/// How long a key is used before it is measured.
+const WARM_UP: Duration = Duration::from_millis(20);
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Sample {
+    /// Uses per second.
+    pub(crate) rate: f64,
+    /// Microseconds of processor time per use.
+    pub(crate) cpu: f64,
+    /// The median of the latency in microseconds.
+    pub(crate) p50: f64,
+    /// Its 99th percentile.
+    pub(crate) p99: f64,
+}
+
+/// A raw device at work in another process.
+pub(crate) struct Raw {
+    child: Child,
+    ask: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Raw {
+    /// On a token of its own.
+    pub(crate) fn softhsm(hsm: &SoftHsm) -> Self {
+        let mut command = copy(&format!("softhsm {}", hsm.folder().display()));
+        command.envs(hsm.environment());
+        Self::start(command)
+    }
+
+    /// On a TPM of its own.
+    pub(crate) fn tpm(settings: &TpmSettings) -> Self {
+        Self::start(copy(&format!("tpm {} {}", settings.tcti, settings.sessions)))
+    }
+
+    fn start(mut command: Command) -> Self {
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("this program starts again");
+        let (ask, answers) = (child.stdin.take(), child.stdout.take().expect("a pipe"));
+        let mut raw = Self { child, ask, answers: BufReader::new(answers) };
+        assert_eq!(raw.line().trim(), "ready", "the raw device did not open");
+        raw
+    }
+
+    /// Measures one key.
+    pub(crate) fn measure(&mut self, key: &str, threads: usize, time: Duration) -> Sample {
+        let ask = self.ask.as_mut().expect("it is not ended");
+        writeln!(ask, "{key} {threads} {}", time.as_millis()).expect("the raw device listens");
+        serde_json::from_str(&self.line()).expect("a sample")
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.answers.read_line(&mut line).expect("the raw device answers");
+        line
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        drop(self.ask.take());
+        let _ = self.child.wait();
+    }
+}
+
+fn copy(role: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("this program knows where it is"));
+    command.env(ROLE, role).env("TSS2_LOG", "all+NONE");
+    command
+}
+
+/// Plays the raw device where this process is to be one.
+pub(crate) fn played() -> bool {
+    let Ok(role) = std::env::var(ROLE) else { return false };
+    match role.split(' ').collect::<Vec<_>>().as_slice() {
+        ["softhsm", folder] => softhsm(Path::new(folder)),
+        ["tpm", tcti, sessions] => tpm((*tcti).to_owned(), *sessions == "true"),
+        _ => panic!("{role}: no such device"),
+    }
+    true
+}
+
+/// Answers until nobody asks any more. `run` uses a key again and again until the time is over, and gives all latencies.
+fn serve(mut run: impl FnMut(&str, usize, Duration) -> Vec<Duration>) {
+    println!("ready");
+    for line in std::io::stdin().lines() {
+        let line = line.expect("a line");
+        let [key, threads, millis] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line:?} asks nothing") };
+        let threads = threads.parse().expect("a number of threads");
+        run(key, threads, WARM_UP);
+        let (cpu, began) = (own_cpu(), Instant::now());
+        let mut latencies = run(key, threads, Duration::from_millis(millis.parse().expect("a time")));
+        let (cpu, elapsed) = (own_cpu() - cpu, began.elapsed());
+        latencies.sort_unstable();
+        let sample = Sample {
+            rate: rate(latencies.len(), elapsed),
+            cpu: cpu.as_secs_f64() * 1e6 / latencies.len() as f64,
+            p50: percentile(&latencies, 50),
+            p99: percentile(&latencies, 99),
+        };
+        println!("{}", serde_json::to_string(&sample).expect("JSON"));
+    }
+}
+
+/// Does `act` until the time is over, at least once.
+fn repeat(time: Duration, mut act: impl FnMut()) -> Vec<Duration> {
+    let end = Instant::now() + time;
+    let mut latencies = Vec::with_capacity(100_000);
+    loop {
+        let began = Instant::now();
+        act();
+        let now = Instant::now();
+        latencies.push(now - began);
+        if now >= end {
+            return latencies;
+        }
+    }
+}
+
+/// One PKCS#11 key and how it is used.
+struct Pkcs11Key {
+    object: Object,
+    mechanism: Mechanism,
+    input: Vec<u8>,
+}
+
+/// The keys of a token, as `RESIDENCY/ALGORITHM`.
+fn softhsm(folder: &Path) {
+    let hsm = SoftHsm::at(folder.to_owned());
+    let module = Module::load(Path::new(MODULE)).expect("SoftHSM is installed");
+    let slot = slot(&module);
+    let keeper = Session::open(&module, slot).expect("a session");
+    let pin = std::fs::read(hsm.pin_file()).expect("the PIN").trim_ascii().to_vec();
+    keeper.login(pin.into()).expect("the PIN is right");
+    let mut keys = BTreeMap::new();
+    for residency in [Residency::Resident, Residency::Wrapped] {
+        // A wrapped key in use is a session object.
+        let token = residency == Residency::Resident;
+        for algorithm in
+            [Algorithm::EcdsaP256, Algorithm::Ed25519, Algorithm::Rsa2048Pkcs1, Algorithm::Aes256GcmDerived]
+        {
+            keys.insert(format!("{residency}/{algorithm}"), make(&keeper, algorithm, token));
+        }
+    }
+    serve(|key, threads, time| {
+        let key = &keys[key];
+        std::thread::scope(|scope| {
+            let start = || {
+                let session = Session::open(&module, slot).expect("a session");
+                let sign = move || drop(session.sign(key.mechanism, key.object, &key.input).expect("a signature"));
+                repeat(time, sign)
+            };
+            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(start)).collect();
+            threads.into_iter().flat_map(|thread| thread.join().expect("a thread")).collect()
+        })
+    });
+}
+
+fn slot(module: &Arc<Module>) -> Slot {
+    let slots = module.slots().expect("slots").into_iter();
+    let ours = |slot: &Slot| module.token_info(*slot).is_ok_and(|info| info.label == LABEL);
+    slots.into_iter().find(ours).expect("our token")
+}
+
+fn make(session: &Session, algorithm: Algorithm, token: bool) -> Pkcs11Key {
+    // The curves' names in DER: P-256 and Ed25519.
+    const P256: &[u8] = &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+    const ED25519: &[u8] = &[0x06, 0x03, 0x2b, 0x65, 0x70];
+    let private = [
+        Attribute::flag(ck::CKA_TOKEN, token),
+        Attribute::flag(ck::CKA_PRIVATE, true),
+        Attribute::flag(ck::CKA_SENSITIVE, true),
+        Attribute::flag(ck::CKA_EXTRACTABLE, false),
+        Attribute::flag(ck::CKA_SIGN, true),
+    ];
+    let pair = |generator, size: &[Attribute]| {
+        let public = [&[Attribute::flag(ck::CKA_TOKEN, false), Attribute::flag(ck::CKA_VERIFY, true)], size].concat();
+        session.generate_pair(generator, &public, &private).expect("a key pair").1
+    };
+    let curve = |oid| [Attribute::bytes(ck::CKA_EC_PARAMS, oid)];
+    let digest = vec![7; 32];
+    match algorithm {
+        Algorithm::EcdsaP256 => Pkcs11Key {
+            object: pair(Mechanism::EcKeyPairGen, &curve(P256)),
+            mechanism: Mechanism::Ecdsa,
+            input: digest,
+        },
+        Algorithm::Ed25519 => Pkcs11Key {
+            object: pair(Mechanism::EdwardsKeyPairGen, &curve(ED25519)),
+            mechanism: Mechanism::Eddsa,
+            input: digest,
+        },
+        Algorithm::Rsa2048Pkcs1 => {
+            let size =
+                [Attribute::number(ck::CKA_MODULUS_BITS, 2048), Attribute::bytes(ck::CKA_PUBLIC_EXPONENT, &[1, 0, 1])];
+            // A `DigestInfo` is 19 bytes longer than its digest.
+            Pkcs11Key {
+                object: pair(Mechanism::RsaPkcsKeyPairGen, &size),
+                mechanism: Mechanism::RsaPkcs,
+                input: vec![7; 51],
+            }
+        }
+        Algorithm::Aes256GcmDerived => {
+            let mut template = private.to_vec();
+            template.push(Attribute::number(ck::CKA_CLASS, ck::CKO_SECRET_KEY));
+            template.push(Attribute::number(ck::CKA_KEY_TYPE, ck::CKK_GENERIC_SECRET));
+            template.push(Attribute::number(ck::CKA_VALUE_LEN, 32));
+            let object = session.generate(Mechanism::GenericSecretKeyGen, &template).expect("a secret key");
+            // As long as what an envelope asks for: label, header, hash of the context.
+            Pkcs11Key { object, mechanism: Mechanism::Sha256Hmac, input: vec![7; 102] }
+        }
+        _ => panic!("{algorithm} is not measured"),
+    }
+}
+
+/// The keys of a TPM, as `wrapped/ALGORITHM`: the driver itself, in this process.
+fn tpm(tcti: String, sessions: bool) {
+    let driver = signet::device::tpm::open(&TpmSettings { tcti, sessions }, None).expect("a TPM");
+    let mut device = driver.session().expect("a session");
+    let mut keys = BTreeMap::new();
+    for algorithm in [Algorithm::EcdsaP256, Algorithm::Rsa2048Pkcs1, Algorithm::Aes256GcmDerived] {
+        let id = KeyId::random().expect("an id");
+        let spec = KeySpec { id, version: Version::FIRST, algorithm, residency: Residency::Wrapped };
+        let made = device.generate(&spec).expect("a key");
+        let key = KeyRef { id, version: Version::FIRST, algorithm, locator: made.locator };
+        keys.insert(format!("wrapped/{algorithm}"), key);
+    }
+    serve(|key, _, time| repeat(time, || use_key(device.as_mut(), &keys[key])));
+    drop(device);
+    driver.shutdown();
+}
+
+fn use_key(device: &mut dyn Device, key: &KeyRef) {
+    let used = match key.algorithm.purpose() {
+        Purpose::Sign => device.sign(key, &[7; 32]),
+        Purpose::Mac | Purpose::Wrap => device.mac(key, &[7; 102]),
+    };
+    drop(used.expect("a result"));
+}

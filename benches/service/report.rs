@@ -1,0 +1,259 @@
+//! What was measured: a table for people, JSON for programs, and the bars.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+use signet::types::Residency;
+
+use crate::raw::Sample;
+
+/// How much a service may add to device and check, in microseconds of processor time: alone, and as one of a hundred.
+const SINGLE: f64 = 60.0;
+const IN_BATCH: f64 = 8.0;
+/// What 32 connections must reach of the throughput of 8.
+const CROWD: f64 = 0.95;
+/// What a TPM behind the service must reach of its raw throughput, for operations that take longer than this, in microseconds.
+const TPM: f64 = 0.95;
+const SLOW: f64 = 200.0;
+const MEMORY: u64 = 40 << 20;
+const START: Duration = Duration::from_secs(1);
+
+/// How the service is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Load {
+    /// One operation per request, on so many connections.
+    Connections(usize),
+    /// So many operations per request.
+    Batch(usize),
+}
+
+impl Load {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Connections(1), Self::Connections(8), Self::Connections(32), Self::Batch(100), Self::Batch(1000)];
+    /// The most connections of any load.
+    pub(crate) const MOST: usize = 32;
+}
+
+impl fmt::Display for Load {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connections(1) => f.write_str("1 connection"),
+            Self::Connections(count) => write!(f, "{count} connections"),
+            Self::Batch(items) => write!(f, "batches of {items}"),
+        }
+    }
+}
+
+impl Serialize for Load {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// One operation under one load. Times are microseconds; processor time is per operation.
+#[derive(Debug, Serialize)]
+pub(crate) struct Cell {
+    pub(crate) load: Load,
+    pub(crate) rate: f64,
+    /// Of a request: of a whole batch, where it is one.
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    pub(crate) server: f64,
+    pub(crate) workers: f64,
+    /// What the load itself cost.
+    pub(crate) client: f64,
+}
+
+/// One operation on one device.
+#[derive(Debug, Serialize)]
+pub(crate) struct Row {
+    pub(crate) device: String,
+    pub(crate) residency: Residency,
+    pub(crate) operation: String,
+    /// The device alone, by the number of threads.
+    pub(crate) raw: BTreeMap<usize, Sample>,
+    pub(crate) cells: Vec<Cell>,
+}
+
+/// Processor time of our own cryptography, in microseconds.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Costs {
+    /// The check of one signature, by algorithm.
+    pub(crate) checks: BTreeMap<String, f64>,
+    /// Sealing and opening one envelope, without the device.
+    pub(crate) envelope: (f64, f64),
+}
+
+/// What is true of the service as a whole.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct House {
+    /// Resident bytes of server and worker with an empty store.
+    pub(crate) idle: (u64, u64),
+    /// A start with a thousand wrapped keys.
+    pub(crate) start: Duration,
+}
+
+/// All of it.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Report {
+    pub(crate) costs: Costs,
+    pub(crate) house: Option<House>,
+    pub(crate) rows: Vec<Row>,
+}
+
+/// A bar, and what came of it.
+#[derive(Debug, Serialize)]
+struct Bar {
+    name: String,
+    figure: String,
+    bar: String,
+    met: bool,
+}
+
+impl Row {
+    fn cell(&self, load: Load) -> Option<&Cell> {
+        self.cells.iter().find(|cell| cell.load == load)
+    }
+
+    fn name(&self) -> String {
+        format!("{} {} {}", self.device, self.residency, self.operation)
+    }
+
+    /// The most that the device gave without the service.
+    fn best_rate(&self) -> f64 {
+        self.raw.values().map(|raw| raw.rate).fold(0.0, f64::max)
+    }
+
+    /// The least that it cost.
+    fn least_cpu(&self) -> f64 {
+        self.raw.values().map(|raw| raw.cpu).fold(f64::INFINITY, f64::min)
+    }
+
+    fn is_software_token(&self) -> bool {
+        self.device == "softhsm"
+    }
+}
+
+impl Cell {
+    /// Both sides of the service.
+    fn cpu(&self) -> f64 {
+        self.server + self.workers
+    }
+}
+
+impl Report {
+    /// What an operation must cost besides us: the device's part, and the check and the cryptography that are ours by promise.
+    /// The check of a wrap is one more HMAC, which all items of a batch share.
+    fn owed(&self, row: &Row, items: f64) -> f64 {
+        let device = row.least_cpu();
+        let (seal, open) = self.costs.envelope;
+        device
+            + match &*row.operation {
+                "wrap" => device / items + seal,
+                "unwrap" => open,
+                algorithm => self.costs.checks.get(algorithm).copied().unwrap_or(0.0),
+            }
+    }
+
+    fn bars(&self) -> Vec<Bar> {
+        let mut bars = Vec::new();
+        for row in &self.rows {
+            if row.is_software_token() {
+                self.software_bars(row, &mut bars);
+            } else {
+                tpm_bar(row, &mut bars);
+            }
+        }
+        if let Some(House { idle: (server, worker), start }) = &self.house {
+            for (name, bytes) in [("server", *server), ("worker", *worker)] {
+                bars.push(Bar {
+                    name: format!("idle memory of the {name}"),
+                    figure: format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)),
+                    bar: format!("< {} MiB", MEMORY >> 20),
+                    met: bytes < MEMORY,
+                });
+            }
+            bars.push(Bar {
+                name: "start with 1,000 wrapped keys".to_owned(),
+                figure: format!("{:.0} ms", start.as_secs_f64() * 1e3),
+                bar: format!("< {} ms", START.as_millis()),
+                met: *start < START,
+            });
+        }
+        bars
+    }
+
+    fn software_bars(&self, row: &Row, bars: &mut Vec<Bar>) {
+        for (load, items, allowed) in [(Load::Connections(32), 1.0, SINGLE), (Load::Batch(100), 100.0, IN_BATCH)] {
+            let Some(cell) = row.cell(load) else { continue };
+            let owed = self.owed(row, items);
+            bars.push(Bar {
+                name: format!("{}, {load}: processor time", row.name()),
+                figure: format!("{:.1} us = device and check {owed:.1} + {:.1}", cell.cpu(), cell.cpu() - owed),
+                bar: format!("<= {owed:.1} + {allowed:.0} us"),
+                met: cell.cpu() <= owed + allowed,
+            });
+        }
+        if let (Some(few), Some(many)) = (row.cell(Load::Connections(8)), row.cell(Load::Connections(32))) {
+            bars.push(ratio(format!("{}: 32 connections to 8", row.name()), many.rate / few.rate, CROWD));
+        }
+    }
+
+    /// The whole in JSON.
+    pub(crate) fn json(&self) -> String {
+        let mut value = serde_json::to_value(self).expect("figures");
+        value["bars"] = serde_json::to_value(self.bars()).expect("figures");
+        serde_json::to_string_pretty(&value).expect("JSON")
+    }
+
+    /// The table and the bars, for people.
+    pub(crate) fn print(&self) {
+        println!("operations per second; latency and processor time in microseconds, processor time per operation");
+        println!("load is what this program itself spent to ask; ratio is to the best rate of the raw device\n");
+        for row in &self.rows {
+            println!("{}", row.name());
+            println!(
+                "  {:<18} {:>9} {:>9} {:>9} {:>8} {:>8} {:>8} {:>6}",
+                "", "op/s", "p50", "p99", "server", "worker", "load", "ratio"
+            );
+            for (threads, Sample { rate, cpu, p50, p99 }) in &row.raw {
+                let name = format!("raw, {threads} thread{}", if *threads == 1 { "" } else { "s" });
+                println!("  {name:<18} {rate:>9.0} {p50:>9.0} {p99:>9.0} {:>8} {cpu:>8.1}", "");
+            }
+            for Cell { load, rate, p50, p99, server, workers, client } in &row.cells {
+                let (name, ratio) = (load.to_string(), rate / row.best_rate());
+                println!(
+                    "  {name:<18} {rate:>9.0} {p50:>9.0} {p99:>9.0} {server:>8.1} {workers:>8.1} {client:>8.1} {ratio:>6.2}"
+                );
+            }
+        }
+        println!("\nour own cryptography, processor time in microseconds");
+        for (algorithm, cost) in &self.costs.checks {
+            println!("  check of {algorithm:<20} {cost:>6.1}");
+        }
+        let (seal, open) = self.costs.envelope;
+        println!("  envelope, seal                {seal:>6.1}\n  envelope, open                {open:>6.1}\n");
+        println!("the bars");
+        for Bar { name, figure, bar, met } in self.bars() {
+            println!("  {:<7} {name}: {figure}; bar {bar}", if met { "met" } else { "NOT MET" });
+        }
+    }
+}
+
+/// The bar of a device whose operations are slow enough to hide ours.
+fn tpm_bar(row: &Row, bars: &mut Vec<Bar>) {
+    let slow = row.raw.values().all(|raw| raw.p50 > SLOW);
+    if let Some(cell) = row.cell(Load::Connections(32)).filter(|_| slow) {
+        bars.push(ratio(
+            format!("{}, 32 connections: of raw throughput", row.name()),
+            cell.rate / row.best_rate(),
+            TPM,
+        ));
+    }
+}
+
+fn ratio(name: String, ratio: f64, bar: f64) -> Bar {
+    Bar { name, figure: format!("{ratio:.3}"), bar: format!(">= {bar}"), met: ratio >= bar }
+}
