@@ -100,6 +100,13 @@ impl TestServer {
         Ok(())
     }
 
+    /// Makes a new administrator's token as `signet init --new-administrator` does, and starts again with it.
+    pub(crate) async fn renew_administrator(&mut self) {
+        let made = signet::server::new_administrator(&self.config, &options(&self.clock)).await.unwrap();
+        self.token = made.to_string();
+        self.start_again().await.unwrap();
+    }
+
     /// A client with another credential, or none.
     pub(crate) fn client(&self, token: Option<&str>) -> Client {
         client(self.server(), token)
