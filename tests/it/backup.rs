@@ -116,6 +116,7 @@ async fn a_backup_brings_back_every_ciphertext_and_no_token() {
     assert_eq!(manifest.bound_to_device.iter().filter(|one| one.key == name("resident")).count(), 3);
     let again = restore(&saved.archive, &saved.elsewhere()).unwrap_err();
     assert_eq!(again.kind(), Kind::Conflict);
+    let objects = t.hsm.ids();
     // 3. Started there with the same devices.
     let elsewhere = saved.elsewhere();
     saved.t.stop().await;
@@ -132,18 +133,23 @@ async fn a_backup_brings_back_every_ciphertext_and_no_token() {
     }
     // A version of the same number was made after the backup: two objects of one id must never be.
     let now = t.client.key(&name("counted")).await.unwrap();
-    assert!(now.latest.number() >= counted && now.primary == Some(now.latest), "{now:?}");
+    assert!(now.latest.number() > counted && now.primary == Some(now.latest), "{now:?}");
+    let lost = t.client.version(&name("counted"), signet::types::Version::new(counted).unwrap()).await.unwrap();
+    assert_eq!(lost.state, signet::types::State::Destroyed);
     all_keys_work(&t.client).await;
     assert!(!elsewhere.join("restored").exists());
     // 4. The gap is on record for ever, and what nobody knows any more is reported.
     let records = t.client.audit_records(0, Some(1000)).await.unwrap();
-    let gap = |record: &serde_json::Value| record["reason"].as_str().is_some_and(|why| why.contains("from a backup of"));
+    let gap =
+        |record: &serde_json::Value| record["reason"].as_str().is_some_and(|why| why.contains("from a backup of"));
     assert!(records.records.iter().any(gap));
     let problems = t.client.status().await.unwrap().problems;
     let mine = resident_ids(&t.client).await.union(&house_ids(&elsewhere)).cloned().collect();
     for stranger in t.hsm.ids().difference(&mine) {
         assert!(problems.iter().any(|text| text.contains(&stranger[..32])), "{stranger}: {problems:?}");
     }
+    // Nothing in the token was destroyed: whoever restored the wrong backup takes another one.
+    assert!(objects.is_subset(&t.hsm.ids()));
     let lost = listed.items.iter().find(|key| key.name == name("after")).unwrap();
     assert!(problems.iter().any(|text| text.contains(&lost.id.to_string())), "{problems:?}");
     saved.t.stop().await;
