@@ -1,6 +1,5 @@
 //! A device on a bad day, through the front: errors, never a wrong result, a lost key or a key too many.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
@@ -333,24 +332,29 @@ async fn a_library_that_hangs_keeps_nobody_waiting_beyond_the_deadline() {
 }
 
 #[tokio::test]
-async fn looking_after_unfinished_versions_takes_none_that_is_finished() {
+async fn looking_after_unfinished_versions_takes_none_that_was_finished_meanwhile() {
     let t = TestServer::with(Devices::Faulty).await;
     t.key("release", "ecdsa-p256-sha256").await;
-    let over = AtomicBool::new(false);
-    let rotate = async {
-        for _ in 0..30 {
-            t.client.rotate_key(&name("release"), &RotateKey::default()).await.unwrap();
+    let impatient = t.impatient_client();
+    for round in 0..4 {
+        // 1. Some versions that failed and could not be cleaned up.
+        t.hsm.plan("C_GenerateKeyPair post=0x30\nC_DestroyObject pre=0x30\n");
+        for number in 0..4 {
+            let new = new_key(&format!("failed-{round}-{number}"), "ecdsa-p256-sha256");
+            impatient.create_key(&new).await.unwrap_err();
         }
-        over.store(true, Ordering::SeqCst);
-    };
-    tokio::join!(rotate, look(&t, &over), look(&t, &over));
+        // 2. They are looked after one by one, while one that was unfinished when that began is finished.
+        t.hsm.plan("C_GenerateKeyPair delay_ms=200\nC_DestroyObject delay_ms=50\n");
+        let rotate = async { t.client.rotate_key(&name("release"), &RotateKey::default()).await.unwrap() };
+        let look = async {
+            tokio::time::sleep(Duration::from_millis(100)).await; // The device is at it.
+            t.advance(SignedDuration::ZERO).await
+        };
+        tokio::join!(rotate, look);
+        t.hsm.plan("");
+        t.client.sign(&name("release"), &message(b"x")).await.unwrap();
+    }
+    t.advance(SignedDuration::ZERO).await;
     no_orphans(&t).await;
     crate::crash::all_keys_work(&t.client).await;
-}
-
-/// Does what the scheduler does, again and again.
-async fn look(t: &TestServer, over: &AtomicBool) {
-    while !over.load(Ordering::SeqCst) {
-        t.advance(SignedDuration::ZERO).await;
-    }
 }

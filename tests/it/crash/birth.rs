@@ -67,6 +67,7 @@ async fn a_version_that_is_made_after_the_death_of_its_service_is_no_orphan() {
     past::all(moments, async |moment| {
         let t = past.installation.copy_with(Devices::Faulty);
         let first = t.serve().await;
+        t.client(Some(&t.token)).status().await.unwrap(); // As above.
         // The device worker is at it for a second, and outlives its service by as much.
         t.hsm.plan("C_GenerateKeyPair delay_ms=1000\n");
         let request = Change::Create.request(&past);
