@@ -48,8 +48,11 @@ impl Left {
     }
 }
 
+/// The points on the way of a change, and what a death there leaves.
+type Way = &'static [(&'static str, Left)];
+
 /// The points on the way of a change that makes a version.
-const BIRTH: &[(&str, Left)] = &[
+const BIRTH: Way = &[
     ("admission.before_intent", Left::Nothing),
     ("admission.intended", Left::Nothing),
     ("ledger.before_commit:1", Left::Nothing),
@@ -67,7 +70,7 @@ const BIRTH: &[(&str, Left)] = &[
 ];
 
 /// The points on the way of a change of a key that needs no device.
-const KEY_CHANGE: &[(&str, Left)] = &[
+const KEY_CHANGE: Way = &[
     ("ledger.before_commit", Left::Nothing),
     ("ledger.committed", Left::Unrecorded),
     ("ledger.recorded", Left::Done),
@@ -77,7 +80,7 @@ const KEY_CHANGE: &[(&str, Left)] = &[
 ];
 
 /// The points on the way of every other change.
-const CHANGE: &[(&str, Left)] = &[
+const CHANGE: Way = &[
     ("ledger.before_commit", Left::Nothing),
     ("ledger.committed", Left::Unrecorded),
     ("ledger.recorded", Left::Done),
@@ -115,7 +118,7 @@ enum Change {
 }
 
 /// What is tried, with the function of `keyring` that its points stand in.
-const CHANGES: &[(Change, &[(&str, Left)], &str)] = &[
+const CHANGES: &[(Change, Way, &str)] = &[
     (Change::Create, BIRTH, "create"),
     (Change::CreateWrapped, BIRTH, "create"),
     (Change::Rotate, BIRTH, "rotate"),
