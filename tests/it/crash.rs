@@ -114,8 +114,11 @@ enum Change {
     DeletePolicy,
 }
 
-/// What is tried, with the function of `keyring` that its points stand in.
-const CHANGES: &[(Change, &[(&str, Left)], &str)] = &[
+/// A change, the points where it dies and what each leaves, and the function of `keyring` that they stand in.
+type Tried = (Change, &'static [(&'static str, Left)], &'static str);
+
+/// What is tried.
+const CHANGES: &[Tried] = &[
     (Change::Create, BIRTH, "create"),
     (Change::CreateWrapped, BIRTH, "create"),
     (Change::Rotate, BIRTH, "rotate"),
