@@ -143,7 +143,7 @@ impl Wanted {
             return;
         }
         let (hsm, raw_hsm) = (SoftHsm::new(), SoftHsm::new());
-        let mut place = Place::start(&place::softhsm_section(&hsm));
+        let mut place = Place::start(&place::softhsm_section(&hsm)).await;
         if self.wants("house") {
             report.house = Some(House { idle: idle_memory(&place).await, ..House::default() });
         }
@@ -169,7 +169,7 @@ impl Wanted {
             return;
         }
         let (tpm, raw_tpm) = (Swtpm::start(), Swtpm::start());
-        let place = Place::start(&place::tpm_section(&tpm.settings(sessions)));
+        let place = Place::start(&place::tpm_section(&tpm.settings(sessions))).await;
         let mut raw = Raw::tpm(&raw_tpm.settings(sessions));
         self.rows(device, &place, &mut raw, 1, &rows, report).await;
     }
