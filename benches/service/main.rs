@@ -183,13 +183,13 @@ impl Wanted {
         rows: &[(Residency, Operation)],
         report: &mut Report,
     ) {
-        let mut connections = load::connect(place.address(), &place.authority(), Load::MOST).await;
         for (residency, operation) in rows {
             eprintln!("{}", row_name(device, *residency, *operation));
             let subject = Subject::new(&place.client(), *residency, *operation).await;
             if let Some(cost) = subject.check(self.time / 10) {
                 report.costs.checks.insert(operation.name(), cost);
             }
+            let mut connections = load::connect(place.address(), &place.authority(), Load::MOST).await;
             let row = self.row(device, place, raw, raw_threads, &subject, &mut connections).await;
             report.rows.push(row);
         }
@@ -209,6 +209,8 @@ impl Wanted {
         let raw_key = format!("{}/{}", subject.residency, subject.operation.algorithm());
         let mut raws: BTreeMap<usize, Vec<raw::Sample>> = BTreeMap::new();
         let mut sums: Vec<Sum> = Load::ALL.iter().map(|load| Sum::new(*load, place, subject)).collect();
+        // Each connection is used at once: the server closes those that ask nothing.
+        load::turn(connections, &sums[0].request, Duration::ZERO).await;
         for _ in 0..ROUNDS {
             for threads in 1..=raw_threads {
                 raws.entry(threads).or_default().push(raw.measure(&raw_key, threads, slice));
