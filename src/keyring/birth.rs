@@ -8,7 +8,7 @@ use super::{Key, KeyVersion, Keyring, blocking, check};
 use crate::admission::{Details, Permit};
 use crate::audit::Phase;
 use crate::crash_point;
-use crate::device::{Class, Fault, KeyRef, KeySpec, Locator, Worker};
+use crate::device::{Class, Fault, Generated, KeyRef, KeySpec, Locator, Worker};
 use crate::error::{Error, Kind, Result};
 use crate::store::{Change, Expected};
 use crate::types::operation::{CreateKey, Operation};
@@ -132,11 +132,20 @@ impl Keyring {
         let change = put(path, Expected::Any, &pending)?;
         self.ledger.commit(permit.record(Phase::Change, &details), vec![change]).await?;
         let spec = KeySpec { id: key.id, version, algorithm: key.algorithm, residency: key.residency };
-        match make(worker, spec).await {
+        let made = match generate(worker, spec).await {
+            // What the device refuses was not made by this birth. It may have such an object of somebody else's already.
+            Err(fault) if fault.class == Class::Refused => {
+                self.forget(permit, &pending, &details).await;
+                return Err(fault.into());
+            }
+            Err(fault) => Err(fault),
+            Ok(generated) => prove(worker, &pending, generated).await,
+        };
+        match made {
             Ok(born) => Ok(born),
-            Err(error) => {
+            Err(fault) => {
                 self.clean_up(permit, worker, &pending, &details).await;
-                Err(error.into())
+                Err(fault.into())
             }
         }
     }
@@ -169,6 +178,11 @@ impl Keyring {
             return;
         }
         crash_point!("keyring.cleaned_up");
+        self.forget(permit, pending, details).await;
+    }
+
+    /// Removes the pending row of a birth that left nothing.
+    async fn forget<O: Operation>(&self, permit: &Permit<O>, pending: &Pending, details: &Details) {
         let change = remove(pending_path(pending.key, pending.version));
         if let Err(error) = self.ledger.commit(permit.record(Phase::Change, details), vec![change]).await {
             tracing::warn!(key = %pending.name, cause = error.chain(), "a failed version is left pending");
@@ -183,12 +197,16 @@ impl Pending {
     }
 }
 
-/// Generates and probes: a version that cannot do its one thing does not exist.
-async fn make(worker: &Arc<Worker>, spec: KeySpec) -> Result<Born, Fault> {
-    let (id, version, algorithm) = (spec.id, spec.version, spec.algorithm);
+async fn generate(worker: &Arc<Worker>, spec: KeySpec) -> Result<Generated, Fault> {
     crash_point!("keyring.before_generate");
     let generated = worker.generate(spec).await?;
     crash_point!("keyring.generated");
+    Ok(generated)
+}
+
+/// A version that cannot do its one thing does not exist.
+async fn prove(worker: &Arc<Worker>, pending: &Pending, generated: Generated) -> Result<Born, Fault> {
+    let Pending { key: id, version, algorithm, .. } = *pending;
     let key = Arc::new(KeyRef { id, version, algorithm, locator: generated.locator });
     let check = match algorithm.purpose() {
         Purpose::Sign => {

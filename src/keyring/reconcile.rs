@@ -3,15 +3,17 @@
 //! Nothing is deleted on suspicion: only what a pending row of ours names is destroyed. An object that nobody knows and a
 //! version whose object is missing are reported, because a second service or a mistaken operator may be behind them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::birth::remove;
 use super::change::system_record;
-use super::record::{Pending, read};
-use super::{Keyring, blocking};
+use super::record::{Pending, VersionRecord, key_path, put, read, version_path};
+use super::{Key, KeyVersion, Keyring, blocking};
 use crate::crash_point;
 use crate::device::{Locator, Settings};
 use crate::error::Result;
+use crate::store::Expected;
 use crate::types::{Action, KeyId, KeyName, Name, Version};
 
 /// What reconciliation found.
@@ -24,12 +26,13 @@ pub struct Report {
 }
 
 impl Keyring {
-    /// Finishes what a crash cut short, and compares what the devices hold with what the store knows.
+    /// Finishes what a crash cut short, and compares what the devices hold with what the store knows. In a store that is
+    /// fresh from a restore nothing is destroyed: what was being made when the backup was taken may live elsewhere by now.
     ///
     /// # Errors
     /// Where the store cannot be read or written. A device that does not answer is a problem in the report, not an error.
-    pub async fn reconcile(&self) -> Result<Report> {
-        let mut report = self.finish_pending().await?;
+    pub async fn reconcile(&self, restored: bool) -> Result<Report> {
+        let mut report = if restored { self.forget_pending().await? } else { self.finish_pending().await? };
         for device in self.devices.keys() {
             self.compare(device, &mut report).await?;
         }
@@ -73,6 +76,66 @@ impl Keyring {
             }
         }
         Ok(report)
+    }
+
+    /// Removes the rows of unfinished births, and leaves alone what they may have made.
+    async fn forget_pending(&self) -> Result<Report> {
+        let mut report = Report::default();
+        let store = self.ledger.store();
+        for record in blocking(move || store.scan("pending/")).await? {
+            let Pending { name, version, .. } = &read(&record)?;
+            self.ledger.commit(system_record("restore", Action::Start, name), vec![remove(record.path)]).await?;
+            report
+                .mended
+                .push(format!("version {version} of {name} was being made when the backup was taken: forgot it"));
+        }
+        Ok(report)
+    }
+
+    /// After a restore: gives a tombstone to each version that a token shows and the backup did not know yet, so that no
+    /// number is given twice. The objects stay, and are reported. Answers how many there are.
+    ///
+    /// # Errors
+    /// Where a device or the store does not answer.
+    pub async fn bury_unknown(&self) -> Result<usize> {
+        let mut newest: BTreeMap<KeyId, Version> = BTreeMap::new();
+        for worker in self.devices.values() {
+            for (id, version) in worker.inventory().await?.keys {
+                let newest = newest.entry(id).or_insert(version);
+                *newest = version.max(*newest);
+            }
+        }
+        let mut buried = 0;
+        for key in self.all() {
+            let Some(newest) = newest.get(&key.record.id) else { continue };
+            buried += self.bury_until(&key.record.name, *newest).await?;
+        }
+        Ok(buried)
+    }
+
+    async fn bury_until(&self, name: &KeyName, newest: Version) -> Result<usize> {
+        let turn = self.turn(name);
+        let _turn = turn.lock().await;
+        let key = self.find(name)?;
+        let (mut record, now) = (key.record.clone(), self.ledger.clock().now());
+        let (mut tombstones, mut changes) = (Vec::new(), Vec::new());
+        while record.latest < newest {
+            record.latest = record.latest.next()?;
+            let tombstone = VersionRecord::tombstone(record.id, record.latest, now);
+            changes.push(put(version_path(record.id, record.latest), Expected::Absent, &tombstone)?);
+            tombstones.push(tombstone);
+        }
+        if tombstones.is_empty() {
+            return Ok(0);
+        }
+        changes.push(put(key_path(name), Expected::Revision(key.revision), &record)?);
+        let revision = self.ledger.commit(system_record("restore", Action::Start, name), changes).await?;
+        let (mut versions, count) = (key.versions.clone(), tombstones.len());
+        versions.extend(tombstones.into_iter().map(|one| {
+            Arc::new(KeyVersion::new(one, revision, record.algorithm, &self.devices, super::Lease::default()))
+        }));
+        self.publish(Arc::new(Key { record, revision, versions }));
+        Ok(count)
     }
 
     /// Compares the objects of a token with the rows of the store.

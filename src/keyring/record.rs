@@ -91,6 +91,23 @@ impl VersionRecord {
         self.public.clone().map(PublicKey::from_der)
     }
 
+    /// A version of which nothing is known but that it was.
+    pub(super) const fn tombstone(key: KeyId, version: Version, now: Timestamp) -> Self {
+        Self {
+            format: FORMAT,
+            key,
+            version,
+            state: State::Destroyed,
+            before: None,
+            created: now,
+            changed: now,
+            destroy_at: None,
+            copies: Vec::new(),
+            public: None,
+            check: None,
+        }
+    }
+
     /// Whether it waited for its destruction, and the waiting period is over: nothing brings it back.
     pub(super) fn is_over(&self, now: Timestamp) -> bool {
         self.state == State::DestroyScheduled && self.destroy_at.is_some_and(|due| due <= now)

@@ -293,7 +293,7 @@ async fn open(
     let admission = Arc::new(admission);
     let house_keys = vec![root.root_key.id, root.log_key.id];
     let keyring = Keyring::load(ledger.clone(), admission.clone(), workers.clone(), house_keys, metrics.clone())?;
-    let report = keyring.reconcile().await?;
+    let report = keyring.reconcile(restore::restored_from(&config.data)?.is_some()).await?;
     recovered.extend(report.mended);
     let caller = Caller::system("start", "start");
     for what in &recovered {

@@ -127,8 +127,8 @@ fn unpack(content: &mut dyn Read, path: &Path) -> Result<String> {
 pub(super) async fn draw_consequences(data: &Path, service: &Service) -> Result<()> {
     let Some(taken) = restored_from(data)? else { return Ok(()) };
     let mark = data.join(RESTORED_MARK);
-    let Restoration { tokens, rotated } = service.after_restore(&taken).await?;
-    tracing::warn!(taken, tokens, rotated, "started from a backup: tokens revoked, counted keys rotated");
+    let Restoration { tokens, buried, rotated } = service.after_restore(&taken).await?;
+    tracing::warn!(taken, tokens, buried, rotated, "started from a backup: tokens revoked, counted keys rotated");
     crash_point!("restore.before_unmark");
     std::fs::remove_file(&mark).map_err(|e| Error::new(Kind::Unavailable, format!("{}: {e}", mark.display())))?;
     crash_point!("restore.unmarked");

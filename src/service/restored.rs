@@ -17,6 +17,8 @@ use crate::types::{Caller, Resource};
 pub struct Restoration {
     /// Tokens that were revoked.
     pub tokens: usize,
+    /// Versions that a token shows and the backup did not know: their numbers are not given again.
+    pub buried: usize,
     /// Counted keys that got a new version.
     pub rotated: usize,
 }
@@ -32,6 +34,7 @@ impl Service {
         let what = format!("started from a backup of {taken}: what came after it is not known");
         self.parts.admission.recovered(&caller, &Resource::Service, &what).await?;
         let tokens = self.revoke_all(&caller).await?;
+        let buried = self.parts.keyring.bury_unknown().await?;
         let mut rotated = 0;
         for key in self.parts.keyring.all() {
             if key.record.rotation.counts() && key.record.primary.is_some() {
@@ -39,7 +42,7 @@ impl Service {
                 rotated += 1;
             }
         }
-        Ok(Restoration { tokens, rotated })
+        Ok(Restoration { tokens, buried, rotated })
     }
 
     async fn revoke_all(&self, caller: &Caller) -> Result<usize> {

@@ -65,13 +65,7 @@ impl TestServer {
         let first = create(&config, &options(&clock)).await.unwrap().token.to_string();
         let server = Server::start(&config, options(&clock)).await.unwrap();
         let client = client(&server, Some(&first));
-        let body = CreateToken {
-            identity: "administrator".parse().unwrap(),
-            groups: vec!["administrators".parse().unwrap()],
-            ttl: Some("365d".parse().unwrap()),
-            uses: None,
-        };
-        let token = client.create_token(&body).await.unwrap().token.unwrap().0.clone();
+        let token = lasting(&client).await;
         let client = self::client(&server, Some(&token));
         Self { hsm, _tpm: tpm, clock, config, server: Some(server), client, token, _folder: folder }
     }
@@ -98,6 +92,15 @@ impl TestServer {
         self.client = client(&server, Some(&self.token));
         self.server = Some(server);
         Ok(())
+    }
+
+    /// Makes a new administrator's token as `signet init --new-administrator` does, and starts again with it.
+    pub(crate) async fn renew_administrator(&mut self) {
+        let made = signet::server::new_administrator(&self.config, &options(&self.clock)).await.unwrap();
+        self.token = made.to_string();
+        self.start_again().await.unwrap();
+        self.token = lasting(&self.client).await;
+        self.client = client(self.server(), Some(&self.token));
     }
 
     /// A client with another credential, or none.
@@ -134,6 +137,17 @@ impl TestServer {
     pub(crate) async fn key(&self, name: &str, algorithm: &str) -> Key {
         self.client.create_key(&new_key(name, algorithm)).await.unwrap()
     }
+}
+
+/// A lasting token of an administrator, for the one use of the first one.
+pub(crate) async fn lasting(first: &Client) -> String {
+    let body = CreateToken {
+        identity: "administrator".parse().unwrap(),
+        groups: vec!["administrators".parse().unwrap()],
+        ttl: Some("365d".parse().unwrap()),
+        uses: None,
+    };
+    first.create_token(&body).await.unwrap().token.unwrap().0.clone()
 }
 
 /// A key with the usual rules, without deletion protection.

@@ -17,7 +17,7 @@ use signet::wire::{
 };
 
 use crate::process::{Installation, eventually};
-use crate::server::{Devices, client, name, new_key, options};
+use crate::server::{Devices, client, lasting, name, new_key, options};
 use crate::wrap::{plain, sealed};
 
 /// How many cases run at once: each is mostly waiting for processes.
@@ -74,20 +74,16 @@ impl Past {
         let clock = ManualClock::at(Timestamp::now().checked_sub(SignedDuration::from_hours(36)).unwrap());
         let first = create(&config, &options(&clock)).await.unwrap().token.to_string();
         let server = Server::start(&config, options(&clock)).await.unwrap();
-        let client = client(&server, Some(&first));
+        installation.token = lasting(&client(&server, Some(&first))).await;
+        let client = client(&server, Some(&installation.token));
         let none = Context::default();
-        let token = async |identity: &str, groups: &[&str]| {
-            let body = CreateToken {
-                identity: identity.parse().unwrap(),
-                groups: groups.iter().map(|group| group.parse().unwrap()).collect(),
-                ttl: Some("365d".parse().unwrap()),
-                uses: None,
-            };
+        let token = async || {
+            let ttl = Some("365d".parse().unwrap());
+            let body = CreateToken { identity: "somebody".parse().unwrap(), groups: vec![], ttl, uses: None };
             let made = client.create_token(&body).await.unwrap();
             (made.info.id, made.token.unwrap().0.clone())
         };
-        installation.token = token("administrator", &["administrators"]).await.1;
-        let (spare_token, revoked_token) = (token("somebody", &[]).await, token("somebody", &[]).await);
+        let (spare_token, revoked_token) = (token().await, token().await);
         client.revoke_token(&revoked_token.0).await.unwrap();
         let everybody = r#"permit (principal, action == Signet::Action::"WhoAmI", resource);"#;
         let nobody = r#"forbid (principal, action == Signet::Action::"UnwrapCompromised", resource);"#;

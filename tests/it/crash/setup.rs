@@ -4,7 +4,7 @@ use std::fs;
 
 use super::past::{self, Past};
 use crate::process::{Installation, eventually};
-use crate::server::{Devices, name, new_key};
+use crate::server::{Devices, lasting, name, new_key};
 use crate::softhsm::SoftHsm;
 
 /// All points of this module, for the register.
@@ -69,6 +69,7 @@ async fn init(point: &str, there: bool) {
         t.token = token.trim().to_owned();
     }
     let service = t.serve().await;
+    t.token = lasting(&t.client(Some(&t.token))).await;
     let client = t.client(Some(&t.token));
     eventually("the service is ready", async || client.ready().await.ok()).await;
     client.create_key(&new_key("first", "ecdsa-p256-sha256")).await.unwrap();
@@ -179,6 +180,7 @@ async fn restore(past: &Past, archive: &std::path::Path, point: &str, at_start: 
     let old = std::mem::take(&mut t.token);
     t.token = t.command(&["init", "--config", &config, "--new-administrator"], None).succeeds().await.trim().to_owned();
     let service = t.serve().await;
+    t.token = lasting(&t.client(Some(&t.token))).await;
     let client = t.client(Some(&t.token));
     assert!(t.client(Some(&old)).whoami().await.is_err(), "a token of before the restore is good");
     eventually("the service is ready", async || client.ready().await.ok()).await;
