@@ -5,8 +5,8 @@
 //!      └─ raw device: a copy of this process, without the service ───────────────────────────────────▶ token 2 or TPM 2
 //! ```
 //!
-//! What is compared takes turns every few hundred milliseconds, so that whatever else the machine does strikes all alike; the
-//! rates are medians of those turns, and processor time, which noise hardly touches, is summed over them. Each turn ends with a look at an
+//! What is compared takes turns every few hundred milliseconds, so that whatever else the machine does strikes all alike, and
+//! rates and processor times are medians of those turns. Each turn ends with a look at an
 //! answer: a service that answers nonsense quickly is not measured. Nothing here fails on a time.
 //!
 //! `BENCH_SECONDS` is the time per cell, 2 where absent. `BENCH_ONLY` picks the rows whose name holds that text, such as
@@ -143,7 +143,7 @@ impl Wanted {
             return;
         }
         let (hsm, raw_hsm) = (SoftHsm::new(), SoftHsm::new());
-        let mut place = Place::start(&place::softhsm_section(&hsm));
+        let mut place = Place::start(&place::softhsm_section(&hsm)).await;
         if self.wants("house") {
             report.house = Some(House { idle: idle_memory(&place).await, ..House::default() });
         }
@@ -169,7 +169,7 @@ impl Wanted {
             return;
         }
         let (tpm, raw_tpm) = (Swtpm::start(), Swtpm::start());
-        let place = Place::start(&place::tpm_section(&tpm.settings(sessions)));
+        let place = Place::start(&place::tpm_section(&tpm.settings(sessions))).await;
         let mut raw = Raw::tpm(&raw_tpm.settings(sessions));
         self.rows(device, &place, &mut raw, 1, &rows, report).await;
     }
@@ -183,13 +183,13 @@ impl Wanted {
         rows: &[(Residency, Operation)],
         report: &mut Report,
     ) {
-        let mut connections = load::connect(place.address(), &place.authority(), Load::MOST).await;
         for (residency, operation) in rows {
             eprintln!("{}", row_name(device, *residency, *operation));
             let subject = Subject::new(&place.client(), *residency, *operation).await;
             if let Some(cost) = subject.check(self.time / 10) {
                 report.costs.checks.insert(operation.name(), cost);
             }
+            let mut connections = load::connect(place.address(), &place.authority(), Load::MOST).await;
             let row = self.row(device, place, raw, raw_threads, &subject, &mut connections).await;
             report.rows.push(row);
         }
@@ -209,6 +209,8 @@ impl Wanted {
         let raw_key = format!("{}/{}", subject.residency, subject.operation.algorithm());
         let mut raws: BTreeMap<usize, Vec<raw::Sample>> = BTreeMap::new();
         let mut sums: Vec<Sum> = Load::ALL.iter().map(|load| Sum::new(*load, place, subject)).collect();
+        // Each connection is used at once: the server closes those that ask nothing.
+        load::turn(connections, &sums[0].request, Duration::ZERO).await;
         for _ in 0..ROUNDS {
             for threads in 1..=raw_threads {
                 raws.entry(threads).or_default().push(raw.measure(&raw_key, threads, slice));
@@ -359,11 +361,11 @@ struct Sum {
     request: Vec<u8>,
     rates: Vec<f64>,
     latencies: Vec<Duration>,
-    items: usize,
     elapsed: Duration,
-    server: Duration,
-    workers: Duration,
-    client: Duration,
+    /// Processor time per item, of server, workers and load.
+    server: Vec<f64>,
+    workers: Vec<f64>,
+    client: Vec<f64>,
 }
 
 impl Sum {
@@ -373,11 +375,10 @@ impl Sum {
             request: subject.request(load, place.token()),
             rates: Vec::new(),
             latencies: Vec::new(),
-            items: 0,
             elapsed: Duration::ZERO,
-            server: Duration::ZERO,
-            workers: Duration::ZERO,
-            client: Duration::ZERO,
+            server: Vec::new(),
+            workers: Vec::new(),
+            client: Vec::new(),
         }
     }
 
@@ -393,24 +394,23 @@ impl Sum {
         let done = turn.latencies.len() * items;
         self.rates.push(rate(done, turn.elapsed));
         self.latencies.extend(turn.latencies);
-        self.items += done;
         self.elapsed += turn.elapsed;
-        self.server += after.server - before.server;
-        self.workers += after.workers - before.workers;
-        self.client += client;
+        let each = |time: Duration| time.as_secs_f64() * 1e6 / done as f64;
+        self.server.push(each(after.server - before.server));
+        self.workers.push(each(after.workers - before.workers));
+        self.client.push(each(client));
     }
 
     fn cell(mut self) -> Cell {
         self.latencies.sort_unstable();
-        let each = |time: Duration| time.as_secs_f64() * 1e6 / self.items as f64;
         Cell {
             load: self.load,
             rate: median(&self.rates),
             p50: percentile(&self.latencies, 50),
             p99: percentile(&self.latencies, 99),
-            server: each(self.server),
-            workers: each(self.workers),
-            client: each(self.client),
+            server: median(&self.server),
+            workers: median(&self.workers),
+            client: median(&self.client),
         }
     }
 }
@@ -468,15 +468,24 @@ async fn start_with_many_keys(place: &mut Place) -> Duration {
     place.started()
 }
 
-/// Processor time of `act` alone, in microseconds.
-fn cost<T>(time: Duration, mut act: impl FnMut() -> T) -> f64 {
-    let (began, cpu, mut count) = (Instant::now(), own_cpu(), 0_u32);
-    while began.elapsed() < time {
-        for _ in 0..10 {
-            std::hint::black_box(act());
+/// Processor time of `act` alone, in microseconds. Two threads do it, because under load the server has no idle core beside
+/// it either, and two cores of a kind are often two halves of one.
+fn cost<T>(time: Duration, act: impl Fn() -> T + Sync) -> f64 {
+    let (end, cpu) = (Instant::now() + time, own_cpu());
+    let run = || {
+        let mut count = 0_u32;
+        while Instant::now() < end {
+            for _ in 0..10 {
+                std::hint::black_box(act());
+            }
+            count += 10;
         }
-        count += 10;
-    }
+        count
+    };
+    let count: u32 = std::thread::scope(|scope| {
+        let threads = [scope.spawn(run), scope.spawn(run)];
+        threads.into_iter().map(|thread| thread.join().expect("a thread")).sum()
+    });
     (own_cpu() - cpu).as_secs_f64() * 1e6 / f64::from(count)
 }
 

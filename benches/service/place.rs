@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use signet::client::{Client, Options};
 use signet::device::TpmSettings;
-use signet::wire::TokenText;
+use signet::wire::{CreateToken, TokenText};
 
 use crate::process::{children, cpu};
 use crate::softhsm::{LABEL, MODULE, SoftHsm};
@@ -58,7 +58,7 @@ pub(crate) fn tpm_section(settings: &TpmSettings) -> String {
 
 impl Place {
     /// A new installation on one device, serving.
-    pub(crate) fn start(device: &str) -> Self {
+    pub(crate) async fn start(device: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let data = folder.path().join("data");
         let text =
@@ -68,7 +68,17 @@ impl Place {
         assert!(made.status.success(), "signet init: {}", String::from_utf8_lossy(&made.stderr));
         let token = String::from_utf8(made.stdout).expect("a token").trim().to_owned();
         let serving = Some(Serving::start(folder.path()));
-        Self { folder, token, serving }
+        let mut place = Self { folder, token, serving };
+        // The first token is good for one thing: making a lasting one.
+        let lasting = CreateToken {
+            identity: "administrator".parse().expect("a name"),
+            groups: vec!["administrators".parse().expect("a name")],
+            ttl: Some("1d".parse().expect("a period")),
+            uses: None,
+        };
+        let made = place.client().create_token(&lasting).await.expect("a token");
+        place.token = made.token.expect("its text").0.clone();
+        place
     }
 
     /// Ends the server and starts it again.

@@ -126,9 +126,11 @@ impl Row {
         self.raw.values().map(|raw| raw.rate).fold(0.0, f64::max)
     }
 
-    /// The least that it cost.
-    fn least_cpu(&self) -> f64 {
-        self.raw.values().map(|raw| raw.cpu).fold(f64::INFINITY, f64::min)
+    /// What it cost with as many threads as the worker has for this: all for signatures, one for secret keys.
+    fn raw_cpu(&self) -> f64 {
+        let secret = matches!(&*self.operation, "wrap" | "unwrap");
+        let raw = if secret { self.raw.values().next() } else { self.raw.values().next_back() };
+        raw.map_or(0.0, |raw| raw.cpu)
     }
 
     fn is_software_token(&self) -> bool {
@@ -147,7 +149,7 @@ impl Report {
     /// What an operation must cost besides us: the device's part, and the check and the cryptography that are ours by promise.
     /// The check of a wrap is one more HMAC, which all items of a batch share.
     fn owed(&self, row: &Row, items: f64) -> f64 {
-        let device = row.least_cpu();
+        let device = row.raw_cpu();
         let (seal, open) = self.costs.envelope;
         device
             + match &*row.operation {

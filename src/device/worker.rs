@@ -157,6 +157,12 @@ impl Worker {
         &self.shared.settings
     }
 
+    /// Whether an answer that was falsified on its way from the device would be refused: a TPM's are, by the HMAC of the session.
+    #[must_use]
+    pub fn authenticates_answers(&self) -> bool {
+        matches!(&self.shared.settings, Settings::Tpm(settings) if settings.sessions)
+    }
+
     /// What was pinned of it.
     #[must_use]
     pub fn identity(&self) -> Option<&Identity> {
