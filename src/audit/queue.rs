@@ -13,11 +13,6 @@ use super::record::Record;
 use super::segment::MAX_LINE;
 use crate::error::{Error, Kind, Result};
 
-/// How long the writer waits for more to come before it syncs, where several came together last time: about as long as
-/// a sync on a quick disk. A sync costs the processor more than all else that is done for a record.
-const GATHER: Duration = Duration::from_micros(100);
-/// So many records are worth a sync at once.
-const ENOUGH: usize = 16;
 /// The most bytes that may wait, whatever their number.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
 
@@ -244,9 +239,8 @@ impl Queue {
         }
     }
 
-    /// The writer's side: puts all that waits into `group`, which must be empty. False at the end of the log. A writer who
-    /// is `gathering` gives others a moment to join.
-    pub(super) fn take(&self, group: &mut Group, gathering: bool) -> bool {
+    /// The writer's side: puts all that waits into `group`, which must be empty. False at the end of the log.
+    pub(super) fn take(&self, group: &mut Group) -> bool {
         let mut state = self.state();
         state.busy_since = None;
         while state.waiting.entries.is_empty() && state.waiting.errands.is_empty() {
@@ -256,10 +250,6 @@ impl Queue {
             state.idle = true;
             state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
             state.idle = false;
-        }
-        if gathering && state.waiting.errands.is_empty() && state.waiting.entries.len() < ENOUGH && !state.closing {
-            // Nobody wakes a writer who is not idle.
-            (state, _) = self.work.wait_timeout(state, GATHER).unwrap_or_else(PoisonError::into_inner);
         }
         std::mem::swap(&mut state.waiting, group);
         state.busy_since = Some(Instant::now());

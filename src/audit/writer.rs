@@ -32,10 +32,8 @@ impl Drop for Ended {
 }
 
 fn run(mut files: Files, queue: &Queue) {
-    let (mut group, mut together) = (Group::default(), 0);
-    // One client that asks one thing after the other waits for nobody.
-    while queue.take(&mut group, together > 1) {
-        together = group.entries.len();
+    let mut group = Group::default();
+    while queue.take(&mut group) {
         if !group.entries.is_empty() {
             append(&mut files, queue, &mut group);
         }
