@@ -27,7 +27,7 @@ use signet::device::{Identity, KeyRef, Locator, PinSource, Pkcs11Settings, Setti
 use signet::keyring::Keyring;
 use signet::ledger::Ledger;
 use signet::policy::{ADMINISTRATORS, ADMINISTRATORS_TEXT};
-use signet::service::{Heads, Parts, Service, policies};
+use signet::service::{Heads, Idempotency, NewToken, Parts, Service, policies};
 use signet::store::{Change, Expected, Sealed, Sqlite, StorageKey, Store};
 use signet::telemetry::Metrics;
 use signet::types::{Algorithm, Caller, Clock, Credential, Curve, KeyId, Principal, PublicKey, Version};
@@ -101,11 +101,23 @@ struct Ask<'a> {
     body: Value,
 }
 
+/// A lasting token of the first administrator: the one that `init` prints serves one request.
+async fn administrator(service: &Service) -> String {
+    let new = NewToken {
+        identity: "first-administrator".parse().unwrap(),
+        groups: vec!["administrators".parse().unwrap()],
+        ttl: None,
+        uses: None,
+    };
+    let made = service.create_token(&Caller::system("init", "init"), new, &Idempotency::default()).await;
+    made.unwrap().into_inner().text.unwrap().to_string()
+}
+
 impl Api {
     async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let service = service(folder.path()).await;
-        let admin = service.create_first_token().await.unwrap().to_string();
+        let admin = administrator(&service).await;
         let (router, running) = router(service.clone(), BodyLimits::default());
         Self { router, service, admin, running, _folder: folder }
     }
