@@ -268,7 +268,7 @@ fn kill_9_loses_no_acknowledged_commit() {
         (driver.create)(&file).unwrap();
         for round in 1..=4 {
             let mut child = Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", "commit_until_killed", "--nocapture", "--ignored", "--test-threads=1"])
+                .args(["--exact", "commit_until_killed", "--nocapture", "--test-threads=1"])
                 .env("SIGNET_TEST_STORE", &file)
                 .env("SIGNET_TEST_DRIVER", number.to_string())
                 .stdout(Stdio::piped())
@@ -293,6 +293,7 @@ fn kill_9_loses_no_acknowledged_commit() {
 
 #[test]
 fn commit_until_killed() {
+    // The child of the test above; by itself it has nothing to do.
     let (Ok(file), Ok(number)) = (std::env::var("SIGNET_TEST_STORE"), std::env::var("SIGNET_TEST_DRIVER")) else {
         return;
     };
