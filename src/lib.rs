@@ -9,6 +9,7 @@ pub mod types;
 
 pub mod telemetry;
 pub mod wire;
+pub mod x509;
 
 pub mod client;
 

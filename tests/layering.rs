@@ -18,6 +18,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("types", &[]),
     ("telemetry", &[]),
+    ("x509", &[]),
     ("wire", &[]),
     ("client", &["wire"]),
     ("device", &[]),

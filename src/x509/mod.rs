@@ -1,0 +1,17 @@
+//! X.509 as data: requests, certificates, revocation lists and OCSP, between bytes and types.
+//!
+//! ```text
+//! CSR bytes ─▶ Csr ─┐
+//!                   ├─▶ Template ─▶ to-be-signed bytes ─▶ lint ─▶ (a device signs) ─▶ certificate bytes ─▶ read again
+//! profile ──────────┘
+//! ```
+//!
+//! Nothing here knows a key, a store or a caller: bytes go in, values come out, and back. What is signed is built here from
+//! types and nothing else, so no field of a request reaches a certificate unread.
+
+pub mod template;
+
+pub use template::{
+    Authority, Distribution, ExtendedUsage, KeyUsage, NameConstraints, San, Serial, Subject, Subtree, Template,
+    Validity,
+};
