@@ -19,8 +19,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use proptest::prelude::*;
 use signet::error::Kind;
+use signet::jose::Jwk;
 use signet::signing::format::{SignatureFormat, raw_length};
-use signet::signing::jwk::Jwk;
 use signet::types::{Algorithm, Curve, PublicKey, Verifier};
 
 /// The three ECDSA algorithms with a new key of each.

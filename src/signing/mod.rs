@@ -5,7 +5,6 @@
 
 pub mod domain;
 pub mod format;
-pub mod jwk;
 
 use std::sync::Arc;
 

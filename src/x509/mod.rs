@@ -9,6 +9,7 @@
 //! Nothing here knows a key, a store or a caller: bytes go in, values come out, and back. What is signed is built here from
 //! types and nothing else, so no field of a request reaches a certificate unread.
 
+pub mod lint;
 pub mod template;
 
 pub use template::{
