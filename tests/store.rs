@@ -797,7 +797,7 @@ mod certificates {
         let search = Search { name: Some("dns:bank.example".into()), limit: 10, ..Search::default() };
         assert_eq!(store.certificates(&search).unwrap_err().kind(), Kind::Tampered);
         drop(store);
-        sql(&file, "DROP TRIGGER certificates_stay; DELETE FROM certificates WHERE number = 4;
+        sql(&file, "PRAGMA foreign_keys = OFF; DROP TRIGGER certificates_stay; DELETE FROM certificates WHERE number = 4;
             CREATE TRIGGER certificates_stay BEFORE DELETE ON certificates BEGIN SELECT RAISE(ABORT, 'rows stay'); END;");
         let store = Sealed::new(Sqlite::open(&file).unwrap(), key());
         assert_eq!(store.count_certificates().unwrap_err().kind(), Kind::Tampered);
