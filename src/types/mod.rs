@@ -14,7 +14,7 @@ mod rules;
 mod secret;
 
 pub use action::{Action, Resource};
-use algorithm::words;
+pub(crate) use algorithm::words;
 pub use algorithm::{Algorithm, Curve, Domain, Hash, Protection, Purpose, Residency, SignatureFormat, State};
 pub use caller::{Caller, Credential, Principal};
 pub use clock::{Clock, ManualClock};
@@ -22,7 +22,7 @@ pub use context::Context;
 #[cfg(debug_assertions)]
 #[doc(hidden)]
 pub use crash::crash_here;
-pub use name::{IssuerName, KeyId, KeyName, Name, ProfileName, Version};
+pub use name::{EndpointName, IssuerName, KeyId, KeyName, Name, ProfileName, Version};
 pub use period::Period;
 pub use public_key::{PublicKey, Verifier};
 pub use rules::{Retention, Rotation};
