@@ -15,6 +15,8 @@ FUZZ_TARGETS ?=
 ALLOW_SKIPS ?=
 
 SKIPS := $(CURDIR)/target/skipped.txt
+# Without them their tests are skipped.
+JUDGES := ./tests/judges/install || [ -n "$(ALLOW_SKIPS)" ]
 
 .PHONY: help deps build check test golden demo bench fuzz soak clean
 
@@ -38,6 +40,7 @@ test: deps check ## everything that continuous integration runs; fails if a test
 	rm -f "$(SKIPS)"
 	# First all of it: tests start the program, and the fault module is a library that no test links.
 	$(CARGO) build --locked --workspace --all-targets
+	$(JUDGES)
 	SIGNET_TEST_SKIPS="$(SKIPS)" $(CARGO) test --locked --workspace
 	if [ -s "$(SKIPS)" ] && [ -z "$(ALLOW_SKIPS)" ]; then
 		sort -u "$(SKIPS)" >&2
@@ -61,6 +64,7 @@ fuzz: ## throws damaged input at every decoder, FUZZ_SECONDS each
 
 soak: deps ## the long tests: many more random cases, and five minutes of each fuzz target
 	mkdir -p target
+	$(JUDGES)
 	PROPTEST_CASES=20000 SIGNET_TEST_KILLS=200 SIGNET_TEST_ROTATIONS=1000 SIGNET_TEST_KEYS=1000 \
 		SIGNET_TEST_SKIPS="$(SKIPS)" $(CARGO) test --locked --workspace
 	FUZZ_SECONDS=300 ./fuzz/run

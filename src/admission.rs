@@ -20,7 +20,7 @@ use crate::error::{Error, Kind, Result};
 use crate::policy::{Decision, Facts, Policies, Target};
 use crate::telemetry::Metrics;
 use crate::types::operation::{Includes, Operation};
-use crate::types::{Action, Caller, Clock, Context, KeyId, KeyName, Name, Resource, Version};
+use crate::types::{Action, Caller, Clock, Context, IssuerName, KeyId, KeyName, Name, ProfileName, Resource, Version};
 
 /// What the house allows itself, and everybody whom it knows: to ask who they are, and to read what the API is. Always in force
 /// beside the stored policies.
@@ -29,7 +29,8 @@ permit (
   principal is Signet::System,
   action in [
     Signet::Action::"RotateKey", Signet::Action::"DestroyVersion", Signet::Action::"ScheduleDestruction",
-    Signet::Action::"Start", Signet::Action::"CreateToken", Signet::Action::"RevokeToken"
+    Signet::Action::"Start", Signet::Action::"CreateToken", Signet::Action::"RevokeToken",
+    Signet::Action::"RotateIssuer", Signet::Action::"SignIntermediate", Signet::Action::"SignStatus"
   ],
   resource
 );
@@ -196,8 +197,17 @@ impl Admission {
         facts: &Facts<'_>,
         decision: &Decision,
     ) -> Error {
-        let may_read = || self.shared.policies.load().decide(caller, Action::ReadKey, target, facts).allow;
-        let visible = !matches!(target.resource, Resource::Key(_)) || may_read();
+        let may = |action| self.shared.policies.load().decide(caller, action, target, facts).allow;
+        let visible = match target.resource {
+            Resource::Key(_) => may(Action::ReadKey),
+            Resource::Issuer(_) => may(Action::ReadIssuer),
+            Resource::Profile(_) => may(Action::ReadProfile),
+            Resource::Namespace(_)
+            | Resource::Policy(_)
+            | Resource::Identity(_)
+            | Resource::Token(_)
+            | Resource::Service => true,
+        };
         let mut why = [decision.because.as_slice(), decision.errors.as_slice()].concat().join("; ");
         if why.is_empty() {
             "nothing permits it".clone_into(&mut why);
@@ -271,7 +281,11 @@ pub const HOUSE_POLICY: &str = "signet.house";
 fn refusal(action: Action, resource: &Resource, visible: bool) -> Error {
     match resource {
         Resource::Key(name) if !visible => no_key(name),
+        Resource::Issuer(name) if !visible => no_issuer(name),
+        Resource::Profile(name) if !visible => no_profile(name),
         Resource::Key(_)
+        | Resource::Issuer(_)
+        | Resource::Profile(_)
         | Resource::Namespace(_)
         | Resource::Policy(_)
         | Resource::Identity(_)
@@ -286,6 +300,20 @@ fn refusal(action: Action, resource: &Resource, visible: bool) -> Error {
 pub fn no_key(name: &KeyName) -> Error {
     Error::new(Kind::NotFound, format!("there is no key {name}"))
         .hint("`signet key list` shows the keys you may read; namespace and name are written namespace:name")
+}
+
+/// The one answer for an issuer that does not exist and for one that the caller may not know of.
+#[must_use]
+pub fn no_issuer(name: &IssuerName) -> Error {
+    Error::new(Kind::NotFound, format!("there is no issuer {name}"))
+        .hint("`signet issuer list` shows the issuers you may read; namespace and name are written namespace:name")
+}
+
+/// The one answer for a profile that does not exist and for one that the caller may not know of.
+#[must_use]
+pub fn no_profile(name: &ProfileName) -> Error {
+    Error::new(Kind::NotFound, format!("there is no profile {name}"))
+        .hint("`signet profile list` shows the profiles you may read; namespace and name are written namespace:name")
 }
 
 impl Shared {
@@ -341,13 +369,28 @@ impl<O: Operation> Permit<O> {
     {
         match &self.resource {
             Resource::Key(own) if own == name => Ok(()),
+            // An issuer's key has the issuer's name, and `Includes` says what of a key its operations may do.
+            Resource::Issuer(own) if own.key() == *name => Ok(()),
             Resource::Key(_)
+            | Resource::Issuer(_)
+            | Resource::Profile(_)
             | Resource::Namespace(_)
             | Resource::Policy(_)
             | Resource::Identity(_)
             | Resource::Token(_)
             | Resource::Service => Err(Error::internal(format!("a permit for {} was spent on {name}", self.resource))),
         }
+    }
+
+    /// Whether this permit is one for `issuer`: engines ask before they act.
+    ///
+    /// # Errors
+    /// [`Kind::Internal`]: a permit for another issuer is a defect of ours.
+    pub fn covers_issuer(&self, issuer: &IssuerName) -> Result<()> {
+        if matches!(&self.resource, Resource::Issuer(own) if own == issuer) {
+            return Ok(());
+        }
+        Err(Error::internal(format!("a permit for {} was spent on issuer {issuer}", self.resource)))
     }
 
     /// The record of this operation in one phase, with `details`; what `ledger` needs as the leaf of a change.

@@ -158,6 +158,12 @@ impl Error {
         self.retry_after
     }
 
+    /// The private cause, where it is a `T`: how a protocol finds its own word for what went wrong.
+    #[must_use]
+    pub fn cause<T: StdError + 'static>(&self) -> Option<&T> {
+        self.cause.as_deref().and_then(|cause| cause.downcast_ref())
+    }
+
     /// Everything, for a log line.
     #[must_use]
     pub fn chain(&self) -> String {

@@ -8,8 +8,11 @@ pub mod error;
 pub mod types;
 
 pub mod telemetry;
-pub mod wire;
+
+pub mod jose;
 pub mod x509;
+
+pub mod wire;
 
 pub mod client;
 

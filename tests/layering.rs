@@ -18,6 +18,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("types", &[]),
     ("telemetry", &[]),
+    ("jose", &[]),
     ("x509", &[]),
     ("wire", &[]),
     ("client", &["wire"]),
@@ -35,9 +36,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("envelope", &["admission", "keyring"]),
     // `device` for the type of a failure, item by item.
     ("signing", &["device", "admission", "keyring"]),
-    ("service", &["device", "store", "policy", "auth", "audit", "ledger", "admission", "keyring", "envelope", "signing"]),
+    ("service", &["jose", "device", "store", "policy", "auth", "audit", "ledger", "admission", "keyring", "envelope", "signing"]),
     ("doctor", &["config", "device", "store", "audit", "service"]),
-    ("api", &["wire", "auth", "service"]),
+    ("api", &["jose", "wire", "auth", "service"]),
     ("server", &["config", "device", "store", "policy", "auth", "audit", "ledger", "admission", "keyring", "envelope", "signing", "service", "doctor", "api"]),
     ("file", &["wire", "client"]),
     // `device` for the verb `device-worker`, which is that module and nothing else; `service` for `dev`, which starts one

@@ -19,7 +19,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use proptest::prelude::*;
 use signet::error::Kind;
-use signet::signing::jwk::Jwk;
+use signet::jose::Jwk;
 use signet::types::{Algorithm, Curve, PublicKey, SignatureFormat, Verifier, raw_length};
 
 /// The three ECDSA algorithms with a new key of each.

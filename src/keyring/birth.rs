@@ -11,7 +11,7 @@ use crate::crash_point;
 use crate::device::{Class, Fault, Generated, KeyRef, KeySpec, Locator, Worker};
 use crate::error::{Error, Kind, Result};
 use crate::store::{Change, Expected};
-use crate::types::operation::{CreateKey, Operation};
+use crate::types::operation::{CreateKey, Includes, Operation};
 use crate::types::{
     Algorithm, Domain, Hash, KeyId, KeyName, Name, Purpose, Residency, Retention, Rotation, State, Verifier, Version,
     same,
@@ -57,9 +57,9 @@ impl Keyring {
     /// # Errors
     /// `Conflict` for a name that is taken, `Unsupported` where the device cannot keep such keys (listing what it can),
     /// `Invalid` for rules that cannot be, and those of the device.
-    pub async fn create(
+    pub async fn create<O: Operation + Includes<CreateKey>>(
         &self,
-        permit: &Permit<CreateKey>,
+        permit: &Permit<O>,
         new: NewKey,
         also: impl FnOnce(&KeyRecord) -> Result<Option<Change>>,
     ) -> Result<Arc<Key>> {

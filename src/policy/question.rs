@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::types::{Action, Algorithm, Context, Domain, Hash as HashFunction, Name, Principal, Purpose, Resource};
+use crate::types::{
+    Action, Algorithm, Context, Domain, Hash as HashFunction, Name, Principal, ProfileName, Purpose, Resource,
+};
 
 /// What an operation is done to.
 #[derive(Clone, Debug)]
@@ -50,6 +52,10 @@ pub struct Facts<'a> {
     pub algorithm: Option<Algorithm>,
     /// The hash function of a digest that is to be signed as it stands.
     pub digest: Option<HashFunction>,
+    /// The profile that a certificate is asked from.
+    pub profile: Option<&'a ProfileName>,
+    /// One name that a certificate is asked for, such as `dns:web.example.com`.
+    pub name: Option<&'a str>,
     /// The time of the request.
     pub time: Option<Timestamp>,
 }

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::types::{Algorithm, Context, Credential, Domain, Hash, KeyName, Purpose, Resource};
+use crate::types::{Algorithm, Context, Credential, Domain, Hash, KeyName, ProfileName, Purpose, Resource};
 
 fn name(text: &str) -> Name {
     text.parse().unwrap()
@@ -276,8 +276,15 @@ fn times_that_cedar_cannot_hold_are_refused() {
 const IDENTITIES: [&str; 3] = ["ann", "bob", "cy"];
 const GROUPS: [&str; 3] = ["g0", "g1", "administrators"];
 const KEYS: [&str; 4] = ["n0:a", "n0:b", "n1:a", "n1:c"];
-const ACTIONS: [Action; 6] =
-    [Action::Sign, Action::Wrap, Action::ReadKey, Action::ListKeys, Action::ReadStatus, Action::RevokeToken];
+const ACTIONS: [Action; 7] = [
+    Action::Sign,
+    Action::Wrap,
+    Action::ReadKey,
+    Action::ListKeys,
+    Action::ReadStatus,
+    Action::RevokeToken,
+    Action::IssueCertificate,
+];
 
 fn principal_scope() -> impl Strategy<Value = String> {
     prop_oneof![
@@ -307,7 +314,7 @@ fn action_scope() -> impl Strategy<Value = String> {
 fn resource_scope() -> impl Strategy<Value = String> {
     prop_oneof![
         3 => Just("resource".to_owned()),
-        1 => prop::sample::select(&["Key", "Namespace", "Service"][..]).prop_map(|kind| format!("resource is Signet::{kind}")),
+        1 => prop::sample::select(&["Key", "Issuer", "Namespace", "Service"][..]).prop_map(|kind| format!("resource is Signet::{kind}")),
         1 => prop::sample::select(&KEYS[..]).prop_map(|key| format!("resource == Signet::Key::\"{key}\"")),
         1 => prop::sample::select(&KEYS[..]).prop_map(|key| format!("resource in Signet::Key::\"{key}\"")),
         2 => (0..2_u8).prop_map(|n: u8| format!("resource in Signet::Namespace::\"n{n}\"")),
@@ -329,6 +336,8 @@ fn condition() -> impl Strategy<Value = String> {
         "context has context && context.context.contains(\"c=1\")",
         "context has digest && context.digest == \"sha256\"",
         "context has address && context.address.isInRange(ip(\"10.0.0.0/8\"))",
+        "context has name && context.name like \"dns:*.fleet.example\"",
+        "resource is Signet::Issuer && resource.namespace == \"n1\" && context has profile",
         "context has credential && context.credential == \"token\"",
         "context has time && context.time < datetime(\"2026-07-01\")",
         "9223372036854775807 + 1 == 0",
@@ -352,6 +361,8 @@ struct Asked {
     facts: Option<(Purpose, Option<Domain>, BTreeMap<String, String>)>,
     context: Option<Context>,
     digest: Option<Hash>,
+    profile: Option<ProfileName>,
+    name: Option<&'static str>,
     time: Option<jiff::Timestamp>,
 }
 
@@ -385,6 +396,7 @@ fn asked() -> impl Strategy<Value = Asked> {
     let pair = prop_oneof![
         6 => keyed,
         1 => (0..2_u8).prop_map(|n: u8| (Action::ListKeys, Resource::Namespace(name(&format!("n{n}"))))),
+        2 => (0..2_u8).prop_map(|n: u8| (Action::IssueCertificate, Resource::Issuer(format!("n{n}:ca").parse().unwrap()))),
         1 => Just((Action::ReadStatus, Resource::Service)),
         1 => Just((Action::RevokeToken, Resource::Token("0123".into()))),
     ];
@@ -401,10 +413,14 @@ fn asked() -> impl Strategy<Value = Asked> {
     let digest = prop::option::of(prop::sample::select(&[Hash::Sha256, Hash::Sha384][..]));
     let time =
         prop::option::of((1_770_000_000_i64..1_800_000_000).prop_map(|s| jiff::Timestamp::from_second(s).unwrap()));
-    (asked_caller(), pair, prop::option::weighted(0.8, facts), context, digest, time).prop_map(
-        |(caller, (action, resource), facts, context, digest, time)| {
+    let certificate = (
+        prop::option::of(Just("n0:server".parse::<ProfileName>().unwrap())),
+        prop::option::of(prop::sample::select(&["dns:a.fleet.example", "dns:a.example"][..])),
+    );
+    (asked_caller(), pair, prop::option::weighted(0.8, facts), context, digest, certificate, time).prop_map(
+        |(caller, (action, resource), facts, context, digest, (profile, name), time)| {
             let facts = facts.filter(|_| matches!(resource, Resource::Key(_)));
-            Asked { caller, action, resource, facts, context, digest, time }
+            Asked { caller, action, resource, facts, context, digest, profile, name, time }
         },
     )
 }
@@ -439,10 +455,14 @@ fn reference(texts: &[String], asked: &Asked) -> Decision {
             }
             (id("Key", &key.to_string()), attributes, vec![id("Namespace", key.namespace.as_str())])
         }
+        Resource::Issuer(issuer) => {
+            let attributes = json!({"namespace": issuer.namespace.as_str(), "name": issuer.name.as_str()});
+            (id("Issuer", &issuer.to_string()), attributes, vec![id("Namespace", issuer.namespace.as_str())])
+        }
         Resource::Namespace(name) => (id("Namespace", name.as_str()), json!({"name": name.as_str()}), vec![]),
         Resource::Service => (id("Service", "signet"), json!({}), vec![]),
         Resource::Token(token) => (id("Token", token), json!({}), vec![]),
-        Resource::Policy(_) | Resource::Identity(_) => unreachable!("not asked here"),
+        Resource::Policy(_) | Resource::Identity(_) | Resource::Profile(_) => unreachable!("not asked here"),
     };
     entities.push(json!({"uid": resource, "attrs": attributes, "parents": parents}));
     let complete = asked.facts.is_some() || !matches!(asked.resource, Resource::Key(_));
@@ -465,6 +485,12 @@ fn reference(texts: &[String], asked: &Asked) -> Decision {
     }
     if let Some(digest) = asked.digest {
         context.insert("digest".into(), json!(digest.as_str()));
+    }
+    if let Some(profile) = &asked.profile {
+        context.insert("profile".into(), json!(profile.to_string()));
+    }
+    if let Some(name) = asked.name {
+        context.insert("name".into(), json!(name));
     }
     let context = cedar_policy::Context::from_json_value(context.into(), Some((schema, &action))).unwrap();
     let uid = |json| cedar_policy::EntityUid::from_json(json).unwrap();
@@ -499,7 +525,14 @@ proptest! {
                     purpose: *purpose, algorithm: Algorithm::EcdsaP256, domain: *domain, device: &device, labels,
                 });
                 let target = Target { resource: asked.resource.clone(), key };
-                let facts = Facts { context: asked.context.as_ref(), algorithm: None, digest: asked.digest, time: asked.time };
+                let facts = Facts {
+                    context: asked.context.as_ref(),
+                    digest: asked.digest,
+                    profile: asked.profile.as_ref(),
+                    name: asked.name,
+                    time: asked.time,
+                    ..Facts::default()
+                };
                 let decision = policies.decide(&asked.caller, asked.action, &target, &facts);
                 prop_assert_eq!(&*decision, &reference(&texts, asked), "round {} of {:?} under {:#?}", round, asked, texts);
                 let explanation = policies.explain(&asked.caller, asked.action, &target, &facts);

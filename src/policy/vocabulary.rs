@@ -10,7 +10,7 @@ use cedar_policy::{
 
 use super::question::{Facts, KeyFacts, Question, Target};
 use crate::error::{Error, Result};
-use crate::types::{Action, Caller, Credential, Name, Principal, Resource};
+use crate::types::{Action, Caller, Credential, IssuerName, Name, Principal, ProfileName, Resource};
 
 /// The id of the one entity of type `Service`.
 const SERVICE: &str = "signet";
@@ -32,6 +32,8 @@ struct Types {
     group: EntityTypeName,
     namespace: EntityTypeName,
     key: EntityTypeName,
+    issuer: EntityTypeName,
+    profile: EntityTypeName,
     policy: EntityTypeName,
     identity_record: EntityTypeName,
     token: EntityTypeName,
@@ -65,6 +67,8 @@ impl Vocabulary {
             group: name("Signet::Group")?,
             namespace: name("Signet::Namespace")?,
             key: name("Signet::Key")?,
+            issuer: name("Signet::Issuer")?,
+            profile: name("Signet::Profile")?,
             policy: name("Signet::Policy")?,
             identity_record: name("Signet::IdentityRecord")?,
             token: name("Signet::Token")?,
@@ -116,6 +120,8 @@ impl Vocabulary {
     pub(super) fn resource(&self, resource: &Resource) -> EntityUid {
         match resource {
             Resource::Key(name) => uid(&self.types.key, &name.to_string()),
+            Resource::Issuer(name) => uid(&self.types.issuer, &name.to_string()),
+            Resource::Profile(name) => uid(&self.types.profile, &name.to_string()),
             Resource::Namespace(name) => uid(&self.types.namespace, name.as_str()),
             Resource::Policy(name) => uid(&self.types.policy, name.as_str()),
             Resource::Identity(name) => uid(&self.types.identity_record, name.as_str()),
@@ -126,14 +132,17 @@ impl Vocabulary {
 
     /// What the resource lies in.
     pub(super) fn parent(&self, resource: &Resource) -> Option<EntityUid> {
-        match resource {
-            Resource::Key(key) => Some(uid(&self.types.namespace, key.namespace.as_str())),
+        let namespace = match resource {
+            Resource::Key(key) => &key.namespace,
+            Resource::Issuer(issuer) => &issuer.namespace,
+            Resource::Profile(profile) => &profile.namespace,
             Resource::Namespace(_)
             | Resource::Policy(_)
             | Resource::Identity(_)
             | Resource::Token(_)
-            | Resource::Service => None,
-        }
+            | Resource::Service => return None,
+        };
+        Some(uid(&self.types.namespace, namespace.as_str()))
     }
 
     /// The two entities of a question. Groups and namespaces have nothing to say but their id, so they need not be there.
@@ -157,6 +166,10 @@ impl Vocabulary {
                 attributes.push(("namespace", text(key.namespace.as_str())));
                 attributes.push(("name", text(key.name.as_str())));
                 attributes.extend(target.key.iter().flat_map(key_attributes));
+            }
+            Resource::Issuer(IssuerName { namespace, name }) | Resource::Profile(ProfileName { namespace, name }) => {
+                attributes.push(("namespace", text(namespace.as_str())));
+                attributes.push(("name", text(name.as_str())));
             }
             Resource::Namespace(name) | Resource::Policy(name) | Resource::Identity(name) => {
                 attributes.push(("name", text(name.as_str())));
@@ -183,7 +196,7 @@ fn key_attributes<'a>(facts: &KeyFacts<'a>) -> Vec<(&'a str, RestrictedExpressio
 
 /// The record `context` of a request: see the schema.
 pub(super) fn context(caller: Option<&Caller>, facts: &Facts<'_>) -> Result<Context, String> {
-    let Facts { context, algorithm, digest, time } = *facts;
+    let Facts { context, algorithm, digest, profile, name, time } = *facts;
     let mut fields: Vec<(&str, RestrictedExpression)> = Vec::new();
     if let Some(caller) = caller {
         let kind = match &caller.credential {
@@ -202,6 +215,8 @@ pub(super) fn context(caller: Option<&Caller>, facts: &Facts<'_>) -> Result<Cont
     fields.extend(context.map(|context| ("context", pairs(context.entries()))));
     fields.extend(algorithm.map(|algorithm| ("algorithm", text(algorithm.as_str()))));
     fields.extend(digest.map(|digest| ("digest", text(digest.as_str()))));
+    fields.extend(profile.map(|profile| ("profile", text(&profile.to_string()))));
+    fields.extend(name.map(|name| ("name", text(name))));
     Context::from_pairs(fields.into_iter().map(|(name, value)| (name.to_owned(), value))).map_err(|e| e.to_string())
 }
 

@@ -23,8 +23,8 @@ pub use crate::admission::Released;
 pub use crate::auth::certificate::Match as CertificateRule;
 pub use crate::auth::registry::{IdentityRecord, TokenRecord};
 pub use crate::envelope::{Blobs, Opened, Plain, Sealed};
+pub use crate::jose::Jwk;
 pub use crate::keyring::{Key, KeyUpdate, KeyVersion, NewKey};
-pub use crate::signing::jwk::Jwk;
 pub use crate::signing::{Input, Verdict};
 
 pub use audit::{MAX_RECORDS, Records, SignedHead};

@@ -4,18 +4,19 @@
 //! it is itself: a device that lies costs an error, never a wrong answer.
 
 pub mod domain;
-pub mod jwk;
 
 use std::sync::Arc;
 
 use crate::admission::Permit;
 use crate::error::{Error, Kind, Result};
 use crate::keyring::{Key, KeyVersion, Keyring, demand};
-use crate::types::operation::{Includes, Mac, Operation, Sign, Verify, VerifyMac};
-use crate::types::{Domain, Hash, KeyName, Purpose, SignatureFormat, State, Version, same};
+use crate::types::operation::{Builds, Includes, Mac, Operation, Sign, Structure, Verify, VerifyMac};
+use crate::types::{Algorithm, Domain, Hash, KeyName, Purpose, SignatureFormat, State, Version, same};
 
 /// The longest message, in bytes.
 pub const MAX_MESSAGE: usize = 64 * 1024;
+/// The longest structure that goes to a device whole, in bytes: it must fit into a frame.
+pub const MAX_STRUCTURE: usize = 512 * 1024;
 /// From how many signatures on they are verified off the request threads.
 const MANY: usize = 16;
 
@@ -82,18 +83,49 @@ impl Signing {
         let prepared: Vec<_> = items.into_iter().map(|item| prepare(&key, item)).collect();
         let bytes = prepared.iter().flatten().map(Vec::len).sum();
         let (key, version) = self.keyring.primary(name, prepared.len(), bytes).await?;
-        let (place, worker) = version.place()?;
-        let inputs: Vec<_> = prepared.iter().flatten().cloned().collect();
-        let signatures = if let [input] = inputs.as_slice() {
-            vec![worker.use_key(place, input.clone()).await]
-        } else {
-            worker.use_key_batch(place, inputs.clone()).await
-        };
-        let mut checked = check_all(&version, inputs, signatures).await?.into_iter();
-        let no_answer = || Err(Error::internal("an item of a batch got no answer"));
-        let results =
-            prepared.into_iter().map(|one| one.and_then(|_| checked.next().unwrap_or_else(no_answer))).collect();
+        let results = sign_prepared(&version, prepared).await?;
         Ok(Results { key, version, results })
+    }
+
+    /// Signs each of `bodies`, which the service built, with that very version of an issuer's key. Which versions may is said by
+    /// the operation: see [`Structure`]. Signatures are raw: see [`format`].
+    ///
+    /// # Errors
+    /// For all: `State` for a version that may not sign this, [`Kind::Internal`] for a key of another domain. Per item:
+    /// `Limit` for a body that is too long for a device, `Tampered` for a signature that does not verify, and those of the
+    /// device.
+    pub async fn sign_structures<O: Builds>(
+        &self,
+        permit: &Permit<O>,
+        name: &KeyName,
+        version: Version,
+        bodies: Vec<Vec<u8>>,
+    ) -> Result<Vec<Result<Vec<u8>>>> {
+        permit.covers::<O>(name)?;
+        let key = self.keyring.find(name)?;
+        if key.record.domain != Some(Domain::X509) {
+            return Err(Error::internal(format!("{name} is no key of an issuer")));
+        }
+        let version = key.version(version)?.clone();
+        may_build(O::STRUCTURE, &version)?;
+        let algorithm = key.record.algorithm;
+        let prepared: Vec<_> = bodies.into_iter().map(|body| digest(algorithm, body)).collect();
+        sign_prepared(&version, prepared).await
+    }
+
+    /// As [`Self::sign_structures`], for one.
+    ///
+    /// # Errors
+    /// As [`Self::sign_structures`].
+    pub async fn sign_structure<O: Builds>(
+        &self,
+        permit: &Permit<O>,
+        name: &KeyName,
+        version: Version,
+        body: Vec<u8>,
+    ) -> Result<Vec<u8>> {
+        let mut signed = self.sign_structures(permit, name, version, vec![body]).await?;
+        signed.pop().unwrap_or_else(no_answer)
     }
 
     /// Whether `signature`, in `form`, is one over `input` by the given version, the primary one where none is given.
@@ -165,6 +197,54 @@ impl Signing {
         let own = codes.pop().unwrap_or_else(|| Err(Error::internal("the device answered nothing")))?;
         let valid = same(own.expose(), code);
         Ok(Verdict { version: version.number(), state: version.state(), key, valid })
+    }
+}
+
+/// Has the device sign what could be prepared, and verifies what it answers.
+async fn sign_prepared(version: &Arc<KeyVersion>, prepared: Vec<Result<Vec<u8>>>) -> Result<Vec<Result<Vec<u8>>>> {
+    let (place, worker) = version.place()?;
+    let inputs: Vec<_> = prepared.iter().flatten().cloned().collect();
+    let signatures = if let [input] = inputs.as_slice() {
+        vec![worker.use_key(place, input.clone()).await]
+    } else {
+        worker.use_key_batch(place, inputs.clone()).await
+    };
+    let mut checked = check_all(version, inputs, signatures).await?.into_iter();
+    Ok(prepared.into_iter().map(|one| one.and_then(|_| checked.next().unwrap_or_else(no_answer))).collect())
+}
+
+fn no_answer<T>() -> Result<T> {
+    Err(Error::internal("an item of a batch got no answer"))
+}
+
+/// Whether `version` may sign such a structure.
+fn may_build(structure: Structure, version: &KeyVersion) -> Result<()> {
+    let may = match version.state() {
+        State::Active => true,
+        State::PreActive => structure == Structure::Own,
+        State::Deactivated => structure == Structure::Status,
+        State::Suspended | State::Compromised | State::DestroyScheduled | State::Destroyed => false,
+    };
+    if may {
+        return Ok(());
+    }
+    let text = format!(
+        "version {} of the issuer's key is {} and signs nothing of this kind",
+        version.number(),
+        version.state()
+    );
+    Err(Error::new(Kind::State, text).hint("`signet issuer show` tells which version issues now"))
+}
+
+/// What the device is asked to sign of a body of ours: its digest, or all of it for Ed25519.
+fn digest(algorithm: Algorithm, body: Vec<u8>) -> Result<Vec<u8>> {
+    match algorithm.hash() {
+        Some(hash) => Ok(hash.digest(&body)),
+        None if body.len() > MAX_STRUCTURE => {
+            Err(Error::new(Kind::Limit, format!("an Ed25519 key signs at most {MAX_STRUCTURE} bytes"))
+                .hint("issuers with very many revocations need an ECDSA or RSA key"))
+        }
+        None => Ok(body),
     }
 }
 

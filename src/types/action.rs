@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::words;
-use super::{KeyName, Name};
+use super::{IssuerName, KeyName, Name, ProfileName};
 
 words! {
     /// One operation. Each has one permit type, one policy action and one word in the audit log.
@@ -54,6 +54,36 @@ words! {
         VerifyMac = "VerifyMac",
         /// Read a public key.
         ReadPublicKey = "ReadPublicKey",
+        /// Make an issuer of certificates, and its key.
+        CreateIssuer = "CreateIssuer",
+        /// Read an issuer: its certificates and rules.
+        ReadIssuer = "ReadIssuer",
+        /// List issuers.
+        ListIssuers = "ListIssuers",
+        /// Change the rules of an issuer, or stop it.
+        UpdateIssuer = "UpdateIssuer",
+        /// Make the next version of an issuer, or put it in force.
+        RotateIssuer = "RotateIssuer",
+        /// Give an issuer the certificate that an outside authority made for it.
+        ImportIssuerCertificate = "ImportIssuerCertificate",
+        /// Have an issuer certify another authority.
+        SignIntermediate = "SignIntermediate",
+        /// Sign what tells of revocation: lists, OCSP answers and the certificates of their responders.
+        SignStatus = "SignStatus",
+        /// Store a profile of certificates.
+        WriteProfile = "WriteProfile",
+        /// Read or list profiles.
+        ReadProfile = "ReadProfile",
+        /// Remove a profile.
+        DeleteProfile = "DeleteProfile",
+        /// Issue a certificate for one name.
+        IssueCertificate = "IssueCertificate",
+        /// Read a certificate of an issuer.
+        ReadCertificate = "ReadCertificate",
+        /// Search the certificates of an issuer, a namespace or all.
+        ListCertificates = "ListCertificates",
+        /// Revoke certificates of an issuer.
+        RevokeCertificate = "RevokeCertificate",
         /// Make a bearer token.
         CreateToken = "CreateToken",
         /// Read or list tokens.
@@ -92,7 +122,11 @@ words! {
 pub enum Resource {
     /// A key, whether or not it exists.
     Key(KeyName),
-    /// All keys of a namespace.
+    /// An issuer of certificates, whether or not it exists.
+    Issuer(IssuerName),
+    /// A profile of certificates.
+    Profile(ProfileName),
+    /// Everything in a namespace.
     Namespace(Name),
     /// A policy.
     Policy(Name),
@@ -108,6 +142,8 @@ impl fmt::Display for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Key(name) => write!(f, "key/{name}"),
+            Self::Issuer(name) => write!(f, "issuer/{name}"),
+            Self::Profile(name) => write!(f, "profile/{name}"),
             Self::Namespace(name) => write!(f, "namespace/{name}"),
             Self::Policy(name) => write!(f, "policy/{name}"),
             Self::Identity(name) => write!(f, "identity/{name}"),

@@ -72,37 +72,59 @@ impl fmt::Debug for Name {
     }
 }
 
-/// The full name of a key: `namespace:name`. `name` alone means the namespace `default`.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct KeyName {
-    /// The tenant.
-    pub namespace: Name,
-    /// The name within it.
-    pub name: Name,
+/// Writes a type for the full name of one kind of thing, so that the name of a key is never taken for that of an issuer.
+macro_rules! full_names {
+    ($($(#[$doc:meta])* $type:ident)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $type {
+            /// The tenant.
+            pub namespace: Name,
+            /// The name within it.
+            pub name: Name,
+        }
+
+        impl $type {
+            /// The namespace of a name that gives none.
+            pub const DEFAULT_NAMESPACE: &'static str = "default";
+        }
+
+        impl FromStr for $type {
+            type Err = Error;
+            fn from_str(text: &str) -> Result<Self> {
+                let (namespace, name) = text.split_once(':').unwrap_or((Self::DEFAULT_NAMESPACE, text));
+                Ok(Self { namespace: namespace.parse()?, name: name.parse()? })
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}:{}", self.namespace, self.name)
+            }
+        }
+
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{self}")
+            }
+        }
+    )*};
 }
 
-impl KeyName {
-    /// The namespace of a name that gives none.
-    pub const DEFAULT_NAMESPACE: &'static str = "default";
+full_names! {
+    /// The full name of a key: `namespace:name`. `name` alone means the namespace `default`.
+    KeyName
+    /// The full name of an issuer of certificates, in the same form.
+    IssuerName
+    /// The full name of a profile of certificates, in the same form.
+    ProfileName
 }
 
-impl FromStr for KeyName {
-    type Err = Error;
-    fn from_str(text: &str) -> Result<Self> {
-        let (namespace, name) = text.split_once(':').unwrap_or((Self::DEFAULT_NAMESPACE, text));
-        Ok(Self { namespace: namespace.parse()?, name: name.parse()? })
-    }
-}
-
-impl fmt::Display for KeyName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.namespace, self.name)
-    }
-}
-
-impl fmt::Debug for KeyName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
+impl IssuerName {
+    /// The key of this issuer: it has the issuer's own name.
+    #[must_use]
+    pub fn key(&self) -> KeyName {
+        KeyName { namespace: self.namespace.clone(), name: self.name.clone() }
     }
 }
 
@@ -232,7 +254,7 @@ macro_rules! as_text {
         }
     )*};
 }
-as_text!(Name, KeyName, KeyId);
+as_text!(Name, KeyName, IssuerName, ProfileName, KeyId);
 
 #[cfg(test)]
 mod tests {
