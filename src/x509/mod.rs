@@ -10,9 +10,11 @@
 //! types and nothing else, so no field of a request reaches a certificate unread.
 
 pub mod certificate;
+pub mod csr;
 mod extensions;
 pub mod key;
 mod read_back;
+pub mod request;
 pub mod san;
 pub mod signature;
 pub mod subject;
@@ -20,6 +22,7 @@ pub mod template;
 mod weak_key;
 
 pub use certificate::{Certificate, IssuerView};
+pub use csr::Csr;
 pub use key::KeyKind;
 pub use san::{San, SanKind};
 pub use subject::{Subject, SubjectField};
