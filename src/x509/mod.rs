@@ -13,6 +13,7 @@ pub mod certificate;
 pub mod csr;
 mod extensions;
 pub mod key;
+pub mod lint;
 mod read_back;
 pub mod request;
 pub mod san;
