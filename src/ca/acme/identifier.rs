@@ -29,7 +29,10 @@ impl Identifier {
     pub fn parse(kind: &str, value: &str) -> Result<Self> {
         match kind {
             "dns" => {
-                let name = host_name(value).ok_or_else(|| refuse(ProblemKind::Malformed, "this is no host name"))?;
+                let malformed = |e: crate::error::Error| refuse(ProblemKind::Malformed, e.public().to_owned());
+                let San::Dns(name) = San::dns(value).map_err(malformed)? else {
+                    return Err(refuse(ProblemKind::Malformed, "this is no host name"));
+                };
                 // An address in the clothes of a name, and names that no resolver outside knows.
                 let last = name.rsplit('.').next().unwrap_or_default();
                 if !name.contains('.') || last.bytes().all(|b| b.is_ascii_digit()) || last == "arpa" {
@@ -42,7 +45,7 @@ impl Identifier {
                 let text = || "this is no address in its usual spelling".to_owned();
                 let address: IpAddr = value.parse().map_err(|_| refuse(ProblemKind::Malformed, text()))?;
                 // "the textual form … specified in Section 2.1 of RFC 1123 for IPv4 and in Section 4 of RFC 5952 for IPv6"
-                if address.to_string() != value || address.to_canonical() != address || address.is_unspecified() {
+                if address.to_string() != value || San::ip(address).is_err() {
                     return Err(refuse(ProblemKind::Malformed, text()));
                 }
                 Ok(Self::Ip(address))
@@ -85,19 +88,6 @@ impl Identifier {
             Self::Ip(address) => San::Ip(*address),
         }
     }
-}
-
-/// A host name in A-labels, in lower case.
-fn host_name(text: &str) -> Option<String> {
-    let name = text.to_ascii_lowercase();
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-    };
-    let rest = name.strip_prefix("*.").unwrap_or(&name);
-    (name.len() <= 253 && rest.split('.').all(label)).then_some(name)
 }
 
 impl fmt::Display for Identifier {
