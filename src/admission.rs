@@ -36,6 +36,9 @@ permit (
 );
 
 permit (principal is Signet::Identity, action == Signet::Action::"WhoAmI", resource);
+
+// An ACME account exists because its endpoint says so, or a key that was made for its identity. It says nothing of names.
+permit (principal is Signet::Identity, action == Signet::Action::"UseAcme", resource);
 "#;
 
 /// Decides, and makes permits.
@@ -202,7 +205,8 @@ impl Admission {
             Resource::Key(_) => may(Action::ReadKey),
             Resource::Issuer(_) => may(Action::ReadIssuer),
             Resource::Profile(_) => may(Action::ReadProfile),
-            Resource::Namespace(_)
+            Resource::AcmeEndpoint(_)
+            | Resource::Namespace(_)
             | Resource::Policy(_)
             | Resource::Identity(_)
             | Resource::Token(_)
@@ -286,6 +290,7 @@ fn refusal(action: Action, resource: &Resource, visible: bool) -> Error {
         Resource::Key(_)
         | Resource::Issuer(_)
         | Resource::Profile(_)
+        | Resource::AcmeEndpoint(_)
         | Resource::Namespace(_)
         | Resource::Policy(_)
         | Resource::Identity(_)
@@ -374,6 +379,7 @@ impl<O: Operation> Permit<O> {
             Resource::Key(_)
             | Resource::Issuer(_)
             | Resource::Profile(_)
+            | Resource::AcmeEndpoint(_)
             | Resource::Namespace(_)
             | Resource::Policy(_)
             | Resource::Identity(_)

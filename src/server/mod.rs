@@ -42,10 +42,12 @@ use crate::device::Worker;
 use crate::error::{Error, Kind, Result};
 use crate::keyring::Keyring;
 use crate::ledger::Ledger;
+use crate::service::acme::Desk;
 use crate::service::{Heads, Parts, Service, policies};
 use crate::store::{Sealed, Sqlite, Store};
 use crate::telemetry::Metrics;
 use crate::types::{Caller, Clock, Name, Resource};
+use crate::validation::{Ports, Resolver, Validator};
 
 /// Where a record vouches for `root.json`.
 const ROOT_RECORD: &str = "house/root";
@@ -315,6 +317,7 @@ async fn open(
         log_key: root.log_public,
         heads: Arc::new(heads),
         registry: Arc::new(Registry::load(&*store)?),
+        acme: Desk::new(validator(config))?,
         metrics: metrics.clone(),
         instance: root.instance,
         default_device: config.default_device.clone(),
@@ -322,6 +325,19 @@ async fn open(
         recovered,
         problems: report.problems,
     })
+}
+
+/// Who looks for the proofs of ACME, as the configuration says.
+fn validator(config: &Config) -> Validator {
+    let resolver = if config.acme.resolvers.is_empty() {
+        // A system without one has no names: each look for one says so.
+        Resolver::of_system(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default())
+    } else {
+        Resolver::new(config.acme.resolvers.clone())
+    };
+    let usual = Ports::default();
+    let http = config.acme.http_port.unwrap_or(usual.http);
+    Validator::new(resolver, Ports { http, https: config.acme.https_port.unwrap_or(usual.https) })
 }
 
 /// Refuses a `root.json` that is not the one this store was made with.

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::Service;
 use crate::error::{Error, Kind, Result};
 use crate::store::{Change, Expected};
-use crate::types::{Caller, KeyName, Name, Version, sha256};
+use crate::types::{Caller, EndpointName, KeyName, Name, Version, sha256};
 
 /// The longest key, in bytes.
 const MAX_KEY: usize = 128;
@@ -40,6 +40,10 @@ pub enum Outcome {
     Identity(Name),
     /// A policy was written or removed.
     Policy(Name),
+    /// An ACME endpoint was made or removed.
+    AcmeEndpoint(EndpointName),
+    /// A key of ACME accounts was made or revoked.
+    EabKey(EndpointName, String),
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -3,6 +3,7 @@
 //! Each method admits, acts and closes: what it returns is [`Released`], which exists only once the audit record is durable.
 //! A protocol turns its own words into a call here and the answer back, and decides nothing.
 
+pub mod acme;
 mod archive;
 mod audit;
 mod authenticate;
@@ -77,6 +78,8 @@ pub struct Parts {
     pub heads: Arc<Heads>,
     /// Tokens and identities.
     pub registry: Arc<Registry>,
+    /// What ACME keeps in memory.
+    pub acme: acme::Desk,
     /// Metrics.
     pub metrics: Metrics,
     /// The random id of this installation.
