@@ -12,6 +12,7 @@
 pub mod certificate;
 mod extensions;
 pub mod key;
+pub mod lint;
 mod read_back;
 pub mod san;
 pub mod signature;
