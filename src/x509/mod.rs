@@ -10,9 +10,11 @@
 //! types and nothing else, so no field of a request reaches a certificate unread.
 
 pub mod certificate;
+pub mod crl;
 mod extensions;
 pub mod key;
 pub mod lint;
+pub mod ocsp;
 mod read_back;
 pub mod san;
 pub mod signature;
