@@ -11,11 +11,13 @@
 
 pub mod certificate;
 pub mod crl;
+pub mod csr;
 mod extensions;
 pub mod key;
 pub mod lint;
 pub mod ocsp;
 mod read_back;
+pub mod request;
 pub mod san;
 pub mod signature;
 pub mod subject;
@@ -23,6 +25,7 @@ pub mod template;
 mod weak_key;
 
 pub use certificate::{Certificate, IssuerView};
+pub use csr::Csr;
 pub use key::KeyKind;
 pub use san::{San, SanKind};
 pub use subject::{Subject, SubjectField};
