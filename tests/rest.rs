@@ -19,7 +19,8 @@ use tower::ServiceExt;
 
 use signet::admission::Admission;
 use signet::api::Peer;
-use signet::api::rest::{BodyLimits, OPEN_ROUTES, Running, TYPES, router, table};
+use signet::api::Running;
+use signet::api::rest::{BodyLimits, OPEN_ROUTES, TYPES, router, table};
 use signet::audit::{Log, Origin, Settings as LogSettings};
 use signet::auth::certificate::Claims;
 use signet::auth::registry::Registry;
@@ -491,7 +492,7 @@ fn the_table_of_limits_holds_the_numbers_of_the_code() {
         ("items of a batch", grouped(service::MAX_BATCH)),
         ("items of a page", grouped(service::MAX_PAGE)),
         ("audit records of one answer", grouped(service::MAX_RECORDS)),
-        ("characters of a request id", grouped(rest::MAX_REQUEST_ID)),
+        ("characters of a request id", grouped(signet::api::MAX_REQUEST_ID)),
         ("characters of a name", grouped(types::Name::MAX)),
         ("bytes of a plaintext", grouped(envelope::format::MAX_PLAINTEXT)),
         ("bytes of a data key", format!("{} to {}", envelope::DATA_KEY.start(), envelope::DATA_KEY.end())),

@@ -2,7 +2,11 @@
 //!
 //! A protocol is one folder here. None knows of another.
 
+pub mod acme;
 pub mod rest;
+mod work;
+
+pub use work::{MAX_REQUEST_ID, Running};
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -93,7 +93,7 @@ pub struct Server {
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
     listener: JoinHandle<Result<()>>,
-    running: crate::api::rest::Running,
+    running: [crate::api::Running; 2],
     workers: BTreeMap<Name, Arc<Worker>>,
     log: Arc<Log>,
     heads: Arc<Heads>,
@@ -131,7 +131,9 @@ impl Server {
                 .hint("choose another server.listen, or end what listens there")
         })?;
         let address = tcp.local_addr().map_err(|e| Error::internal(format!("own address: {e}")))?;
-        let (app, running) = crate::api::rest::router(service.clone(), crate::api::rest::BodyLimits::default());
+        let (app, native) = crate::api::rest::router(service.clone(), crate::api::rest::BodyLimits::default());
+        let (acme, by_acme) = crate::api::acme::router(service.clone(), config.acme.url.clone());
+        let (app, running) = (app.merge(acme), [native, by_acme]);
         let mut ending = stop.subscribe();
         let shutdown = async move {
             let _ = ending.wait_for(|stop| *stop).await;
@@ -196,7 +198,8 @@ impl Server {
         self.stop.send_replace(true);
         let listened = self.listener.await.map_err(|e| Error::internal(format!("the listener was lost: {e}")))?;
         // Operations whose client has hung up are finished all the same; their device calls have deadlines.
-        if tokio::time::timeout(LAST_OPERATIONS, self.running.finished()).await.is_err() {
+        let running = futures_util::future::join_all(self.running.map(crate::api::Running::finished));
+        if tokio::time::timeout(LAST_OPERATIONS, running).await.is_err() {
             tracing::warn!("operations were still under way: what they were about is reconciled at the next start");
         }
         for task in self.tasks {

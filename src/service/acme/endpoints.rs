@@ -30,9 +30,11 @@ impl Service {
             let Err(turn) = self.once(caller, idempotency).await? else { return self.acme_endpoint(&name).await };
             let mut changes = vec![put(Endpoint::path(&name), Expected::Absent, &endpoint)?];
             changes.extend(turn.record(Outcome::AcmeEndpoint(name.clone()))?);
-            let taken = |e: Error| match e.kind() {
-                Kind::Conflict => Error::new(Kind::Conflict, format!("there is an ACME endpoint {name} already")),
-                _ => e,
+            let taken = |e: Error| {
+                if e.kind() == Kind::Conflict {
+                    return Error::new(Kind::Conflict, format!("there is an ACME endpoint {name} already"));
+                }
+                e
             };
             self.acme_commit(&permit, &details(), changes).await.map_err(taken)?;
             Ok(endpoint.clone())
