@@ -7,6 +7,7 @@
 //! Everything from authentication on runs to its end: a client that hangs up cancels nothing. A stranger learns
 //! nothing below `/api/`, not even which routes there are, and costs no memory for a body.
 
+mod acme;
 mod answer;
 mod audit;
 mod batch;

@@ -3,7 +3,6 @@
 use super::{EabKey, Id, Speaker, put};
 use crate::admission::{Details, Released};
 use crate::error::{Error, Kind, Result};
-use crate::service::tokens::check_groups;
 use crate::service::{Idempotency, Outcome, Service};
 use crate::store::Expected;
 use crate::types::operation::{CreateEabKey, ReadEabKey, RevokeEabKey};
@@ -35,7 +34,7 @@ impl Service {
         let permit = self.admit::<CreateEabKey>(caller, Resource::AcmeEndpoint(endpoint.clone())).await?;
         let result = async {
             self.acme_endpoint(endpoint).await?;
-            check_groups(caller, &new.speaker.groups)?;
+            self.may_speak_for(caller, &new.speaker).await?;
             let turn = match self.once(caller, idempotency).await? {
                 Ok(Outcome::EabKey(_, id)) => return Ok((self.eab_key(endpoint, id.parse()?).await?.0, false)),
                 Ok(_) => return Err(Error::internal("an idempotency record is of another kind")),

@@ -1,15 +1,28 @@
 //! Endpoints: made, shown and removed by administrators.
 
-use super::{Endpoint, no_endpoint, put};
+use super::{Endpoint, Speaker, no_endpoint, put};
 use crate::admission::{Details, Released};
 use crate::error::{Error, Kind, Result};
 use crate::service::tokens::check_groups;
 use crate::service::{Idempotency, Outcome, Service};
 use crate::store::{Change, Expected};
-use crate::types::operation::{DeleteAcmeEndpoint, ReadAcmeEndpoint, WriteAcmeEndpoint};
-use crate::types::{Caller, EndpointName, Name, Resource};
+use crate::types::operation::{CreateToken, DeleteAcmeEndpoint, ReadAcmeEndpoint, WriteAcmeEndpoint};
+use crate::types::{Caller, EndpointName, IssuerName, Name, ProfileName, Resource};
 
 impl Service {
+    /// An endpoint with the usual rules, made now.
+    #[must_use]
+    pub fn new_acme_endpoint(&self, name: EndpointName, issuer: IssuerName, profiles: Vec<ProfileName>) -> Endpoint {
+        Endpoint::new(name, issuer, profiles, self.parts.ledger.clock().now())
+    }
+
+    /// Who lets others speak for an identity must be one who may make tokens for it.
+    pub(super) async fn may_speak_for(&self, caller: &Caller, speaker: &Speaker) -> Result<()> {
+        check_groups(caller, &speaker.groups)?;
+        let permit = self.admit::<CreateToken>(caller, Resource::Identity(speaker.identity.clone())).await?;
+        permit.close(Ok(()), Details::default().fact("for", "ACME accounts")).await.map(Released::into_inner)
+    }
+
     /// Makes an endpoint.
     ///
     /// # Errors
@@ -26,7 +39,9 @@ impl Service {
         let details = || Details::default().fact("issuer", &endpoint.issuer);
         let result = async {
             endpoint.check()?;
-            check_groups(caller, endpoint.open_to.as_ref().map(|speaker| &*speaker.groups).unwrap_or_default())?;
+            if let Some(speaker) = &endpoint.open_to {
+                self.may_speak_for(caller, speaker).await?;
+            }
             let Err(turn) = self.once(caller, idempotency).await? else { return self.acme_endpoint(&name).await };
             let mut changes = vec![put(Endpoint::path(&name), Expected::Absent, &endpoint)?];
             changes.extend(turn.record(Outcome::AcmeEndpoint(name.clone()))?);

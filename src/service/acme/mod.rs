@@ -14,6 +14,7 @@ pub use crate::ca::acme::{
     Account, AccountState, Authorization, AuthorizationState, Challenge, ChallengeKind, ChallengeState, Contacts,
     EabKey, Endpoint, Id, Identifier, Order, OrderState, Problem, ProblemKind, Recorded, Speaker, Subproblem, refuse,
 };
+pub use crate::validation::Networks;
 pub use accounts::{AccountWish, NewAccount};
 pub use bindings::NewEabKey;
 pub use certificates::{Renewal, Revocation};
