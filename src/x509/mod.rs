@@ -10,9 +10,20 @@
 //! types and nothing else, so no field of a request reaches a certificate unread.
 
 pub mod lint;
+pub mod certificate;
+mod extensions;
+pub mod key;
+mod read_back;
+pub mod san;
+pub mod signature;
+pub mod subject;
 pub mod template;
+mod weak_key;
 
+pub use certificate::{Certificate, IssuerView};
+pub use key::KeyKind;
+pub use san::{San, SanKind};
+pub use subject::{Subject, SubjectField};
 pub use template::{
-    Authority, Distribution, ExtendedUsage, KeyUsage, NameConstraints, San, Serial, Subject, Subtree, Template,
-    Validity,
+    Authority, Distribution, ExtendedUsage, KeyUsage, NameConstraints, Serial, Subtree, Template, Validity,
 };
