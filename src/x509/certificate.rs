@@ -145,8 +145,8 @@ fn sensible(template: &Template) -> Result<()> {
         return refuse("with that validity");
     }
     let constraints = authority.as_ref().map(|authority| &authority.constraints);
-    let trees = constraints.into_iter().flat_map(|all| all.permitted.iter().chain(&all.excluded));
-    trees.map(super::Subtree::check).collect::<Result<()>>()?;
+    let mut trees = constraints.into_iter().flat_map(|all| all.permitted.iter().chain(&all.excluded));
+    trees.try_for_each(super::Subtree::check)?;
     for url in distribution.crl.iter().chain(&distribution.ocsp).chain(&distribution.issuer) {
         San::uri(url)?;
         if !url.starts_with("http://") {

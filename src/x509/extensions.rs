@@ -55,20 +55,15 @@ pub(super) fn encode(template: &Template, issuer_key_id: &[u8]) -> Result<Vec<Ex
         no_check,
     } = template;
     let mut all = Vec::new();
-    let path_len_constraint = authority.as_ref().and_then(|authority| authority.path_length);
-    all.push(extension(BASIC_CONSTRAINTS, true, &BasicConstraints { ca: authority.is_some(), path_len_constraint })?);
-    let mut bits = der::flagset::FlagSet::<KeyUsages>::default();
-    for usage in usages {
-        bits |= key_usage_bit(*usage);
-    }
-    all.push(extension(KEY_USAGE, true, &bits)?);
+    let path_length = authority.as_ref().and_then(|authority| authority.path_length);
+    all.push(basic_constraints(authority.is_some(), path_length)?);
+    all.push(key_usage(usages)?);
     if !extended.is_empty() {
         let oids: Vec<_> = extended.iter().copied().map(extended_usage_oid).collect();
         all.push(extension(EXTENDED_KEY_USAGE, false, &oids)?);
     }
     if !sans.is_empty() {
-        let names = sans.iter().map(general_name).collect::<Result<Vec<_>>>()?;
-        all.push(extension(SUBJECT_ALT_NAME, subject.is_empty(), &names)?);
+        all.push(alternative_names(sans, subject.is_empty())?);
     }
     all.push(extension(SUBJECT_KEY_ID, false, &octets(&key::key_id(public_key)?)?)?);
     let issuer = AuthorityKeyIdentifier { key_identifier: Some(octets(issuer_key_id)?), ..Default::default() };
@@ -103,7 +98,24 @@ pub(super) fn encode(template: &Template, issuer_key_id: &[u8]) -> Result<Vec<Ex
     Ok(all)
 }
 
-pub(super) fn extension(extn_id: ObjectIdentifier, critical: bool, value: &impl Encode) -> Result<Extension> {
+pub(super) fn basic_constraints(ca: bool, path_len_constraint: Option<u8>) -> Result<Extension> {
+    extension(BASIC_CONSTRAINTS, true, &BasicConstraints { ca, path_len_constraint })
+}
+
+pub(super) fn key_usage(usages: &[KeyUsage]) -> Result<Extension> {
+    let mut bits = der::flagset::FlagSet::<KeyUsages>::default();
+    for usage in usages {
+        bits |= key_usage_bit(*usage);
+    }
+    extension(KEY_USAGE, true, &bits)
+}
+
+pub(super) fn alternative_names(sans: &[San], critical: bool) -> Result<Extension> {
+    let names = sans.iter().map(general_name).collect::<Result<Vec<_>>>()?;
+    extension(SUBJECT_ALT_NAME, critical, &names)
+}
+
+fn extension(extn_id: ObjectIdentifier, critical: bool, value: &impl Encode) -> Result<Extension> {
     Ok(Extension { extn_id, critical, extn_value: octets(&value.to_der().map_err(defect)?)? })
 }
 
@@ -128,7 +140,7 @@ const fn key_usage_bit(usage: KeyUsage) -> KeyUsages {
 }
 
 /// A name as it stands in the alternative names.
-pub(super) fn general_name(name: &San) -> Result<GeneralName> {
+fn general_name(name: &San) -> Result<GeneralName> {
     Ok(match name {
         San::Dns(text) => GeneralName::DnsName(ia5(text)?),
         San::Email(text) => GeneralName::Rfc822Name(ia5(text)?),

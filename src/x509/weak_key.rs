@@ -74,16 +74,11 @@ fn is_roca(modulus: &[u8]) -> bool {
 /// is a² - b² for a just above its root.
 fn close_primes(modulus: &[u8]) -> bool {
     let modulus = BigUint::from_bytes_be(modulus);
-    let mut above = modulus.sqrt() + 1_u32;
-    let mut rest = &above * &above - &modulus;
-    for _ in 0..100 {
-        if is_square(&rest) {
-            return true;
-        }
-        rest += &above * 2_u32 + 1_u32;
-        above += 1_u32;
-    }
-    false
+    let root = modulus.sqrt();
+    (1..=100_u32).any(|step| {
+        let above = &root + step;
+        is_square(&(&above * &above - &modulus))
+    })
 }
 
 /// Squares leave few of the remainders; so a root is seldom taken.
