@@ -182,7 +182,7 @@ fn subtree(tree: &Subtree) -> Result<GeneralSubtree> {
     Ok(GeneralSubtree { base, minimum: 0, maximum: None })
 }
 
-fn uri(text: &str) -> Result<GeneralName> {
+pub(super) fn uri(text: &str) -> Result<GeneralName> {
     Ok(GeneralName::UniformResourceIdentifier(ia5(text)?))
 }
 
@@ -190,7 +190,7 @@ fn ia5(text: &str) -> Result<Ia5String> {
     Ia5String::new(text).map_err(defect)
 }
 
-fn octets(bytes: &[u8]) -> Result<OctetString> {
+pub(super) fn octets(bytes: &[u8]) -> Result<OctetString> {
     OctetString::new(bytes).map_err(defect)
 }
 
