@@ -40,7 +40,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("service", &["jose", "validation", "device", "store", "policy", "auth", "audit", "ledger", "admission", "keyring", "envelope", "signing"]),
     ("doctor", &["config", "device", "store", "audit", "service"]),
     ("api", &["jose", "wire", "auth", "service"]),
-    ("server", &["config", "device", "store", "policy", "auth", "audit", "ledger", "admission", "keyring", "envelope", "signing", "service", "doctor", "api"]),
+    ("server", &["config", "device", "store", "policy", "auth", "audit", "ledger", "admission", "keyring", "envelope", "signing", "ca", "service", "doctor", "api"]),
     ("file", &["wire", "client"]),
     // `device` for the verb `device-worker`, which is that module and nothing else; `service` for `dev`, which starts one
     // and asks it for a token.
@@ -73,7 +73,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("indicatif", &["src/cli"]),
     ("prometheus_client", &["src/telemetry"]),
     ("tracing_subscriber", &["src/telemetry"]),
-    ("utoipa", &["src/types", "src/wire", "src/api"]),
+    ("utoipa", &["src/types", "src/wire", "src/api", "src/x509", "src/ca"]),
     ("aead_stream", &["src/file"]),
     // Only the crates beside this one load C libraries and call them.
     ("libloading", &[]),

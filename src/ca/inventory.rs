@@ -79,8 +79,21 @@ impl Entry {
     pub(super) fn new(found: Found) -> Result<Self> {
         let Found { reservation, end } = found;
         let cursor = reservation.cursor();
-        let Reservation { number: _, serial, issuer, version, profile, requester, subject, names, not_before, not_after, at, body, tag: _ } =
-            reservation;
+        let Reservation {
+            number: _,
+            serial,
+            issuer,
+            version,
+            profile,
+            requester,
+            subject,
+            names,
+            not_before,
+            not_after,
+            at,
+            body,
+            tag: _,
+        } = reservation;
         let (state, der) = match end {
             None => (State::Reserved, None),
             Some(End { signature: None, .. }) => (State::Lost, None),
@@ -157,14 +170,18 @@ impl Authority {
         }
         let open = self.read(|store| store.open_reservations()).await?;
         let now: BTreeSet<u64> = self.signing_now.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let left: Vec<_> = open.into_iter().map(|one| one.reservation).filter(|one| !now.contains(&one.number)).collect();
+        let left: Vec<_> =
+            open.into_iter().map(|one| one.reservation).filter(|one| !now.contains(&one.number)).collect();
         let mut said = Vec::new();
         for some in left.chunks(super::issue::MAX_BATCH) {
             let leaf = self.parts.admission.record_tidying("close-reservations");
             self.abandon(leaf, some).await?;
             said.extend(some.iter().map(|one| {
                 let serial = Serial::from_bytes(one.serial);
-                format!("certificate {serial} of {} was being signed and never finished: its serial counts as revoked", one.issuer)
+                format!(
+                    "certificate {serial} of {} was being signed and never finished: its serial counts as revoked",
+                    one.issuer
+                )
             }));
         }
         if !said.is_empty() {

@@ -85,10 +85,10 @@ impl Authority {
         }
         // 1. What is signed is fixed and held against the rules.
         let requester = permit.caller().principal.to_string();
-        let prepare = |one| self.prepare(one, signer, &requester);
+        let ready_to_sign = |one| self.ready(one, signer, &requester);
         let (mut ready, mut outcomes) = (Vec::new(), Vec::new());
         for one in wanted {
-            match one.and_then(prepare) {
+            match one.and_then(ready_to_sign) {
                 Ok(prepared) => {
                     ready.push(prepared);
                     outcomes.push(None);
@@ -96,7 +96,8 @@ impl Authority {
                 Err(error) => outcomes.push(Some(Err(error))),
             }
         }
-        let mut made = if ready.is_empty() { Vec::new() } else { self.sign(permit, signer, ready, also).await? }.into_iter();
+        let mut made =
+            if ready.is_empty() { Vec::new() } else { self.sign(permit, signer, ready, also).await? }.into_iter();
         let mut next = || made.next().unwrap_or_else(|| Err(Error::internal("a certificate of a batch was lost")));
         Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(&mut next)).collect())
     }
@@ -111,7 +112,8 @@ impl Authority {
     ) -> Result<Vec<Result<Entry>>> {
         // 2. All of it is durable, and named in the log, before any of it is signed: this is the intent.
         let serials: Vec<_> = ready.iter().map(|one| one.serial.to_string()).collect();
-        let details = Details { version: Some(signer.version), ..Details::default() }.fact("reserved", serials.join(" "));
+        let details =
+            Details { version: Some(signer.version), ..Details::default() }.fact("reserved", serials.join(" "));
         let reservations = ready.iter().map(|one| one.reservation.clone()).collect();
         let leaf = permit.record(Phase::Change, &details);
         let numbers = self.parts.ledger.reserve(leaf, Vec::new(), reservations).await?;
@@ -160,7 +162,7 @@ impl Authority {
     }
 
     /// Draws the serial number, writes what is to be signed, and holds it against the rules.
-    fn prepare(&self, wanted: Wanted, signer: &Signer, requester: &str) -> Result<Prepared> {
+    fn ready(&self, wanted: Wanted, signer: &Signer, requester: &str) -> Result<Prepared> {
         let Wanted { template, profile, kind } = wanted;
         let serial = Serial::random()?;
         let body = certificate::to_be_signed(&template, &serial, &signer.view)?;

@@ -33,6 +33,7 @@ pub mod bundle;
 pub mod inventory;
 pub mod issue;
 pub mod issuer;
+pub mod revocation;
 pub mod rollover;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -77,6 +78,8 @@ pub struct Authority {
     parts: Parts,
     /// Snapshots by name. The lock protects the map; it is never held across an await.
     issuers: RwLock<BTreeMap<IssuerName, Arc<Issuer>>>,
+    /// What was revoked, and until when that has to be told. Never held across an await.
+    revoked: RwLock<revocation::Known>,
     /// One turn per issuer: whoever holds it may change it.
     turns: Mutex<HashMap<IssuerName, Arc<tokio::sync::Mutex<()>>>>,
     /// The reservations whose certificates are being signed right now, by their numbers.
@@ -96,8 +99,14 @@ impl Authority {
     /// `Tampered` where a record does not hold; `Unavailable` where the store cannot be read.
     pub fn load(parts: Parts) -> Result<Self> {
         let store = parts.ledger.store();
-        let issuers = issuer::read_all(&*store)?;
-        Ok(Self { parts, issuers: RwLock::new(issuers), turns: Mutex::default(), signing_now: Mutex::default() })
+        let (issuers, revoked) = (issuer::read_all(&*store)?, revocation::read_all(&*store)?);
+        Ok(Self {
+            parts,
+            issuers: RwLock::new(issuers),
+            revoked: RwLock::new(revoked),
+            turns: Mutex::default(),
+            signing_now: Mutex::default(),
+        })
     }
 
     /// The issuer with that name.
@@ -144,10 +153,7 @@ impl Authority {
     }
 
     /// The certificate table and the records, to read from off the request threads.
-    async fn read<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&dyn Store) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
+    async fn read<T: Send + 'static>(&self, work: impl FnOnce(&dyn Store) -> Result<T> + Send + 'static) -> Result<T> {
         let store = self.parts.ledger.store();
         tokio::task::spawn_blocking(move || work(&*store))
             .await

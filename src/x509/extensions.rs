@@ -115,7 +115,7 @@ pub(super) fn alternative_names(sans: &[San], critical: bool) -> Result<Extensio
     extension(SUBJECT_ALT_NAME, critical, &names)
 }
 
-fn extension(extn_id: ObjectIdentifier, critical: bool, value: &impl Encode) -> Result<Extension> {
+pub(super) fn extension(extn_id: ObjectIdentifier, critical: bool, value: &impl Encode) -> Result<Extension> {
     Ok(Extension { extn_id, critical, extn_value: octets(&value.to_der().map_err(defect)?)? })
 }
 
