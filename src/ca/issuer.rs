@@ -31,8 +31,8 @@ use crate::types::operation::{
     Builds, CreateIssuer, ImportIssuerCertificate, Includes, RotateIssuer, SignIntermediate, UpdateIssuer,
 };
 use crate::types::{
-    Algorithm, Domain, IssuerName, Name, Period, PublicKey, Purpose, Residency, Retention, Rotation, State, Version,
-    words,
+    Algorithm, Domain, IssuerName, Name, Period, PublicKey, Purpose, Residency, Retention, Rollover, Rotation, State,
+    Version, words,
 };
 use crate::x509::{
     Authority as Powers, Certificate, Csr, Distribution, IssuerView, KeyUsage, Subject, Template, Validity,
@@ -74,22 +74,6 @@ pub enum Parent {
     Issuer(IssuerName),
     /// Somebody else, who gets a request.
     Outside,
-}
-
-/// When the next version of an issuer is made and put in force by itself, in hundredths of the active one's life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Rollover {
-    /// When it is made, and published.
-    pub prepare: u8,
-    /// When it begins to issue.
-    pub activate: u8,
-}
-
-impl Default for Rollover {
-    fn default() -> Self {
-        Self { prepare: 50, activate: 67 }
-    }
 }
 
 /// What counts for an issuer from its next version on; the last two at once.
@@ -644,7 +628,7 @@ impl super::Authority {
             }
         }
         Issuer::new(record.clone(), 0)?;
-        self.commit(permit.record(Phase::Change, &Details::of(key.record.id, version)), issuer.revision, record, also)
+        self.replace(permit.record(Phase::Change, &Details::of(key.record.id, version)), issuer.revision, record, also)
             .await
     }
 
@@ -676,7 +660,7 @@ impl super::Authority {
             record.rules = rules;
         }
         let leaf = permit.record(Phase::Change, &Details::default().fact("enabled", record.enabled));
-        self.commit(leaf, issuer.revision, record, also).await
+        self.replace(leaf, issuer.revision, record, also).await
     }
 
     /// Has one issuer certify the newest version of another, which keeps its own certificate: a chain to either will do.
@@ -756,6 +740,7 @@ impl super::Authority {
                 let Rules { powers, .. } = &next.record.rules;
                 let body = request::to_be_signed(&next.record.subject, &public_key, &[], Some(powers))?;
                 let signing = &self.parts.signing;
+                crash_point!("issuer.before_request");
                 let signature = signing.sign_structure(permit, &name.key(), version, body.clone()).await?;
                 crash_point!("issuer.requested");
                 let request = certificate::assemble(&body, next.record.algorithm, &signature)?;
@@ -832,7 +817,7 @@ impl super::Authority {
     }
 
     /// Commits a changed record and shows it.
-    pub(super) async fn commit(
+    pub(super) async fn replace(
         &self,
         leaf: crate::audit::Record,
         revision: u64,

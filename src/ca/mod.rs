@@ -29,6 +29,7 @@
 //! revocations/NAMESPACE/NAME/NNNNNNNNNN/SERIAL      revocation::Revocation
 //! ```
 
+pub mod acme;
 pub mod bundle;
 pub mod inventory;
 pub mod issue;

@@ -15,12 +15,12 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::Authority;
-use super::issuer::{Issuer, IssuerVersion, Parent, Rollover, VersionState};
+use super::issuer::{Issuer, IssuerVersion, Parent, VersionState};
 use crate::admission::{Details, Released};
 use crate::error::Result;
 use crate::policy::{Facts, Target};
 use crate::types::operation::{Operation, RotateIssuer, SignIntermediate};
-use crate::types::{Caller, IssuerName, Resource, Version};
+use crate::types::{Caller, IssuerName, Resource, Rollover, Version};
 use crate::x509::Validity;
 
 /// What one tick did.
@@ -144,7 +144,7 @@ impl Authority {
             }
         }
         let leaf = self.parts.admission.record_tidying("rollover");
-        self.commit(leaf, issuer.revision(), record, None).await?;
+        self.replace(leaf, issuer.revision(), record, None).await?;
         Ok(over)
     }
 }
