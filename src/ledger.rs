@@ -19,11 +19,14 @@ use tokio::sync::Mutex;
 use crate::audit::{Log, Phase, Record};
 use crate::crash_point;
 use crate::error::{Error, Kind, Result};
+use crate::store::certificates::{Counts, End, Reservation, Row};
 use crate::store::{Change, Expected, Store};
 use crate::types::{Clock, sha256};
 
 /// Where the leaf stands that may not be in the log yet.
 const OPEN: &str = "ledger/open";
+/// How many certificates there are.
+const COUNTS: &str = "ledger/certificates";
 /// The fact of a leaf that tells it from all others, and vouches for what changed.
 const FACT: &str = "change";
 
@@ -33,7 +36,8 @@ pub struct Ledger {
     log: Arc<Log>,
     clock: Clock,
     /// Held from the commit to the leaf, so that leaves stand in the order of their commits and only the last can be open.
-    turn: Mutex<()>,
+    /// Holds how many certificates there are, once they were counted; a commit that failed leaves that open.
+    turn: Mutex<Option<Counts>>,
 }
 
 /// A leaf on its way into the log.
@@ -56,8 +60,9 @@ impl Ledger {
     /// # Errors
     /// Where either cannot be read or written.
     pub async fn open(store: Arc<dyn Store>, log: Arc<Log>, clock: Clock) -> Result<(Self, Option<String>)> {
-        let ledger = Self { store, log, clock, turn: Mutex::new(()) };
+        let ledger = Self { store, log, clock, turn: Mutex::new(None) };
         let mended = ledger.roll_forward().await?;
+        ledger.count().await?;
         Ok((ledger, mended))
     }
 
@@ -94,21 +99,108 @@ impl Ledger {
     /// `Stale` and `Conflict` where an expectation does not hold: then nothing changed and nothing was recorded.
     /// `Unavailable` where store or log cannot be written: the change may have been made, and a repetition with the same
     /// idempotency key finds out.
-    pub async fn commit(&self, leaf: Record, mut changes: Vec<Change>) -> Result<u64> {
-        let _turn = self.turn.lock().await;
+    pub async fn commit(&self, leaf: Record, changes: Vec<Change>) -> Result<u64> {
+        let mut turn = self.turn.lock().await;
+        self.write(&mut turn, leaf, changes, Vec::new()).await
+    }
+
+    /// As [`Self::commit`], and reserves certificates that are about to be signed. Answers their numbers, in order.
+    ///
+    /// # Errors
+    /// As [`Self::commit`]; `Conflict` for a serial number that was used.
+    pub async fn reserve(
+        &self,
+        leaf: Record,
+        changes: Vec<Change>,
+        mut reservations: Vec<Reservation>,
+    ) -> Result<Vec<u64>> {
+        let mut turn = self.turn.lock().await;
+        let last = self.counted(&mut turn).await?.reserved;
+        for (number, reservation) in (last + 1..).zip(&mut reservations) {
+            reservation.number = number;
+        }
+        let numbers = reservations.iter().map(|reservation| reservation.number).collect();
+        self.write(&mut turn, leaf, changes, reservations.into_iter().map(Row::Reserve).collect()).await?;
+        Ok(numbers)
+    }
+
+    /// As [`Self::commit`], and says what came of reservations.
+    ///
+    /// # Errors
+    /// As [`Self::commit`]; `Conflict` for a reservation that has an end.
+    pub async fn end(&self, leaf: Record, changes: Vec<Change>, ends: Vec<End>) -> Result<u64> {
+        let mut turn = self.turn.lock().await;
+        self.write(&mut turn, leaf, changes, ends.into_iter().map(Row::End).collect()).await
+    }
+
+    /// Commits while the turn is held.
+    async fn write(
+        &self,
+        turn: &mut Option<Counts>,
+        leaf: Record,
+        mut changes: Vec<Change>,
+        rows: Vec<Row>,
+    ) -> Result<u64> {
+        let mut counts = *turn;
+        if !rows.is_empty() {
+            let grown = grow(self.counted(turn).await?, &rows);
+            let value = serde_json::to_vec(&grown).map_err(|e| Error::internal(format!("ledger: {e}")))?;
+            changes.push(Change { path: COUNTS.to_owned(), expected: Expected::Any, value: Some(value) });
+            counts = Some(grown);
+            // Whether a commit that fails was made is not known: then the next one counts again.
+            *turn = None;
+        }
         let mut leaf = Record { phase: Phase::Change, time: self.clock.now().to_string(), ..leaf };
         leaf.outcome = "ok".to_owned();
-        leaf.facts.insert(FACT.to_owned(), identify(&changes)?);
+        leaf.facts.insert(FACT.to_owned(), identify(&changes, &rows)?);
         let open = Open { after: self.log.size(), leaf };
         let value = serde_json::to_vec(&open).map_err(|e| Error::internal(format!("ledger: {e}")))?;
         changes.push(Change { path: OPEN.to_owned(), expected: Expected::Any, value: Some(value) });
         let store = self.store.clone();
         crash_point!("ledger.before_commit");
-        let revision = blocking(move || store.commit(&changes)).await?;
+        let revision = blocking(move || store.commit_rows(&changes, &rows)).await?;
         crash_point!("ledger.committed");
+        *turn = counts;
         self.log.append(&open.leaf).await?;
         crash_point!("ledger.recorded");
         Ok(revision)
+    }
+
+    /// How many certificates there are, as a sealed record says.
+    async fn counted(&self, turn: &mut Option<Counts>) -> Result<Counts> {
+        if let Some(counts) = *turn {
+            return Ok(counts);
+        }
+        let store = self.store.clone();
+        let Some(record) = blocking(move || store.get(COUNTS)).await? else { return Ok(Counts::default()) };
+        let counts = serde_json::from_slice(&record.value)
+            .map_err(|e| Error::new(Kind::Tampered, "the count of certificates cannot be read").because(e))?;
+        Ok(*turn.insert(counts))
+    }
+
+    /// Compares the table of certificates with the sealed count: a row that was removed has no tag to fail.
+    async fn count(&self) -> Result<()> {
+        let mut turn = self.turn.lock().await;
+        let (sealed, store) = (self.counted(&mut turn).await?, self.store.clone());
+        let found = blocking(move || store.count_certificates()).await?;
+        if found == sealed {
+            return Ok(());
+        }
+        let text = format!(
+            "the inventory of certificates holds {} rows, {} names and {} ends, and should hold {}, {} and {}",
+            found.reserved, found.names, found.ended, sealed.reserved, sealed.names, sealed.ended
+        );
+        Err(Error::new(Kind::Tampered, text).hint("rows were added or removed in the database: restore a backup"))
+    }
+
+    /// How many certificates were reserved and have no end: they are being signed, or were when the service died.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub async fn unfinished(&self) -> Result<u64> {
+        let mut turn = self.turn.lock().await;
+        let Counts { reserved, ended, .. } = self.counted(&mut turn).await?;
+        Ok(reserved.saturating_sub(ended))
     }
 
     /// The store, to read from.
@@ -124,14 +216,28 @@ impl Ledger {
     }
 }
 
-/// A random part, so that no two changes are the same, and a hash over paths and values, so that the log vouches for them.
-fn identify(changes: &[Change]) -> Result<String> {
+/// The counts once `rows` are there.
+fn grow(counts: Counts, rows: &[Row]) -> Counts {
+    rows.iter().fold(counts, |counts, row| match row {
+        Row::Reserve(one) => {
+            Counts { reserved: counts.reserved + 1, names: counts.names + one.names.len() as u64, ..counts }
+        }
+        Row::End(_) => Counts { ended: counts.ended + 1, ..counts },
+    })
+}
+
+/// A random part, so that no two changes are the same, and a hash over paths, values and rows, so that the log vouches for
+/// them.
+fn identify(changes: &[Change], rows: &[Row]) -> Result<String> {
     let mut random = [0; 8];
     getrandom::fill(&mut random).map_err(|e| Error::internal(format!("random bytes: {e}")))?;
     let mut hashes = Vec::new();
     for Change { path, expected: _, value } in changes {
         hashes.extend(sha256(&[path.as_bytes()]));
         hashes.extend(value.as_ref().map_or([0; 32], |value| sha256(&[value])));
+    }
+    for row in rows {
+        hashes.extend(sha256(&[&row.to_bytes()]));
     }
     Ok(format!("{}:{}", hex::encode(random), hex::encode(sha256(&[&hashes]))))
 }

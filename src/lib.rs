@@ -10,6 +10,7 @@ pub mod types;
 pub mod telemetry;
 
 pub mod jose;
+pub mod validation;
 pub mod x509;
 
 pub mod wire;

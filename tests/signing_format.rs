@@ -20,8 +20,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use proptest::prelude::*;
 use signet::error::Kind;
 use signet::jose::Jwk;
-use signet::signing::format::{SignatureFormat, raw_length};
-use signet::types::{Algorithm, Curve, PublicKey, Verifier};
+use signet::types::{Algorithm, Curve, PublicKey, SignatureFormat, Verifier, raw_length};
 
 /// The three ECDSA algorithms with a new key of each.
 fn ecdsa_keys() -> Vec<(Algorithm, EcdsaKeyPair, Verifier)> {

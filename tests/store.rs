@@ -109,7 +109,7 @@ fn a_batch_is_made_whole_or_not_at_all() {
             assert_eq!(store.scan("").unwrap(), before);
         }
         let refused =
-            store.commit_with(&[put("a", Expected::Any, "2"), put("c", Expected::Any, "2")], &|path, _, value| {
+            store.commit_with(&[put("a", Expected::Any, "2"), put("c", Expected::Any, "2")], &[], &|path, _, value| {
                 if path == "c" { Err(signet::error::Error::internal("encoder")) } else { Ok(value.to_vec()) }
             });
         assert_eq!(refused.unwrap_err().kind(), Kind::Internal);
@@ -443,7 +443,7 @@ mod files {
         let newer = Sqlite::open(&file).unwrap_err();
         assert_eq!(newer.kind(), Kind::State);
         assert!(newer.public().contains("99"), "{newer}");
-        sql(&file, "PRAGMA user_version = 1");
+        sql(&file, "PRAGMA user_version = 2");
         Sqlite::open(&file).unwrap();
 
         for altered in [
@@ -616,5 +616,190 @@ mod seals {
         assert_eq!(revision.unwrap(), 1);
         let store = Sealed::new(plain, key());
         assert_eq!(value(&store, "keys/default/release").as_deref(), Some("a record of format 1"));
+    }
+}
+
+mod certificates {
+    //! The table of certificates: written once, found by what it says, and not to be changed unseen.
+
+    use jiff::{SignedDuration, Timestamp};
+    use signet::store::certificates::{Counts, Cursor, End, Found, Reservation, Row, Search};
+    use signet::types::Version;
+
+    use super::files::sql;
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::UNIX_EPOCH + SignedDuration::from_secs(second)
+    }
+
+    /// The `number`th certificate, which ends in second `number * 10`.
+    fn reservation(number: u64, issuer: &str, names: &[&str]) -> Reservation {
+        let mut serial = [7; 20];
+        serial[12..].copy_from_slice(&number.to_be_bytes());
+        Reservation {
+            number,
+            serial,
+            issuer: issuer.parse().unwrap(),
+            version: Version::FIRST,
+            profile: "default:server".into(),
+            requester: format!("identity/r{}", number % 2),
+            subject: String::new(),
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            not_before: at(1),
+            not_after: at(i64::try_from(number).unwrap() * 10),
+            at: at(2),
+            body: vec![1, 2, 3],
+            tag: [0; 32],
+        }
+    }
+
+    fn end(number: u64, signature: Option<&[u8]>) -> Row {
+        Row::End(End { number, at: at(3), signature: signature.map(<[u8]>::to_vec), tag: [0; 32] })
+    }
+
+    /// Ten certificates of two issuers, of which the first seven are signed.
+    fn fill(store: &dyn Store) {
+        for number in 1..=10 {
+            let issuer = if number <= 5 { "a:one" } else { "b:two" };
+            let own = format!("dns:h{number}.example");
+            let row = Row::Reserve(reservation(number, issuer, &[own.as_str(), "dns:shared.example"]));
+            store.commit_rows(&[put("ledger/x", Expected::Any, "1")], &[row]).unwrap();
+        }
+        let ends: Vec<_> = (1..=7).map(|number| end(number, Some(&[9, 9]))).collect();
+        store.commit_rows(&[], &ends).unwrap();
+    }
+
+    fn numbers(found: &[Found]) -> Vec<u64> {
+        found.iter().map(|one| one.reservation.number).collect()
+    }
+
+    #[test]
+    fn certificates_are_found_by_what_they_say() {
+        each_driver(|store, _, _| {
+            fill(store);
+            let all = Search { limit: 100, ..Search::default() };
+            let find = |search: Search| numbers(&store.certificates(&search).unwrap());
+            assert_eq!(find(all.clone()), [10, 9, 8, 7, 6, 5, 4, 3, 2, 1]);
+            assert_eq!(find(Search { issuer: Some("a:one".parse().unwrap()), ..all.clone() }), [5, 4, 3, 2, 1]);
+            assert_eq!(find(Search { namespace: Some("b".parse().unwrap()), ..all.clone() }), [10, 9, 8, 7, 6]);
+            assert_eq!(find(Search { name: Some("dns:h3.example".into()), ..all.clone() }), [3]);
+            assert!(find(Search { name: Some("dns:h3".into()), ..all.clone() }).is_empty());
+            assert_eq!(find(Search { requester: Some("identity/r0".into()), ..all.clone() }), [10, 8, 6, 4, 2]);
+            let both =
+                Search { requester: Some("identity/r1".into()), issuer: Some("b:two".parse().unwrap()), ..all.clone() };
+            assert_eq!(find(both), [9, 7]);
+            assert_eq!(find(Search { ends: Some((at(30), at(60))), ..all.clone() }), [3, 4, 5]);
+            let shared = Search { name: Some("dns:shared.example".into()), ends: Some((at(0), at(35))), ..all };
+            assert_eq!(find(shared), [3, 2, 1]);
+            let found = store.certificate(&reservation(3, "a:one", &[]).serial).unwrap().unwrap();
+            assert_eq!(found.end.unwrap().signature, Some(vec![9, 9]));
+            assert_eq!(store.certificate(&[0; 20]).unwrap(), None);
+            assert_eq!(numbers(&store.open_reservations().unwrap()), [8, 9, 10]);
+            assert_eq!(store.count_certificates().unwrap(), Counts { reserved: 10, names: 20, ended: 7 });
+        });
+    }
+
+    #[test]
+    fn pages_of_a_search_follow_each_other_without_a_gap() {
+        each_driver(|store, _, _| {
+            fill(store);
+            let searches = [
+                Search { limit: 3, ..Search::default() },
+                Search { limit: 3, name: Some("dns:shared.example".into()), ..Search::default() },
+                Search { limit: 3, ends: Some((at(0), at(1000))), ..Search::default() },
+            ];
+            for search in searches {
+                let (mut seen, mut after): (Vec<u64>, Option<Cursor>) = (Vec::new(), None);
+                loop {
+                    let page = store.certificates(&Search { after, ..search.clone() }).unwrap();
+                    let Some(last) = page.last() else { break };
+                    after = Some(last.reservation.cursor());
+                    seen.extend(numbers(&page));
+                }
+                seen.sort_unstable();
+                assert_eq!(seen, (1..=10).collect::<Vec<_>>(), "{search:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_serial_is_never_there_twice_and_an_end_is_final() {
+        each_driver(|store, _, _| {
+            fill(store);
+            let again = Reservation { number: 11, ..reservation(3, "a:one", &[]) };
+            let change = put("keys/a", Expected::Absent, "1");
+            let refused = store.commit_rows(&[change], &[Row::Reserve(again)]).unwrap_err();
+            assert_eq!(refused.kind(), Kind::Conflict);
+            assert_eq!(value(store, "keys/a"), None, "a batch is made whole or not at all");
+            assert_eq!(store.commit_rows(&[], &[end(3, None)]).unwrap_err().kind(), Kind::Conflict);
+            store.commit_rows(&[], &[end(8, None)]).unwrap();
+            let found = store.certificate(&reservation(8, "b:two", &[]).serial).unwrap().unwrap();
+            assert_eq!(found.end.unwrap().signature, None);
+        });
+    }
+
+    #[test]
+    fn a_copy_holds_the_certificates() {
+        each_driver(|store, driver, file| {
+            fill(store);
+            let copy = file.with_extension("copy");
+            store.copy_to(&copy).unwrap();
+            let copied = (driver.open)(&copy).unwrap();
+            let all = Search { limit: 100, ..Search::default() };
+            assert_eq!(copied.certificates(&all).unwrap(), store.certificates(&all).unwrap());
+        });
+    }
+
+    #[test]
+    fn rows_stay_as_they_are_and_whoever_changes_the_file_is_seen() {
+        let changes = [
+            "UPDATE certificates SET requester = 'identity/other' WHERE number = 3",
+            "UPDATE certificates SET not_after = not_after + 1 WHERE number = 3",
+            "UPDATE certificates SET names = 'dns:other.example' WHERE number = 3",
+            "UPDATE certificates SET body = x'00' WHERE number = 3",
+            "UPDATE certificate_ends SET signature = x'00' WHERE number = 3",
+            "UPDATE certificate_ends SET signature = NULL WHERE number = 3",
+            "UPDATE certificate_ends SET number = 10 WHERE number = 3",
+            "UPDATE certificates SET tag = (SELECT tag FROM certificates WHERE number = 4) WHERE number = 3",
+        ];
+        for change in changes {
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("signet.db");
+            let store = Sealed::new(Sqlite::create(&file).unwrap(), key());
+            fill(&store);
+            drop(store);
+            // The triggers hold whoever keeps to SQL...
+            let refused = rusqlite::Connection::open(&file).unwrap().execute(change, []).unwrap_err();
+            assert!(refused.to_string().contains("rows stay"), "{change}: {refused}");
+            // ...and whoever does not is seen when the row is read.
+            sql(&file, "DROP TRIGGER certificates_are_final; DROP TRIGGER certificate_ends_are_final");
+            sql(&file, change);
+            let triggers = "CREATE TRIGGER certificates_are_final BEFORE UPDATE ON certificates BEGIN SELECT RAISE(ABORT, 'rows stay'); END;
+                CREATE TRIGGER certificate_ends_are_final BEFORE UPDATE ON certificate_ends BEGIN SELECT RAISE(ABORT, 'rows stay'); END;";
+            sql(&file, triggers);
+            let store = Sealed::new(Sqlite::open(&file).unwrap(), key());
+            let moved = if change.contains("number = 10") { 10 } else { 3 };
+            let serial = reservation(moved, "a:one", &[]).serial;
+            assert_eq!(store.certificate(&serial).unwrap_err().kind(), Kind::Tampered, "{change}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_under_a_foreign_name_and_a_gap_are_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("signet.db");
+        let store = Sealed::new(Sqlite::create(&file).unwrap(), key());
+        fill(&store);
+        drop(store);
+        sql(&file, "INSERT INTO certificate_names VALUES ('dns:bank.example', 3)");
+        let store = Sealed::new(Sqlite::open(&file).unwrap(), key());
+        let search = Search { name: Some("dns:bank.example".into()), limit: 10, ..Search::default() };
+        assert_eq!(store.certificates(&search).unwrap_err().kind(), Kind::Tampered);
+        drop(store);
+        sql(&file, "PRAGMA foreign_keys = OFF; DROP TRIGGER certificates_stay; DELETE FROM certificates WHERE number = 4;
+            CREATE TRIGGER certificates_stay BEFORE DELETE ON certificates BEGIN SELECT RAISE(ABORT, 'rows stay'); END;");
+        let store = Sealed::new(Sqlite::open(&file).unwrap(), key());
+        assert_eq!(store.count_certificates().unwrap_err().kind(), Kind::Tampered);
     }
 }

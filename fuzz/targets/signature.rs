@@ -2,8 +2,7 @@
 #![no_main]
 
 use signet::signing::domain::{allows, allows_digest};
-use signet::signing::format::SignatureFormat;
-use signet::types::{Algorithm, Domain};
+use signet::types::{Algorithm, Domain, SignatureFormat};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     for algorithm in Algorithm::ALL.iter().copied() {

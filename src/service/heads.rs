@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 use crate::audit::{Head, HeadSigner, Log};
 use crate::device::{KeyRef, Worker};
 use crate::error::{Error, Kind, Result};
-use crate::signing::format::SignatureFormat;
-use crate::types::{Algorithm, Hash, PublicKey, Verifier};
+use crate::types::{Algorithm, Hash, PublicKey, SignatureFormat, Verifier};
 
 /// The log, its signing key, and when it last signed.
 #[derive(Debug)]

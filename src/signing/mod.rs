@@ -4,7 +4,6 @@
 //! it is itself: a device that lies costs an error, never a wrong answer.
 
 pub mod domain;
-pub mod format;
 
 use std::sync::Arc;
 

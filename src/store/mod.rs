@@ -5,7 +5,9 @@
 //! atomic, durable batch with expected revisions. Only `ledger` commits.
 //!
 //! Paths are not sealed: who steals a database learns the names of things and the sizes of their records, nothing else.
+//! Certificates are public and stand beside the records, in a table that can be searched: see [`certificates`].
 
+pub mod certificates;
 mod schema;
 mod sealed;
 mod sqlite;
@@ -14,6 +16,8 @@ pub use sealed::{Sealed, StorageKey};
 pub use sqlite::Sqlite;
 
 use std::collections::BTreeSet;
+
+use certificates::{Counts, Found, Row, Search, Serial};
 
 use crate::error::{Error, Kind, Result};
 
@@ -85,14 +89,14 @@ pub trait Store: Send + Sync {
     /// As [`Store::get`].
     fn scan(&self, prefix: &str) -> Result<Vec<Record>>;
 
-    /// Makes all `changes`, storing each value as `encode` turns it out, and answers the revision they have. This is how a
-    /// layer above binds what it stores to the revision, which only the driver's transaction knows.
+    /// Makes all `changes`, storing each value as `encode` turns it out, adds `rows`, and answers the revision of the changes.
+    /// This is how a layer above binds what it stores to the revision, which only the driver's transaction knows.
     ///
     /// # Errors
-    /// `Stale` or `Conflict` where an expectation does not hold, `Unavailable` where nothing could be written, `Busy` where
+    /// `Stale` or `Conflict` where an expectation does not hold or a row is there already, `Unavailable` where nothing could be written, `Busy` where
     /// another process holds the database, `Invalid` for what is no path or a path that stands twice in the batch, `Limit`
     /// past [`MAX_VALUE`], and whatever `encode` answers.
-    fn commit_with(&self, changes: &[Change], encode: &Encode<'_>) -> Result<u64>;
+    fn commit_with(&self, changes: &[Change], rows: &[Row], encode: &Encode<'_>) -> Result<u64>;
 
     /// Writes a consistent copy of the whole database to a new file while others go on working.
     ///
@@ -105,8 +109,40 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// As [`Store::commit_with`].
     fn commit(&self, changes: &[Change]) -> Result<u64> {
-        self.commit_with(changes, &|_, _, value| Ok(value.to_vec()))
+        self.commit_rows(changes, &[])
     }
+
+    /// Makes all `changes`, adds `rows`, and answers the revision of the changes.
+    ///
+    /// # Errors
+    /// As [`Store::commit_with`].
+    fn commit_rows(&self, changes: &[Change], rows: &[Row]) -> Result<u64> {
+        self.commit_with(changes, rows, &|_, _, value| Ok(value.to_vec()))
+    }
+
+    /// The certificate with that serial number.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    fn certificate(&self, serial: &Serial) -> Result<Option<Found>>;
+
+    /// At most `search.limit` certificates.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    fn certificates(&self, search: &Search) -> Result<Vec<Found>>;
+
+    /// The reservations that have no end, oldest first. Reads the whole table.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    fn open_reservations(&self) -> Result<Vec<Found>>;
+
+    /// How many certificates there are.
+    ///
+    /// # Errors
+    /// As [`Store::get`]; `Tampered` where their numbers have a gap.
+    fn count_certificates(&self) -> Result<Counts>;
 }
 
 /// Segments of `[a-z0-9._:-]`, none empty, joined by `/`.

@@ -14,7 +14,10 @@ use crate::error::{Error, Kind, Result};
 pub(super) const APPLICATION_ID: i32 = 0x5347_4e54;
 
 /// All steps, in order; the first makes the schema of an empty database.
-const MIGRATIONS: &[&str] = &[include_str!("../../migrations/sqlite/0001_records.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../migrations/sqlite/0001_records.sql"),
+    include_str!("../../migrations/sqlite/0002_certificates.sql"),
+];
 
 /// Lays the schema out in an empty database.
 pub(super) fn create(db: &mut Connection) -> Result<()> {

@@ -12,6 +12,8 @@
 //! many. The path and the revision are those that the driver keeps beside the value: a record that was moved to another
 //! path, swapped with another or given another revision does not open, and is [`Kind::Tampered`].
 //!
+//! Rows of certificates are not sealed but tagged: see [`super::certificates`].
+//!
 //! What it does not see: a whole older record put back with the older revision it had, and a record that was removed. Those
 //! are for the map root of the ledger.
 
@@ -20,8 +22,10 @@ use std::path::Path;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk};
+use aws_lc_rs::hmac;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use super::certificates::{Counts, Found, Row, Search, Serial, Tag};
 use super::{Change, Encode, Record, Store};
 use crate::error::{Error, Kind, Result};
 use crate::types::SecretBytes;
@@ -29,6 +33,7 @@ use crate::types::SecretBytes;
 const MAGIC: &[u8; 3] = b"SR\x01";
 const SALT: usize = 32;
 const LABEL: &[u8] = b"signet record v1";
+const ROW_LABEL: &[u8] = b"signet certificate row v1";
 
 /// The key that seals all records: random, wrapped by the device while at rest, zeroed when dropped.
 #[derive(Zeroize, ZeroizeOnDrop)]
@@ -52,6 +57,16 @@ impl StorageKey {
     #[must_use]
     pub fn to_secret(&self) -> SecretBytes {
         SecretBytes::new(self.0.to_vec())
+    }
+
+    /// The key of the tags of public rows.
+    fn row_key(&self) -> Result<hmac::Key> {
+        let mut bytes = Zeroizing::new([0; 32]);
+        Prk::new_less_safe(HKDF_SHA256, &self.0)
+            .expand(&[ROW_LABEL], Length)
+            .and_then(|okm| okm.fill(bytes.as_mut_slice()))
+            .map_err(|_| Error::internal("the key of public rows cannot be derived"))?;
+        Ok(hmac::Key::new(hmac::HMAC_SHA256, bytes.as_slice()))
     }
 
     /// A key for the one record that has this salt.
@@ -91,6 +106,31 @@ pub struct Sealed<S> {
     key: StorageKey,
 }
 
+impl<S> Sealed<S> {
+    /// The tag of a public row.
+    fn tag(&self, row: &[u8]) -> Result<Tag> {
+        let key = self.key.row_key()?;
+        let mut tag = Tag::default();
+        tag.copy_from_slice(hmac::sign(&key, row).as_ref());
+        Ok(tag)
+    }
+
+    /// A certificate whose tags hold.
+    fn vouch(&self, found: Found) -> Result<Found> {
+        let key = self.key.row_key()?;
+        let Found { reservation, end } = &found;
+        let own = hmac::verify(&key, &reservation.to_bytes(), &reservation.tag).is_ok();
+        let ended = end.as_ref().is_none_or(|end| hmac::verify(&key, &end.to_bytes(), &end.tag).is_ok());
+        if own && ended { Ok(found) } else { Err(changed(&found)) }
+    }
+}
+
+fn changed(found: &Found) -> Error {
+    let serial = hex::encode(found.reservation.serial);
+    Error::new(Kind::Tampered, format!("the row of certificate {serial} was changed in the database"))
+        .hint("restore it from a backup")
+}
+
 impl<S: Store> Sealed<S> {
     /// Seals and opens the records of `driver` under `key`.
     #[must_use]
@@ -116,8 +156,13 @@ impl<S: Store> Store for Sealed<S> {
         self.driver.scan(prefix)?.into_iter().map(|record| self.open(record)).collect()
     }
 
-    fn commit_with(&self, changes: &[Change], encode: &Encode<'_>) -> Result<u64> {
-        self.driver.commit_with(changes, &|path, revision, value| {
+    fn commit_with(&self, changes: &[Change], rows: &[Row], encode: &Encode<'_>) -> Result<u64> {
+        let mut rows = rows.to_vec();
+        for row in &mut rows {
+            let tag = self.tag(&row.to_bytes())?;
+            *row.tag_mut() = tag;
+        }
+        self.driver.commit_with(changes, &rows, &|path, revision, value| {
             let mut value = encode(path, revision, value)?;
             let sealed = seal(&self.key, path, revision, &value);
             value.zeroize();
@@ -128,6 +173,29 @@ impl<S: Store> Store for Sealed<S> {
     /// The copy is sealed as the database is.
     fn copy_to(&self, file: &Path) -> Result<()> {
         self.driver.copy_to(file)
+    }
+
+    fn certificate(&self, serial: &Serial) -> Result<Option<Found>> {
+        self.driver.certificate(serial)?.map(|found| self.vouch(found)).transpose()
+    }
+
+    fn certificates(&self, search: &Search) -> Result<Vec<Found>> {
+        let found = self.driver.certificates(search)?;
+        // The table of names is there to find by; what counts is in the row.
+        let fits = |one: &Found| search.name.as_ref().is_none_or(|name| one.reservation.names.contains(name));
+        found
+            .into_iter()
+            .map(|one| self.vouch(one))
+            .map(|one| one.and_then(|one| if fits(&one) { Ok(one) } else { Err(changed(&one)) }))
+            .collect()
+    }
+
+    fn open_reservations(&self) -> Result<Vec<Found>> {
+        self.driver.open_reservations()?.into_iter().map(|found| self.vouch(found)).collect()
+    }
+
+    fn count_certificates(&self) -> Result<Counts> {
+        self.driver.count_certificates()
     }
 }
 

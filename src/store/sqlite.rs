@@ -10,6 +10,8 @@
 //! What it does not do: it does not notice an older file put in its place while the service was down (that is for the anchor
 //! of the ledger), and the `-wal` file is part of the database: who copies one copies both, or asks [`Store::copy_to`].
 
+mod certificates;
+
 use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -20,6 +22,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
+use super::certificates::{Counts, Found, Row as PublicRow, Search, Serial};
 use super::{Change, Encode, MAX_VALUE, Record, Store, check_batch, check_expected, check_path, check_prefix, schema};
 use crate::error::{Error, Kind, Result};
 
@@ -123,7 +126,7 @@ impl Store for Sqlite {
         rows.and_then(Iterator::collect).map_err(|e| trouble(e).context(prefix))
     }
 
-    fn commit_with(&self, changes: &[Change], encode: &Encode<'_>) -> Result<u64> {
+    fn commit_with(&self, changes: &[Change], rows: &[PublicRow], encode: &Encode<'_>) -> Result<u64> {
         check_batch(changes)?;
         let mut writer = lock(&self.writer);
         self.still_there()?;
@@ -132,6 +135,9 @@ impl Store for Sqlite {
         let revision = next_revision(&batch)?;
         for change in changes {
             apply(&batch, change, revision, encode)?;
+        }
+        for row in rows {
+            certificates::add(&batch, row)?;
         }
         batch.commit().map_err(trouble)?;
         self.still_there()?;
@@ -148,6 +154,22 @@ impl Store for Sqlite {
             source.execute("VACUUM INTO ?1", [name]).map_err(trouble)?;
             Ok(())
         })
+    }
+
+    fn certificate(&self, serial: &Serial) -> Result<Option<Found>> {
+        certificates::find(&self.reader(), serial)
+    }
+
+    fn certificates(&self, search: &Search) -> Result<Vec<Found>> {
+        certificates::search(&self.reader(), search)
+    }
+
+    fn open_reservations(&self) -> Result<Vec<Found>> {
+        certificates::open(&self.reader())
+    }
+
+    fn count_certificates(&self) -> Result<Counts> {
+        certificates::counts(&self.reader())
     }
 }
 

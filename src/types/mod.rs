@@ -12,9 +12,11 @@ mod period;
 mod public_key;
 mod rules;
 mod secret;
+mod signature;
+mod spiffe;
 
 pub use action::{Action, Resource};
-use algorithm::words;
+pub(crate) use algorithm::words;
 pub use algorithm::{Algorithm, Curve, Domain, Hash, Protection, Purpose, Residency, SignatureFormat, State};
 pub use caller::{Caller, Credential, Principal};
 pub use clock::{Clock, ManualClock};
@@ -27,6 +29,8 @@ pub use period::Period;
 pub use public_key::{PublicKey, Verifier};
 pub use rules::{Retention, Rotation};
 pub use secret::{SecretBytes, same};
+pub use signature::raw_length;
+pub use spiffe::SpiffeId;
 
 /// SHA-256 of `parts`, one after the other.
 #[must_use]

@@ -9,10 +9,24 @@
 //! Nothing here knows a key, a store or a caller: bytes go in, values come out, and back. What is signed is built here from
 //! types and nothing else, so no field of a request reaches a certificate unread.
 
+pub mod certificate;
+pub mod csr;
+mod extensions;
+pub mod key;
 pub mod lint;
+mod read_back;
+pub mod request;
+pub mod san;
+pub mod signature;
+pub mod subject;
 pub mod template;
+mod weak_key;
 
+pub use certificate::{Certificate, IssuerView};
+pub use csr::Csr;
+pub use key::KeyKind;
+pub use san::{San, SanKind};
+pub use subject::{Subject, SubjectField};
 pub use template::{
-    Authority, Distribution, ExtendedUsage, KeyUsage, NameConstraints, San, Serial, Subject, Subtree, Template,
-    Validity,
+    Authority, Distribution, ExtendedUsage, KeyUsage, NameConstraints, Serial, Subtree, Template, Validity,
 };

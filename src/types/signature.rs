@@ -8,16 +8,15 @@
 //!
 //! Reading is strict, because a signature that has two spellings is two signatures to whoever stores or counts them: one DER,
 //! minimal integers, nothing after the end, the length of the algorithm. Whether it is a *right* signature is for
-//! [`crate::types::Verifier`].
+//! [`super::Verifier`].
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use der::asn1::{AnyRef, UintRef};
 use der::{Decode, Encode, Tag};
 
+use super::{Algorithm, Curve, SignatureFormat};
 use crate::error::{Error, Kind, Result};
-pub use crate::types::SignatureFormat;
-use crate::types::{Algorithm, Curve};
 
 impl SignatureFormat {
     /// A device's signature in this form; the bytes of `jws` are ASCII.
