@@ -10,10 +10,12 @@
 //! types and nothing else, so no field of a request reaches a certificate unread.
 
 pub mod certificate;
+pub mod crl;
 pub mod csr;
 mod extensions;
 pub mod key;
 pub mod lint;
+pub mod ocsp;
 mod read_back;
 pub mod request;
 pub mod san;
