@@ -64,9 +64,10 @@ pub(crate) fn good(kind: Kind) -> Draft {
         Kind::CodeSigning => (common("Example"), keys.leaf.clone(), [3; 20]),
         Kind::Server | Kind::Peer | Kind::Svid => (sequence(&[]), keys.leaf.clone(), [3; 20]),
     };
-    let (issuer, issuer_id) = match kind {
-        Kind::Root | Kind::Intermediate => (common("Example Root"), keys.root.id),
-        _ => (common("Example Intermediate"), keys.intermediate.id),
+    let (issuer, issuer_id) = if kind.is_authority() {
+        (common("Example Root"), keys.root.id)
+    } else {
+        (common("Example Intermediate"), keys.intermediate.id)
     };
     let mut draft = Draft {
         version: value(0xa0, &integer(&[2])),
@@ -110,7 +111,7 @@ pub(crate) fn good(kind: Kind) -> Draft {
     match kind {
         Kind::Server | Kind::Peer => draft.dns("web.example.com"),
         Kind::Svid => draft.names(&[(0x86, b"spiffe://example.com/billing")]),
-        _ => {}
+        Kind::Root | Kind::Intermediate | Kind::Client | Kind::CodeSigning | Kind::OcspResponder => {}
     }
     if !kind.is_authority() {
         draft.usage(&[0]);
@@ -138,7 +139,7 @@ pub(crate) fn issuer_of(kind: Kind) -> Option<Draft> {
             issuer.remove(crate::draft::EXTENDED);
             Some(issuer)
         }
-        _ => Some(good(Kind::Intermediate)),
+        Kind::Server | Kind::Client | Kind::Peer | Kind::Svid | Kind::OcspResponder => Some(good(Kind::Intermediate)),
     }
 }
 

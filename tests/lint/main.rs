@@ -13,6 +13,7 @@ mod skip;
 mod der;
 mod draft;
 mod good;
+mod ours;
 mod page;
 mod panics;
 mod rules;

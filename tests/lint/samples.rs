@@ -241,7 +241,7 @@ pub(crate) fn samples() -> Vec<Sample> {
         it("authority_key_id_alone", Server, |d, i| {
             let issuer = of(0xa1, &[of(0xa4, std::slice::from_ref(&i.issuer))]);
             let serial = value(0x82, content(&i.serial));
-            let id = value(0x80, &content(&i.extension(SUBJECT_KEY_ID).value)[..]);
+            let id = value(0x80, content(&i.extension(SUBJECT_KEY_ID).value));
             d.put(AUTHORITY_KEY_ID, false, sequence(&[id, issuer, serial]));
         }),
         it("authority_key_id_critical", Server, |d, _| d.critical(AUTHORITY_KEY_ID, true)),
