@@ -1,0 +1,3 @@
+//! Certificates: who may get which, and what becomes of them.
+
+pub mod profile;
