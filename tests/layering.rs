@@ -37,7 +37,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("envelope", &["admission", "keyring"]),
     // `device` for the type of a failure, item by item.
     ("signing", &["device", "admission", "keyring"]),
-    ("service", &["jose", "validation", "device", "store", "policy", "auth", "audit", "ledger", "admission", "keyring", "envelope", "signing"]),
+    ("ca", &["jose", "validation", "x509"]),
+    ("service", &["jose", "validation", "x509", "device", "store", "policy", "auth", "audit", "ledger", "admission", "keyring", "envelope", "signing", "ca"]),
     ("doctor", &["config", "device", "store", "audit", "service"]),
     ("api", &["jose", "wire", "auth", "service"]),
     ("server", &["config", "device", "store", "policy", "auth", "audit", "ledger", "admission", "keyring", "envelope", "signing", "service", "doctor", "api"]),

@@ -1,3 +1,4 @@
 //! Certificates: who may get which, and what becomes of them.
 
+pub mod acme;
 pub mod profile;

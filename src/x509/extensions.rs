@@ -115,7 +115,7 @@ pub(super) fn alternative_names(sans: &[San], critical: bool) -> Result<Extensio
     extension(SUBJECT_ALT_NAME, critical, &names)
 }
 
-fn extension(extn_id: ObjectIdentifier, critical: bool, value: &impl Encode) -> Result<Extension> {
+pub(super) fn extension(extn_id: ObjectIdentifier, critical: bool, value: &impl Encode) -> Result<Extension> {
     Ok(Extension { extn_id, critical, extn_value: octets(&value.to_der().map_err(defect)?)? })
 }
 
@@ -182,7 +182,7 @@ fn subtree(tree: &Subtree) -> Result<GeneralSubtree> {
     Ok(GeneralSubtree { base, minimum: 0, maximum: None })
 }
 
-fn uri(text: &str) -> Result<GeneralName> {
+pub(super) fn uri(text: &str) -> Result<GeneralName> {
     Ok(GeneralName::UniformResourceIdentifier(ia5(text)?))
 }
 
@@ -190,7 +190,7 @@ fn ia5(text: &str) -> Result<Ia5String> {
     Ia5String::new(text).map_err(defect)
 }
 
-fn octets(bytes: &[u8]) -> Result<OctetString> {
+pub(super) fn octets(bytes: &[u8]) -> Result<OctetString> {
     OctetString::new(bytes).map_err(defect)
 }
 

@@ -11,10 +11,12 @@
 
 pub mod certificate;
 pub mod constraints;
+pub mod crl;
 pub mod csr;
 mod extensions;
 pub mod key;
 pub mod lint;
+pub mod ocsp;
 mod read_back;
 pub mod request;
 pub mod san;
