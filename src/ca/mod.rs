@@ -34,6 +34,8 @@ pub mod bundle;
 pub mod inventory;
 pub mod issue;
 pub mod issuer;
+pub mod pattern;
+pub mod profile;
 pub mod revocation;
 pub mod rollover;
 
