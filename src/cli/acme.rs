@@ -47,7 +47,7 @@ impl Endpoint {
 verbs! {
     /// What can be done to endpoints.
     EndpointVerb {
-        Create(Create),
+        Create(Box<Create>),
         List(List),
         Show(Show),
         Delete(Delete),
@@ -94,8 +94,8 @@ struct Create {
 }
 
 impl Create {
-    fn run(self, app: &App) -> Result<()> {
-        let Self { name, issuer, profiles, identity, groups, challenges, networks, terms, website, caa } = self;
+    fn run(self: Box<Self>, app: &App) -> Result<()> {
+        let Self { name, issuer, profiles, identity, groups, challenges, networks, terms, website, caa } = *self;
         let challenges = Some(challenges).filter(|challenges| !challenges.is_empty());
         let body =
             CreateAcmeEndpoint { name, issuer, profiles, identity, groups, challenges, networks, terms, website, caa };

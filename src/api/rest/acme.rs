@@ -7,23 +7,22 @@ use super::answer::{Nothing, Reply};
 use super::call::Call;
 use crate::error::Result;
 use crate::service::Released;
-use crate::service::acme::{EabKey, Endpoint, NewEabKey, Speaker};
+use crate::service::acme::{EabKey, Endpoint, Networks, NewEabKey, Speaker};
 use crate::types::EndpointName;
 use crate::wire::{self, AcmeEndpoint, EabKeyCreated, EabKeyInfo, EabKeyText, Page};
 
 pub(super) async fn create(call: Call, body: wire::CreateAcmeEndpoint) -> Result<Released<Reply<AcmeEndpoint>>> {
-    let endpoint = call.service.new_acme_endpoint(body.name, body.issuer, body.profiles);
+    let mut endpoint = call.service.new_acme_endpoint(body.name, body.issuer, body.profiles);
     let parse = |texts: Vec<String>| texts.iter().map(|text| text.parse()).collect::<Result<_>>();
     let challenges = body.challenges.map(|kinds| kinds.iter().map(|kind| kind.parse()).collect::<Result<_>>());
-    let endpoint = Endpoint {
-        open_to: body.identity.map(|identity| Speaker { identity, groups: body.groups.into() }),
-        challenges: challenges.transpose()?.unwrap_or_else(|| endpoint.challenges.clone()),
-        networks: crate::service::acme::Networks::new(parse(body.networks)?)?,
-        terms: body.terms,
-        website: body.website,
-        caa: body.caa,
-        ..endpoint
-    };
+    endpoint.open_to = body.identity.map(|identity| Speaker { identity, groups: body.groups.into() });
+    if let Some(challenges) = challenges.transpose()? {
+        endpoint.challenges = challenges;
+    }
+    endpoint.networks = Networks::new(parse(body.networks)?)?;
+    endpoint.terms = body.terms;
+    endpoint.website = body.website;
+    endpoint.caa = body.caa;
     let made = call.service.create_acme_endpoint(&call.caller, endpoint, &call.idempotency()?).await?;
     Ok(made.map(|endpoint| {
         let path = format!("/api/v1/acme/endpoints/{}", endpoint.name);
