@@ -134,7 +134,14 @@ impl Server {
         let shutdown = async move {
             let _ = ending.wait_for(|stop| *stop).await;
         };
-        let listener = tokio::spawn(listen::serve(tcp, tls.clone(), app, options.limits, metrics, shutdown));
+        let listener = tokio::spawn(listen::serve(
+            tcp,
+            listen::Transport::Tls(tls.clone()),
+            app,
+            options.limits,
+            metrics,
+            shutdown,
+        ));
         Ok(Self {
             service,
             address,
