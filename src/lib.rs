@@ -38,6 +38,8 @@ pub mod keyring;
 pub mod envelope;
 pub mod signing;
 
+pub mod ca;
+
 pub mod service;
 
 pub mod doctor;

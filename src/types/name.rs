@@ -118,6 +118,8 @@ full_names! {
     IssuerName
     /// The full name of a profile of certificates, in the same form.
     ProfileName
+    /// The full name of a place where ACME is spoken, in the same form.
+    EndpointName
 }
 
 impl IssuerName {
@@ -254,7 +256,7 @@ macro_rules! as_text {
         }
     )*};
 }
-as_text!(Name, KeyName, IssuerName, ProfileName, KeyId);
+as_text!(Name, KeyName, IssuerName, ProfileName, EndpointName, KeyId);
 
 #[cfg(test)]
 mod tests {

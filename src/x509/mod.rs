@@ -10,6 +10,7 @@
 //! types and nothing else, so no field of a request reaches a certificate unread.
 
 pub mod certificate;
+pub mod constraints;
 pub mod crl;
 pub mod csr;
 mod extensions;

@@ -329,8 +329,8 @@ fn uri(text: &str) -> Result<(), Wrong> {
     authority_of(authority)
 }
 
-/// A host and perhaps a port: "the URI MUST include an authority that is a fully qualified domain name or IP address"
-/// ([RFC 5280, 4.2.1.6](https://www.rfc-editor.org/rfc/rfc5280#section-4.2.1.6)).
+/// A host and perhaps a port: "URIs that include an authority MUST include a fully qualified domain name or IP address as the
+/// host" ([RFC 5280, 4.2.1.6](https://www.rfc-editor.org/rfc/rfc5280#section-4.2.1.6)).
 fn authority_of(authority: &str) -> Result<(), Wrong> {
     if authority.contains('@') {
         return Err(Wrong("has a user", "leave out what stands before the @"));

@@ -42,7 +42,7 @@ pub(super) const RULES: &[Rule] = &[
         "A wildcard is the whole first label and stands nowhere else.", dns_wildcard),
     Rule::error("dns_wildcard_depth", "CA/B BR, 3.2.2.6", ALL,
         "At least two labels follow a wildcard.", dns_wildcard_depth),
-    Rule::error("dns_reserved_label", "RFC 5890, 2.3.1; CA/B BR, 7.1.4.2.1", ALL,
+    Rule::error("dns_reserved_label", "RFC 5890, 2.3.1; CA/B BR, 7.1.2.7.12", ALL,
         "A label with hyphens in third and fourth place is an A-label.", dns_reserved_label),
     Rule::error("dns_no_address", "CA/B BR, 7.1.2.7.12", ALL,
         "An address is not written as a DNS name.", dns_no_address),
@@ -149,8 +149,9 @@ fn dns_reserved_label(seen: &Seen<'_>) -> Verdict {
 
 fn dns_no_address(seen: &Seen<'_>) -> Verdict {
     // The last label of a host name is never all digits.
-    let address =
-        |name: &str| name.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
+    let address = |name: &str| {
+        name.rsplit('.').next().is_some_and(|last| !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit()))
+    };
     each(seen, DNS, "is an address", |name| !address(name))
 }
 
