@@ -114,7 +114,7 @@ mod tests {
         let work = async {
             wait.await.unwrap();
             done.send("done").unwrap();
-            Result::Ok(())
+            Result::<()>::Ok(())
         };
         // Asked once, and given up.
         assert!(unbroken(alive, work).now_or_never().is_none());

@@ -58,17 +58,17 @@ verbs! {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  signet acme endpoint create web --issuer fleet --profile server --network 10.0.0.0/8
-  signet acme endpoint create lab --issuer lab --profile server --identity lab-hosts --challenge dns-01")]
+  signet acme endpoint create web fleet server --network 10.0.0.0/8
+  signet acme endpoint create lab lab server client --identity lab-hosts --challenge dns-01")]
 struct Create {
     /// Its name, as namespace:name.
     #[arg(value_parser = parsed::<EndpointName>)]
     name: EndpointName,
     /// The issuer that signs.
-    #[arg(long, value_name = "NAME", value_parser = parsed::<IssuerName>)]
+    #[arg(value_parser = parsed::<IssuerName>)]
     issuer: IssuerName,
-    /// A profile that may be asked for; the first where a client names none.
-    #[arg(long = "profile", value_name = "NAME", required = true, value_parser = parsed::<ProfileName>)]
+    /// The profiles that may be asked for; the first where a client names none.
+    #[arg(value_name = "PROFILE", required = true, value_parser = parsed::<ProfileName>)]
     profiles: Vec<ProfileName>,
     /// For whom every account speaks, without any binding.
     #[arg(long, value_name = "NAME", value_parser = parsed::<Name>)]
@@ -210,7 +210,7 @@ verbs! {
 #[command(after_help = "\
 Examples:
   signet acme eab create web web-servers --uses 1 --ttl 1h
-  signet --json acme eab create web web-servers   # id and key, as `certbot --eab-kid --eab-hmac-key` want them")]
+  signet --json acme eab create web web-servers")]
 struct CreateEab {
     /// The endpoint.
     #[arg(value_parser = parsed::<EndpointName>)]
@@ -286,7 +286,7 @@ fn row(key: &EabKeyInfo) -> Vec<String> {
 
 /// Revoke a binding key: it binds no more accounts, and those that it bound are refused.
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  signet acme eab revoke web 1f0c2a…")]
+#[command(after_help = "Example:\n  signet acme eab revoke web 1f0c2a")]
 struct RevokeEab {
     /// The endpoint.
     #[arg(value_parser = parsed::<EndpointName>)]

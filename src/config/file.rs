@@ -16,6 +16,7 @@ pub struct File {
     pub(super) storage: StorageFile,
     pub(super) keys: KeysFile,
     pub(super) acme: AcmeFile,
+    pub(super) pki: PkiFile,
     pub(super) devices: BTreeMap<Name, DeviceFile>,
 }
 
@@ -50,6 +51,13 @@ pub(super) struct AcmeFile {
     pub(super) resolvers: Option<Vec<SocketAddr>>,
     pub(super) http_port: Option<u16>,
     pub(super) https_port: Option<u16>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct PkiFile {
+    pub(super) listen: Option<SocketAddr>,
+    pub(super) url: Option<String>,
 }
 
 /// One flat table; `kind` says which.

@@ -297,7 +297,8 @@ async fn requests_that_do_not_hold_are_refused() {
         client.send(&new_order, &client.key.sign(&header, &payload)).await
     };
     let kid = client.kid.clone().unwrap();
-    let cases: Vec<(Box<dyn Fn(&mut Value)>, &str)> = vec![
+    type Change<'c> = Box<dyn Fn(&mut Value) + 'c>;
+    let cases: Vec<(Change<'_>, &str)> = vec![
         (Box::new(|header| header["url"] = json!(format!("{}/", header["url"].as_str().unwrap()))), "unauthorized"),
         (Box::new(|header| header["url"] = json!("https://other.test/new-order")), "unauthorized"),
         (Box::new(|header| header["alg"] = json!("HS256")), "badSignatureAlgorithm"),
