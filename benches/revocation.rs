@@ -1,10 +1,19 @@
-//! What it costs to tell of revocation, without a device: `make bench`. The signature of a list is one, whatever its length.
+//! What it costs to tell of revocation: `make bench`. Lists are measured without a device, because the signature of a list is one,
+//! whatever its length; answers over HTTP, by many who ask for the same certificate.
 #![allow(
     clippy::unwrap_used,
-    clippy::print_stdout,
+    clippy::expect_used,
+    clippy::panic,
     clippy::indexing_slicing,
+    clippy::print_stdout,
     reason = "a measurement may stop, and prints"
 )]
+
+#[path = "../tests/support/house.rs"]
+mod house;
+#[path = "../tests/support/softhsm.rs"]
+#[allow(unused_macros, reason = "the macro is for tests")]
+mod softhsm;
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +30,39 @@ const REVOKED: usize = 100_000;
 /// How often each is measured; the median counts.
 const ROUNDS: usize = 5;
 
+/// How many ask at once, and for how long.
+const ASKING: usize = 16;
+const TIME: Duration = Duration::from_secs(2);
+
 fn main() {
+    lists();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(answers());
+}
+
+/// OCSP answers that are kept, over connections that are kept; client and service share the machine.
+async fn answers() {
+    let house = house::House::start().await;
+    let (url, request) = (format!("http://{}/pki/default/root/ocsp", house.address), house.request(&house.serial()));
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let begin = Instant::now();
+    let ask = || async {
+        let mut count = 0_u32;
+        while begin.elapsed() < TIME {
+            let ask = client.post(&url).header("content-type", "application/ocsp-request").body(request.clone());
+            let answer = ask.send().await.unwrap().bytes().await.unwrap();
+            assert!(answer.len() > 100, "a failure is no answer");
+            count += 1;
+        }
+        count
+    };
+    let counts = futures_util::future::join_all((0..ASKING).map(|_| ask())).await;
+    let rate = f64::from(counts.iter().sum::<u32>()) / begin.elapsed().as_secs_f64();
+    println!("OCSP answers that are kept, {ASKING} connections: {rate:.0}/s with the client on the same machine");
+    house.stop().await;
+}
+
+fn lists() {
     let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
     let issuer = IssuerView {
         subject: b"\x30\x0f\x31\x0d\x30\x0b\x06\x03\x55\x04\x03\x0c\x04Root".to_vec(),

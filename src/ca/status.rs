@@ -88,6 +88,9 @@ pub struct Status {
     metrics: Metrics,
     /// What is ready, by version. The lock protects the maps, and is held for one look or change.
     ready: RwLock<Ready>,
+    /// What could not be made last time, and when that was: each try is recorded, so a device that is away for long is not asked at
+    /// each tick. The lock is held for one look or change.
+    failed: Mutex<HashMap<Place, Timestamp>>,
     /// The answers that were given, and how many more may be signed for one request alone. Each lock is held for one look or change.
     answers: Mutex<Answers>,
     spare: Mutex<Bucket>,
@@ -120,6 +123,13 @@ struct List {
     made: Timestamp,
 }
 
+/// A response, and from when until when it holds.
+struct Signed {
+    bytes: Bytes,
+    this_update: Timestamp,
+    next_update: Timestamp,
+}
+
 /// A responder of one version of an issuer.
 #[derive(Debug)]
 struct Responder {
@@ -144,6 +154,7 @@ impl Status {
             admission,
             metrics,
             ready: RwLock::default(),
+            failed: Mutex::default(),
             answers: Mutex::default(),
             spare: Mutex::new(Bucket::new(FRESH_PER_SECOND, FRESH_BURST, clock.now())),
             clock,
@@ -195,15 +206,25 @@ impl Status {
         self.forget(&voices);
         let mut overdue = 0;
         for voice in &voices {
+            let (now, place) = (self.clock.now(), voice.place());
+            if self.failed().get(&place).is_some_and(|last| now.duration_since(*last).abs() < LIST_GAP) {
+                overdue += 1;
+                continue;
+            }
             for done in [self.renew_list(voice).await, self.renew_responder(voice).await] {
                 if let Err(error) = done {
-                    let (issuer, version) = voice.place();
+                    let (issuer, version) = &place;
                     tracing::warn!(%issuer, %version, cause = error.chain(), "revocation cannot be told anew");
+                    self.failed().insert(place.clone(), now);
                     overdue += 1;
                 }
             }
         }
         self.metrics.status_overdue(overdue);
+    }
+
+    fn failed(&self) -> std::sync::MutexGuard<'_, HashMap<Place, Timestamp>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Drops what belongs to versions that are gone, and learns the names of those that are there.
@@ -222,6 +243,8 @@ impl Status {
         ready.lists.retain(|place, _| lives(place));
         ready.responders.retain(|place, _| lives(place));
         ready.issuers = issuers;
+        drop(ready);
+        self.failed().retain(|place, _| lives(place));
     }
 
     async fn renew_list(&self, voice: &Arc<Voice>) -> Result<()> {
@@ -397,12 +420,10 @@ impl Status {
         let (status, now) = (self.status(voice, id).await?, self.clock.now());
         if status == ocsp::Status::Unknown {
             self.spend("unknown")?;
-            let bytes = self.sign(voice, request, &[status], now).await?;
-            return Ok(StatusAnswer::Once(bytes));
+            return Ok(StatusAnswer::Once(self.sign(voice, request, &[status], now).await?.bytes));
         }
-        let bytes = self.sign(voice, request, &[status], now).await?;
-        let until = second(now + ANSWER_LIFE)?;
-        let published = Published::between(bytes, second(now)?, until);
+        let Signed { bytes, this_update, next_update } = self.sign(voice, request, &[status], now).await?;
+        let published = Published::between(bytes, this_update, next_update);
         let kept = Kept { status, renew: now + ANSWER_LIFE / 2, published: published.clone() };
         self.answers.lock().unwrap_or_else(PoisonError::into_inner).keep(id.clone(), kept);
         Ok(StatusAnswer::Lasting(published))
@@ -454,7 +475,7 @@ impl Status {
         }
         let [first, ..] = request.certificates.as_slice() else { return Err(Error::internal("a request for nothing")) };
         let _turn = self.lane(first).lock().await;
-        self.sign(voice, request, &statuses, now).await
+        Ok(self.sign(voice, request, &statuses, now).await?.bytes)
     }
 
     /// Signs an answer for each certificate of a request.
@@ -464,7 +485,7 @@ impl Status {
         request: &Request,
         statuses: &[ocsp::Status],
         now: Timestamp,
-    ) -> Result<Bytes> {
+    ) -> Result<Signed> {
         let place = voice.place();
         let responder = self.ready.read().unwrap_or_else(PoisonError::into_inner).responders.get(&place).cloned();
         let late = || Error::new(Kind::Unavailable, "the OCSP responder of this version is not there yet");
@@ -488,7 +509,8 @@ impl Status {
             Details { version: Some(voice.signer.version), ..Details::default() }.fact("serials", serials.join(" "));
         let raw = permit.close(signed, details).await.map(Released::into_inner)?;
         self.metrics.ocsp_answered("signed");
-        ocsp::respond(&body, responder.algorithm, &raw, &responder.certificate).map(Bytes::from)
+        let bytes = ocsp::respond(&body, responder.algorithm, &raw, &responder.certificate)?;
+        Ok(Signed { bytes: bytes.into(), this_update, next_update })
     }
 
     /// Takes one of the signatures that strangers may cause.
