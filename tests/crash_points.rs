@@ -16,7 +16,7 @@ use source::{code, read, rust_files, rust_files_below, without_tests};
 
 /// The modules whose calls change the state of the service. The store, the log and the drivers below them are broken at each
 /// system call by tests of their own.
-const WATCHED: &[&str] = &["ledger", "admission", "keyring", "service", "server"];
+const WATCHED: &[&str] = &["ledger", "admission", "keyring", "ca", "service", "server"];
 
 /// The calls that change a device, the store, the log or a file. Making a folder is none: one that is there already is as
 /// good as a new one.
@@ -25,6 +25,8 @@ const CALLS: &[(&str, On)] = &[
     (".commit(", On::AllBut(&["ledger"])),
     (".destroy(", On::AllBut(&["self", "keyring"])),
     (".append(", On::Only(&["log"])),
+    (".sign_structure(", On::Any),
+    (".sign_structures(", On::AllBut(&["self"])),
     (".generate(", On::Any),
     (".enrol(", On::Any),
     (".persist(", On::Any),
@@ -56,7 +58,7 @@ const EXEMPT: &[(&str, &str, &str)] = &[
 ];
 
 /// Names that stand in several places because the same thing has just happened there.
-const SHARED: &[&str] = &["keyring.published"];
+const SHARED: &[&str] = &["issuer.published", "keyring.published"];
 
 /// What a function does that matters here, in order.
 #[derive(Debug)]

@@ -23,11 +23,13 @@ use signet::api::rest::{BodyLimits, OPEN_ROUTES, Running, TYPES, router, table};
 use signet::audit::{Log, Origin, Settings as LogSettings};
 use signet::auth::certificate::Claims;
 use signet::auth::registry::Registry;
+use signet::ca::{Authority, Parts as AuthorityParts};
 use signet::device::{Identity, KeyRef, Locator, PinSource, Pkcs11Settings, Settings, TokenSelector, Worker};
 use signet::keyring::Keyring;
 use signet::ledger::Ledger;
 use signet::policy::{ADMINISTRATORS, ADMINISTRATORS_TEXT};
 use signet::service::{Heads, Idempotency, NewToken, Parts, Service, policies};
+use signet::signing::Signing;
 use signet::store::{Change, Expected, Sealed, Sqlite, StorageKey, Store};
 use signet::telemetry::Metrics;
 use signet::types::{Algorithm, Caller, Clock, Credential, Curve, KeyId, Principal, PublicKey, Version};
@@ -71,8 +73,18 @@ async fn service(folder: &Path) -> Arc<Service> {
     let worker = Arc::new(Worker::start("hsm", settings, Some(pinned), "/nowhere/signet".into(), metrics.clone()));
     let devices = BTreeMap::from([("hsm".parse().unwrap(), worker.clone())]);
     let keyring = Keyring::load(ledger.clone(), admission.clone(), devices, vec![], metrics.clone()).unwrap();
+    let keyring = Arc::new(keyring);
+    let authority = Authority::load(AuthorityParts {
+        ledger: ledger.clone(),
+        admission: admission.clone(),
+        keyring: keyring.clone(),
+        signing: Arc::new(Signing::new(keyring.clone())),
+        metrics: metrics.clone(),
+        url: None,
+    });
     Arc::new(Service::new(Parts {
-        keyring: Arc::new(keyring),
+        keyring,
+        authority: Arc::new(authority.unwrap()),
         admission,
         ledger,
         log: log.clone(),

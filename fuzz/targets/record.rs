@@ -6,7 +6,7 @@ use std::path::Path;
 use signet::error::Result;
 use signet::store::certificates::{Counts, Found, Row, Search, Serial};
 use signet::store::{Change, Encode, Record, Sealed, StorageKey, Store};
-use signet::types::SecretBytes;
+use signet::types::{IssuerName, SecretBytes, Version};
 
 /// A database with one record in it.
 struct One(Vec<u8>);
@@ -34,6 +34,10 @@ impl Store for One {
 
     fn open_reservations(&self) -> Result<Vec<Found>> {
         Ok(Vec::new())
+    }
+
+    fn last_end(&self, _: &IssuerName, _: Version) -> Result<Option<jiff::Timestamp>> {
+        Ok(None)
     }
 
     fn count_certificates(&self) -> Result<Counts> {

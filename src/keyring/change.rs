@@ -115,14 +115,14 @@ impl Keyring {
     /// # Errors
     /// `State` where the table has no such way, or deletion protection refuses it; `Invalid` for a waiting period that is
     /// too short.
-    pub async fn step<O: Operation>(
+    pub async fn step<O: Operation, Also: IntoIterator<Item = Change>>(
         &self,
         permit: &Permit<O>,
         name: &KeyName,
         number: Version,
         step: Step,
         wait: Option<Period>,
-        also: impl FnOnce(&KeyRecord) -> Result<Option<Change>>,
+        also: impl FnOnce(&KeyRecord) -> Result<Also>,
     ) -> Result<Arc<Key>> {
         permit.covers::<O>(name)?;
         let turn = self.turn(name);
@@ -328,7 +328,8 @@ fn expect_version(key: &Key, expected: Option<Version>) -> Result<()> {
 }
 
 /// A random id for the records of one run of a background job.
-pub(super) fn job_id() -> String {
+#[must_use]
+pub fn job_id() -> String {
     let mut bytes = [0; 8];
     // An id that repeats would only make two records harder to tell apart.
     let _ = getrandom::fill(&mut bytes);

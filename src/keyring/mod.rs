@@ -18,7 +18,7 @@ mod schedule;
 pub mod state;
 
 pub use birth::NewKey;
-pub use change::KeyUpdate;
+pub use change::{KeyUpdate, job_id};
 pub use reconcile::Report;
 pub use record::{KeyCopy, KeyRecord, VersionRecord};
 pub use schedule::{Scheduler, Tick};
@@ -431,7 +431,7 @@ impl Keyring {
 
     /// Rotates a key whose primary version has served all it may.
     async fn rotate_exhausted(&self, key: &Key) -> Result<()> {
-        let caller = Caller::system("rotate-by-use", change::job_id());
+        let caller = Caller::system("rotate-by-use", job_id());
         let rotated = self.rotate_as(&caller, &key.record.name, Some(key.record.latest)).await;
         match rotated {
             Ok(_) => Ok(()),

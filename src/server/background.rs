@@ -55,10 +55,12 @@ pub(super) fn start(
     }));
     if options.unattended {
         let scheduler = Arc::new(Scheduler::new(service.keyring()));
+        let authority = service.authority();
         tasks.push(every(config.tick.as_duration(), stop, move || {
-            let scheduler = scheduler.clone();
+            let (scheduler, authority) = (scheduler.clone(), authority.clone());
             async move {
                 scheduler.tick().await;
+                authority.tick().await;
             }
         }));
         tasks.push(every(TIDY, stop, {

@@ -37,12 +37,14 @@ use root::Root;
 use crate::admission::Admission;
 use crate::audit::{Log, Origin, Settings as LogSettings};
 use crate::auth::registry::Registry;
+use crate::ca::{Authority, Parts as AuthorityParts};
 use crate::config::Config;
 use crate::device::Worker;
 use crate::error::{Error, Kind, Result};
 use crate::keyring::Keyring;
 use crate::ledger::Ledger;
 use crate::service::{Heads, Parts, Service, policies};
+use crate::signing::Signing;
 use crate::store::{Sealed, Sqlite, Store};
 use crate::telemetry::Metrics;
 use crate::types::{Caller, Clock, Name, Resource};
@@ -303,12 +305,23 @@ async fn open(
     for what in &report.problems {
         tracing::warn!(what, "an operator should look at this");
     }
+    let keyring = Arc::new(keyring);
+    let authority = Authority::load(AuthorityParts {
+        ledger: ledger.clone(),
+        admission: admission.clone(),
+        keyring: keyring.clone(),
+        signing: Arc::new(Signing::new(keyring.clone())),
+        metrics: metrics.clone(),
+        url: None,
+    })?;
+    recovered.extend(authority.close_reservations().await?);
     let heads = Heads::new(log.clone(), house.clone(), root.log_key, root.log_public.clone())?;
     let scratch = config.data.join("scratch");
     std::fs::create_dir_all(&scratch)
         .map_err(|e| Error::new(Kind::Unavailable, format!("{} cannot be made: {e}", scratch.display())))?;
     Ok(Parts {
-        keyring: Arc::new(keyring),
+        keyring,
+        authority: Arc::new(authority),
         admission,
         ledger,
         log,

@@ -43,6 +43,7 @@ use std::sync::{Arc, Mutex};
 use crate::admission::{Admission, Permit};
 use crate::audit::{Item, Log};
 use crate::auth::registry::Registry;
+use crate::ca::Authority;
 use crate::envelope::Envelope;
 use crate::error::{Error, Kind, Result};
 use crate::keyring::{Keyring, resource};
@@ -65,6 +66,8 @@ pub const DEFAULT_PAGE: usize = 100;
 pub struct Parts {
     /// Keys.
     pub keyring: Arc<Keyring>,
+    /// Issuers and certificates.
+    pub authority: Arc<Authority>,
     /// Permits.
     pub admission: Arc<Admission>,
     /// Changes.
@@ -124,6 +127,12 @@ impl Service {
     #[must_use]
     pub fn keyring(&self) -> Arc<Keyring> {
         self.parts.keyring.clone()
+    }
+
+    /// The issuers, for the background jobs.
+    #[must_use]
+    pub fn authority(&self) -> Arc<Authority> {
+        self.parts.authority.clone()
     }
 
     /// The metrics, for the listener.

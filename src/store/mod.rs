@@ -20,6 +20,7 @@ use std::collections::BTreeSet;
 use certificates::{Counts, Found, Row, Search, Serial};
 
 use crate::error::{Error, Kind, Result};
+use crate::types::{IssuerName, Version};
 
 /// A record as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,6 +138,12 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// As [`Store::get`].
     fn open_reservations(&self) -> Result<Vec<Found>>;
+
+    /// The last second of the last certificate of that version of an issuer, whatever came of it.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    fn last_end(&self, issuer: &IssuerName, version: Version) -> Result<Option<jiff::Timestamp>>;
 
     /// How many certificates there are.
     ///

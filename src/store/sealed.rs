@@ -28,7 +28,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use super::certificates::{Counts, Found, Row, Search, Serial, Tag};
 use super::{Change, Encode, Record, Store};
 use crate::error::{Error, Kind, Result};
-use crate::types::SecretBytes;
+use crate::types::{IssuerName, SecretBytes, Version};
 
 const MAGIC: &[u8; 3] = b"SR\x01";
 const SALT: usize = 32;
@@ -192,6 +192,10 @@ impl<S: Store> Store for Sealed<S> {
 
     fn open_reservations(&self) -> Result<Vec<Found>> {
         self.driver.open_reservations()?.into_iter().map(|found| self.vouch(found)).collect()
+    }
+
+    fn last_end(&self, issuer: &IssuerName, version: Version) -> Result<Option<jiff::Timestamp>> {
+        self.driver.last_end(issuer, version)
     }
 
     fn count_certificates(&self) -> Result<Counts> {

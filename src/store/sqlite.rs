@@ -25,6 +25,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Transac
 use super::certificates::{Counts, Found, Row as PublicRow, Search, Serial};
 use super::{Change, Encode, MAX_VALUE, Record, Store, check_batch, check_expected, check_path, check_prefix, schema};
 use crate::error::{Error, Kind, Result};
+use crate::types::{IssuerName, Version};
 
 /// How long another process may hold the database before the answer is *busy*.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -166,6 +167,10 @@ impl Store for Sqlite {
 
     fn open_reservations(&self) -> Result<Vec<Found>> {
         certificates::open(&self.reader())
+    }
+
+    fn last_end(&self, issuer: &IssuerName, version: Version) -> Result<Option<jiff::Timestamp>> {
+        certificates::last_end(&self.reader(), issuer, version)
     }
 
     fn count_certificates(&self) -> Result<Counts> {

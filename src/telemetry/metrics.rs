@@ -31,6 +31,16 @@ struct Outcome {
     outcome: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Made {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Within {
+    within: &'static str,
+}
+
 /// All metrics. Clones share their values.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -45,6 +55,9 @@ pub struct Metrics {
     rotations_due: Gauge,
     rotations_overdue: Gauge,
     rotations: Counter,
+    certificates: Family<Made, Counter>,
+    certificates_ending: Family<Within, Gauge>,
+    issuers_overdue: Gauge,
     audit_records: Gauge<u64, AtomicU64>,
     audit_signed: Gauge<u64, AtomicU64>,
     connections: Gauge,
@@ -72,6 +85,9 @@ impl Metrics {
             rotations_due: Gauge::default(),
             rotations_overdue: Gauge::default(),
             rotations: Counter::default(),
+            certificates: Family::default(),
+            certificates_ending: Family::default(),
+            issuers_overdue: Gauge::default(),
             audit_records: Gauge::default(),
             audit_signed: Gauge::default(),
             connections: Gauge::default(),
@@ -92,6 +108,13 @@ impl Metrics {
             all.rotations_overdue.clone(),
         );
         r.register("rotations", "Rotations done", all.rotations.clone());
+        r.register("certificates", "Certificates by what became of them", all.certificates.clone());
+        r.register("certificates_ending", "Certificates that end within a time", all.certificates_ending.clone());
+        r.register(
+            "issuers_overdue",
+            "Issuers whose next version is due and is not there",
+            all.issuers_overdue.clone(),
+        );
         r.register("audit_records", "Records in the audit log", all.audit_records.clone());
         r.register("audit_signed_records", "Records below the newest signed head", all.audit_signed.clone());
         r.register("connections", "Open client connections", all.connections.clone());
@@ -154,6 +177,23 @@ impl Metrics {
     /// Counts a rotation.
     pub fn rotated(&self) {
         self.rotations.inc();
+    }
+
+    /// Counts certificates that were signed, and serial numbers that were lost on the way.
+    pub fn issued(&self, issued: usize, lost: usize) {
+        for (outcome, count) in [("issued", issued), ("lost", lost)] {
+            self.certificates.get_or_create(&Made { outcome }).inc_by(count as u64);
+        }
+    }
+
+    /// Says how many certificates end within that time.
+    pub fn certificates_ending(&self, within: &'static str, count: u64) {
+        self.certificates_ending.get_or_create(&Within { within }).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Says how many issuers should have a new version and have none.
+    pub fn issuers_overdue(&self, overdue: usize) {
+        self.issuers_overdue.set(i64::try_from(overdue).unwrap_or(i64::MAX));
     }
 
     /// Says how long the audit log is, and how much of it is signed.

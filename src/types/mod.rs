@@ -27,7 +27,7 @@ pub use crash::crash_here;
 pub use name::{EndpointName, IssuerName, KeyId, KeyName, Name, ProfileName, Version};
 pub use period::Period;
 pub use public_key::{PublicKey, Verifier};
-pub use rules::{Retention, Rotation};
+pub use rules::{Retention, Rollover, Rotation};
 pub use secret::{SecretBytes, same};
 pub use signature::raw_length;
 pub use spiffe::SpiffeId;

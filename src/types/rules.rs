@@ -35,6 +35,22 @@ pub struct Retention {
     pub period: Option<Period>,
 }
 
+/// When the next version of an issuer of certificates is made and put in force by itself, in hundredths of the active one's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rollover {
+    /// When it is made, and published.
+    pub prepare: u8,
+    /// When it begins to issue.
+    pub activate: u8,
+}
+
+impl Default for Rollover {
+    fn default() -> Self {
+        Self { prepare: 50, activate: 67 }
+    }
+}
+
 impl Rotation {
     /// The shortest time between two rotations by age.
     pub const MIN_EVERY: Period = Period::seconds(60);

@@ -7,7 +7,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Row as Line, Transactio
 use super::{damaged, trouble, unsigned};
 use crate::error::{Error, Kind, Result};
 use crate::store::certificates::{Counts, Cursor, End, Found, Reservation, Row, Search, Serial};
-use crate::types::Version;
+use crate::types::{IssuerName, Version};
 
 const COLUMNS: &str = "c.number, c.serial, c.issuer, c.version, c.profile, c.requester, c.subject, c.names, c.not_before, \
                        c.not_after, c.at, c.body, c.tag, e.number, e.at, e.signature, e.tag";
@@ -165,6 +165,14 @@ pub(super) fn open(db: &Connection) -> Result<Vec<Found>> {
     let mut statement = db.prepare_cached(&query).map_err(trouble)?;
     let lines = statement.query_map([], |line| Ok(found(line))).map_err(trouble)?;
     lines.map(|line| line.map_err(trouble)?).collect()
+}
+
+/// The last second of the last certificate of that version of an issuer. Reads all of them.
+pub(super) fn last_end(db: &Connection, issuer: &IssuerName, version: Version) -> Result<Option<Timestamp>> {
+    let query = "SELECT max(not_after) FROM certificates WHERE issuer = ?1 AND version = ?2";
+    let last = db.query_row(query, params![issuer.to_string(), version.number()], |line| line.get::<_, Option<i64>>(0));
+    let last = last.map_err(trouble)?;
+    last.map(|second| Timestamp::from_second(second).map_err(|e| damaged().because(e))).transpose()
 }
 
 /// How many rows there are.

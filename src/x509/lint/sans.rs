@@ -149,8 +149,9 @@ fn dns_reserved_label(seen: &Seen<'_>) -> Verdict {
 
 fn dns_no_address(seen: &Seen<'_>) -> Verdict {
     // The last label of a host name is never all digits.
-    let address =
-        |name: &str| name.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
+    let address = |name: &str| {
+        name.rsplit('.').next().is_some_and(|last| !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit()))
+    };
     each(seen, DNS, "is an address", |name| !address(name))
 }
 

@@ -1,0 +1,213 @@
+//! Revocation: a certificate is good until somebody says that it is not, and then for good.
+//!
+//! Each revocation is a sealed record, read into memory at start, where lists and answers are made from. A serial number whose
+//! certificate was lost on the way counts as revoked: nobody knows whether a device signed it.
+
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::inventory::{Entry, State};
+use super::{Authority, FORMAT, parse, put};
+use crate::admission::{Details, Permit};
+use crate::audit::Phase;
+use crate::error::{Error, Kind, Result};
+use crate::store::certificates::{Reservation, Search};
+use crate::store::{Change, Expected, Store};
+use crate::types::operation::RevokeCertificate;
+use crate::types::{IssuerName, Version};
+use crate::x509::Serial;
+use crate::x509::crl::{Reason, Revoked};
+
+/// What is stored of one revocation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revocation {
+    format: u32,
+    /// Whose certificate.
+    pub issuer: IssuerName,
+    /// Of which version.
+    pub version: Version,
+    /// Which.
+    pub serial: Serial,
+    /// Since when.
+    pub at: Timestamp,
+    /// Why.
+    pub reason: Reason,
+    /// Who said so, as in the audit log.
+    pub by: String,
+    /// The last second of the certificate: after it nobody has to be told.
+    pub not_after: Timestamp,
+}
+
+/// The revocations of one version of an issuer, by serial number.
+pub(super) type Known = BTreeMap<(IssuerName, Version), BTreeMap<Serial, (Revoked, Timestamp)>>;
+
+impl Revocation {
+    fn path(&self) -> String {
+        let Self { issuer, version, serial, .. } = self;
+        format!("revocations/{}/{}/{:010}/{serial}", issuer.namespace, issuer.name, version.number())
+    }
+}
+
+/// Reads all revocations.
+pub(super) fn read_all(store: &dyn Store) -> Result<Known> {
+    let mut known = Known::new();
+    for record in store.scan("revocations/")? {
+        keep(&mut known, &parse(&record)?);
+    }
+    Ok(known)
+}
+
+fn keep(known: &mut Known, revocation: &Revocation) {
+    let Revocation { issuer, version, serial, at, reason, not_after, .. } = revocation;
+    let revoked = Revoked { serial: *serial, at: *at, reason: *reason };
+    known.entry((issuer.clone(), *version)).or_default().insert(*serial, (revoked, *not_after));
+}
+
+impl Authority {
+    /// Revokes certificates of one issuer. Those that are revoked already stay as they are, with their first time and reason.
+    /// `also` is committed with them. Answers how many were revoked now.
+    ///
+    /// # Errors
+    /// `NotFound` where one of them is not of this issuer.
+    pub async fn revoke(
+        &self,
+        permit: &Permit<RevokeCertificate>,
+        issuer: &IssuerName,
+        serials: &[Serial],
+        reason: Reason,
+        also: Option<Change>,
+    ) -> Result<usize> {
+        permit.covers_issuer(issuer)?;
+        let mut entries = Vec::new();
+        for serial in serials {
+            entries.push(self.certificate(issuer, serial).await?);
+        }
+        self.revoke_entries(permit, &entries, reason, also).await
+    }
+
+    /// Revokes every certificate of an issuer that is not over, or of one version of it, in steps. Answers how many were.
+    ///
+    /// # Errors
+    /// Those of the store; what was revoked until then stays so.
+    pub async fn revoke_all(
+        &self,
+        permit: &Permit<RevokeCertificate>,
+        issuer: &IssuerName,
+        version: Option<Version>,
+        reason: Reason,
+    ) -> Result<usize> {
+        permit.covers_issuer(issuer)?;
+        let (mut after, mut count) = (None, 0);
+        loop {
+            let (now, limit) = (self.now(), super::issue::MAX_BATCH);
+            let ends = Some((now, Timestamp::MAX));
+            let page =
+                self.search(Search { issuer: Some(issuer.clone()), ends, after, limit, ..Search::default() }).await?;
+            after = page.last().map(|last| last.cursor);
+            let last = page.len() < limit;
+            let of_version = |entry: &Entry| version.is_none_or(|version| entry.version == version);
+            let some: Vec<_> =
+                page.into_iter().filter(of_version).filter(|entry| entry.state == State::Issued).collect();
+            count += self.revoke_entries(permit, &some, reason, None).await?;
+            if last {
+                return Ok(count);
+            }
+        }
+    }
+
+    async fn revoke_entries(
+        &self,
+        permit: &Permit<RevokeCertificate>,
+        entries: &[Entry],
+        reason: Reason,
+        also: Option<Change>,
+    ) -> Result<usize> {
+        let (at, by) = (self.now(), permit.caller().principal.to_string());
+        let new: Vec<_> = entries
+            .iter()
+            .filter(|entry| self.revocation(&entry.issuer, entry.version, &entry.serial).is_none())
+            .map(|entry| Revocation {
+                format: FORMAT,
+                issuer: entry.issuer.clone(),
+                version: entry.version,
+                serial: entry.serial,
+                at,
+                reason,
+                by: by.clone(),
+                not_after: entry.validity.not_after,
+            })
+            .collect();
+        let mut changes: Vec<_> = changes(&new)?;
+        changes.extend(also);
+        if changes.is_empty() {
+            return Ok(0);
+        }
+        let serials: Vec<_> = new.iter().map(|one| one.serial.to_string()).collect();
+        let details = Details::default().fact("revoked", serials.join(" ")).fact("reason", reason);
+        match self.parts.ledger.commit(permit.record(Phase::Change, &details), changes).await {
+            Ok(_) => {}
+            // Somebody else revoked one of them at this moment.
+            Err(error) if error.kind() == Kind::Conflict => return Err(busy(error)),
+            Err(error) => return Err(error),
+        }
+        self.learn(&new);
+        Ok(new.len())
+    }
+
+    /// When and why a certificate was revoked, where it was.
+    #[must_use]
+    pub fn revocation(&self, issuer: &IssuerName, version: Version, serial: &Serial) -> Option<Revoked> {
+        let known = self.revoked.read().unwrap_or_else(PoisonError::into_inner);
+        known.get(&(issuer.clone(), version))?.get(serial).map(|(revoked, _)| *revoked)
+    }
+
+    /// The revoked certificates of one version that are not over at `now`: what its list has to say.
+    #[must_use]
+    pub fn revoked(&self, issuer: &IssuerName, version: Version, now: Timestamp) -> Vec<Revoked> {
+        let known = self.revoked.read().unwrap_or_else(PoisonError::into_inner);
+        let own = known.get(&(issuer.clone(), version)).into_iter().flat_map(BTreeMap::values);
+        own.filter(|(_, not_after)| *not_after >= now).map(|(revoked, _)| *revoked).collect()
+    }
+
+    /// The revocations to commit with the end of reservations that were lost.
+    pub(super) fn lost(&self, reservations: &[Reservation], at: Timestamp) -> Result<Vec<Change>> {
+        changes(&of_lost(reservations, at))
+    }
+
+    /// Knows them as well, once they are committed.
+    pub(super) fn count_lost(&self, reservations: &[Reservation], at: Timestamp) {
+        self.learn(&of_lost(reservations, at));
+    }
+
+    fn learn(&self, revocations: &[Revocation]) {
+        let mut known = self.revoked.write().unwrap_or_else(PoisonError::into_inner);
+        for revocation in revocations {
+            keep(&mut known, revocation);
+        }
+    }
+}
+
+fn changes(revocations: &[Revocation]) -> Result<Vec<Change>> {
+    revocations.iter().map(|one| put(one.path(), Expected::Absent, one)).collect()
+}
+
+fn of_lost(reservations: &[Reservation], at: Timestamp) -> Vec<Revocation> {
+    let lost = |one: &Reservation| Revocation {
+        format: FORMAT,
+        issuer: one.issuer.clone(),
+        version: one.version,
+        serial: Serial::from_bytes(one.serial),
+        at,
+        reason: Reason::Unspecified,
+        by: "system/close-reservations".to_owned(),
+        not_after: one.not_after,
+    };
+    reservations.iter().map(lost).collect()
+}
+
+fn busy(error: Error) -> Error {
+    Error::new(Kind::Busy, "another request revokes the same certificate").hint("ask again").because(error.chain())
+}
