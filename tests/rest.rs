@@ -479,6 +479,7 @@ async fn a_client_that_hangs_up_cancels_nothing() {
 /// The table of limits, as its reader sees it: what, and how much.
 #[test]
 fn the_table_of_limits_holds_the_numbers_of_the_code() {
+    use signet::x509::{San, certificate, csr};
     use signet::{api::rest, auth, device, envelope, policy, server, service, signing, store, types};
     let (body, connection) = (BodyLimits::default(), server::listen::Limits::default());
     let log = LogSettings::new("", Origin::of_instance("test").unwrap());
@@ -517,6 +518,11 @@ fn the_table_of_limits_holds_the_numbers_of_the_code() {
         ("bytes of a policy", grouped(policy::MAX_POLICY_BYTES)),
         ("statements of all policies", grouped(policy::MAX_STATEMENTS)),
         ("jobs at a device", grouped(device::MAX_JOBS)),
+        ("bytes of a certificate request", grouped(csr::MAX_CSR)),
+        ("attributes, and extensions, of a certificate request", grouped(csr::MAX_PARTS)),
+        ("alternative names of a certificate or request", grouped(certificate::MAX_NAMES)),
+        ("bytes of an alternative name", grouped(San::MAX)),
+        ("bytes of a certificate that is read", grouped(certificate::MAX_CERTIFICATE)),
         ("bytes of the path of a record", grouped(store::MAX_PATH)),
         ("bytes of a record", grouped(store::MAX_VALUE)),
         ("audit records that wait", grouped(log.queue)),
