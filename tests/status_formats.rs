@@ -462,7 +462,9 @@ fn requests_at_their_limits_are_read() {
         assert_eq!(request.certificates[0].serial().is_none(), negative, "case {at}");
         if let (Some(serial), false) = (request.certificates[0].serial(), parts.name.len() == 32) {
             // What we write is what was asked.
-            assert_eq!(CertificateId::new(request.certificates[0].issuer().clone(), &serial), request.certificates[0]);
+            let own = CertificateId::new(request.certificates[0].issuer().clone(), &serial);
+            assert_eq!(own, request.certificates[0]);
+            assert_eq!(Request::parse(&own.request().unwrap()).unwrap().certificates, [own]);
         }
     }
 }

@@ -36,8 +36,10 @@ pub mod issue;
 pub mod issuer;
 pub mod pattern;
 pub mod profile;
+pub mod published;
 pub mod revocation;
 pub mod rollover;
+pub mod status;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};

@@ -11,6 +11,7 @@ mod idempotency;
 mod identities;
 mod keys;
 mod mac;
+mod pki;
 pub mod policies;
 mod restored;
 mod sign;
@@ -22,6 +23,8 @@ mod wrap;
 pub use crate::admission::Released;
 pub use crate::auth::certificate::Match as CertificateRule;
 pub use crate::auth::registry::{IdentityRecord, TokenRecord};
+pub use crate::ca::published::Published;
+pub use crate::ca::status::{MAX_REQUEST as MAX_OCSP_REQUEST, StatusAnswer};
 pub use crate::envelope::{Blobs, Opened, Plain, Sealed};
 pub use crate::jose::Jwk;
 pub use crate::keyring::{Key, KeyUpdate, KeyVersion, NewKey};
@@ -44,6 +47,7 @@ use crate::admission::{Admission, Permit};
 use crate::audit::{Item, Log};
 use crate::auth::registry::Registry;
 use crate::ca::Authority;
+use crate::ca::status::Status as RevocationStatus;
 use crate::envelope::Envelope;
 use crate::error::{Error, Kind, Result};
 use crate::keyring::{Keyring, resource};
@@ -100,6 +104,7 @@ pub struct Service {
     parts: Parts,
     envelope: Envelope,
     signing: Signing,
+    status: Arc<RevocationStatus>,
     /// Changes whose idempotency key is being worked on.
     in_flight: Mutex<std::collections::HashSet<String>>,
     /// Held from the reading of a token's record to the commit of its change: a use that is charged and a revocation at the
@@ -116,6 +121,7 @@ impl Service {
         Self {
             envelope: Envelope::new(parts.keyring.clone()),
             signing: Signing::new(parts.keyring.clone()),
+            status: Arc::new(RevocationStatus::new(parts.authority.clone())),
             parts,
             in_flight: Mutex::default(),
             token_changes: tokio::sync::Mutex::default(),
@@ -127,6 +133,12 @@ impl Service {
     #[must_use]
     pub fn keyring(&self) -> Arc<Keyring> {
         self.parts.keyring.clone()
+    }
+
+    /// What relying parties are told of revocation, for the background jobs.
+    #[must_use]
+    pub fn revocation_status(&self) -> Arc<RevocationStatus> {
+        self.status.clone()
     }
 
     /// The issuers, for the background jobs.

@@ -128,6 +128,14 @@ impl IssuerName {
     pub fn key(&self) -> KeyName {
         KeyName { namespace: self.namespace.clone(), name: self.name.clone() }
     }
+
+    /// The key that signs OCSP answers for this issuer: its name is the issuer's with `.ocsp` after it.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::Invalid`] for an issuer whose name leaves no room for that.
+    pub fn responder(&self) -> Result<KeyName> {
+        Ok(KeyName { namespace: self.namespace.clone(), name: format!("{}.ocsp", self.name).parse()? })
+    }
 }
 
 /// The random identity of a key: 16 bytes, written in hex, never used again.
