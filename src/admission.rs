@@ -372,8 +372,13 @@ impl<O: Operation> Permit<O> {
     {
         match &self.resource {
             Resource::Key(own) if own == name => Ok(()),
-            // An issuer's key has the issuer's name, and `Includes` says what of a key its operations may do.
+            // An issuer's keys have the issuer's name, and `Includes` says what of a key its operations may do.
             Resource::Issuer(own) if own.key() == *name => Ok(()),
+            Resource::Issuer(own)
+                if O::ACTION == Action::SignStatus && own.responder().is_ok_and(|key| key == *name) =>
+            {
+                Ok(())
+            }
             Resource::Key(_)
             | Resource::Issuer(_)
             | Resource::Profile(_)

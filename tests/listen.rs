@@ -26,7 +26,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use signet::api::Peer;
-use signet::server::listen::{Limits, SelfMade, self_signed, serve, tls_config};
+use signet::server::listen::{Limits, SelfMade, Transport, self_signed, serve, tls_config};
 use signet::telemetry::Metrics;
 use signet::types::Clock;
 
@@ -62,7 +62,8 @@ impl Server {
         let port = listener.local_addr().unwrap().port();
         let (stop, stopped) = oneshot::channel();
         let metrics = Metrics::new();
-        let serving = serve(listener, tls.clone(), app(), limits, metrics.clone(), async { drop(stopped.await) });
+        let transport = Transport::Tls(tls.clone());
+        let serving = serve(listener, transport, app(), limits, metrics.clone(), async { drop(stopped.await) });
         let task = tokio::spawn(async { serving.await.unwrap() });
         Self { port, tls, authority: own.authority, metrics, stop: Some(stop), task }
     }
@@ -288,6 +289,35 @@ async fn openssl_finds_tls_1_3_alone_and_nothing_to_resume() {
         let refused = openssl(server.port, old).await;
         assert!(refused.contains("Cipher is (NONE)"), "{refused}");
     }
+}
+
+#[tokio::test]
+async fn a_plain_listener_has_the_same_limits_and_knows_no_certificates() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let limits = Limits { connections: 3, ..quick() };
+    let serving = serve(listener, Transport::Plain, app(), limits, Metrics::new(), async { drop(stopped.await) });
+    let task = tokio::spawn(serving);
+    let connect = || async { TcpStream::connect(address).await.unwrap() };
+    // 1. One request after the other, and what no handler should see.
+    let mut stream = connect().await;
+    for _ in 0..2 {
+        stream.write_all(WHO.as_bytes()).await.unwrap();
+        answer(&mut stream, "127.0.0.1 nobody").await;
+    }
+    let chunked = "GET /who HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n";
+    assert!(exchange(&mut stream, chunked).await.starts_with("HTTP/1.1 411"));
+    // 2. HTTP/2 is not guessed from the first bytes.
+    let seen = exchange(&mut connect().await, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    assert!(seen.is_empty() || seen.starts_with("HTTP/1.1 4"), "{seen}");
+    // 3. Silence costs the connection, and there are no more than there may be.
+    let (mut one, mut two, mut three) = (connect().await, connect().await, connect().await);
+    assert_eq!(rest(&mut connect().await).await, "", "the fourth is closed at once");
+    let (a, b, c) = tokio::join!(rest(&mut one), rest(&mut two), rest(&mut three));
+    assert!([a, b, c].iter().all(String::is_empty));
+    drop(stop);
+    task.await.unwrap().unwrap();
 }
 
 #[tokio::test]

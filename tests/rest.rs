@@ -19,7 +19,7 @@ use tower::ServiceExt;
 
 use signet::admission::Admission;
 use signet::api::Peer;
-use signet::api::rest::{BodyLimits, OPEN_ROUTES, Running, TYPES, router, table};
+use signet::api::rest::{BodyLimits, Running, TYPES, open_routes, router, table};
 use signet::audit::{Log, Origin, Settings as LogSettings};
 use signet::auth::certificate::Claims;
 use signet::auth::registry::Registry;
@@ -228,10 +228,10 @@ async fn a_stranger_learns_nothing_and_no_body_of_theirs_is_read() {
 #[tokio::test]
 async fn open_routes_answer_anybody_and_the_rest_of_the_world_is_not_there() {
     let api = Api::start().await;
-    for (method, path) in OPEN_ROUTES {
-        let bare = Request::builder().method(*method).uri(*path).body(Body::empty()).unwrap();
+    for (method, path) in open_routes() {
+        let bare = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
         let (head, body) = read(api.send(bare).await).await;
-        match *path {
+        match path {
             "/health/live" => assert_eq!((head.status().as_u16(), &body["status"]), (200, &json!("live"))),
             // The device of this service does not answer; a stranger learns that something is wrong, not what.
             "/health/ready" => {
@@ -500,7 +500,7 @@ async fn a_client_that_hangs_up_cancels_nothing() {
 /// The table of limits, as its reader sees it: what, and how much.
 #[test]
 fn the_table_of_limits_holds_the_numbers_of_the_code() {
-    use signet::{api::rest, auth, device, envelope, policy, server, service, signing, store, types};
+    use signet::{api::rest, auth, ca, device, envelope, policy, server, service, signing, store, types, x509};
     let (body, connection) = (BodyLimits::default(), server::listen::Limits::default());
     let log = LogSettings::new("", Origin::of_instance("test").unwrap());
     let seconds = |duration: Duration| format!("{} s", duration.as_secs());
@@ -537,6 +537,10 @@ fn the_table_of_limits_holds_the_numbers_of_the_code() {
         ("bytes of a SPIFFE id", grouped(auth::certificate::SpiffeId::MAX)),
         ("bytes of a policy", grouped(policy::MAX_POLICY_BYTES)),
         ("statements of all policies", grouped(policy::MAX_STATEMENTS)),
+        ("bytes of an OCSP request", grouped(x509::ocsp::MAX_REQUEST)),
+        ("certificates of an OCSP request", grouped(x509::ocsp::MAX_CERTIFICATES)),
+        ("bytes of an OCSP nonce", grouped(x509::ocsp::MAX_NONCE)),
+        ("OCSP answers that are signed for one request alone, at once", ca::status::FRESH_BURST.to_string()),
         ("jobs at a device", grouped(device::MAX_JOBS)),
         ("bytes of the path of a record", grouped(store::MAX_PATH)),
         ("bytes of a record", grouped(store::MAX_VALUE)),

@@ -13,8 +13,9 @@
 mod skip;
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rand::SystemRandom;
@@ -364,6 +365,38 @@ fn openssl_asks_and_believes_the_answers() {
 }
 
 #[test]
+fn curl_believes_a_stapled_answer_and_refuses_a_revoked_one() {
+    let Some(authority) = authorities().into_iter().next() else { return };
+    if Command::new("curl").arg("--version").output().is_err() {
+        return skip::skipped("there is no curl");
+    }
+    let revoked = Status::Revoked { at: authority.now - SignedDuration::from_hours(3), reason: Reason::KeyCompromise };
+    // 91 is "invalid SSL certificate status".
+    for (status, code) in [(Status::Good, 0), (revoked, 91), (Status::Unknown, 91)] {
+        let issuer = IssuerId::new(IssuerHash::Sha1, &authority.view).unwrap();
+        let request = CertificateId::new(issuer, &authority.serial("good")).request().unwrap();
+        authority.respond(&Request::parse(&request).unwrap(), "response", |_| status);
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let serve = format!(
+            "s_server -accept 127.0.0.1:{port} -cert good.pem -cert_chain ca.pem -key leaf.key -status_file response -www"
+        );
+        let mut server = Command::new("openssl");
+        let server = server.current_dir(authority.path()).args(serve.split(' '));
+        let mut server = server.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // curl tries again while nobody listens.
+        let ask = format!(
+            "--silent --show-error --noproxy * --retry 50 --retry-connrefused --retry-delay 0 --retry-max-time 20 \
+             --cacert ca.pem --cert-status --resolve good:{port}:127.0.0.1 https://good:{port}/"
+        );
+        let done = Command::new("curl").current_dir(authority.path()).args(ask.split_whitespace()).output().unwrap();
+        server.kill().unwrap();
+        server.wait().unwrap();
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert_eq!(done.status.code(), Some(code), "{said}");
+    }
+}
+
+#[test]
 fn failures_are_the_responses_that_openssl_knows() {
     let folder = tempfile::tempdir().unwrap();
     let cases = [
@@ -462,7 +495,9 @@ fn requests_at_their_limits_are_read() {
         assert_eq!(request.certificates[0].serial().is_none(), negative, "case {at}");
         if let (Some(serial), false) = (request.certificates[0].serial(), parts.name.len() == 32) {
             // What we write is what was asked.
-            assert_eq!(CertificateId::new(request.certificates[0].issuer().clone(), &serial), request.certificates[0]);
+            let own = CertificateId::new(request.certificates[0].issuer().clone(), &serial);
+            assert_eq!(own, request.certificates[0]);
+            assert_eq!(Request::parse(&own.request().unwrap()).unwrap().certificates, [own]);
         }
     }
 }

@@ -427,6 +427,7 @@ impl super::Authority {
             return Err(Error::new(Kind::Conflict, format!("the name {} is taken", new.name))
                 .hint("`signet issuer show` tells what it is; issuers are never removed"));
         }
+        new.name.responder()?;
         new.rules.check()?;
         new.subject.check()?;
         if new.subject.is_empty() {

@@ -37,10 +37,12 @@ pub mod issuer;
 pub mod pattern;
 pub mod profile;
 pub mod profiles;
+pub mod published;
 pub mod request;
 pub mod revocation;
 pub mod rollover;
 mod software;
+pub mod status;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};

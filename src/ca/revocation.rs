@@ -187,6 +187,13 @@ impl Authority {
         known.get(&(issuer.clone(), version))?.get(serial).map(|(revoked, _)| *revoked)
     }
 
+    /// How many certificates of one version were ever revoked: it grows with each.
+    #[must_use]
+    pub fn revocations(&self, issuer: &IssuerName, version: Version) -> usize {
+        let known = self.revoked.read().unwrap_or_else(PoisonError::into_inner);
+        known.get(&(issuer.clone(), version)).map_or(0, BTreeMap::len)
+    }
+
     /// The revoked certificates of one version that are not over at `now`: what its list has to say.
     #[must_use]
     pub fn revoked(&self, issuer: &IssuerName, version: Version, now: Timestamp) -> Vec<Revoked> {

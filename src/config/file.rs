@@ -15,6 +15,7 @@ pub struct File {
     pub(super) server: ServerFile,
     pub(super) storage: StorageFile,
     pub(super) keys: KeysFile,
+    pub(super) pki: PkiFile,
     pub(super) devices: BTreeMap<Name, DeviceFile>,
 }
 
@@ -40,6 +41,13 @@ pub(super) struct StorageFile {
 pub(super) struct KeysFile {
     pub(super) default_device: Option<Name>,
     pub(super) tick: Option<Period>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct PkiFile {
+    pub(super) listen: Option<SocketAddr>,
+    pub(super) url: Option<String>,
 }
 
 /// One flat table; `kind` says which.

@@ -37,6 +37,17 @@ pub struct Config {
     pub devices: BTreeMap<Name, Settings>,
     /// How often the scheduler looks at the clock.
     pub tick: Period,
+    /// Where relying parties find what belongs to issuers.
+    pub pki: Pki,
+}
+
+/// Where revocation lists, OCSP answers, certificates of issuers and trust bundles are found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pki {
+    /// Where to listen for plain HTTP; nowhere where absent. The TLS listener answers these routes, too.
+    pub listen: Option<SocketAddr>,
+    /// What stands before `/pki/` in the URLs that certificates carry; they carry none where absent.
+    pub url: Option<String>,
 }
 
 /// A certificate and its key.
@@ -82,7 +93,7 @@ impl Config {
     }
 
     fn check(file: File) -> Result<Self> {
-        let File { server, storage, keys, devices } = file;
+        let File { server, storage, keys, pki, devices } = file;
         let devices = devices
             .into_iter()
             .map(|(name, device)| {
@@ -121,6 +132,7 @@ impl Config {
             default_device,
             devices,
             tick,
+            pki: Pki { listen: pki.listen, url: pki.url.map(check_url).transpose()? },
         })
     }
 }
@@ -132,6 +144,27 @@ fn known(devices: &BTreeMap<Name, Settings>, option: &str, name: Name) -> Result
     let names: Vec<_> = devices.keys().map(Name::as_str).collect();
     Err(Error::new(Kind::Invalid, format!("{option} names {name}, which is no device of this file"))
         .hint(format!("one of: {}", names.join(", "))))
+}
+
+/// The longest URL that is put before `/pki/`.
+const MAX_URL: usize = 200;
+
+/// "CAs SHOULD NOT include URIs that specify https": what is fetched is signed, and TLS would need it first
+/// ([RFC 5280, 8](https://www.rfc-editor.org/rfc/rfc5280#section-8)).
+fn check_url(url: String) -> Result<String> {
+    let plain =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':' | b'/' | b'_' | b'[' | b']');
+    let rest = url.strip_prefix("http://").filter(|rest| !rest.is_empty() && !rest.starts_with('/'));
+    if rest.is_some_and(|rest| !rest.ends_with('/') && rest.bytes().all(plain)) && url.len() <= MAX_URL {
+        return Ok(url);
+    }
+    Err(Error::new(
+        Kind::Invalid,
+        format!("pki.url is an http:// URL of at most {MAX_URL} characters, without a slash at its end"),
+    )
+    .hint(
+        "as in url = \"http://pki.example.com\": certificates carry it, and clients need no TLS to read what is signed",
+    ))
 }
 
 fn check_device(device: DeviceFile) -> Result<Settings> {
@@ -223,6 +256,14 @@ mod tests {
                 "unknown field `pin`",
             ),
             ("[devices.a]\nkind = \"tpm\"\ntcti = \"mssim:\"", "tcti is neither"),
+            (
+                "[pki]\nurl = \"https://a.example\"\n[devices.a]\nkind = \"tpm\"\ntcti = \"device:/dev/tpmrm0\"",
+                "pki.url",
+            ),
+            (
+                "[pki]\nurl = \"http://a.example/\"\n[devices.a]\nkind = \"tpm\"\ntcti = \"device:/dev/tpmrm0\"",
+                "pki.url",
+            ),
             ("[devices.a]\nkind = \"tpm\"\ntcti = \"device:/dev/tpmrm0\"\n[keys]\ndefault_device = \"b\"", "names b"),
         ];
         for (text, part) in cases {

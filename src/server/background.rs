@@ -63,6 +63,13 @@ pub(super) fn start(
                 authority.tick().await;
             }
         }));
+        tasks.push(every(config.tick.as_duration(), stop, {
+            let status = service.revocation_status();
+            move || {
+                let status = status.clone();
+                async move { status.tick().await }
+            }
+        }));
         tasks.push(every(TIDY, stop, {
             let service = service.clone();
             move || {

@@ -1,7 +1,9 @@
-//! The listener: TLS 1.3 connections, each with limits on all that a client can make last or grow.
+//! The listeners: connections over TLS 1.3, or plain ones for what is public and signed, each with limits on all that a client
+//! can make last or grow.
 //!
 //! ```text
 //! accept ─▶ seat (caps) ─▶ handshake ─▶ claims of the certificate ─▶ HTTP/2 or HTTP/1.1 by ALPN ─▶ router
+//!                      └▶ (plain) ─────────────────────────────────▶ HTTP/1.1 ─────────────────┘
 //! ```
 //!
 //! A connection that may not be, or that does nothing, is closed; what it costs until then is in [`Limits`]. The protocol is
@@ -75,14 +77,23 @@ impl Default for Limits {
 /// How long to wait after a failure to accept, most often for want of file descriptors: at once it would fail again.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// What connections are wrapped in.
+#[derive(Clone, Debug)]
+pub enum Transport {
+    /// TLS. The configuration may be exchanged at any time: new connections use what is there.
+    Tls(Arc<ArcSwap<ServerConfig>>),
+    /// Nothing: only for what anybody may read and is signed.
+    Plain,
+}
+
 /// Serves `app` until `shutdown` comes to pass; then takes no more connections, lets requests finish within
-/// [`Limits::drain`], and returns. `tls` may be exchanged at any time: new connections use what is there.
+/// [`Limits::drain`], and returns.
 ///
 /// # Errors
 /// None yet: a listener that cannot accept tries again.
 pub async fn serve(
     listener: TcpListener,
-    tls: Arc<ArcSwap<ServerConfig>>,
+    transport: Transport,
     app: Router,
     limits: Limits,
     metrics: Metrics,
@@ -104,9 +115,16 @@ pub async fn serve(
         match accepted {
             Ok((stream, address)) => {
                 let Some(seat) = seats.take(address.ip()) else { continue };
-                let (shared, config, watcher) = (shared.clone(), tls.load_full(), watcher.clone());
+                let (shared, watcher) = (shared.clone(), watcher.clone());
+                let config = match &transport {
+                    Transport::Tls(config) => Some(config.load_full()),
+                    Transport::Plain => None,
+                };
                 connections.spawn(async move {
-                    connection::serve(stream, seat.address(), config, &shared, watcher).await;
+                    match config {
+                        Some(config) => connection::serve(stream, seat.address(), config, &shared, watcher).await,
+                        None => connection::serve_plain(stream, seat.address(), &shared, watcher).await,
+                    }
                     drop(seat);
                 });
             }

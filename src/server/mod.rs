@@ -92,7 +92,8 @@ pub struct Server {
     tls: Arc<ArcSwap<rustls::ServerConfig>>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
-    listener: JoinHandle<Result<()>>,
+    pki_address: Option<SocketAddr>,
+    listeners: Vec<JoinHandle<Result<()>>>,
     running: crate::api::rest::Running,
     workers: BTreeMap<Name, Arc<Worker>>,
     log: Arc<Log>,
@@ -131,12 +132,17 @@ impl Server {
                 .hint("choose another server.listen, or end what listens there")
         })?;
         let address = tcp.local_addr().map_err(|e| Error::internal(format!("own address: {e}")))?;
+        let plain = Plain::bind(config, &service).await?;
+        let pki_address = plain.as_ref().map(|plain| plain.address);
         let (app, running) = crate::api::rest::router(service.clone(), crate::api::rest::BodyLimits::default());
-        let mut ending = stop.subscribe();
-        let shutdown = async move {
-            let _ = ending.wait_for(|stop| *stop).await;
-        };
-        let listener = tokio::spawn(listen::serve(tcp, tls.clone(), app, options.limits, metrics, shutdown));
+        let app = app.merge(crate::api::pki::router(service.clone()));
+        let mut listeners = Vec::new();
+        if let Some(Plain { tcp, app, .. }) = plain {
+            let (transport, limits) = (listen::Transport::Plain, options.limits.clone());
+            listeners.push(tokio::spawn(listen::serve(tcp, transport, app, limits, metrics.clone(), ended(&stop))));
+        }
+        let transport = listen::Transport::Tls(tls.clone());
+        listeners.push(tokio::spawn(listen::serve(tcp, transport, app, options.limits, metrics, ended(&stop))));
         Ok(Self {
             service,
             address,
@@ -144,7 +150,8 @@ impl Server {
             tls,
             stop,
             tasks,
-            listener,
+            pki_address,
+            listeners,
             running,
             workers,
             log,
@@ -157,6 +164,12 @@ impl Server {
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it listens for plain HTTP, where it does.
+    #[must_use]
+    pub const fn pki_address(&self) -> Option<SocketAddr> {
+        self.pki_address
     }
 
     /// The authorities that its certificate leads to, in PEM, where it made them itself.
@@ -194,7 +207,11 @@ impl Server {
     pub async fn stop(self) -> Result<()> {
         self.service.drain();
         self.stop.send_replace(true);
-        let listened = self.listener.await.map_err(|e| Error::internal(format!("the listener was lost: {e}")))?;
+        let mut listened = Ok(());
+        for listener in self.listeners {
+            let lost = |e| Error::internal(format!("a listener was lost: {e}"));
+            listened = listened.and(listener.await.map_err(lost).flatten());
+        }
         // Operations whose client has hung up are finished all the same; their device calls have deadlines.
         if tokio::time::timeout(LAST_OPERATIONS, self.running.finished()).await.is_err() {
             tracing::warn!("operations were still under way: what they were about is reconciled at the next start");
@@ -206,6 +223,33 @@ impl Server {
         stop_workers(&self.workers).await;
         drop(self.log);
         listened.and(signed.map(drop))
+    }
+}
+
+/// The listener for what is public and signed.
+struct Plain {
+    tcp: TcpListener,
+    address: SocketAddr,
+    app: axum::Router,
+}
+
+impl Plain {
+    async fn bind(config: &Config, service: &Arc<Service>) -> Result<Option<Self>> {
+        let Some(listen) = config.pki.listen else { return Ok(None) };
+        let tcp = TcpListener::bind(listen).await.map_err(|e| {
+            Error::new(Kind::Unavailable, format!("cannot listen on {listen}: {e}"))
+                .hint("choose another pki.listen, or end what listens there")
+        })?;
+        let address = tcp.local_addr().map_err(|e| Error::internal(format!("own address: {e}")))?;
+        Ok(Some(Self { tcp, address, app: crate::api::pki::router(service.clone()) }))
+    }
+}
+
+/// Comes to pass when the server ends.
+fn ended(stop: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + 'static {
+    let mut ending = stop.subscribe();
+    async move {
+        let _ = ending.wait_for(|stop| *stop).await;
     }
 }
 
@@ -312,7 +356,7 @@ async fn open(
         keyring: keyring.clone(),
         signing: Arc::new(Signing::new(keyring.clone())),
         metrics: metrics.clone(),
-        url: None,
+        url: config.pki.url.clone(),
     })?;
     recovered.extend(authority.close_reservations().await?);
     let heads = Heads::new(log.clone(), house.clone(), root.log_key, root.log_public.clone())?;

@@ -13,6 +13,7 @@ mod identities;
 mod issuers;
 mod keys;
 mod mac;
+mod pki;
 pub mod policies;
 mod profiles;
 mod restored;
@@ -31,7 +32,9 @@ pub use crate::ca::issuer::{
 };
 pub use crate::ca::profile::Profile;
 pub use crate::ca::profiles::Known as KnownProfile;
+pub use crate::ca::published::Published;
 pub use crate::ca::request::{Request as CertificateRequest, Source as KeySource};
+pub use crate::ca::status::{MAX_REQUEST as MAX_OCSP_REQUEST, StatusAnswer};
 pub use crate::envelope::{Blobs, Opened, Plain, Sealed};
 pub use crate::jose::Jwk;
 pub use crate::keyring::{Key, KeyUpdate, KeyVersion, NewKey};
@@ -57,6 +60,7 @@ use crate::admission::{Admission, Permit};
 use crate::audit::{Item, Log};
 use crate::auth::registry::Registry;
 use crate::ca::Authority;
+use crate::ca::status::Status as RevocationStatus;
 use crate::envelope::Envelope;
 use crate::error::{Error, Kind, Result};
 use crate::keyring::{Keyring, resource};
@@ -113,6 +117,7 @@ pub struct Service {
     parts: Parts,
     envelope: Envelope,
     signing: Signing,
+    status: Arc<RevocationStatus>,
     /// Changes whose idempotency key is being worked on.
     in_flight: Mutex<std::collections::HashSet<String>>,
     /// Held from the reading of a token's record to the commit of its change: a use that is charged and a revocation at the
@@ -129,6 +134,7 @@ impl Service {
         Self {
             envelope: Envelope::new(parts.keyring.clone()),
             signing: Signing::new(parts.keyring.clone()),
+            status: Arc::new(RevocationStatus::new(parts.authority.clone())),
             parts,
             in_flight: Mutex::default(),
             token_changes: tokio::sync::Mutex::default(),
@@ -140,6 +146,12 @@ impl Service {
     #[must_use]
     pub fn keyring(&self) -> Arc<Keyring> {
         self.parts.keyring.clone()
+    }
+
+    /// What relying parties are told of revocation, for the background jobs.
+    #[must_use]
+    pub fn revocation_status(&self) -> Arc<RevocationStatus> {
+        self.status.clone()
     }
 
     /// The issuers, for the background jobs.

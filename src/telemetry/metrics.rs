@@ -32,6 +32,17 @@ struct Outcome {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Fetch {
+    what: &'static str,
+    status: u16,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Answered {
+    how: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Made {
     outcome: &'static str,
 }
@@ -61,6 +72,9 @@ pub struct Metrics {
     audit_records: Gauge<u64, AtomicU64>,
     audit_signed: Gauge<u64, AtomicU64>,
     connections: Gauge,
+    fetches: Family<Fetch, Counter>,
+    ocsp_answers: Family<Answered, Counter>,
+    status_overdue: Gauge,
 }
 
 impl Default for Metrics {
@@ -91,6 +105,9 @@ impl Metrics {
             audit_records: Gauge::default(),
             audit_signed: Gauge::default(),
             connections: Gauge::default(),
+            fetches: Family::default(),
+            ocsp_answers: Family::default(),
+            status_overdue: Gauge::default(),
         };
         let mut r = Registry::with_prefix("signet");
         r.register("requests", "Operations by action and outcome", all.requests.clone());
@@ -118,6 +135,10 @@ impl Metrics {
         r.register("audit_records", "Records in the audit log", all.audit_records.clone());
         r.register("audit_signed_records", "Records below the newest signed head", all.audit_signed.clone());
         r.register("connections", "Open client connections", all.connections.clone());
+        r.register("public_fetches", "Answers to relying parties, by what and HTTP status", all.fetches.clone());
+        r.register("ocsp_answers", "OCSP requests, by how they were answered", all.ocsp_answers.clone());
+        let help = "Revocation lists and OCSP responders that are due and could not be made";
+        r.register("status_overdue", help, all.status_overdue.clone());
         all.registry = Arc::new(r);
         all
     }
@@ -205,5 +226,21 @@ impl Metrics {
     /// Counts a connection in (`1`) or out (`-1`).
     pub fn connection(&self, change: i64) {
         self.connections.inc_by(change);
+    }
+
+    /// Counts an answer to a relying party: a list, a certificate, a bundle, an OCSP answer.
+    pub fn fetched(&self, what: &'static str, status: u16) {
+        self.fetches.get_or_create(&Fetch { what, status }).inc();
+    }
+
+    /// Counts an OCSP request by how it was answered: `cached`, `signed`, `kept` while the device is away, `refused` for want of
+    /// signatures, `failure`.
+    pub fn ocsp_answered(&self, how: &'static str) {
+        self.ocsp_answers.get_or_create(&Answered { how }).inc();
+    }
+
+    /// Says how many lists and responders are due and could not be made.
+    pub fn status_overdue(&self, overdue: usize) {
+        self.status_overdue.set(i64::try_from(overdue).unwrap_or(i64::MAX));
     }
 }

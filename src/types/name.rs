@@ -128,6 +128,23 @@ impl IssuerName {
     pub fn key(&self) -> KeyName {
         KeyName { namespace: self.namespace.clone(), name: self.name.clone() }
     }
+
+    /// The key that signs OCSP answers for this issuer: its name is the issuer's with `.ocsp` after it.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] for an issuer whose name leaves no room for that, or is such a name itself.
+    pub fn responder(&self) -> Result<KeyName> {
+        let unfit = || {
+            Error::new(Kind::Invalid, format!("{self} is no name for an issuer"))
+                .hint("an issuer's name has at most 58 characters and does not end with .ocsp: the key of its OCSP responder does")
+        };
+        let own = self.name.as_str();
+        if own.ends_with(".ocsp") {
+            return Err(unfit());
+        }
+        let name = format!("{own}.ocsp").parse().map_err(|_| unfit())?;
+        Ok(KeyName { namespace: self.namespace.clone(), name })
+    }
 }
 
 /// The random identity of a key: 16 bytes, written in hex, never used again.

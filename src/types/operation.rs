@@ -71,6 +71,8 @@ impl Builds for SignStatus {
 // An issuer's key has the issuer's name and is made and changed with it.
 impl Includes<CreateKey> for CreateIssuer {}
 impl Includes<RotateKey> for RotateIssuer {}
+// So is the key of its OCSP responders.
+impl Includes<CreateKey> for SignStatus {}
 impl Includes<Wrap> for Rewrap {}
 impl Includes<Unwrap> for Rewrap {}
 impl Includes<Wrap> for GenerateDataKey {}

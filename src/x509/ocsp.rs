@@ -194,6 +194,16 @@ impl CertificateId {
         Self { issuer, serial }
     }
 
+    /// A request for it alone, as a client sends it.
+    ///
+    /// # Errors
+    /// [`Kind::Internal`] for what cannot be encoded.
+    pub fn request(&self) -> Result<Vec<u8>> {
+        let list = vec![SingleRequest { id: CertId::write(self)?, extensions: None }];
+        let body = RequestBody { version: 0, requestor: None, list, extensions: None };
+        OcspRequest { body, signature: None }.to_der().map_err(unwritable)
+    }
+
     /// Who issued it.
     #[must_use]
     pub const fn issuer(&self) -> &IssuerId {

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use signet::x509::lint::{self, Kind, RULES, Rule, Severity, Subjectmatter};
 
-use crate::good::{good, issuer_certificate, matter, sign};
+use crate::draft::{common, relatives};
+use crate::good::{good, issuer_certificate, issuer_of, matter, sign};
 use crate::samples::{Sample, samples};
 
 fn rules() -> impl Iterator<Item = &'static Rule> {
@@ -85,4 +86,38 @@ fn a_sample_breaks_little_else() {
         }
     }
     assert!(loud.is_empty(), "these samples break more than is said beside them:\n{}", loud.join("\n"));
+}
+
+/// Names that lie within constraints: a name as tag and bytes, and what is permitted and excluded, likewise.
+#[test]
+fn names_within_constraints_break_no_rule() {
+    type Name = (u8, &'static [u8]);
+    let organization = crate::der::sequence(&relatives(&common("billing"))[..2]);
+    let cases: &[(Name, &[Name], &[Name])] = &[
+        ((0x82, b"web.example.com"), &[(0x82, b"example.com")], &[(0x82, b"com.example")]),
+        ((0x82, b"web.example.com"), &[(0x82, b"example.org"), (0x82, b"WEB.example.com")], &[]),
+        ((0x82, b"*.example.com"), &[(0x82, b"example.com")], &[(0x82, b"a.secret.example.com")]),
+        ((0x82, b"web.example.com"), &[(0x82, b"")], &[(0x82, b"eb.example.com")]),
+        ((0x82, b"web.example.com"), &[(0x81, b"example.org")], &[(0x87, &[0; 8])]),
+        (
+            (0x87, &[10, 1, 2, 3]),
+            &[(0x87, &[10, 0, 0, 0, 255, 0, 0, 0])],
+            &[(0x87, &[10, 1, 2, 0, 255, 255, 255, 254])],
+        ),
+        ((0x81, b"a@example.com"), &[(0x81, b"example.com")], &[(0x81, b".example.com")]),
+        ((0x81, b"a@sub.example.com"), &[(0x81, b".example.com")], &[(0x81, b"example.com")]),
+        ((0x81, b"a@example.com"), &[(0x81, b"a@EXAMPLE.com")], &[(0x81, b"A@example.com")]),
+        ((0x86, b"https://a.example.com:8443/x"), &[(0x86, b".example.com")], &[(0x86, b"example.com")]),
+        ((0x86, b"spiffe://example.com/billing"), &[(0x86, b"example.com")], &[(0x86, b".example.com")]),
+    ];
+    for (name, permitted, excluded) in cases {
+        let (mut draft, mut issuer) = (good(Kind::Client), issuer_of(Kind::Client).unwrap());
+        draft.names(&[*name]);
+        let mut permitted = permitted.to_vec();
+        permitted.push((0xa4, organization.as_slice()));
+        issuer.constraints(&permitted, excluded);
+        let issuer = sign(&issuer, Kind::Intermediate);
+        let findings = lint::lint(&draft.to_be_signed(), &matter(Kind::Client, Some(&issuer)));
+        assert!(findings.is_empty(), "{name:?}: {findings:?}");
+    }
 }

@@ -323,6 +323,10 @@ pub(crate) fn samples() -> Vec<Sample> {
             d.names(&[(0x81, b"a@sub.example.com")]);
             permitted(i, 0x81, b"example.com");
         }),
+        it("names_within_constraints", Client, |d, i| {
+            d.names(&[(0x81, b"billing@example.com")]);
+            permitted(i, 0x81, b"Billing@example.com");
+        }),
         it("names_within_constraints", Svid, |_, i| permitted(i, 0x86, b".example.com")),
         it("names_within_constraints", Client, |d, i| {
             d.names(&[(0x86, b"urn:example:billing")]);

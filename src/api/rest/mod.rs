@@ -33,7 +33,7 @@ mod wrap;
 pub use body::BodyLimits;
 pub use openapi::document;
 pub use problem::{TYPES, status};
-pub use routes::{BATCH_BODY, BODY, OPEN_ROUTES, POLICY_BODY, table};
+pub use routes::{BATCH_BODY, BODY, POLICY_BODY, open_routes, table};
 pub use row::{Content, Parameter, RouteRow, Shape};
 
 use std::net::IpAddr;

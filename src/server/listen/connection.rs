@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
@@ -70,8 +71,7 @@ pub(super) async fn serve(
     shared: &Shared,
     mut going_down: watch::Receiver<bool>,
 ) {
-    // A small answer that waits to be sent together with the next one would wait for the client's acknowledgement.
-    let _ = stream.set_nodelay(true);
+    at_once(&stream);
     let handshake = timeout(shared.limits.handshake, TlsAcceptor::from(config).accept(stream));
     let accepted = tokio::select! {
         accepted = handshake => accepted,
@@ -86,8 +86,29 @@ pub(super) async fn serve(
         Ok(claims) => claims,
         Err(error) => return tracing::info!(%address, cause = error.chain(), "a client certificate cannot be used"),
     };
-    let peer = Peer { address, certificate };
     let two = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    speak(stream, Peer { address, certificate }, two, shared, going_down).await;
+}
+
+/// Serves one connection without TLS, in HTTP/1.1.
+pub(super) async fn serve_plain(
+    stream: TcpStream,
+    address: IpAddr,
+    shared: &Shared,
+    going_down: watch::Receiver<bool>,
+) {
+    at_once(&stream);
+    speak(stream, Peer { address, certificate: None }, false, shared, going_down).await;
+}
+
+/// A small answer that waits to be sent together with the next one would wait for the client's acknowledgement.
+fn at_once(stream: &TcpStream) {
+    let _ = stream.set_nodelay(true);
+}
+
+/// HTTP, from the first request to the end of the connection.
+async fn speak(stream: impl Stream, peer: Peer, two: bool, shared: &Shared, going_down: watch::Receiver<bool>) {
+    let address = peer.address;
     let activity = Activity::new(shared.limits.clone(), !two);
     let front =
         Front { app: shared.app.clone(), peer, activity: activity.clone(), most_headers: shared.limits.header_count };
@@ -115,19 +136,23 @@ trait Connection: Future<Output = hyper::Result<()>> {
     fn finish(self: Pin<&mut Self>);
 }
 
-struct One(http1::Connection<TokioIo<Noticed<TlsStream<TcpStream>>>, Front>);
-struct Two(http2::Connection<TokioIo<Noticed<TlsStream<TcpStream>>>, Front, TokioExecutor>);
+struct One<S: Stream>(http1::Connection<TokioIo<Noticed<S>>, Front>);
+struct Two<S: Stream>(http2::Connection<TokioIo<Noticed<S>>, Front, TokioExecutor>);
+
+/// What bytes come and go by.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for S {}
 
 macro_rules! connection {
     ($($type:ident),*) => {$(
-        impl Future for $type {
+        impl<S: Stream> Future for $type<S> {
             type Output = hyper::Result<()>;
             fn poll(mut self: Pin<&mut Self>, context: &mut std::task::Context<'_>) -> std::task::Poll<Self::Output> {
                 Pin::new(&mut self.0).poll(context)
             }
         }
 
-        impl Connection for $type {
+        impl<S: Stream> Connection for $type<S> {
             fn finish(mut self: Pin<&mut Self>) {
                 Pin::new(&mut self.0).graceful_shutdown();
             }

@@ -199,11 +199,17 @@ fn lies_in(name: &Value<'_>, base: &Value<'_>) -> bool {
         let masked = || name.content.iter().zip(network).zip(mask);
         return name.content.len() == network.len() && masked().all(|((own, net), mask)| own & mask == net & mask);
     }
+    if let (true, Some((own, host)), Some((local, at))) =
+        (name.tag == EMAIL, name.ascii().and_then(mailbox), base.ascii().and_then(mailbox))
+    {
+        // A host is the same in any case, a local part is not (RFC 5280, 7.5).
+        return own == local && host.eq_ignore_ascii_case(at);
+    }
     let (Some(name_text), Some(base)) = (text(name), text(base)) else { return false };
     if name.tag == DNS {
         base.is_empty() || name_text == base || below(&name_text, base.trim_start_matches('.'))
     } else if name.tag == EMAIL {
-        base.contains('@') && name_text == base || mailbox(&name_text).is_some_and(|(_, host)| at(host, &base))
+        mailbox(&name_text).is_some_and(|(_, host)| at(host, &base))
     } else {
         host(&name_text).is_some_and(|host| at(host, &base))
     }

@@ -35,7 +35,7 @@ pub(super) const RULES: &[Rule] = &[
         "No extension stands there twice.", extension_once),
     Rule::error("extension_critical", "RFC 5280, 4.2", ALL,
         "What is critical is an extension that every relying party understands.", extension_critical),
-    Rule::error("extension_known", "CA/B BR, 7.1.2.11", ALL,
+    Rule::error("extension_known", "CA/B BR, 7.1.2.11.5", ALL,
         "There is no extension but those that are issued here, each of which has its rules.", extension_known),
     Rule::error("authority_key_id", "RFC 5280, 4.2.1.1", ISSUED,
         "The authority key identifier is there and holds the identifier of a key.", authority_key_id),

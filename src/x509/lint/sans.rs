@@ -42,7 +42,7 @@ pub(super) const RULES: &[Rule] = &[
         "A wildcard is the whole first label and stands nowhere else.", dns_wildcard),
     Rule::error("dns_wildcard_depth", "CA/B BR, 3.2.2.6", ALL,
         "At least two labels follow a wildcard.", dns_wildcard_depth),
-    Rule::error("dns_reserved_label", "RFC 5890, 2.3.1; CA/B BR, 7.1.4.2.1", ALL,
+    Rule::error("dns_reserved_label", "RFC 5890, 2.3.1; CA/B BR, 7.1.2.7.12", ALL,
         "A label with hyphens in third and fourth place is an A-label.", dns_reserved_label),
     Rule::error("dns_no_address", "CA/B BR, 7.1.2.7.12", ALL,
         "An address is not written as a DNS name.", dns_no_address),

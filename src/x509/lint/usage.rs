@@ -43,7 +43,7 @@ pub(super) const RULES: &[Rule] = &[
         "An RSA key agrees on no keys.", usage_of_rsa),
     Rule::error("usage_needs_agreement", "RFC 5280, 4.2.1.3", ALL,
         "That a key only enciphers, or only deciphers, is said of keys that agree.", usage_needs_agreement),
-    Rule::error("signer_usage_only", "CA/B CSBR, 7.1.2.3; CA/B BR, 7.1.2.8.6", &[Kind::CodeSigning, Kind::OcspResponder],
+    Rule::error("signer_usage_only", "CA/B CSBR, 7.1.2.3; CA/B BR, 7.1.2.8.7", &[Kind::CodeSigning, Kind::OcspResponder],
         "The key of a code signer or OCSP responder encrypts nothing.", signer_usage_only),
     Rule::error("extended_structure", "RFC 5280, 4.2.1.12", ALL,
         "The extended key usage is a sequence of at least one identifier.", extended_structure),
