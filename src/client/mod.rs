@@ -13,6 +13,7 @@
 //! with the id of the request in its sentence; that, and *unavailable*, are what every method can return. See [`Options::retry_for`] for what is tried again.
 
 mod acme;
+mod certificates;
 mod crypto;
 mod keys;
 mod problem;
@@ -29,6 +30,7 @@ use crate::error::{Error, Kind, Result};
 use crate::types::SecretBytes;
 use crate::wire::TokenText;
 
+pub use certificates::CertificateQuery;
 pub use keys::Transition;
 pub use send::Download;
 

@@ -5,12 +5,14 @@
 
 mod acme;
 mod base64;
+mod certificates;
 mod crypto;
 mod keys;
 mod system;
 
 pub use self::acme::*;
 pub use self::base64::{Base64, SecretBase64};
+pub use certificates::*;
 pub use crypto::*;
 pub use keys::*;
 pub use system::*;

@@ -16,6 +16,7 @@ mod acme;
 mod backup;
 mod crash;
 mod faults;
+mod issuers;
 mod keys;
 mod mac;
 mod matrix;
