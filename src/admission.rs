@@ -22,8 +22,8 @@ use crate::telemetry::Metrics;
 use crate::types::operation::{Includes, Operation};
 use crate::types::{Action, Caller, Clock, Context, IssuerName, KeyId, KeyName, Name, ProfileName, Resource, Version};
 
-/// What the house allows itself, and everybody whom it knows: to ask who they are, and to read what the API is. Always in force
-/// beside the stored policies.
+/// What the house allows itself, and everybody whom it knows: to ask who they are, to read what the API is, and to revoke a
+/// certificate whose key they hold. Always in force beside the stored policies.
 const HOUSE: &str = r#"
 permit (
   principal is Signet::System,
@@ -36,6 +36,9 @@ permit (
 );
 
 permit (principal is Signet::Identity, action == Signet::Action::"WhoAmI", resource);
+
+permit (principal, action == Signet::Action::"RevokeCertificate", resource is Signet::Issuer)
+when { context has proven && context.proven };
 "#;
 
 /// Decides, and makes permits.

@@ -40,7 +40,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("ca", &["jose", "validation", "x509", "store", "policy", "audit", "ledger", "admission", "keyring", "signing"]),
     ("service", &["jose", "validation", "x509", "device", "store", "policy", "auth", "audit", "ledger", "admission", "keyring", "envelope", "signing", "ca"]),
     ("doctor", &["config", "device", "store", "audit", "service"]),
-    ("api", &["jose", "wire", "auth", "service"]),
+    ("api", &["jose", "x509", "wire", "auth", "service"]),
     ("server", &["config", "device", "store", "policy", "auth", "audit", "ledger", "admission", "keyring", "envelope", "signing", "ca", "service", "doctor", "api"]),
     ("file", &["wire", "client"]),
     // `device` for the verb `device-worker`, which is that module and nothing else; `service` for `dev`, which starts one

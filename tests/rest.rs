@@ -176,7 +176,10 @@ fn header<'r>(response: &'r Response<()>, name: &str) -> &'r str {
 /// A path that fits a template.
 fn fill(template: &str) -> String {
     let id = "0123456789abcdef0123";
-    template.replace("{key}", "k").replace("{version}", "1").replace("{id}", id).replace("{name}", "n")
+    let serial = "7".repeat(40);
+    let names = [("{key}", "k"), ("{name}", "n"), ("{issuer}", "i"), ("{profile}", "p"), ("{serial}", serial.as_str())];
+    let filled = names.iter().fold(template.to_owned(), |path, (name, value)| path.replace(name, value));
+    filled.replace("{version}", "1").replace("{id}", id)
 }
 
 #[tokio::test]
@@ -273,6 +276,17 @@ async fn who_is_known_without_a_policy_gets_nothing() {
     }
 }
 
+/// A request for a certificate of a new key.
+fn csr() -> Value {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+    json!({"csr": csr, "names": ["dns:a.example"]})
+}
+
+fn strange_certificate() -> String {
+    rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap().cert.pem()
+}
+
 /// A body that a route takes.
 fn minimal(template: &str) -> Value {
     let key = template.strip_prefix("/api/v1/keys/{key}/").unwrap_or_default();
@@ -292,6 +306,13 @@ fn minimal(template: &str) -> Value {
         "/api/v1/tokens" => json!({"identity": "ci"}),
         "/api/v1/identities/{name}" => json!({"certificates": [{"dns": "a.example"}]}),
         "/api/v1/policies/{name}" => json!({"text": ADMINISTRATORS_TEXT}),
+        "/api/v1/issuers" => json!({"name": "ca", "subject": {"common_name": "CA"}, "algorithm": "ed25519"}),
+        "/api/v1/issuers/{issuer}/activate" => json!({"version": 2}),
+        "/api/v1/issuers/{issuer}/import" => json!({"chain": strange_certificate()}),
+        "/api/v1/issuers/{issuer}/cross-sign" => json!({"signer": "other"}),
+        "/api/v1/issuers/{issuer}/issue" => json!({"profile": "server", "request": csr()}),
+        "/api/v1/issuers/{issuer}/issue-batch" => json!({"profile": "server", "items": [csr()]}),
+        "/api/v1/profiles/{profile}" => json!({"profile": {"kind": "client"}}),
         "/api/v1/policies/explain" => json!({"identity": "ci", "action": "Sign"}),
         _ => item,
     }
@@ -521,6 +542,11 @@ fn the_table_of_limits_holds_the_numbers_of_the_code() {
         ("bytes of an OCSP nonce", grouped(x509::ocsp::MAX_NONCE)),
         ("OCSP answers that are signed for one request alone, at once", ca::status::FRESH_BURST.to_string()),
         ("jobs at a device", grouped(device::MAX_JOBS)),
+        ("bytes of a certificate request", grouped(x509::csr::MAX_CSR)),
+        ("attributes, and extensions, of a certificate request", grouped(x509::csr::MAX_PARTS)),
+        ("alternative names of a certificate or request", grouped(x509::certificate::MAX_NAMES)),
+        ("bytes of an alternative name", grouped(x509::San::MAX)),
+        ("bytes of a certificate that is read", grouped(x509::certificate::MAX_CERTIFICATE)),
         ("bytes of the path of a record", grouped(store::MAX_PATH)),
         ("bytes of a record", grouped(store::MAX_VALUE)),
         ("audit records that wait", grouped(log.queue)),

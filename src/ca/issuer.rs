@@ -19,7 +19,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::inventory::Entry;
 use super::issue::{Signer, Wanted};
 use super::{FORMAT, parse, put};
-use crate::admission::{Details, Permit};
+use crate::admission::{Details, Permit, Released};
 use crate::audit::Phase;
 use crate::crash_point;
 use crate::error::{Error, Kind, Result};
@@ -843,6 +843,21 @@ impl super::Authority {
         let stored = self.read(move |store| store.get(&path)).await?;
         let stored = stored.ok_or_else(|| Error::internal(format!("issuer {name} is not where it was put")))?;
         self.show(parse(&stored)?, stored.revision)
+    }
+}
+
+/// Closes the right to have an issuer certified together with what it was for.
+///
+/// # Errors
+/// `Unavailable` where it cannot be recorded: then nothing leaves.
+pub async fn close_parent<T>(parent: Option<Permit<SignIntermediate>>, outcome: &Result<T>) -> Result<()> {
+    let Some(parent) = parent else { return Ok(()) };
+    let result = outcome.as_ref().map(drop).map_err(|e| Error::new(e.kind(), e.public().to_owned()));
+    let failed = result.is_err();
+    match parent.close(result, Details::default()).await {
+        // The failure is answered by whoever closes the other permit.
+        Err(_) if failed => Ok(()),
+        closed => closed.map(Released::into_inner),
     }
 }
 

@@ -36,9 +36,12 @@ pub mod issue;
 pub mod issuer;
 pub mod pattern;
 pub mod profile;
+pub mod profiles;
 pub mod published;
+pub mod request;
 pub mod revocation;
 pub mod rollover;
+mod software;
 pub mod status;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -54,7 +57,7 @@ use crate::ledger::Ledger;
 use crate::signing::Signing;
 use crate::store::{Change, Expected, Record, Store};
 use crate::telemetry::Metrics;
-use crate::types::{IssuerName, Name};
+use crate::types::{IssuerName, Name, ProfileName};
 
 use issuer::Issuer;
 
@@ -83,6 +86,8 @@ pub struct Authority {
     parts: Parts,
     /// Snapshots by name. The lock protects the map; it is never held across an await.
     issuers: RwLock<BTreeMap<IssuerName, Arc<Issuer>>>,
+    /// Stored profiles. Never held across an await.
+    profiles: RwLock<BTreeMap<ProfileName, profiles::Known>>,
     /// What was revoked, and until when that has to be told. Never held across an await.
     revoked: RwLock<revocation::Known>,
     /// One turn per issuer: whoever holds it may change it.
@@ -104,10 +109,12 @@ impl Authority {
     /// `Tampered` where a record does not hold; `Unavailable` where the store cannot be read.
     pub fn load(parts: Parts) -> Result<Self> {
         let store = parts.ledger.store();
-        let (issuers, revoked) = (issuer::read_all(&*store)?, revocation::read_all(&*store)?);
+        let (issuers, profiles) = (issuer::read_all(&*store)?, profiles::read_all(&*store)?);
+        let revoked = revocation::read_all(&*store)?;
         Ok(Self {
             parts,
             issuers: RwLock::new(issuers),
+            profiles: RwLock::new(profiles),
             revoked: RwLock::new(revoked),
             turns: Mutex::default(),
             signing_now: Mutex::default(),

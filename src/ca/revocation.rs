@@ -17,9 +17,9 @@ use crate::error::{Error, Kind, Result};
 use crate::store::certificates::{Reservation, Search};
 use crate::store::{Change, Expected, Store};
 use crate::types::operation::RevokeCertificate;
-use crate::types::{IssuerName, Version};
-use crate::x509::Serial;
+use crate::types::{IssuerName, Verifier, Version};
 use crate::x509::crl::{Reason, Revoked};
+use crate::x509::{Certificate, KeyKind, Serial};
 
 /// What is stored of one revocation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +49,25 @@ impl Revocation {
         let Self { issuer, version, serial, .. } = self;
         format!("revocations/{}/{}/{:010}/{serial}", issuer.namespace, issuer.name, version.number())
     }
+}
+
+/// Whether `signature` proves the certified key, over [`proof`]: ECDSA in DER, RSA by PKCS#1 v1.5 with SHA-256, Ed25519 as it is.
+/// That is what `openssl dgst -sign` and `openssl pkeyutl -sign` write.
+///
+/// # Errors
+/// `State` for a certificate that was never signed.
+pub fn proves(entry: &Entry, reason: Reason, signature: &[u8]) -> Result<bool> {
+    let certificate = Certificate::parse(entry.certificate()?)?;
+    let key = certificate.public_key();
+    let verifier = Verifier::new(KeyKind::of(key)?.algorithm(), key)?;
+    let message = proof(&entry.issuer, &entry.serial, reason);
+    Ok(verifier.verifies_der(message.as_bytes(), signature) || verifier.verifies(message.as_bytes(), signature))
+}
+
+/// What the holder of a certified key signs to have its certificate revoked.
+#[must_use]
+pub fn proof(issuer: &IssuerName, serial: &Serial, reason: Reason) -> String {
+    format!("signet revoke v1\n{issuer}\n{serial}\n{reason}\n")
 }
 
 /// Reads all revocations.
@@ -83,7 +102,11 @@ impl Authority {
         permit.covers_issuer(issuer)?;
         let mut entries = Vec::new();
         for serial in serials {
-            entries.push(self.certificate(issuer, serial).await?);
+            let entry = self.certificate(issuer, serial).await?;
+            if entry.state == State::Reserved {
+                return Err(Error::new(Kind::Busy, format!("certificate {serial} is being signed")).hint("ask again"));
+            }
+            entries.push(entry);
         }
         self.revoke_entries(permit, &entries, reason, also).await
     }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::Authority;
-use super::issuer::{Issuer, IssuerVersion, Parent, VersionState};
+use super::issuer::{Issuer, IssuerVersion, Parent, VersionState, close_parent};
 use crate::admission::{Details, Released};
 use crate::error::Result;
 use crate::policy::{Facts, Target};
@@ -86,11 +86,10 @@ impl Authority {
             Parent::Itself | Parent::Outside => None,
         };
         let made = self.prepare(&permit, parent.as_ref(), name, Some(newest), None).await;
-        if let Some(parent) = parent {
-            let result = made.as_ref().map(drop).map_err(|e| crate::error::Error::new(e.kind(), e.public().to_owned()));
-            // The failure itself is recorded and answered below.
-            let _ = parent.close(result, Details::default()).await;
-        }
+        let made = match close_parent(parent, &made).await {
+            Ok(()) => made,
+            Err(unrecorded) => Err(unrecorded),
+        };
         permit.close(made.map(drop), Details::default()).await.map(Released::into_inner)
     }
 

@@ -12,6 +12,7 @@
 //! environment, nor a redirect. A problem document comes back as the [`Error`](crate::error::Error) of the same kind,
 //! with the id of the request in its sentence; that, and *unavailable*, are what every method can return. See [`Options::retry_for`] for what is tried again.
 
+mod certificates;
 mod crypto;
 mod keys;
 mod problem;
@@ -28,6 +29,7 @@ use crate::error::{Error, Kind, Result};
 use crate::types::SecretBytes;
 use crate::wire::TokenText;
 
+pub use certificates::CertificateQuery;
 pub use keys::Transition;
 pub use send::Download;
 

@@ -56,6 +56,8 @@ pub struct Facts<'a> {
     pub profile: Option<&'a ProfileName>,
     /// One name that a certificate is asked for, such as `dns:web.example.com`.
     pub name: Option<&'a str>,
+    /// Whether the caller proved the certified key.
+    pub proven: Option<bool>,
     /// The time of the request.
     pub time: Option<Timestamp>,
 }

@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use super::Service;
 use crate::error::{Error, Kind, Result};
 use crate::store::{Change, Expected};
-use crate::types::{Caller, KeyName, Name, Version, sha256};
+use crate::types::{Caller, IssuerName, KeyName, Name, ProfileName, Version, sha256};
+use crate::x509::Serial;
 
 /// The longest key, in bytes.
 const MAX_KEY: usize = 128;
@@ -40,6 +41,14 @@ pub enum Outcome {
     Identity(Name),
     /// A policy was written or removed.
     Policy(Name),
+    /// An issuer was made or changed.
+    Issuer(IssuerName),
+    /// A profile was written or removed.
+    Profile(ProfileName),
+    /// Certificates were issued; `None` for an item of a batch that failed.
+    Certificates(Vec<Option<Serial>>),
+    /// That many certificates were revoked.
+    Revoked(usize),
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Idempotency, Outcome, Service};
 use crate::admission::{Details, Permit, Released};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::keyring::state::Step;
 use crate::keyring::{Key, KeyUpdate, KeyVersion, NewKey, resource};
 use crate::policy::{Facts, KeyFacts, Target};
@@ -12,7 +12,7 @@ use crate::types::operation::{
     ActivateVersion, CancelDestruction, CompromiseVersion, CreateKey, DeactivateVersion, ListKeys, Operation, ReadKey,
     ReadPublicKey, ResumeVersion, RotateKey, ScheduleDestruction, SuspendVersion, UpdateKey,
 };
-use crate::types::{Action, Caller, Domain, KeyName, Name, Period, Purpose, Resource, State, Version};
+use crate::types::{Action, Caller, Domain, IssuerName, KeyName, Name, Period, Purpose, Resource, State, Version};
 
 /// A page of keys.
 #[derive(Debug)]
@@ -152,6 +152,7 @@ impl Service {
     ) -> Result<Released<Arc<Key>>> {
         let permit = self.admit_key::<RotateKey>(caller, name, &[Facts::default()]).await?;
         let result = async {
+            self.belongs_to_nobody(name)?;
             match self.once(caller, idempotency).await? {
                 Ok(_) => self.parts.keyring.find(name),
                 Err(turn) => {
@@ -201,6 +202,9 @@ impl Service {
         let Change { name, version, idempotency } = change;
         let permit = self.admit_key::<O>(caller, name, &[Facts::default()]).await?;
         let result = async {
+            if matches!(step, Step::Activate | Step::Deactivate) {
+                self.belongs_to_nobody(name)?;
+            }
             match self.once(caller, idempotency).await? {
                 Ok(_) => self.parts.keyring.find(name),
                 Err(turn) => {
@@ -212,6 +216,16 @@ impl Service {
         let result = result.await;
         let details = result.as_ref().map_or_else(|_| Details::default(), |key| Details::of(key.record.id, version));
         permit.close(result, details).await
+    }
+
+    /// Refuses to rotate the key of an issuer but with the issuer: a version without a certificate would issue nothing.
+    fn belongs_to_nobody(&self, name: &KeyName) -> Result<()> {
+        let issuer = IssuerName { namespace: name.namespace.clone(), name: name.name.clone() };
+        if self.parts.authority.issuer(&issuer).is_err() {
+            return Ok(());
+        }
+        Err(Error::new(Kind::State, format!("{name} is the key of an issuer and is rotated with it"))
+            .hint("use `signet issuer rotate`; to stop a version at once, suspend it or declare it compromised"))
     }
 
     /// Schedules the destruction of all versions of a key that are not destroyed.

@@ -6,13 +6,16 @@
 mod archive;
 mod audit;
 mod authenticate;
+mod certificates;
 mod heads;
 mod idempotency;
 mod identities;
+mod issuers;
 mod keys;
 mod mac;
 mod pki;
 pub mod policies;
+mod profiles;
 mod restored;
 mod sign;
 mod system;
@@ -23,17 +26,27 @@ mod wrap;
 pub use crate::admission::Released;
 pub use crate::auth::certificate::Match as CertificateRule;
 pub use crate::auth::registry::{IdentityRecord, TokenRecord};
+pub use crate::ca::inventory::{Entry, State as CertificateState};
+pub use crate::ca::issuer::{
+    Issuer, IssuerUpdate, IssuerVersion, NewIssuer, Parent, Rules as IssuerRules, VersionState as IssuerState,
+};
+pub use crate::ca::profile::Profile;
+pub use crate::ca::profiles::Known as KnownProfile;
 pub use crate::ca::published::Published;
+pub use crate::ca::request::{Request as CertificateRequest, Source as KeySource};
 pub use crate::ca::status::{MAX_REQUEST as MAX_OCSP_REQUEST, StatusAnswer};
 pub use crate::envelope::{Blobs, Opened, Plain, Sealed};
 pub use crate::jose::Jwk;
 pub use crate::keyring::{Key, KeyUpdate, KeyVersion, NewKey};
 pub use crate::signing::{Input, Verdict};
+pub use crate::store::certificates::{Cursor as CertificateCursor, Search as CertificateSearch};
 
 pub use audit::{MAX_RECORDS, Records, SignedHead};
 pub use authenticate::Presented;
+pub use certificates::{CertificatePage, Certified, Right as RevocationRight};
 pub use heads::Heads;
 pub use idempotency::{Idempotency, Outcome};
+pub use issuers::IssuerPage;
 pub use keys::{KeyPage, VersionStep};
 pub use restored::Restoration;
 pub use sign::{SignatureMade, VerifyRequest};

@@ -4,11 +4,13 @@
 //! written like `90d`. A request with an unknown field is refused.
 
 mod base64;
+mod certificates;
 mod crypto;
 mod keys;
 mod system;
 
 pub use self::base64::{Base64, SecretBase64};
+pub use certificates::*;
 pub use crypto::*;
 pub use keys::*;
 pub use system::*;

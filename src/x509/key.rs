@@ -35,6 +35,20 @@ impl KeyKind {
         matches!(self, Self::Rsa2048 | Self::Rsa3072 | Self::Rsa4096)
     }
 
+    /// The usual algorithm of such keys: each curve with its own hash, RSA by PKCS#1 v1.5 with SHA-256.
+    #[must_use]
+    pub const fn algorithm(self) -> Algorithm {
+        match self {
+            Self::EcdsaP256 => Algorithm::EcdsaP256,
+            Self::EcdsaP384 => Algorithm::EcdsaP384,
+            Self::EcdsaP521 => Algorithm::EcdsaP521,
+            Self::Ed25519 => Algorithm::Ed25519,
+            Self::Rsa2048 => Algorithm::Rsa2048Pkcs1,
+            Self::Rsa3072 => Algorithm::Rsa3072Pkcs1,
+            Self::Rsa4096 => Algorithm::Rsa4096Pkcs1,
+        }
+    }
+
     /// The kind of a key that we hold ourselves.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ mod swtpm;
 mod backup;
 mod crash;
 mod faults;
+mod issuers;
 mod keys;
 mod mac;
 mod matrix;

@@ -116,6 +116,7 @@ struct Scene {
     signature: String,
     mac: String,
     token_id: String,
+    serial: String,
 }
 
 impl Scene {
@@ -130,6 +131,9 @@ impl Scene {
         t.key("a:release", "ecdsa-p256-sha256").await;
         t.key("a:codes", "hmac-sha256").await;
         t.key("b:data", "aes256-gcm-derived").await;
+        crate::issuers::root(&t, "a:ca").await;
+        crate::issuers::root(&t, "a:other").await;
+        let serial = crate::issuers::server(&t, "a:ca", "dns:host.example").await.serial;
         let message = signet::wire::Base64(b"m".to_vec());
         let wrapped = t.client.wrap(&name("a:data"), &plain(b"m", &Context::default())).await.unwrap();
         let sign = Sign { message: Some(message.clone()), ..Sign::default() };
@@ -193,6 +197,7 @@ impl Scene {
             signature: signed.signature,
             mac: STANDARD.encode(&made.mac.0),
             token_id: nobody.0,
+            serial,
             t,
         }
     }
@@ -207,7 +212,13 @@ impl Scene {
             _ => "a:data",
         };
         let named = if path.contains("policies") { "tenant" } else { "host" };
-        path.replace("{key}", key).replace("{version}", "1").replace("{name}", named).replace("{id}", &self.token_id)
+        path.replace("{key}", key)
+            .replace("{version}", "1")
+            .replace("{name}", named)
+            .replace("{id}", &self.token_id)
+            .replace("{issuer}", "a:ca")
+            .replace("{profile}", "a:server")
+            .replace("{serial}", &self.serial)
     }
 
     /// A body that would be accepted.
@@ -216,7 +227,23 @@ impl Scene {
         let one = match (method, last.strip_suffix("-batch").unwrap_or(last)) {
             ("POST", "keys") => r#"{"name":"a:fresh","algorithm":"hmac-sha256"}"#.to_owned(),
             ("PATCH", "{key}") => r#"{"labels":{"team":"x"}}"#.to_owned(),
-            ("POST", "rotate" | "datakey") => "{}".to_owned(),
+            ("POST", "rotate" | "datakey" | "revoke") => "{}".to_owned(),
+            ("POST", "issuers") => {
+                r#"{"name":"a:fresh","subject":{"common_name":"Fresh"},"algorithm":"ecdsa-p256-sha256"}"#.to_owned()
+            }
+            ("PATCH", "{issuer}") => r#"{"enabled":false}"#.to_owned(),
+            ("POST", "activate") => r#"{"version":2}"#.to_owned(),
+            ("POST", "import") => serde_json::json!({"chain": crate::issuers::strange_chain()}).to_string(),
+            ("POST", "cross-sign") => r#"{"signer":"a:other"}"#.to_owned(),
+            ("POST", "issue") if path.ends_with("-batch") => {
+                serde_json::json!({"profile": "server", "items": [crate::issuers::wanted("dns:new.example")]}).to_string()
+            }
+            ("POST", "issue") => {
+                serde_json::json!({"profile": "server", "request": crate::issuers::wanted("dns:new.example")}).to_string()
+            }
+            ("PUT", "{profile}") => {
+                r#"{"profile":{"kind":"server","names":["dns:*.fleet.example"]}}"#.to_owned()
+            }
             ("POST", "schedule-destruction") => r#"{"after":"7d"}"#.to_owned(),
             ("POST", "wrap") => r#"{"plaintext":"bQ=="}"#.to_owned(),
             ("POST", "unwrap" | "rewrap") => format!(r#"{{"ciphertext":"{}"}}"#, self.ciphertext),
@@ -231,7 +258,7 @@ impl Scene {
             ("POST", "explain") => r#"{"identity":"nobody","action":"Sign"}"#.to_owned(),
             _ => panic!("no body for {method} {path}: give it one that would be accepted"),
         };
-        if last.ends_with("-batch") { format!(r#"{{"items":[{one}]}}"#) } else { one }
+        if last.ends_with("-batch") && last != "issue-batch" { format!(r#"{{"items":[{one}]}}"#) } else { one }
     }
 
     /// The status of one request; none where the connection is refused.
@@ -242,7 +269,10 @@ impl Scene {
             request = request.bearer_auth(token);
         }
         if method == "PATCH" {
-            let etag = self.t.client.key(&name("a:data")).await.unwrap().etag;
+            let etag = match path.contains("issuers") {
+                true => self.t.client.issuer(&"a:ca".parse().unwrap()).await.unwrap().etag,
+                false => self.t.client.key(&name("a:data")).await.unwrap().etag,
+            };
             request = request.header("If-Match", format!("\"{}\"", etag.trim_matches('"')));
         }
         if with_body {
@@ -258,6 +288,12 @@ impl Scene {
         for key in client.keys(None, &page).await.unwrap().items {
             writeln!(state, "{} {} {}", key.name, key.latest, key.etag).unwrap();
         }
+        for issuer in client.issuers(None, &page).await.unwrap().items {
+            writeln!(state, "{} {}", issuer.name, issuer.etag).unwrap();
+        }
+        let all = signet::client::CertificateQuery::default();
+        writeln!(state, "{:?}", client.certificates(&all, &page).await.unwrap().items).unwrap();
+        writeln!(state, "{:?}", client.profiles(None, &page).await.unwrap().items).unwrap();
         writeln!(state, "{:?}", client.policies(&page).await.unwrap().items).unwrap();
         writeln!(state, "{:?}", client.identities(&page).await.unwrap().items).unwrap();
         let tokens = client.tokens(&page).await.unwrap().items;

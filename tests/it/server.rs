@@ -127,6 +127,11 @@ impl TestServer {
         &self.config.data
     }
 
+    /// What the clock shows.
+    pub(crate) fn clock_now(&self) -> Timestamp {
+        Clock::Manual(self.clock.clone()).now()
+    }
+
     /// Moves the clock and lets the scheduler look at it.
     pub(crate) async fn advance(&self, by: SignedDuration) -> Tick {
         self.clock.advance(by);

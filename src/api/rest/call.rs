@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use super::row::RouteRow;
 use crate::error::{Error, Kind, Result};
 use crate::service::{DEFAULT_PAGE, Idempotency, MAX_PAGE, Service};
-use crate::types::{Caller, KeyName, Name, Version};
+use crate::types::{Caller, IssuerName, KeyName, Name, ProfileName, Version};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -60,6 +60,16 @@ impl Call {
     /// The key of the path.
     pub(super) fn key(&self) -> Result<KeyName> {
         self.path("key")?.parse()
+    }
+
+    /// The issuer of the path.
+    pub(super) fn issuer(&self) -> Result<IssuerName> {
+        self.path("issuer")?.parse()
+    }
+
+    /// The profile of the path.
+    pub(super) fn profile(&self) -> Result<ProfileName> {
+        self.path("profile")?.parse()
     }
 
     /// The name of the path.

@@ -6,7 +6,10 @@ use std::sync::LazyLock;
 use http::{Method, StatusCode};
 
 use super::row::{Content, Parameter, RouteRow, route};
-use super::{audit, identities, keys, mac, openapi, policies, sign, system, tokens, versions, wrap};
+use super::{
+    audit, certificates, identities, issuers, keys, mac, openapi, policies, profiles, sign, system, tokens, versions,
+    wrap,
+};
 use crate::types::Action;
 
 /// The most bytes of a body: 64 KiB of plaintext in base64, with a context and room to spare.
@@ -25,10 +28,29 @@ const PAGE: [Parameter; 2] = [
     },
     Parameter { name: "page_token", kind: "string", about: "`next_page_token` of the page before", required: false },
 ];
+/// The most bytes of the body of a certificate chain.
+const CHAIN_BODY: usize = 1024 * 1024;
+
+const fn text(name: &'static str, about: &'static str) -> Parameter {
+    Parameter { name, kind: "string", about, required: false }
+}
+
+const SEARCH: &[Parameter] = &[
+    text("issuer", "only those of that issuer"),
+    text("namespace", "only those of the issuers of that namespace"),
+    text("profile", "only those from that profile"),
+    text("requester", "only those that this one asked for, as in the audit log: identity/NAME"),
+    text("name", "only those with that name, as dns:web.example.com"),
+    text("expires_before", "only those that end before that time"),
+    text("expires_after", "only those that end at that time or later; now where only expires_before is there"),
+    PAGE[0],
+    PAGE[1],
+];
+
 const NAMESPACE: Parameter = Parameter {
     name: "namespace",
     kind: "string",
-    about: "only the keys of that namespace; all where absent",
+    about: "only what is in that namespace; all where absent",
     required: false,
 };
 const AFTER: Parameter = Parameter {
@@ -78,6 +100,8 @@ static TABLE: LazyLock<Vec<RouteRow>> = LazyLock::new(|| {
     rows.extend(of_keys());
     rows.extend(of_versions());
     rows.extend(of_cryptography());
+    rows.extend(of_issuers());
+    rows.extend(of_certificates());
     rows.extend(of_access());
     rows.extend(of_service());
     rows
@@ -215,6 +239,95 @@ fn of_cryptography() -> Vec<RouteRow> {
     ]
 }
 
+fn of_issuers() -> Vec<RouteRow> {
+    let post = |path, summary, action| route(Method::POST, path, summary).action(action).headers(CHANGE);
+    const ROTATE: &[Action] = &[Action::RotateIssuer];
+    vec![
+        post(
+            "/api/v1/issuers",
+            "Makes an issuer, its key and its first certificate or request",
+            &[Action::CreateIssuer],
+        )
+        .success(StatusCode::CREATED)
+        .json(BODY, issuers::create),
+        route(Method::GET, "/api/v1/issuers", "Lists the issuers that the caller may read")
+            .action(&[Action::ListIssuers])
+            .query(const { &[NAMESPACE, PAGE[0], PAGE[1]] })
+            .bare(issuers::list),
+        route(Method::GET, "/api/v1/issuers/{issuer}", "Reads an issuer and its certificates")
+            .action(&[Action::ReadIssuer])
+            .bare(issuers::read),
+        route(Method::PATCH, "/api/v1/issuers/{issuer}", "Changes the rules of an issuer, or stops it")
+            .action(&[Action::UpdateIssuer])
+            .headers(&[IF_MATCH, IDEMPOTENT])
+            .json(BODY, issuers::update),
+        post("/api/v1/issuers/{issuer}/rotate", "Makes the next version of an issuer, and publishes it", ROTATE)
+            .optional_json(BODY, issuers::rotate),
+        post("/api/v1/issuers/{issuer}/activate", "Puts a prepared version of an issuer in force", ROTATE)
+            .json(BODY, issuers::activate),
+        post(
+            "/api/v1/issuers/{issuer}/import",
+            "Gives an issuer the certificate that an outside authority made for it",
+            &[Action::ImportIssuerCertificate],
+        )
+        .json(CHAIN_BODY, issuers::import),
+        post(
+            "/api/v1/issuers/{issuer}/cross-sign",
+            "Has another issuer certify the newest version of this one as well",
+            &[Action::UpdateIssuer],
+        )
+        .json(BODY, issuers::cross_sign),
+        post(
+            "/api/v1/issuers/{issuer}/revoke",
+            "Revokes every certificate of an issuer that is not over",
+            &[Action::RevokeCertificate],
+        )
+        .json(BODY, certificates::revoke_all),
+        route(Method::GET, "/api/v1/profiles", "Lists the profiles that the caller may read")
+            .action(&[Action::ReadProfile])
+            .query(const { &[NAMESPACE, PAGE[0], PAGE[1]] })
+            .bare(profiles::list),
+        route(Method::GET, "/api/v1/profiles/{profile}", "Reads a profile")
+            .action(&[Action::ReadProfile])
+            .bare(profiles::read),
+        route(Method::PUT, "/api/v1/profiles/{profile}", "Stores a profile")
+            .action(&[Action::WriteProfile])
+            .headers(&[MAY_MATCH, IDEMPOTENT])
+            .json(BODY, profiles::write),
+        route(Method::DELETE, "/api/v1/profiles/{profile}", "Removes a profile")
+            .action(&[Action::DeleteProfile])
+            .headers(CHANGE)
+            .success(StatusCode::NO_CONTENT)
+            .bare(profiles::delete),
+    ]
+}
+
+fn of_certificates() -> Vec<RouteRow> {
+    const ISSUE: &[Action] = &[Action::IssueCertificate, Action::SignIntermediate];
+    vec![
+        route(Method::POST, "/api/v1/issuers/{issuer}/issue", "Issues a certificate")
+            .action(ISSUE)
+            .headers(CHANGE)
+            .success(StatusCode::CREATED)
+            .json(BODY, certificates::issue),
+        route(Method::POST, "/api/v1/issuers/{issuer}/issue-batch", "Issues many certificates from one profile")
+            .action(ISSUE)
+            .headers(CHANGE)
+            .json(BATCH_BODY, certificates::issue_batch),
+        route(Method::GET, "/api/v1/certificates", "Searches certificates; the newest first, or the soonest to end")
+            .action(&[Action::ListCertificates])
+            .query(SEARCH)
+            .bare(certificates::search),
+        route(Method::GET, "/api/v1/certificates/{serial}", "Reads a certificate and its chain")
+            .action(&[Action::ReadCertificate])
+            .bare(certificates::read),
+        route(Method::POST, "/api/v1/certificates/{serial}/revoke", "Revokes a certificate for good")
+            .action(&[Action::RevokeCertificate])
+            .headers(CHANGE)
+            .optional_json(BODY, certificates::revoke),
+    ]
+}
+
 fn of_access() -> Vec<RouteRow> {
     vec![
         route(Method::POST, "/api/v1/tokens", "Makes a bearer token, which is shown once")
@@ -330,7 +443,7 @@ mod tests {
         }
         let without: Vec<_> = Action::ALL.iter().filter(|action| !routes.contains_key(action)).collect();
         // Acts of the house: nobody can ask for them.
-        assert_eq!(without, [&Action::DestroyVersion, &Action::Start]);
+        assert_eq!(without, [&Action::DestroyVersion, &Action::SignStatus, &Action::Start]);
     }
 
     #[test]

@@ -1,0 +1,506 @@
+//! Issuers and certificates, judged by openssl.
+
+use std::path::Path;
+use std::process::Command;
+
+use jiff::SignedDuration;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, IsCa, KeyPair,
+    KeyUsagePurpose,
+};
+use signet::client::{CertificateQuery, PageRequest};
+use signet::error::Kind;
+use signet::wire::{
+    ActivateIssuer, Certificate, CertificateWanted, CreateIssuer, CrossSign, ImportIssuer, IssueCertificate,
+    IssueCertificates, Issuer, IssuerRules, Policy, Profile, RevokeCertificate, RevokeCertificates, RotateIssuer,
+    Subject,
+};
+
+use crate::server::{Devices, TestServer};
+
+/// An issuer that is wanted.
+pub(crate) fn new_issuer(name: &str, device: &str, algorithm: &str) -> CreateIssuer {
+    CreateIssuer {
+        name: name.parse().unwrap(),
+        subject: Subject { common_name: Some(format!("Test {name}")), ..Subject::default() },
+        parent: None,
+        outside: false,
+        algorithm: algorithm.parse().unwrap(),
+        device: Some(device.parse().unwrap()),
+        residency: None,
+        rules: IssuerRules::default(),
+    }
+}
+
+/// Makes a root on the token.
+pub(crate) async fn root(t: &TestServer, name: &str) -> Issuer {
+    t.client.create_issuer(&new_issuer(name, "hsm", "ecdsa-p256-sha256")).await.unwrap()
+}
+
+/// Makes an issuer below another one.
+async fn below(t: &TestServer, name: &str, parent: &str, device: &str, algorithm: &str) -> Issuer {
+    let mut new = new_issuer(name, device, algorithm);
+    new.parent = Some(parent.parse().unwrap());
+    t.client.create_issuer(&new).await.unwrap()
+}
+
+/// A CSR of a new key for one name, which stands beside it.
+pub(crate) fn wanted(name: &str) -> CertificateWanted {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    let csr = params.serialize_request(&key).unwrap().pem().unwrap();
+    CertificateWanted { csr: Some(csr), names: vec![name.to_owned()], ..CertificateWanted::default() }
+}
+
+/// Two certificates, one signed by the other, that have nothing to do with any issuer of ours.
+pub(crate) fn strange_chain() -> String {
+    let (authority, below) = (outside("Stranger"), KeyPair::generate().unwrap());
+    let params = CertificateParams::new(["stranger.example".to_owned()]).unwrap();
+    format!("{}{}", params.signed_by(&below, &authority.issuer).unwrap().pem(), authority.pem)
+}
+
+/// Issues a certificate for a TLS server.
+pub(crate) async fn server(t: &TestServer, issuer: &str, name: &str) -> Certificate {
+    issue(t, issuer, wanted(name)).await.unwrap()
+}
+
+async fn issue(t: &TestServer, issuer: &str, request: CertificateWanted) -> signet::error::Result<Certificate> {
+    let body = IssueCertificate { profile: "server".parse().unwrap(), request };
+    t.client.issue(&issuer.parse().unwrap(), &body).await
+}
+
+/// An authority outside, as another company has one.
+struct Outside {
+    issuer: rcgen::Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+fn outside(name: &str) -> Outside {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.distinguished_name.push(DnType::CommonName, name);
+    let pem = params.self_signed(&key).unwrap().pem();
+    Outside { issuer: rcgen::Issuer::new(params, key), pem }
+}
+
+/// What `openssl verify` says of a certificate below these anchors.
+fn verify(anchors: &str, chain: &str, certificate: &str) -> Result<(), String> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let (anchors, chain, leaf) = (file("anchors", anchors), file("chain", chain), file("leaf", certificate));
+    let run = |arguments: &[&Path]| {
+        let mut openssl = Command::new("openssl");
+        openssl.args(["verify", "-x509_strict", "-CAfile"]).arg(&anchors).args(arguments).arg(&leaf);
+        openssl.output().unwrap()
+    };
+    let output = if chain.metadata().unwrap().len() == 0 { run(&[]) } else { run(&[Path::new("-untrusted"), &chain]) };
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if output.status.success() { Ok(()) } else { Err(said) }
+}
+
+fn pem(issuer: &Issuer) -> &str {
+    issuer.versions.last().unwrap().certificate.as_deref().unwrap()
+}
+
+/// Verifies a certificate of ours with the chain that came with it.
+fn holds(root: &Issuer, certificate: &Certificate) {
+    verify(pem(root), &certificate.chain, certificate.certificate.as_deref().unwrap()).unwrap();
+}
+
+#[tokio::test]
+async fn a_root_in_one_device_certifies_an_intermediate_in_the_other_both_ways() {
+    let t = TestServer::with(Devices::WithTpm).await;
+    for (at, (above, under)) in [("hsm", "tpm"), ("tpm", "hsm")].into_iter().enumerate() {
+        let (top, middle) = (format!("root{at}"), format!("middle{at}"));
+        let root = t.client.create_issuer(&new_issuer(&top, above, "ecdsa-p256-sha256")).await.unwrap();
+        let issuer = below(&t, &middle, &top, under, "ecdsa-p256-sha256").await;
+        assert_eq!((issuer.device.as_str(), issuer.active.unwrap().number()), (under, 1));
+        verify(pem(&root), "", pem(&issuer)).unwrap();
+        let leaf = server(&t, &middle, "dns:web.example.com").await;
+        holds(&root, &leaf);
+        assert_eq!(
+            (leaf.names.as_slice(), leaf.profile.as_str()),
+            (&["dns:web.example.com".to_owned()][..], "default:server")
+        );
+        assert!(leaf.private_key.is_none());
+        assert!(verify(pem(&root), "", leaf.certificate.as_deref().unwrap()).is_err(), "the chain is needed");
+        // The inventory knows the leaf and the intermediate's certificate, and what signed them.
+        let read = t.client.certificate(&leaf.serial).await.unwrap();
+        assert_eq!((read.certificate, read.chain, read.state.as_str()), (leaf.certificate, leaf.chain, "issued"));
+    }
+}
+
+#[tokio::test]
+async fn every_algorithm_that_the_token_has_makes_chains_that_verify() {
+    let t = TestServer::start().await;
+    for algorithm in ["ecdsa-p256-sha256", "ecdsa-p384-sha384", "ed25519", "rsa2048-pkcs1-sha256", "rsa2048-pss-sha256"]
+    {
+        let (top, middle) = (format!("root-{algorithm}"), format!("middle-{algorithm}"));
+        let root = t.client.create_issuer(&new_issuer(&top, "hsm", algorithm)).await.unwrap();
+        below(&t, &middle, &top, "hsm", algorithm).await;
+        holds(&root, &server(&t, &middle, "dns:web.example.com").await);
+    }
+}
+
+#[tokio::test]
+async fn path_length_constraints_and_life_of_an_issuer_bound_what_is_below() {
+    let t = TestServer::start().await;
+    let mut new = new_issuer("root", "hsm", "ecdsa-p256-sha256");
+    new.rules = IssuerRules {
+        lifetime: Some("10d".parse().unwrap()),
+        path_length: Some(1),
+        permitted: vec!["dns:fleet.example".to_owned()],
+        policies: vec!["1.3.6.1.4.1.99999.1".to_owned()],
+        ..IssuerRules::default()
+    };
+    let root = t.client.create_issuer(&new).await.unwrap();
+    let middle = below(&t, "middle", "root", "hsm", "ecdsa-p256-sha256").await;
+    let ends = |issuer: &Issuer| issuer.versions[0].not_after.unwrap();
+    assert_eq!(ends(&middle), ends(&root), "it does not outlive its parent");
+    // No path is left below it.
+    let mut deeper = new_issuer("deeper", "hsm", "ecdsa-p256-sha256");
+    deeper.parent = Some("middle".parse().unwrap());
+    let refused = t.client.create_issuer(&deeper).await.unwrap_err();
+    assert!(refused.public().contains("path length"), "{refused}");
+    // A name outside of what the root may certify is refused by openssl, and by us where the issuer's own certificate says so.
+    let mut constrained = new_issuer("constrained", "hsm", "ecdsa-p256-sha256");
+    constrained.parent = Some("root".parse().unwrap());
+    constrained.rules.permitted = vec!["dns:fleet.example".to_owned()];
+    t.client.create_issuer(&constrained).await.unwrap();
+    holds(&root, &server(&t, "constrained", "dns:web.fleet.example").await);
+    let refused = issue(&t, "constrained", wanted("dns:web.elsewhere.example")).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::Invalid, "{refused}");
+    let long = CertificateWanted { lifetime: Some("30d".parse().unwrap()), ..wanted("dns:web.fleet.example") };
+    assert_eq!(issue(&t, "constrained", long).await.unwrap_err().kind(), Kind::Invalid);
+}
+
+#[tokio::test]
+async fn an_outside_authority_certifies_by_request_and_import() {
+    let t = TestServer::start().await;
+    let mut new = new_issuer("sub", "hsm", "ecdsa-p256-sha256");
+    new.outside = true;
+    let issuer = t.client.create_issuer(&new).await.unwrap();
+    assert_eq!((issuer.active, issuer.versions[0].state.as_str()), (None, "requested"));
+    let refused = issue(&t, "sub", wanted("dns:a.example")).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::State, "{refused}");
+    let (authority, other) = (outside("Outside Root"), outside("Other Root"));
+    let sign = |request: &str, authority: &Outside| {
+        let mut csr = CertificateSigningRequestParams::from_pem(request).unwrap();
+        csr.params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        csr.params.use_authority_key_identifier_extension = true;
+        csr.params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        csr.signed_by(&authority.issuer).unwrap().pem()
+    };
+    let import = async |chain: String| t.client.import_issuer(&"sub".parse().unwrap(), &ImportIssuer { chain }).await;
+    let request = issuer.versions[0].request.clone().unwrap();
+    let own = sign(&request, &authority);
+    // What is not ours, is not whole, or was signed by somebody else is refused.
+    for wrong in [strange_chain(), own.clone(), format!("{own}{}", other.pem), format!("{}{own}", authority.pem)] {
+        assert_eq!(import(wrong).await.unwrap_err().kind(), Kind::Invalid);
+    }
+    let issuer = import(format!("{own}{}", authority.pem)).await.unwrap();
+    assert_eq!(issuer.active.unwrap().number(), 1);
+    let leaf = server(&t, "sub", "dns:a.example").await;
+    verify(&authority.pem, &leaf.chain, leaf.certificate.as_deref().unwrap()).unwrap();
+    // The next version asks again, and is activated once it is there.
+    let name = "sub".parse().unwrap();
+    let rotated = t.client.rotate_issuer(&name, &RotateIssuer::default()).await.unwrap();
+    assert_eq!(rotated.versions[1].state, "requested");
+    let own = sign(rotated.versions[1].request.as_deref().unwrap(), &authority);
+    let imported = import(format!("{own}{}", authority.pem)).await.unwrap();
+    assert_eq!(imported.versions[1].state, "prepared");
+    let body = ActivateIssuer { version: imported.versions[1].version };
+    t.client.activate_issuer(&name, &body).await.unwrap();
+    let leaf = server(&t, "sub", "dns:a.example").await;
+    assert_eq!(leaf.version.number(), 2);
+    verify(&authority.pem, &leaf.chain, leaf.certificate.as_deref().unwrap()).unwrap();
+}
+
+#[tokio::test]
+async fn an_issuer_is_rolled_over_in_time_without_anybody() {
+    let mut t = TestServer::start().await;
+    let mut new = new_issuer("root", "hsm", "ecdsa-p256-sha256");
+    new.rules.lifetime = Some("100d".parse().unwrap());
+    t.client.create_issuer(&new).await.unwrap();
+    let name = "root".parse().unwrap();
+    let first = server(&t, "root", "dns:a.example").await;
+    let states = async |t: &TestServer| {
+        let issuer = t.client.issuer(&name).await.unwrap();
+        issuer.versions.iter().map(|one| one.state.clone()).collect::<Vec<_>>()
+    };
+    let tick = async |t: &TestServer, days: i64| {
+        t.clock.advance(SignedDuration::from_hours(24 * days));
+        t.server().service().authority().tick().await
+    };
+    assert_eq!(tick(&t, 49).await, signet::ca::rollover::Tick::default());
+    // At half of its life the next version is there and known, and issues nothing.
+    assert_eq!(tick(&t, 2).await.prepared, 1);
+    assert_eq!(states(&t).await, ["active", "prepared"]);
+    assert_eq!(server(&t, "root", "dns:a.example").await.version.number(), 1);
+    assert_eq!(t.server().service().authority().bundle(&name).unwrap().certificates.len(), 2);
+    // At two thirds it issues, also where the service was down in between.
+    t.restart().await;
+    assert_eq!(tick(&t, 17).await.activated, 1);
+    assert_eq!(states(&t).await, ["retired", "active"]);
+    assert_eq!(server(&t, "root", "dns:a.example").await.version.number(), 2);
+    // The old one ends once its last certificate, its own, is dead.
+    assert_eq!(tick(&t, 1).await.ended, 0);
+    assert_eq!(tick(&t, 40).await.ended, 1);
+    assert_eq!(states(&t).await[0], "ended");
+    let key = t.client.key(&"root".parse().unwrap()).await.unwrap();
+    assert_eq!((key.latest.number(), key.primary.unwrap().number()), (3, 2), "the third is prepared by now");
+    // An issuer's key is not rotated behind its back.
+    let refused = t.client.rotate_key(&"root".parse().unwrap(), &Default::default()).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::State, "{refused}");
+    assert_eq!(t.client.certificate(&first.serial).await.unwrap().version.number(), 1);
+}
+
+#[tokio::test]
+async fn certificates_are_issued_while_their_issuer_is_rolled_over() {
+    let t = TestServer::start().await;
+    let root = root(&t, "root").await;
+    let name = "root".parse().unwrap();
+    let issuing = async {
+        let all = (0..24).map(|number| issue(&t, "root", wanted(&format!("dns:h{number}.example"))));
+        futures_util::future::join_all(all).await
+    };
+    let rolling = async {
+        for expected in 1..=3 {
+            let body = RotateIssuer { expected_version: Some(signet::types::Version::new(expected).unwrap()) };
+            let rotated = t.client.rotate_issuer(&name, &body).await.unwrap();
+            let version = rotated.versions.last().unwrap().version;
+            t.client.activate_issuer(&name, &ActivateIssuer { version }).await.unwrap();
+        }
+    };
+    let (issued, ()) = tokio::join!(issuing, rolling);
+    let issuer = t.client.issuer(&name).await.unwrap();
+    assert_eq!(issuer.versions.len(), 4);
+    drop(root);
+    let mut serials = std::collections::BTreeSet::new();
+    for one in issued {
+        let one = one.unwrap();
+        let version = issuer.versions.iter().find(|version| version.version == one.version).unwrap();
+        verify(version.certificate.as_deref().unwrap(), "", one.certificate.as_deref().unwrap()).unwrap();
+        assert!(serials.insert(one.serial));
+    }
+}
+
+#[tokio::test]
+async fn a_new_root_is_trusted_by_those_who_know_the_old_one() {
+    let t = TestServer::start().await;
+    let old = root(&t, "root").await;
+    let name = "root".parse().unwrap();
+    t.client.rotate_issuer(&name, &RotateIssuer::default()).await.unwrap();
+    let crossed = t.client.cross_sign(&name, &CrossSign { signer: name.clone() }).await.unwrap();
+    let version = crossed.versions[1].version;
+    t.client.activate_issuer(&name, &ActivateIssuer { version }).await.unwrap();
+    let leaf = server(&t, "root", "dns:a.example").await;
+    assert_eq!(leaf.version.number(), 2);
+    verify(pem(&crossed), "", leaf.certificate.as_deref().unwrap()).unwrap();
+    verify(pem(&old), &crossed.versions[1].cross, leaf.certificate.as_deref().unwrap()).unwrap();
+}
+
+#[tokio::test]
+async fn who_may_have_which_name_is_policy() {
+    let t = TestServer::start().await;
+    root(&t, "fleet:ca").await;
+    let text = r#"
+        permit (principal == Signet::Identity::"deployer", action == Signet::Action::"IssueCertificate",
+          resource == Signet::Issuer::"fleet:ca")
+        when {
+          context has name && context.name like "dns:*.fleet.example" &&
+          context has profile && context.profile == "default:server"
+        };
+        permit (principal == Signet::Identity::"deployer", action == Signet::Action::"ReadIssuer", resource);"#;
+    let policy = Policy { name: None, text: text.to_owned(), etag: None };
+    t.client.put_policy(&"deployer".parse().unwrap(), None, &policy).await.unwrap();
+    let token = async |identity: &str| {
+        let body =
+            signet::wire::CreateToken { identity: identity.parse().unwrap(), groups: vec![], ttl: None, uses: None };
+        t.client.create_token(&body).await.unwrap().token.unwrap().0.clone()
+    };
+    let deployer = t.client(Some(&token("deployer").await));
+    let nobody = t.client(Some(&token("nobody").await));
+    let issuer = "fleet:ca".parse().unwrap();
+    let ask = |profile: &str, names: &[&str]| {
+        let mut request = wanted("dns:unused");
+        request.names = names.iter().map(|name| (*name).to_owned()).collect();
+        IssueCertificate { profile: profile.parse().unwrap(), request }
+    };
+    deployer.issue(&issuer, &ask("server", &["dns:web.fleet.example", "dns:db.fleet.example"])).await.unwrap();
+    for (profile, names) in [
+        ("server", &["dns:web.fleet.example", "dns:bank.example"][..]),
+        ("server", &["dns:fleet.example"]),
+        ("client", &["dns:web.fleet.example"]),
+        ("client", &[]),
+    ] {
+        let refused = deployer.issue(&issuer, &ask(profile, names)).await.unwrap_err();
+        assert_eq!(refused.kind(), Kind::Forbidden, "{profile} {names:?}: {refused}");
+    }
+    let refused = nobody.issue(&issuer, &ask("server", &["dns:web.fleet.example"])).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::NotFound, "who may not read the issuer does not learn of it");
+    // One name of one item that is not allowed refuses the batch.
+    let items = vec![wanted("dns:a.fleet.example"), wanted("dns:bank.example")];
+    let body = IssueCertificates { profile: "server".parse().unwrap(), items };
+    assert_eq!(deployer.issue_batch(&issuer, &body).await.unwrap_err().kind(), Kind::Forbidden);
+    let all = t.client.certificates(&CertificateQuery::default(), &PageRequest::default()).await.unwrap();
+    assert_eq!(all.items.len(), 2, "the root and one leaf: nothing was issued for a refusal");
+}
+
+#[tokio::test]
+async fn a_batch_is_answered_item_by_item_and_a_repetition_by_what_came_of_it() {
+    let t = TestServer::start().await;
+    let root = root(&t, "ca").await;
+    let mut items: Vec<_> = (0..40).map(|number| wanted(&format!("dns:h{number}.example"))).collect();
+    items[7].names = vec!["email:a@b.example".to_owned()];
+    let body = IssueCertificates { profile: "server".parse().unwrap(), items };
+    let results = t.client.issue_batch(&"ca".parse().unwrap(), &body).await.unwrap().results;
+    for (number, result) in results.iter().enumerate() {
+        match (&result.ok, &result.error) {
+            (Some(one), None) => {
+                assert_eq!(one.names, [format!("dns:h{number}.example")]);
+                holds(&root, one);
+            }
+            (None, Some(error)) => assert_eq!((number, error.code.as_str()), (7, "invalid")),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn certificates_are_revoked_by_policy_by_key_and_all_at_once() {
+    let t = TestServer::start().await;
+    let root = root(&t, "ca").await;
+    let name = "ca".parse().unwrap();
+    let page = PageRequest::default();
+    // 1. By policy; a second time changes nothing.
+    let one = server(&t, "ca", "dns:a.example").await;
+    let why = RevokeCertificate { reason: Some("superseded".to_owned()), proof: None };
+    let revoked = t.client.revoke(&one.serial, &why).await.unwrap();
+    assert_eq!(revoked.reason.as_deref(), Some("superseded"));
+    t.clock.advance(SignedDuration::from_secs(60));
+    let again = t.client.revoke(&one.serial, &RevokeCertificate::default()).await.unwrap();
+    assert_eq!((again.revoked, again.reason), (revoked.revoked, revoked.reason));
+    // 2. By its key, by somebody whom no policy lets do anything.
+    let body = signet::wire::CreateToken { identity: "nobody".parse().unwrap(), groups: vec![], ttl: None, uses: None };
+    let nobody = t.client(Some(&t.client.create_token(&body).await.unwrap().token.unwrap().0));
+    let key = KeyPair::generate().unwrap();
+    let csr = CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+    let wanted_ =
+        CertificateWanted { csr: Some(csr), names: vec!["dns:b.example".into()], ..CertificateWanted::default() };
+    let two = issue(&t, "ca", wanted_).await.unwrap();
+    let prove = |key: &KeyPair, serial: &str| {
+        use rcgen::SigningKey;
+        let message = format!("signet revoke v1\ndefault:ca\n{serial}\nkey-compromise\n");
+        RevokeCertificate {
+            reason: Some("key-compromise".to_owned()),
+            proof: Some(signet::wire::Base64(key.sign(message.as_bytes()).unwrap())),
+        }
+    };
+    let refused = nobody.revoke(&two.serial, &RevokeCertificate::default()).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::NotFound, "{refused}");
+    let other = KeyPair::generate().unwrap();
+    assert_eq!(nobody.revoke(&two.serial, &prove(&other, &two.serial)).await.unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(nobody.revoke(&two.serial, &prove(&key, &one.serial)).await.unwrap_err().kind(), Kind::NotFound);
+    let revoked = nobody.revoke(&two.serial, &prove(&key, &two.serial)).await.unwrap();
+    assert_eq!(revoked.reason.as_deref(), Some("key-compromise"));
+    // 3. What is left, all at once.
+    let three = server(&t, "ca", "dns:c.example").await;
+    let count = t.client.revoke_all(&name, &RevokeCertificates::default()).await.unwrap();
+    assert_eq!(count.revoked, 2, "the third, and the root's own");
+    let all = t.client.certificates(&CertificateQuery::default(), &page).await.unwrap().items;
+    assert!(all.iter().all(|one| one.revoked.is_some()));
+    assert_eq!(t.server().service().authority().revoked(&name, three.version, t.clock_now()).len(), 4);
+    assert_eq!(t.client.certificate(&"0".repeat(40)).await.unwrap_err().kind(), Kind::NotFound);
+    drop(root);
+}
+
+#[tokio::test]
+async fn certificates_are_found_by_what_they_say_page_by_page() {
+    let mut t = TestServer::start().await;
+    root(&t, "a:one").await;
+    root(&t, "b:two").await;
+    for number in 0..7 {
+        let issuer = if number % 2 == 0 { "a:one" } else { "b:two" };
+        server(&t, issuer, &format!("dns:h{number}.example")).await;
+    }
+    t.restart().await;
+    let find = async |query: CertificateQuery| {
+        let (mut found, mut page) = (Vec::new(), PageRequest { size: Some(2), token: None });
+        loop {
+            let some = t.client.certificates(&query, &page).await.unwrap();
+            found.extend(some.items.into_iter().flat_map(|one| one.names));
+            match some.next_page_token {
+                Some(next) => page.token = Some(next),
+                None => return found,
+            }
+        }
+    };
+    let names = |numbers: &[u32]| numbers.iter().map(|number| format!("dns:h{number}.example")).collect::<Vec<_>>();
+    let any = CertificateQuery::default();
+    assert_eq!(find(any.clone()).await, names(&[6, 5, 4, 3, 2, 1, 0]));
+    assert_eq!(
+        find(CertificateQuery { issuer: Some("b:two".parse().unwrap()), ..any.clone() }).await,
+        names(&[5, 3, 1])
+    );
+    assert_eq!(
+        find(CertificateQuery { namespace: Some("a".parse().unwrap()), ..any.clone() }).await,
+        names(&[6, 4, 2, 0])
+    );
+    assert_eq!(find(CertificateQuery { name: Some("dns:h3.example".into()), ..any.clone() }).await, names(&[3]));
+    assert_eq!(find(CertificateQuery { profile: Some("server".into()), ..any.clone() }).await.len(), 7);
+    assert_eq!(
+        find(CertificateQuery { requester: Some("identity/administrator".into()), ..any.clone() }).await.len(),
+        7
+    );
+    assert!(find(CertificateQuery { requester: Some("identity/nobody".into()), ..any.clone() }).await.is_empty());
+    let soon = t.clock_now() + SignedDuration::from_hours(25);
+    assert_eq!(
+        find(CertificateQuery { expires_before: Some(soon), ..any.clone() }).await,
+        names(&[0, 1, 2, 3, 4, 5, 6])
+    );
+    let odd = PageRequest { size: Some(2), token: Some("bm9uc2Vuc2U".into()) };
+    assert_eq!(t.client.certificates(&any, &odd).await.unwrap_err().kind(), Kind::Invalid);
+}
+
+#[tokio::test]
+async fn a_key_is_made_outside_the_device_only_where_the_profile_says_so() {
+    let t = TestServer::start().await;
+    let root = root(&t, "ca").await;
+    let request = CertificateWanted {
+        key: Some("ecdsa-p256".to_owned()),
+        names: vec!["dns:a.example".to_owned()],
+        ..CertificateWanted::default()
+    };
+    let refused = issue(&t, "ca", request.clone()).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::Invalid, "{refused}");
+    let profile = serde_json::json!({"kind": "server", "names": ["dns:*.example"], "software": true});
+    let body = Profile { name: None, profile, built_in: false, etag: None };
+    let name = "server".parse().unwrap();
+    let stored = t.client.put_profile(&name, None, &body).await.unwrap();
+    assert!(!stored.built_in);
+    let made = issue(&t, "ca", request).await.unwrap();
+    holds(&root, &made);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("key.pem");
+    std::fs::write(&file, &made.private_key.as_ref().unwrap().0).unwrap();
+    let public = Command::new("openssl").args(["pkey", "-pubout", "-in"]).arg(&file).output().unwrap().stdout;
+    let certificate = folder.path().join("certificate.pem");
+    std::fs::write(&certificate, made.certificate.as_deref().unwrap()).unwrap();
+    let certified =
+        Command::new("openssl").args(["x509", "-noout", "-pubkey", "-in"]).arg(&certificate).output().unwrap();
+    assert_eq!(public, certified.stdout);
+    assert!(t.client.certificate(&made.serial).await.unwrap().private_key.is_none(), "it is shown once");
+    // The stored profile goes, and the one that is built in shows again.
+    t.client.delete_profile(&name).await.unwrap();
+    assert!(t.client.profile(&name).await.unwrap().built_in);
+    let nonsense = Profile { profile: serde_json::json!({"kind": "server"}), ..body };
+    assert_eq!(t.client.put_profile(&name, None, &nonsense).await.unwrap_err().kind(), Kind::Invalid);
+}
