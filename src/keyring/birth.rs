@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::record::{FORMAT, KeyCopy, KeyRecord, Pending, VersionRecord, key_path, pending_path, put, version_path};
-use super::{Key, KeyVersion, Keyring, blocking, check};
+use super::{Key, KeyVersion, Keyring, check};
 use crate::admission::{Details, Permit};
 use crate::audit::Phase;
 use crate::crash_point;
@@ -14,7 +14,7 @@ use crate::store::{Change, Expected};
 use crate::types::operation::{CreateKey, Operation};
 use crate::types::{
     Algorithm, Domain, Hash, KeyId, KeyName, Name, Purpose, Residency, Retention, Rotation, State, Verifier, Version,
-    same,
+    blocking, same,
 };
 
 /// The most labels of a key, and the most characters of a label's value.

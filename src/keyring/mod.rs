@@ -536,8 +536,3 @@ fn read_all(
     }
     Ok(catalogue)
 }
-
-/// Runs a call of the store off the request threads.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal(format!("a store call was lost: {e}")))?
-}

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use super::birth::remove;
 use super::change::system_record;
 use super::record::{Pending, VersionRecord, key_path, put, read, version_path};
-use super::{Key, KeyVersion, Keyring, blocking};
+use super::{Key, KeyVersion, Keyring};
 use crate::crash_point;
 use crate::device::{Locator, Settings};
 use crate::error::Result;
 use crate::store::Expected;
-use crate::types::{Action, KeyId, KeyName, Name, Version};
+use crate::types::{Action, KeyId, KeyName, Name, Version, blocking};
 
 /// What reconciliation found.
 #[derive(Debug, Default)]

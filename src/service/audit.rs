@@ -3,9 +3,9 @@
 use super::Service;
 use crate::admission::{Details, Released};
 use crate::audit::Record;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::types::operation::ReadAudit;
-use crate::types::{Caller, PublicKey, Resource};
+use crate::types::{Caller, PublicKey, Resource, blocking};
 
 /// The most records of one answer.
 pub const MAX_RECORDS: usize = 1000;
@@ -38,15 +38,14 @@ impl Service {
     pub async fn read_audit(&self, caller: &Caller, first: Option<u64>, limit: usize) -> Result<Released<Records>> {
         let permit = self.admit::<ReadAudit>(caller, Resource::Service).await?;
         let log = self.parts.log.clone();
-        let read = tokio::task::spawn_blocking(move || {
+        let read = blocking(move || {
             let size = log.size();
             let first = first.unwrap_or_else(|| size.saturating_sub(limit as u64)).min(size);
             let records = crate::audit::read(log.folder(), first)?;
             let records = records.take(limit).map(|record| record.map(|(_, record)| record)).collect::<Result<_>>()?;
             Ok(Records { first, records, size })
         });
-        let result = read.await.map_err(|e| Error::internal(format!("a call was lost: {e}")))?;
-        permit.close(result, Details::default()).await
+        permit.close(read.await, Details::default()).await
     }
 
     /// The newest signed head, and the key that signs.

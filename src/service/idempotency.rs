@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::Service;
 use crate::error::{Error, Kind, Result};
 use crate::store::{Change, Expected};
-use crate::types::{Caller, KeyName, Name, Version, sha256};
+use crate::types::{Caller, KeyName, Name, Version, blocking, sha256};
 
 /// The longest key, in bytes.
 const MAX_KEY: usize = 128;
@@ -89,9 +89,7 @@ impl Service {
         }
         let turn = Turn { service: self, own: Some((path.clone(), hex::encode(body))) };
         let store = self.parts.ledger.store();
-        let stored = tokio::task::spawn_blocking(move || store.get(&path))
-            .await
-            .map_err(|e| Error::internal(format!("a store call was lost: {e}")))??;
+        let stored = blocking(move || store.get(&path)).await?;
         let Some(record) = stored else { return Ok(Err(turn)) };
         let stored: Stored = serde_json::from_slice(&record.value)
             .map_err(|e| Error::new(Kind::Tampered, "an idempotency record cannot be read").because(e))?;
@@ -109,9 +107,7 @@ impl Service {
     pub async fn forget_outcomes(&self) -> Result<()> {
         let oldest = self.parts.ledger.clock().now().checked_sub(KEEP).unwrap_or(Timestamp::MIN);
         let store = self.parts.ledger.store();
-        let records = tokio::task::spawn_blocking(move || store.scan("idempotency/"))
-            .await
-            .map_err(|e| Error::internal(format!("a store call was lost: {e}")))??;
+        let records = blocking(move || store.scan("idempotency/")).await?;
         let old = |value: &[u8]| serde_json::from_slice::<Stored>(value).is_ok_and(|stored| stored.at < oldest);
         let changes: Vec<_> = records
             .into_iter()

@@ -2,6 +2,7 @@
 
 mod action;
 mod algorithm;
+mod blocking;
 mod caller;
 mod clock;
 mod context;
@@ -16,6 +17,7 @@ mod secret;
 pub use action::{Action, Resource};
 use algorithm::words;
 pub use algorithm::{Algorithm, Curve, Domain, Hash, Protection, Purpose, Residency, SignatureFormat, State};
+pub use blocking::blocking;
 pub use caller::{Caller, Credential, Principal};
 pub use clock::{Clock, ManualClock};
 pub use context::Context;
