@@ -64,7 +64,7 @@ impl Keyring {
         also: impl FnOnce(&KeyRecord) -> Result<Option<Change>>,
     ) -> Result<Arc<Key>> {
         permit.covers::<CreateKey>(&new.name)?;
-        let turn = self.turn(&new.name);
+        let turn = self.turns.of(&new.name);
         let _turn = turn.lock().await;
         if self.find(&new.name).is_ok() {
             return Err(Error::new(Kind::Conflict, format!("the name {} is taken", new.name))

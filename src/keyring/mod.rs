@@ -38,8 +38,8 @@ use crate::policy::KeyFacts;
 use crate::store::Expected;
 use crate::telemetry::Metrics;
 use crate::types::{
-    Action, Caller, KeyId, KeyName, Name, Protection, PublicKey, Purpose, Resource, SecretBytes, State, Verifier,
-    Version, same,
+    Action, Caller, KeyId, KeyName, Name, Protection, PublicKey, Purpose, Resource, SecretBytes, State, Turns,
+    Verifier, Version, same,
 };
 
 /// A key at one moment.
@@ -293,7 +293,7 @@ pub struct Keyring {
     /// Snapshots by name. The lock protects the map; it is never held across an await or a device call.
     catalogue: RwLock<BTreeMap<KeyName, Arc<Key>>>,
     /// One turn per key, so that two changes of one key do not both make a version only for one to lose.
-    turns: std::sync::Mutex<HashMap<KeyName, Arc<tokio::sync::Mutex<()>>>>,
+    turns: Turns<KeyName>,
     /// Keys whose rotation was due and failed.
     overdue: std::sync::Mutex<std::collections::BTreeSet<KeyName>>,
 }
@@ -324,7 +324,7 @@ impl Keyring {
             metrics,
             house,
             catalogue: RwLock::new(catalogue),
-            turns: std::sync::Mutex::default(),
+            turns: Turns::default(),
             overdue: std::sync::Mutex::default(),
         })
     }
@@ -444,14 +444,6 @@ impl Keyring {
     fn publish(&self, key: Arc<Key>) {
         let mut catalogue = self.catalogue.write().unwrap_or_else(PoisonError::into_inner);
         catalogue.insert(key.record.name.clone(), key);
-    }
-
-    /// The turn of a key: whoever holds it may change it.
-    fn turn(&self, name: &KeyName) -> Arc<tokio::sync::Mutex<()>> {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        // Turns that nobody holds or waits for are forgotten, so that the table does not grow with the keys.
-        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-        turns.entry(name.clone()).or_default().clone()
     }
 
     fn worker(&self, device: &Name) -> Result<&Arc<Worker>> {

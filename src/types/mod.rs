@@ -13,6 +13,7 @@ mod period;
 mod public_key;
 mod rules;
 mod secret;
+mod turns;
 
 pub use action::{Action, Resource};
 use algorithm::words;
@@ -29,6 +30,7 @@ pub use period::Period;
 pub use public_key::{PublicKey, Verifier};
 pub use rules::{Retention, Rotation};
 pub use secret::{SecretBytes, same};
+pub use turns::Turns;
 
 /// SHA-256 of `parts`, one after the other.
 #[must_use]
