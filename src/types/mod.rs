@@ -7,6 +7,7 @@ mod caller;
 mod clock;
 mod context;
 mod crash;
+mod entries;
 mod name;
 pub mod operation;
 mod period;
@@ -25,6 +26,7 @@ pub use context::Context;
 #[cfg(debug_assertions)]
 #[doc(hidden)]
 pub use crash::crash_here;
+pub use entries::{entries, optional_entries};
 pub use name::{KeyId, KeyName, Name, Version};
 pub use period::Period;
 pub use public_key::{PublicKey, Verifier};
