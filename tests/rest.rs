@@ -491,6 +491,7 @@ fn the_table_of_limits_holds_the_numbers_of_the_code() {
         ("items of a batch", grouped(service::MAX_BATCH)),
         ("items of a page", grouped(service::MAX_PAGE)),
         ("audit records of one answer", grouped(service::MAX_RECORDS)),
+        ("bytes of the audit records of one answer", grouped(service::MAX_RECORD_BYTES)),
         ("characters of a request id", grouped(rest::MAX_REQUEST_ID)),
         ("characters of a name", grouped(types::Name::MAX)),
         ("bytes of a plaintext", grouped(envelope::format::MAX_PLAINTEXT)),

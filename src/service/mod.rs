@@ -27,7 +27,7 @@ pub use crate::keyring::{Key, KeyUpdate, KeyVersion, NewKey};
 pub use crate::signing::jwk::Jwk;
 pub use crate::signing::{Input, Verdict};
 
-pub use audit::{MAX_RECORDS, Records, SignedHead};
+pub use audit::{MAX_RECORD_BYTES, MAX_RECORDS, Records, SignedHead};
 pub use authenticate::Presented;
 pub use heads::Heads;
 pub use idempotency::{Idempotency, Outcome};
