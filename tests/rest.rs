@@ -493,6 +493,8 @@ fn the_table_of_limits_holds_the_numbers_of_the_code() {
         ("audit records of one answer", grouped(service::MAX_RECORDS)),
         ("bytes of the audit records of one answer", grouped(service::MAX_RECORD_BYTES)),
         ("characters of a request id", grouped(rest::MAX_REQUEST_ID)),
+        ("characters of an idempotency key", grouped(service::MAX_KEY)),
+        ("wait of a repetition", seconds(service::PATIENCE)),
         ("characters of a name", grouped(types::Name::MAX)),
         ("bytes of a plaintext", grouped(envelope::format::MAX_PLAINTEXT)),
         ("bytes of a data key", format!("{} to {}", envelope::DATA_KEY.start(), envelope::DATA_KEY.end())),
