@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::idempotency::Turn;
 use super::{Idempotency, Outcome, Service};
 use crate::admission::{Details, Permit, Released};
+use crate::audit::Phase;
 use crate::error::Result;
 use crate::keyring::state::Step;
 use crate::keyring::{Key, KeyRecord, KeyUpdate, KeyVersion, NewKey, resource};
@@ -208,6 +209,12 @@ impl Service {
             };
             let versions: Vec<_> = key.versions().iter().filter(waiting).map(|version| version.number()).collect();
             let last = versions.last().copied();
+            if last.is_none()
+                && let Some(done) = turn.record(Outcome::Key(name.clone()))?
+            {
+                // On record all the same: a repetition must not find more to do than the first.
+                self.parts.ledger.commit(permit.record(Phase::Change, &Details::default()), vec![done]).await?;
+            }
             for version in versions {
                 let step = Step::ScheduleDestruction;
                 // A repetition goes on where the first stopped, until the last step was done.

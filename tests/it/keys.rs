@@ -172,14 +172,17 @@ async fn a_repetition_waits_for_the_first_and_gets_its_outcome() {
 async fn a_deletion_that_is_sent_twice_does_not_undo_what_came_between() {
     let t = TestServer::start().await;
     t.key("release", "ecdsa-p256-sha256").await;
-    let delete = async || {
+    let delete = async |key: &str| {
         let path = format!("https://{}/api/v1/keys/release", t.server().address());
-        t.http().delete(path).bearer_auth(t.token()).header("Idempotency-Key", "d1").send().await.unwrap().status()
+        t.http().delete(path).bearer_auth(t.token()).header("Idempotency-Key", key).send().await.unwrap().status()
     };
-    assert_eq!(delete().await, 200);
+    assert_eq!(delete("d1").await, 200);
+    // There is nothing left to do for this one.
+    assert_eq!(delete("d2").await, 200);
     let first = signet::types::Version::FIRST;
     t.client.change_version(&name("release"), first, Transition::CancelDestruction).await.unwrap();
-    assert_eq!(delete().await, 200);
+    assert_eq!(delete("d1").await, 200);
+    assert_eq!(delete("d2").await, 200);
     let version = t.client.version(&name("release"), first).await.unwrap();
     assert_eq!(version.state, signet::types::State::Deactivated);
 }
