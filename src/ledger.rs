@@ -20,7 +20,7 @@ use crate::audit::{Log, Phase, Record};
 use crate::crash_point;
 use crate::error::{Error, Kind, Result};
 use crate::store::{Change, Expected, Store};
-use crate::types::{Clock, sha256};
+use crate::types::{Clock, blocking, sha256};
 
 /// Where the leaf stands that may not be in the log yet.
 const OPEN: &str = "ledger/open";
@@ -134,9 +134,4 @@ fn identify(changes: &[Change]) -> Result<String> {
         hashes.extend(value.as_ref().map_or([0; 32], |value| sha256(&[value])));
     }
     Ok(format!("{}:{}", hex::encode(random), hex::encode(sha256(&[&hashes]))))
-}
-
-/// Runs what may block off the request threads.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal(format!("a store call was lost: {e}")))?
 }

@@ -31,6 +31,7 @@ use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use zeroize::Zeroizing;
 
 use root::Root;
 
@@ -45,7 +46,7 @@ use crate::ledger::Ledger;
 use crate::service::{Heads, Parts, Service, policies};
 use crate::store::{Sealed, Sqlite, Store};
 use crate::telemetry::Metrics;
-use crate::types::{Caller, Clock, Name, Resource};
+use crate::types::{Caller, Clock, Name, Period, Resource};
 
 /// Where a record vouches for `root.json`.
 const ROOT_RECORD: &str = "house/root";
@@ -176,6 +177,14 @@ impl Server {
     #[must_use]
     pub const fn service(&self) -> &Arc<Service> {
         &self.service
+    }
+
+    /// Makes a token of an administrator, for `signet dev`: whoever has a running server in hand needs no credential.
+    ///
+    /// # Errors
+    /// Where it cannot be recorded.
+    pub async fn administrator(&self, identity: Name, ttl: Period) -> Result<Zeroizing<String>> {
+        self.service.create_administrator("dev", identity, ttl, None).await
     }
 
     /// Tries again to reach devices that are down.

@@ -27,10 +27,10 @@ pub use crate::keyring::{Key, KeyUpdate, KeyVersion, NewKey};
 pub use crate::signing::jwk::Jwk;
 pub use crate::signing::{Input, Verdict};
 
-pub use audit::{MAX_RECORDS, Records, SignedHead};
-pub use authenticate::Presented;
+pub use audit::{MAX_RECORD_BYTES, MAX_RECORDS, Records, SignedHead};
+pub use authenticate::{Arrival, Presented};
 pub use heads::Heads;
-pub use idempotency::{Idempotency, Outcome};
+pub use idempotency::{Idempotency, MAX_KEY, Outcome, PATIENCE};
 pub use keys::{KeyPage, VersionStep};
 pub use restored::Restoration;
 pub use sign::{SignatureMade, VerifyRequest};
@@ -38,7 +38,7 @@ pub use system::{BoundVersion, DeviceState, Manifest, Status};
 pub use tokens::{NewToken, TokenMade};
 pub use wrap::{DataKeyMade, RewrapItem};
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use crate::admission::{Admission, Permit};
 use crate::audit::{Item, Log};
@@ -51,7 +51,7 @@ use crate::policy::{Facts, Target};
 use crate::signing::Signing;
 use crate::telemetry::Metrics;
 use crate::types::operation::Operation;
-use crate::types::{Caller, Context, KeyName, Name, Resource, Version};
+use crate::types::{Caller, Context, KeyName, Name, Resource, Turns, Version};
 
 /// The most items of a batch.
 pub const MAX_BATCH: usize = 1000;
@@ -98,7 +98,7 @@ pub struct Service {
     envelope: Envelope,
     signing: Signing,
     /// Changes whose idempotency key is being worked on.
-    in_flight: Mutex<std::collections::HashSet<String>>,
+    in_flight: Turns<String>,
     /// Held from the reading of a token's record to the commit of its change: a use that is charged and a revocation at the
     /// same moment come one after the other.
     token_changes: tokio::sync::Mutex<()>,
@@ -114,7 +114,7 @@ impl Service {
             envelope: Envelope::new(parts.keyring.clone()),
             signing: Signing::new(parts.keyring.clone()),
             parts,
-            in_flight: Mutex::default(),
+            in_flight: Turns::default(),
             token_changes: tokio::sync::Mutex::default(),
             draining: false.into(),
         }

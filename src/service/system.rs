@@ -13,7 +13,7 @@ use crate::admission::{Details, Released};
 use crate::device::{Ability, Locator, Settings, Worker};
 use crate::error::{Error, Kind, Result};
 use crate::types::operation::{Backup, ReadMetrics, ReadStatus, WhoAmI};
-use crate::types::{Caller, KeyName, Name, Resource, State, Version};
+use crate::types::{Caller, KeyName, Name, Resource, State, Version, blocking};
 
 /// How old the last proof of a device, and the last head of the log, may be for the service to be ready.
 const FRESH: Duration = Duration::from_secs(5);
@@ -190,15 +190,12 @@ impl Service {
         let scratch = self.parts.scratch.clone();
         let heads = self.parts.heads.clone();
         // The order matters: a log that is newer than the store is complete, one that is older has been cut.
-        let copy = tokio::task::spawn_blocking({
-            let scratch = scratch.clone();
-            move || copy_store(&*store, &scratch)
-        });
         let result = async {
-            let database = copy.await.map_err(|e| Error::internal(format!("a call was lost: {e}")))??;
+            let own = scratch.clone();
+            let database = blocking(move || copy_store(&*store, &own)).await?;
             heads.sign().await?;
             let build = move || super::archive::build(manifest, database, &folder, &scratch);
-            tokio::task::spawn_blocking(build).await.map_err(|e| Error::internal(format!("a call was lost: {e}")))?
+            blocking(build).await
         };
         let result = result.await;
         let details = Details::default();

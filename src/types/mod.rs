@@ -2,31 +2,37 @@
 
 mod action;
 mod algorithm;
+mod blocking;
 mod caller;
 mod clock;
 mod context;
 mod crash;
+mod entries;
 mod name;
 pub mod operation;
 mod period;
 mod public_key;
 mod rules;
 mod secret;
+mod turns;
 
 pub use action::{Action, Resource};
 use algorithm::words;
 pub use algorithm::{Algorithm, Curve, Domain, Hash, Protection, Purpose, Residency, SignatureFormat, State};
+pub use blocking::blocking;
 pub use caller::{Caller, Credential, Principal};
 pub use clock::{Clock, ManualClock};
 pub use context::Context;
 #[cfg(debug_assertions)]
 #[doc(hidden)]
 pub use crash::crash_here;
+pub use entries::{entries, optional_entries};
 pub use name::{KeyId, KeyName, Name, Version};
 pub use period::Period;
 pub use public_key::{PublicKey, Verifier};
 pub use rules::{Retention, Rotation};
 pub use secret::{SecretBytes, same};
+pub use turns::Turns;
 
 /// SHA-256 of `parts`, one after the other.
 #[must_use]

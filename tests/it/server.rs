@@ -122,6 +122,23 @@ impl TestServer {
         &self.token
     }
 
+    /// A bare HTTP client, for what the real one would not send.
+    pub(crate) fn http(&self) -> reqwest::Client {
+        // Another test may have done so before.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let authority = std::fs::read(self.server().own_authority().unwrap()).unwrap();
+        let authority = reqwest::Certificate::from_pem(&authority).unwrap();
+        reqwest::Client::builder().tls_certs_only([authority]).build().unwrap()
+    }
+
+    /// Posts `body` to a route below `/api/v1/` with an idempotency key, once; answers status and text.
+    pub(crate) async fn post(&self, token: &str, key: &str, path: &str, body: &str) -> (u16, String) {
+        let url = format!("https://{}/api/v1/{path}", self.server().address());
+        let request = self.http().post(url).bearer_auth(token).header("Idempotency-Key", key);
+        let answer = request.header("Content-Type", "application/json").body(body.to_owned()).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    }
+
     /// The data folder.
     pub(crate) fn data(&self) -> &Path {
         &self.config.data

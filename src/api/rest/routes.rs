@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use http::{Method, StatusCode};
 
-use super::row::{Content, Parameter, RouteRow, route};
+use super::row::{Content, IDEMPOTENT, Parameter, RouteRow, route};
 use super::{audit, identities, keys, mac, openapi, policies, sign, system, tokens, versions, wrap};
 use crate::types::Action;
 
@@ -56,12 +56,6 @@ const LIMIT: Parameter = Parameter {
     required: false,
 };
 
-const IDEMPOTENT: Parameter = Parameter {
-    name: "Idempotency-Key",
-    kind: "string",
-    about: "1 to 128 printable ASCII characters: a repetition with the same key and body is answered by what came of the first",
-    required: false,
-};
 const IF_MATCH: Parameter = Parameter {
     name: "If-Match",
     kind: "string",
