@@ -257,7 +257,10 @@ async fn device_state(name: &Name, worker: &Arc<Worker>) -> DeviceState {
     DeviceState {
         name: name.clone(),
         kind,
-        model: description.map(|one| format!("{} {} {}", one.manufacturer, one.model, one.version)).unwrap_or_default(),
+        model: description
+            .as_ref()
+            .map(|one| format!("{} {} {}", one.manufacturer, one.model, one.version))
+            .unwrap_or_default(),
         serial: serial.map(|identity| identity.serial.clone()).unwrap_or_default(),
         up,
         problem,
