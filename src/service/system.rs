@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::Service;
+use super::{SCRATCH_PREFIX, Service};
 use crate::admission::{Details, Released};
+use crate::crash_point;
 use crate::device::{Ability, Locator, Settings, Worker};
 use crate::error::{Error, Kind, Result};
 use crate::types::operation::{Backup, ReadMetrics, ReadStatus, WhoAmI};
@@ -234,9 +235,10 @@ impl Service {
 /// A copy of the store in a folder of its own, removed with it.
 fn copy_store(store: &dyn crate::store::Store, scratch: &Path) -> Result<(tempfile::TempDir, PathBuf)> {
     let unwritable = |e: std::io::Error| Error::new(Kind::Unavailable, "the backup cannot be written").because(e);
-    let folder = tempfile::Builder::new().prefix("backup-").tempdir_in(scratch).map_err(unwritable)?;
+    let folder = tempfile::Builder::new().prefix(SCRATCH_PREFIX).tempdir_in(scratch).map_err(unwritable)?;
     let file = folder.path().join("signet.db");
     store.copy_to(&file)?;
+    crash_point!("backup.copied");
     Ok((folder, file))
 }
 
