@@ -5,6 +5,7 @@ mod birth;
 mod kills;
 mod past;
 mod setup;
+mod tpm;
 
 use std::collections::BTreeSet;
 
