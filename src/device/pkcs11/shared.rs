@@ -19,8 +19,9 @@ use crate::device::pkcs11::{keepsake, pin};
 use crate::device::{Ability, Class, Fault, Identity, Pkcs11Settings};
 use crate::types::KeyId;
 
-/// How long a search waits for a change of the token: longer than all take but RSA generations.
-const SOON: Duration = Duration::from_millis(100);
+/// How long a search waits for a change of the token: longer than all take but some RSA generations, and a fraction of what a
+/// use may take, so that what stands behind it in its queue is still served.
+const SOON: Duration = Duration::from_millis(500);
 /// How often it looks whether the change is over.
 const LOOK: Duration = Duration::from_millis(1);
 
