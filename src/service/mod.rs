@@ -59,6 +59,8 @@ pub const MAX_BATCH: usize = 1000;
 pub const MAX_PAGE: usize = 1000;
 /// As said.
 pub const DEFAULT_PAGE: usize = 100;
+/// How the names of our own begin in [`Parts::scratch`].
+pub const SCRATCH_PREFIX: &str = "backup-";
 
 /// What the service is made of. Made by `server` alone.
 #[derive(Debug)]

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::Service;
+use super::{SCRATCH_PREFIX, Service};
 use crate::admission::{Details, Released};
+use crate::crash_point;
 use crate::device::{Ability, Locator, Settings, Worker};
 use crate::error::{Error, Kind, Result};
 use crate::types::operation::{Backup, ReadMetrics, ReadStatus, WhoAmI};
@@ -231,9 +232,10 @@ impl Service {
 /// A copy of the store in a folder of its own, removed with it.
 fn copy_store(store: &dyn crate::store::Store, scratch: &Path) -> Result<(tempfile::TempDir, PathBuf)> {
     let unwritable = |e: std::io::Error| Error::new(Kind::Unavailable, "the backup cannot be written").because(e);
-    let folder = tempfile::Builder::new().prefix("backup-").tempdir_in(scratch).map_err(unwritable)?;
+    let folder = tempfile::Builder::new().prefix(SCRATCH_PREFIX).tempdir_in(scratch).map_err(unwritable)?;
     let file = folder.path().join("signet.db");
     store.copy_to(&file)?;
+    crash_point!("backup.copied");
     Ok((folder, file))
 }
 
@@ -254,7 +256,10 @@ async fn device_state(name: &Name, worker: &Arc<Worker>) -> DeviceState {
     DeviceState {
         name: name.clone(),
         kind,
-        model: description.map(|one| format!("{} {} {}", one.manufacturer, one.model, one.version)).unwrap_or_default(),
+        model: description
+            .as_ref()
+            .map(|one| format!("{} {} {}", one.manufacturer, one.model, one.version))
+            .unwrap_or_default(),
         serial: serial.map(|identity| identity.serial.clone()).unwrap_or_default(),
         up,
         problem,
