@@ -8,6 +8,7 @@ mod softhsm;
 #[path = "../support/swtpm.rs"]
 mod swtpm;
 
+mod audit;
 mod backup;
 mod crash;
 mod faults;
