@@ -6,7 +6,7 @@
 //!   signet.db      the sealed store
 //!   audit/         the audit log
 //!   tls/           the self-made server certificate, where none is configured
-//!   scratch/       backups on their way out
+//!   scratch/       backups on their way out; those of a service that died are removed at the next start
 //!   lock           one service at a time
 //! ```
 
@@ -31,6 +31,7 @@ use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use zeroize::Zeroizing;
 
 use root::Root;
 
@@ -44,11 +45,11 @@ use crate::error::{Error, Kind, Result};
 use crate::keyring::Keyring;
 use crate::ledger::Ledger;
 use crate::service::acme::Desk;
-use crate::service::{Heads, Parts, Service, policies};
+use crate::service::{Heads, Parts, SCRATCH_PREFIX, Service, policies};
 use crate::signing::Signing;
 use crate::store::{Sealed, Sqlite, Store};
 use crate::telemetry::Metrics;
-use crate::types::{Caller, Clock, Name, Resource};
+use crate::types::{Caller, Clock, Name, Period, Resource};
 use crate::validation::{Ports, Resolver, Validator};
 
 /// Where a record vouches for `root.json`.
@@ -195,6 +196,14 @@ impl Server {
     #[must_use]
     pub const fn service(&self) -> &Arc<Service> {
         &self.service
+    }
+
+    /// Makes a token of an administrator, for `signet dev`: whoever has a running server in hand needs no credential.
+    ///
+    /// # Errors
+    /// Where it cannot be recorded.
+    pub async fn administrator(&self, identity: Name, ttl: Period) -> Result<Zeroizing<String>> {
+        self.service.create_administrator("dev", identity, ttl, None).await
     }
 
     /// Tries again to reach devices that are down.
@@ -366,8 +375,8 @@ async fn open(
     recovered.extend(authority.close_reservations().await?);
     let heads = Heads::new(log.clone(), house.clone(), root.log_key, root.log_public.clone())?;
     let scratch = config.data.join("scratch");
-    std::fs::create_dir_all(&scratch)
-        .map_err(|e| Error::new(Kind::Unavailable, format!("{} cannot be made: {e}", scratch.display())))?;
+    clear(&scratch)
+        .map_err(|e| Error::new(Kind::Unavailable, format!("{} cannot be cleared: {e}", scratch.display())))?;
     Ok(Parts {
         keyring,
         authority: Arc::new(authority),
@@ -398,6 +407,24 @@ fn validator(config: &Config) -> Validator {
     let usual = Ports::default();
     let http = config.acme.http_port.unwrap_or(usual.http);
     Validator::new(resolver, Ports { http, https: config.acme.https_port.unwrap_or(usual.https) })
+}
+
+/// Makes the folder of backups, or removes from it what a service left there that died: copies as large as the store. What is
+/// not ours stays, since the folder may be the root of another disk.
+fn clear(scratch: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(scratch)?;
+    for entry in std::fs::read_dir(scratch)? {
+        let entry = entry?;
+        if !entry.file_name().to_string_lossy().starts_with(SCRATCH_PREFIX) {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(entry.path())?;
+        } else {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a `root.json` that is not the one this store was made with.

@@ -13,6 +13,7 @@ mod softhsm;
 mod swtpm;
 
 mod acme;
+mod audit;
 mod backup;
 mod crash;
 mod faults;

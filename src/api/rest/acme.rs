@@ -23,7 +23,7 @@ pub(super) async fn create(call: Call, body: wire::CreateAcmeEndpoint) -> Result
     endpoint.terms = body.terms;
     endpoint.website = body.website;
     endpoint.caa = body.caa;
-    let made = call.service.create_acme_endpoint(&call.caller, endpoint, &call.idempotency()?).await?;
+    let made = call.service.create_acme_endpoint(&call.caller, endpoint, &call.idempotency).await?;
     Ok(made.map(|endpoint| {
         let path = format!("/api/v1/acme/endpoints/{}", endpoint.name);
         Reply::from(words(&endpoint)).location(path)
@@ -45,14 +45,14 @@ pub(super) async fn read(call: Call) -> Result<Released<Reply<AcmeEndpoint>>> {
 }
 
 pub(super) async fn delete(call: Call) -> Result<Released<Reply<Nothing>>> {
-    let done = call.service.delete_acme_endpoint(&call.caller, &name(&call)?, &call.idempotency()?).await?;
+    let done = call.service.delete_acme_endpoint(&call.caller, &name(&call)?, &call.idempotency).await?;
     Ok(done.map(|()| Nothing.into()))
 }
 
 pub(super) async fn create_eab(call: Call, body: wire::CreateEabKey) -> Result<Released<Reply<EabKeyCreated>>> {
     let wire::CreateEabKey { identity, groups, ttl, uses } = body;
     let new = NewEabKey { speaker: Speaker { identity, groups: groups.into() }, ttl, uses };
-    let made = call.service.create_eab_key(&call.caller, &name(&call)?, new, &call.idempotency()?).await?;
+    let made = call.service.create_eab_key(&call.caller, &name(&call)?, new, &call.idempotency).await?;
     Ok(made.map(|(key, fresh)| {
         let text = fresh.then(|| EabKeyText(URL_SAFE_NO_PAD.encode(key.secret().expose())));
         EabKeyCreated { key: text, info: known(&key) }.into()
@@ -70,7 +70,7 @@ pub(super) async fn list_eab(call: Call) -> Result<Released<Reply<Page<EabKeyInf
 
 pub(super) async fn revoke_eab(call: Call) -> Result<Released<Reply<EabKeyInfo>>> {
     let id = call.path("id")?.parse()?;
-    let key = call.service.revoke_eab_key(&call.caller, &name(&call)?, id, &call.idempotency()?).await?;
+    let key = call.service.revoke_eab_key(&call.caller, &name(&call)?, id, &call.idempotency).await?;
     Ok(key.map(|key| known(&key).into()))
 }
 

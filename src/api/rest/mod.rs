@@ -1,7 +1,7 @@
 //! The native API: JSON over HTTP, described by the one table in `routes`.
 //!
 //! ```text
-//! request ─▶ route ─▶ authenticate ─▶ read the body ─▶ parse ─▶ service: admit, act, close ─▶ answer
+//! request ─▶ route ─▶ authenticate ─▶ read the body ─▶ charge ─▶ parse ─▶ service: admit, act, close ─▶ answer
 //! ```
 //!
 //! Everything from authentication on runs to its end: a client that hangs up cancels nothing. A stranger learns
@@ -56,8 +56,7 @@ use row::{Closed, Endpoint};
 use super::work::{Alive, REQUEST_ID, request_id, running, unbroken};
 use super::{Peer, Running};
 use crate::error::{Error, Kind, Result};
-use crate::service::{Presented, Service};
-use crate::types::Caller;
+use crate::service::{Arrival, Idempotency, Presented, Service};
 
 /// What all routes share.
 pub(crate) struct Api {
@@ -110,11 +109,15 @@ impl Api {
             let id = id.clone();
             async move {
                 let (mut head, body) = request.into_parts();
-                let caller = self.authenticate(&head, &id, &row.what).await?;
+                let may_repeat = call::may_repeat(row, &head.headers);
+                let arrival = self.authenticate(&head, &id, &row.what, may_repeat).await?;
                 let params = RawPathParams::from_request_parts(&mut head, &()).await;
                 let params = params.map_err(|_| Error::new(Kind::Invalid, "the address is not UTF-8"))?;
                 let Read { bytes, share } = self.budget.read(row, &head.headers, body).await?;
-                let answer = handler(Call::new(self.service.clone(), caller, row, head, params, bytes)?).await;
+                let idempotency = call::idempotency(row, &head, &bytes)?;
+                let caller = self.service.charge(arrival, &row.what, &idempotency).await?;
+                let call = Call::new(self.service.clone(), caller, idempotency, row, head, params, bytes)?;
+                let answer = handler(call).await;
                 drop(share);
                 answer
             }
@@ -131,7 +134,9 @@ impl Api {
                 let (head, _) = request.into_parts();
                 let path = head.uri.path();
                 if path == "/api" || path.starts_with("/api/") {
-                    self.authenticate(&head, &id, "a route that does not exist").await?;
+                    let what = "a route that does not exist";
+                    let arrival = self.authenticate(&head, &id, what, false).await?;
+                    self.service.charge(arrival, what, &Idempotency::default()).await?;
                 }
                 let (kind, text) = if status == StatusCode::NOT_FOUND {
                     (Kind::NotFound, "there is no such route")
@@ -145,11 +150,12 @@ impl Api {
         detached(alive, &id, work).await
     }
 
-    async fn authenticate(&self, head: &Parts, id: &Arc<str>, what: &str) -> Result<Caller> {
+    async fn authenticate(&self, head: &Parts, id: &Arc<str>, what: &str, may_repeat: bool) -> Result<Arrival> {
         let peer: &Peer = head.extensions.get().ok_or_else(|| Error::internal("a request without its peer"))?;
         let (address, certificate): (IpAddr, _) = (peer.address, peer.certificate.as_deref());
         let token = bearer(&head.headers);
-        let presented = Presented { token, certificate, address: Some(address), request_id: id.clone(), what };
+        let request_id = id.clone();
+        let presented = Presented { token, certificate, address: Some(address), request_id, what, may_repeat };
         self.service.authenticate(presented).await
     }
 }

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use http::{Method, StatusCode};
 
-use super::row::{Content, Parameter, RouteRow, route};
+use super::row::{Content, IDEMPOTENT, Parameter, RouteRow, route};
 use super::{
     acme, audit, certificates, identities, issuers, keys, mac, openapi, policies, profiles, sign, system, tokens,
     versions, wrap,
@@ -74,12 +74,6 @@ const LIMIT: Parameter = Parameter {
     required: false,
 };
 
-const IDEMPOTENT: Parameter = Parameter {
-    name: "Idempotency-Key",
-    kind: "string",
-    about: "1 to 128 printable ASCII characters: a repetition with the same key and body is answered by what came of the first",
-    required: false,
-};
 const IF_MATCH: Parameter = Parameter {
     name: "If-Match",
     kind: "string",
