@@ -3,6 +3,7 @@
 //! A protocol is one folder here. None knows of another.
 
 pub mod acme;
+pub mod est;
 pub mod pki;
 pub mod rest;
 mod work;
@@ -64,7 +65,8 @@ mod tests {
 
     #[test]
     fn only_the_listed_routes_are_open() {
-        let open: Vec<_> = rest::open_routes().chain(pki::open_routes()).chain(acme::open_routes()).collect();
+        let open = rest::open_routes().chain(pki::open_routes()).chain(acme::open_routes()).chain(est::open_routes());
+        let open: Vec<_> = open.collect();
         assert_eq!(open, OPEN_ROUTES);
         assert_eq!(acme::signed_routes().collect::<Vec<_>>(), SIGNED_ROUTES);
         assert_eq!(OPEN_ROUTES.len(), 11, "a route without authentication needs a commit of its own that says why");
