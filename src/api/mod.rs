@@ -30,6 +30,11 @@ pub const OPEN_ROUTES: &[(&str, &str)] = &[
     ("GET", "/acme/{namespace}/{endpoint}/directory"),
     ("GET", "/acme/{namespace}/{endpoint}/new-nonce"),
     ("GET", "/acme/{namespace}/{endpoint}/renewal-info/{certificate}"),
+    // What a client of EST needs before it can check us, and before it can make its request (RFC 7030, 4.1.2 and 4.5.1).
+    ("GET", "/.well-known/est/cacerts"),
+    ("GET", "/.well-known/est/csrattrs"),
+    ("GET", "/.well-known/est/{label}/cacerts"),
+    ("GET", "/.well-known/est/{label}/csrattrs"),
 ];
 
 /// The routes whose caller is who signed the body, as ACME has it: no token and no certificate means anything to them. They are not
@@ -69,6 +74,6 @@ mod tests {
         let open: Vec<_> = open.collect();
         assert_eq!(open, OPEN_ROUTES);
         assert_eq!(acme::signed_routes().collect::<Vec<_>>(), SIGNED_ROUTES);
-        assert_eq!(OPEN_ROUTES.len(), 11, "a route without authentication needs a commit of its own that says why");
+        assert_eq!(OPEN_ROUTES.len(), 15, "a route without authentication needs a commit of its own that says why");
     }
 }

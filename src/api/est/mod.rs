@@ -68,6 +68,10 @@ const POST: Method = Method::POST;
 
 /// All routes.
 const TABLE: &[(Method, &str, Act)] = &[
+    (GET, "/.well-known/est/cacerts", Act::Authorities),
+    (GET, "/.well-known/est/csrattrs", Act::Attributes),
+    (GET, "/.well-known/est/{label}/cacerts", Act::Authorities),
+    (GET, "/.well-known/est/{label}/csrattrs", Act::Attributes),
     (POST, "/.well-known/est/simpleenroll", Act::Enrol),
     (POST, "/.well-known/est/simplereenroll", Act::EnrolAgain),
     (POST, "/.well-known/est/{label}/simpleenroll", Act::Enrol),
