@@ -4,6 +4,7 @@
 //! `verbs!` below. Answers go to standard output through [`output`], everything said to people to standard error. A token is
 //! never an argument, because other users of the machine can read arguments.
 
+mod acme;
 mod ask;
 mod audit;
 mod backup;
@@ -84,6 +85,7 @@ verbs! {
         Profile(profile::Profile),
         Cert(cert::Cert),
         Token(token::Token),
+        Acme(acme::Acme),
         Identity(identity::Identity),
         Policy(policy::Policy),
         Audit(audit::Audit),

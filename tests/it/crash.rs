@@ -1,9 +1,11 @@
 //! The service dies by `kill -9` and starts again: what was acknowledged is there, nothing half-made is visible.
 
+mod backup;
 mod birth;
 mod kills;
 mod past;
 mod setup;
+mod tpm;
 
 use std::collections::BTreeSet;
 
@@ -323,7 +325,9 @@ fn each_point_of_the_register_is_tried() {
     }
     tried.extend(DESTRUCTION.iter().map(|point| (plain(point), "destroy".to_owned())));
     tried.extend(MENDING.iter().copied().flatten().map(|point| (plain(point), String::new())));
-    tried.extend(birth::POINTS.iter().chain(setup::POINTS).map(|point| (plain(point), String::new())));
+    tried.extend(
+        [birth::POINTS, setup::POINTS, backup::POINTS].concat().iter().map(|point| (plain(point), String::new())),
+    );
     let register = include_str!("../golden/crash-points.txt");
     let mut missing = Vec::new();
     for line in register.lines() {
