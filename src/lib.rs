@@ -48,6 +48,7 @@ pub mod api;
 
 pub mod server;
 
+pub mod agent;
 pub mod file;
 
 pub mod cli;

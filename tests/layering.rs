@@ -42,9 +42,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("doctor", &["config", "device", "store", "audit", "service"]),
     ("api", &["jose", "x509", "wire", "auth", "service"]),
     ("server", &["validation", "config", "device", "store", "policy", "auth", "audit", "ledger", "admission", "keyring", "envelope", "signing", "ca", "service", "doctor", "api"]),
+    ("agent", &["x509", "wire", "client"]),
     ("file", &["wire", "client"]),
     // `device` for the verb `device-worker`, which is that module and nothing else.
-    ("cli", &["wire", "config", "client", "device", "audit", "doctor", "server", "file"]),
+    ("cli", &["wire", "config", "client", "device", "audit", "doctor", "server", "agent", "file"]),
 ];
 
 /// Free to all.

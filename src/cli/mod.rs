@@ -5,6 +5,7 @@
 //! never an argument, because other users of the machine can read arguments.
 
 mod acme;
+mod agent;
 mod ask;
 mod audit;
 mod backup;
@@ -81,6 +82,7 @@ verbs! {
         Verify(sign::Verify),
         Mac(mac::Mac),
         File(file::File),
+        Agent(agent::Agent),
         Issuer(issuer::Issuer),
         Profile(profile::Profile),
         Cert(cert::Cert),

@@ -13,6 +13,7 @@ mod softhsm;
 mod swtpm;
 
 mod acme;
+mod agent;
 mod audit;
 mod backup;
 mod crash;

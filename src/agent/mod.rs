@@ -1,0 +1,301 @@
+//! What runs beside a service and keeps it in certificates: it makes the key here, has it certified, puts both in place, tells the
+//! service, and does it again in time.
+//!
+//! ```text
+//! look ─▶ is there a pair that fits and is young enough? ─▶ yes: when to look again
+//!           │ no
+//!           ▼
+//!         key here ─▶ CSR ─▶ the server certifies ─▶ checked ─▶ new folder ─▶ one rename ─▶ the service is told
+//! ```
+//!
+//! The private key never leaves this machine. Whatever fails leaves the last pair in place; a pair that the service was not told of
+//! is told of at the next look.
+
+mod pair;
+mod tell;
+
+pub use pair::{CERTIFICATE, CURRENT, Files, KEY, Pair, TRUST};
+pub use tell::{Signal, Tell};
+
+pub use crate::x509::San;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use rcgen::{CertificateParams, DistinguishedName, KeyPair};
+use serde::Deserialize;
+
+use crate::client::{Certificate as Credential, Client};
+use crate::error::{Error, Kind, Result};
+use crate::types::{Clock, IssuerName, Period, ProfileName, SecretBytes, words};
+use crate::wire::{CertificateWanted, IssueCertificate, Subject};
+use crate::x509::Certificate;
+
+words! {
+    /// The kind of a key that is made here.
+    KeyType: "type of key" {
+        /// NIST P-256.
+        EcdsaP256 = "ecdsa-p256",
+        /// NIST P-384.
+        EcdsaP384 = "ecdsa-p384",
+        /// Ed25519, which few browsers take.
+        Ed25519 = "ed25519",
+    }
+}
+
+impl KeyType {
+    fn generate(self) -> Result<KeyPair> {
+        let algorithm = match self {
+            Self::EcdsaP256 => &rcgen::PKCS_ECDSA_P256_SHA256,
+            Self::EcdsaP384 => &rcgen::PKCS_ECDSA_P384_SHA384,
+            Self::Ed25519 => &rcgen::PKCS_ED25519,
+        };
+        KeyPair::generate_for(algorithm).map_err(|e| Error::internal("making a key").because(e))
+    }
+}
+
+/// One certificate that is kept.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Who signs.
+    pub issuer: IssuerName,
+    /// What it looks like.
+    pub profile: ProfileName,
+    /// Its names.
+    pub names: Vec<San>,
+    /// Its subject, as far as the profile lets it be asked for.
+    #[serde(default)]
+    pub subject: Subject,
+    /// How long it is to live; as the profile says where absent.
+    pub lifetime: Option<Period>,
+    /// Where it is put.
+    pub folder: PathBuf,
+    /// Its key.
+    #[serde(default = "usual_key")]
+    pub key_type: KeyType,
+    /// After how many hundredths of its life the next one is asked for.
+    #[serde(default = "usual_share")]
+    pub renew_at: u8,
+    /// How the service is told.
+    #[serde(default)]
+    pub tell: Tell,
+    /// Also write a Secret of Kubernetes with this name.
+    pub kubernetes_secret: Option<String>,
+    /// Whether the certificate is the credential for the next one.
+    #[serde(default)]
+    pub renew_by_certificate: bool,
+}
+
+/// What [`Settings`] say where nothing is said.
+#[must_use]
+pub const fn usual_key() -> KeyType {
+    KeyType::EcdsaP256
+}
+
+/// As [`usual_key`]: two thirds, so that a third is left for whatever goes wrong.
+#[must_use]
+pub const fn usual_share() -> u8 {
+    66
+}
+
+impl Settings {
+    /// That they make sense.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] with the mend.
+    pub fn check(&self) -> Result<()> {
+        if !(1..=90).contains(&self.renew_at) {
+            return Err(Error::new(Kind::Invalid, "renew_at is 1 to 90")
+                .hint("in hundredths of the certificate's life; a tenth of it is left to spread renewals over"));
+        }
+        self.names.iter().try_for_each(San::check)?;
+        self.tell.check()?;
+        let dns = |name: &String| {
+            (1..=253).contains(&name.len())
+                && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.'))
+        };
+        if self.kubernetes_secret.as_ref().is_some_and(|name| !dns(name)) {
+            return Err(Error::new(Kind::Invalid, "the name of a Secret has a-z, 0-9, '-' and '.'"));
+        }
+        Ok(())
+    }
+}
+
+/// What a look has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Looked {
+    /// Whether there is a new certificate.
+    pub renewed: bool,
+    /// When the certificate ends.
+    pub ends: Timestamp,
+    /// When the next one is asked for.
+    pub next: Timestamp,
+}
+
+/// The longest time between two looks: clocks jump, and machines sleep.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+/// The shortest: an issuer that is about to end gives certificates that are due at once.
+const SHORTEST_WAIT: Duration = Duration::from_secs(60);
+/// The first wait after a failure; each further one is twice as long, up to [`LONGEST_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_secs(5);
+
+/// Keeps one certificate.
+#[derive(Debug)]
+pub struct Agent<C> {
+    settings: Settings,
+    /// Makes a client, with the certificate as its credential where there is one to renew by.
+    connect: C,
+    clock: Clock,
+}
+
+impl<C: Fn(Option<Credential>) -> Result<Client>> Agent<C> {
+    /// An agent for one certificate.
+    ///
+    /// # Errors
+    /// As [`Settings::check`].
+    pub fn new(settings: Settings, connect: C, clock: Clock) -> Result<Self> {
+        settings.check()?;
+        Ok(Self { settings, connect, clock })
+    }
+
+    /// Looks once, and renews where that is due, or where `force` says so.
+    ///
+    /// # Errors
+    /// Those of the client; `Invalid` for an answer that does not fit; `Unavailable` where files cannot be written or the service
+    /// was not told.
+    pub async fn look(&self, force: bool) -> Result<Looked> {
+        let now = self.clock.now();
+        let found = Pair::current(&self.settings.folder);
+        let good = found.filter(|pair| !force && self.fits(&pair.certificate) && now < self.next(&pair.certificate));
+        let (pair, renewed) = match good {
+            Some(pair) => (pair, false),
+            None => (self.renew().await?, true),
+        };
+        if !pair.was_told() {
+            self.settings.tell.run(&self.settings.folder).await?;
+            pair.told()?;
+        }
+        let ends = pair.certificate.validity().not_after;
+        Ok(Looked { renewed, ends, next: self.next(&pair.certificate) })
+    }
+
+    /// Looks for ever.
+    pub async fn run(&self) {
+        let mut failures = 0_u32;
+        loop {
+            let wait = match self.look(false).await {
+                Ok(Looked { renewed, ends, next }) => {
+                    failures = 0;
+                    if renewed {
+                        tracing::info!(%ends, %next, folder = %self.settings.folder.display(), "a new certificate is in place");
+                    }
+                    let left = next.duration_since(self.clock.now());
+                    Duration::try_from(left).unwrap_or_default().clamp(SHORTEST_WAIT, LONGEST_WAIT)
+                }
+                Err(error) => {
+                    failures = failures.saturating_add(1);
+                    let wait = back_off(failures, error.wait());
+                    let (cause, hint) = (error.chain(), error.mend().unwrap_or_default());
+                    tracing::error!(cause, hint, again_in = wait.as_secs(), "no new certificate: the last one stays");
+                    wait
+                }
+            };
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Whether it is what is wanted: another list of names in the settings is another certificate.
+    fn fits(&self, certificate: &Certificate) -> bool {
+        let sorted = |names: &[San]| {
+            let mut names = names.to_vec();
+            names.sort();
+            names
+        };
+        sorted(certificate.sans()) == sorted(&self.settings.names)
+    }
+
+    /// When the next certificate is asked for: at its share of the life of this one, and up to a tenth of the life later, so that
+    /// a fleet that was started together does not come back together. Each certificate has its own moment, which a restart
+    /// does not change.
+    fn next(&self, certificate: &Certificate) -> Timestamp {
+        let validity = certificate.validity();
+        let life = validity.not_after.duration_since(validity.not_before).as_secs().max(0);
+        let [spread, ..] = certificate.fingerprint();
+        let after = life / 100 * i64::from(self.settings.renew_at) + life / 10 * i64::from(spread) / 256;
+        validity.not_before.checked_add(SignedDuration::from_secs(after)).unwrap_or(validity.not_before)
+    }
+
+    /// The certificate in force, where it is to be the credential and is not over.
+    fn credential(&self) -> Option<Credential> {
+        let pair = Pair::current(&self.settings.folder).filter(|_| self.settings.renew_by_certificate)?;
+        let alive = self.clock.now() < pair.certificate.validity().not_after;
+        if alive { pair.credential().ok() } else { None }
+    }
+
+    async fn renew(&self) -> Result<Pair> {
+        let Settings { issuer, profile, names, subject, lifetime, folder, key_type, .. } = &self.settings;
+        let key = key_type.generate()?;
+        let unmade = |e: rcgen::Error| Error::internal("making a request").because(e);
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        let csr = params.serialize_request(&key).map_err(unmade)?.pem().map_err(unmade)?;
+        let request = CertificateWanted {
+            csr: Some(csr),
+            names: names.iter().map(ToString::to_string).collect(),
+            subject: subject.clone(),
+            lifetime: *lifetime,
+            ..CertificateWanted::default()
+        };
+        let client = (self.connect)(self.credential())?;
+        let made = client.issue(issuer, &IssueCertificate { profile: profile.clone(), request }).await?;
+        let leaf = made.certificate.ok_or_else(|| Error::internal("the server sent no certificate"))?;
+        let trust = client.trust_bundle(issuer).await?;
+        let secret = SecretBytes::new(key.serialize_pem().into_bytes());
+        let files = Files { key: &secret, chain: &format!("{leaf}{}", made.chain), trust: &trust };
+        let certificate = files.read()?;
+        if !self.fits(&certificate) {
+            return Err(Error::new(Kind::Invalid, "the server certified other names than those that were asked for"));
+        }
+        Pair::install(folder, &files, certificate, self.settings.kubernetes_secret.as_deref())
+    }
+}
+
+/// Twice as long after each failure, and some of it by chance; never sooner than the server has asked for.
+fn back_off(failures: u32, asked: Option<Duration>) -> Duration {
+    let whole = FIRST_WAIT.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LONGEST_WAIT);
+    let mut chance = [0; 1];
+    // Where there is no chance, the wait is only less spread.
+    let _ = getrandom::fill(&mut chance);
+    let wait = whole / 2 + whole / 2 * u32::from(chance[0]) / 256;
+    asked.map_or(wait, |asked| wait.max(asked))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_of_the_documentation_is_true() {
+        let page = include_str!("../../docs/agent.md");
+        let (_, text) = page.split_once("```toml\n").unwrap();
+        let (text, _) = text.split_once("```").unwrap();
+        let settings: Settings = toml::from_str(text).unwrap();
+        settings.check().unwrap();
+        assert_eq!((settings.names.len(), settings.tell.command.as_deref()), (2, Some("nginx -s reload")));
+        for wrong in [text.replace("renew_at = 66", "renew_at = 91"), text.replace("\"web-tls\"", "\"a\\nb\"")] {
+            assert_eq!(toml::from_str::<Settings>(&wrong).unwrap().check().unwrap_err().kind(), Kind::Invalid);
+        }
+        assert!(toml::from_str::<Settings>(&text.replace("lifetime", "life")).is_err());
+    }
+
+    #[test]
+    fn waits_grow_to_an_hour_and_heed_the_server() {
+        for failures in 1..40 {
+            let whole = FIRST_WAIT.saturating_mul(1 << (failures - 1).min(16)).min(LONGEST_WAIT);
+            assert!((whole / 2..=whole).contains(&back_off(failures, None)));
+        }
+        assert_eq!(back_off(1, Some(LONGEST_WAIT)), LONGEST_WAIT);
+    }
+}

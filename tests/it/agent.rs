@@ -1,0 +1,214 @@
+//! The agent beside a service: it gets a certificate, keeps it, and the service can use the files.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use jiff::SignedDuration;
+use signet::agent::{Agent, CERTIFICATE, CURRENT, KEY, KeyType, Pair, Settings, TRUST, Tell};
+use signet::client::{Certificate as Credential, Client, Options};
+use signet::error::{Kind, Result};
+use signet::types::Clock;
+use signet::wire::{CertificateMatch, Identity, Policy, Subject};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::Command;
+
+use crate::issuers::{new_issuer, root};
+use crate::server::{PROGRAM, TestServer};
+
+fn settings(folder: PathBuf, profile: &str, name: &str) -> Settings {
+    Settings {
+        issuer: "fleet:web".parse().unwrap(),
+        profile: profile.parse().unwrap(),
+        names: vec![name.parse().unwrap()],
+        subject: Subject::default(),
+        lifetime: Some("10h".parse().unwrap()),
+        folder,
+        key_type: KeyType::EcdsaP256,
+        renew_at: 66,
+        tell: Tell::default(),
+        kubernetes_secret: None,
+        renew_by_certificate: false,
+    }
+}
+
+/// A root, and an issuer below it that certifies services.
+async fn fleet() -> TestServer {
+    let t = TestServer::start().await;
+    root(&t, "fleet:root").await;
+    let mut below = new_issuer("fleet:web", "hsm", "ecdsa-p256-sha256");
+    below.parent = Some("fleet:root".parse().unwrap());
+    t.client.create_issuer(&below).await.unwrap();
+    t
+}
+
+/// An agent of the administrator.
+fn agent(t: &TestServer, settings: Settings) -> Agent<impl Fn(Option<Credential>) -> Result<Client> + use<>> {
+    let client = t.impatient_client();
+    Agent::new(settings, move |_| Ok(client.clone()), Clock::Manual(t.clock.clone())).unwrap()
+}
+
+fn key(folder: &Path) -> Vec<u8> {
+    std::fs::read(folder.join(CURRENT).join(KEY)).unwrap()
+}
+
+#[tokio::test]
+async fn a_certificate_is_renewed_in_time_and_the_service_is_told_once() {
+    let mut t = fleet().await;
+    let place = tempfile::tempdir().unwrap();
+    let (folder, told, fail) = (place.path().join("tls"), place.path().join("told"), place.path().join("fail"));
+    let mut wanted = settings(folder.clone(), "fleet:server", "dns:web.fleet.example");
+    let command = format!(
+        "test ! -e {0} && test -s $SIGNET_FOLDER/current/tls.key && echo told >> {1}",
+        fail.display(),
+        told.display()
+    );
+    wanted.tell.command = Some(command);
+    let told = || std::fs::read_to_string(&told).unwrap_or_default().lines().count();
+    let keeper = agent(&t, wanted.clone());
+
+    let first = keeper.look(false).await.unwrap();
+    let now = t.clock_now();
+    assert!(first.renewed && first.next > now + SignedDuration::from_hours(6) && first.next < first.ends);
+    let (key1, certificate1) = (key(&folder), Pair::current(&folder).unwrap().certificate);
+    assert_eq!(told(), 1);
+    let again = keeper.look(false).await.unwrap();
+    assert_eq!((again.renewed, again.next, told()), (false, first.next, 1));
+
+    // Its moment has come: a new key, a new certificate, and the service is told of it.
+    t.clock.advance(SignedDuration::from_mins(7 * 60 + 40));
+    assert!(keeper.look(false).await.unwrap().renewed);
+    assert_ne!((key(&folder), Pair::current(&folder).unwrap().certificate), (key1, certificate1));
+    assert_eq!(told(), 2);
+
+    // The service could not be told: the new pair is there, and the next look tells it, after a restart, too.
+    std::fs::write(&fail, b"").unwrap();
+    let error = keeper.look(true).await.unwrap_err();
+    assert_eq!((error.kind(), told()), (Kind::Unavailable, 2));
+    std::fs::remove_file(&fail).unwrap();
+    let keeper = agent(&t, wanted.clone());
+    assert_eq!((keeper.look(false).await.unwrap().renewed, told()), (false, 3));
+
+    // The server is away: the last pair stays. Another name is another certificate.
+    let key2 = key(&folder);
+    t.stop().await;
+    assert_eq!(keeper.look(true).await.unwrap_err().kind(), Kind::Unavailable);
+    assert_eq!(key(&folder), key2);
+    t.start_again().await.unwrap();
+    wanted.names.push("dns:www.fleet.example".parse().unwrap());
+    assert!(agent(&t, wanted.clone()).look(false).await.unwrap().renewed);
+    assert_eq!(Pair::current(&folder).unwrap().certificate.sans().len(), 2);
+    // What a crash tears apart is made anew.
+    std::fs::write(folder.join(CURRENT).join(KEY), key2).unwrap();
+    assert!(agent(&t, wanted).look(false).await.unwrap().renewed);
+}
+
+#[tokio::test]
+async fn a_certificate_is_the_credential_for_the_next_one() {
+    let mut t = fleet().await;
+    let place = tempfile::tempdir().unwrap();
+    let mut wanted = settings(place.path().join("tls"), "fleet:peer", "dns:web.fleet.example");
+    wanted.renew_by_certificate = true;
+    agent(&t, wanted.clone()).look(false).await.unwrap();
+    let certificates = vec![CertificateMatch::Dns("web.fleet.example".to_owned())];
+    let identity = Identity { name: None, groups: vec![], certificates };
+    t.client.put_identity(&"web".parse().unwrap(), &identity).await.unwrap();
+    let text = r#"permit (principal == Signet::Identity::"web", action == Signet::Action::"IssueCertificate", resource)
+        when { context has name && context.name == "dns:web.fleet.example" };"#;
+    let policy = Policy { name: None, text: text.to_owned(), etag: None };
+    t.client.put_policy(&"web".parse().unwrap(), None, &policy).await.unwrap();
+    t.config.client_authorities = Some(place.path().join("tls").join(CURRENT).join(TRUST).canonicalize().unwrap());
+    t.restart().await;
+    let authorities = std::fs::read(t.server().own_authority().unwrap()).unwrap();
+    let server = format!("https://{}", t.server().address());
+    let connect = move |own: Option<Credential>| {
+        let mut options = Options::new(server.clone(), authorities.clone());
+        options.certificate = Some(own.expect("there is a certificate"));
+        Client::new(options)
+    };
+    let keeper = Agent::new(wanted, connect, Clock::Manual(t.clock.clone())).unwrap();
+    assert!(keeper.look(true).await.unwrap().renewed);
+    assert!(keeper.look(true).await.unwrap().renewed, "by the one that was just made");
+}
+
+#[tokio::test]
+async fn the_program_looks_once_and_says_how_it_went() {
+    let t = fleet().await;
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("tls");
+    let run = async |token: &str, more: &[&str]| {
+        let output = Command::new(PROGRAM)
+            .args(["agent", "cert", "fleet:web", "fleet:server"])
+            .arg(&folder)
+            .args(["--name", "dns:web.fleet.example", "--kubernetes-secret", "web-tls", "--once", "--retry-for", "1s"])
+            .args(more)
+            .arg("--server")
+            .arg(format!("https://{}", t.server().address()))
+            .arg("--ca")
+            .arg(t.server().own_authority().unwrap())
+            .env("SIGNET_TOKEN", token)
+            .env("SIGNET_PROFILE", place.path().join("none"))
+            .output()
+            .await
+            .unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, said) = run("sgt_wrong", &[]).await;
+    assert_eq!((code, folder.exists()), (3, false), "{said}");
+    let (code, said) = run(t.token(), &["--command", "exit 3"]).await;
+    assert_eq!(code, 7, "{said}");
+    assert!(said.contains("the new certificate is in place, but the command failed"), "{said}");
+    let (code, said) = run(t.token(), &["--command", "true"]).await;
+    assert!(code == 0 && said.contains("the certificate stays"), "{said}");
+    let before = key(&folder);
+    let (code, said) = run(t.token(), &["--force"]).await;
+    assert!(code == 0 && said.contains("a new certificate is in place"), "{said}");
+    assert_ne!(key(&folder), before);
+    let secret = std::fs::read_to_string(folder.join(CURRENT).join("secret.yaml")).unwrap();
+    assert!(secret.contains("name: web-tls"), "{secret}");
+    assert!(!said.contains("sgt_") && !said.contains("PRIVATE"));
+}
+
+#[tokio::test]
+async fn openssl_speaks_mutual_tls_by_the_files_in_both_roles() {
+    let t = fleet().await;
+    let place = tempfile::tempdir().unwrap();
+    let (web, app) = (place.path().join("web"), place.path().join("app"));
+    agent(&t, settings(web.clone(), "fleet:server", "dns:web.fleet.example")).look(false).await.unwrap();
+    agent(&t, settings(app.clone(), "fleet:client", "dns:app.fleet.example")).look(false).await.unwrap();
+    let files = |folder: &Path| {
+        let file = |name: &str| folder.join(CURRENT).join(name).to_str().unwrap().to_owned();
+        let pairs = [("-cert", CERTIFICATE), ("-cert_chain", CERTIFICATE), ("-key", KEY), ("-CAfile", TRUST)];
+        pairs.iter().flat_map(|(option, name)| [(*option).to_owned(), file(name)]).collect::<Vec<_>>()
+    };
+    let mut server = Command::new("openssl")
+        .args(["s_server", "-accept", "127.0.0.1:0", "-naccept", "1", "-Verify", "3", "-verify_return_error"])
+        .args(files(&web))
+        // It ends the connection where its own input ends.
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
+    let address = loop {
+        let line = lines.next_line().await.unwrap().expect("the server ended");
+        if let Some(address) = line.strip_prefix("ACCEPT ") {
+            break address.to_owned();
+        }
+    };
+    let mut client = Command::new("openssl")
+        .args(["s_client", "-connect", &address, "-verify_return_error", "-verify_hostname", "web.fleet.example"])
+        .args(files(&app))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    client.stdin.as_mut().unwrap().write_all(b"hello\nQ\n").await.unwrap();
+    let output = client.wait_with_output().await.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("Verification: OK"), "{said}");
+    assert!(server.wait().await.unwrap().success());
+}
