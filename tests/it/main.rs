@@ -24,6 +24,7 @@ mod matrix;
 mod process;
 mod rotation;
 mod server;
+mod shell;
 mod sign;
 mod stolen;
 mod tokens;
