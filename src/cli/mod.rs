@@ -8,7 +8,9 @@ mod acme;
 mod ask;
 mod audit;
 mod backup;
+mod cert;
 mod completions;
+pub(crate) mod connection;
 mod dev;
 mod device_worker;
 mod doctor;
@@ -17,18 +19,20 @@ mod file;
 mod identity;
 mod init;
 mod input;
+mod issuer;
 mod key;
 mod login;
 mod mac;
 mod metrics;
 mod output;
 mod policy;
-pub(crate) mod profile;
+mod profile;
 mod restore;
 mod serve;
 mod sign;
 mod sink;
 mod status;
+mod subject;
 mod token;
 mod whoami;
 mod wrap;
@@ -40,8 +44,8 @@ use clap::Parser;
 use crate::client::{Client, PageRequest};
 use crate::error::{Error, Kind, Result};
 use crate::wire::Page;
+use connection::Global;
 use output::Out;
-use profile::Global;
 
 /// Writes a tree of verbs and how each is run.
 macro_rules! verbs {
@@ -77,6 +81,9 @@ verbs! {
         Verify(sign::Verify),
         Mac(mac::Mac),
         File(file::File),
+        Issuer(issuer::Issuer),
+        Profile(profile::Profile),
+        Cert(cert::Cert),
         Token(token::Token),
         Acme(acme::Acme),
         Identity(identity::Identity),
