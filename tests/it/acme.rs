@@ -499,9 +499,9 @@ fn ders(chain: &str) -> Vec<Vec<u8>> {
 fn renewal_id(der: &[u8]) -> String {
     use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
     let (_, certificate) = X509Certificate::from_der(der).unwrap();
-    let authority = certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.as_ref().map(|id| id.0.to_vec()),
-        _ => None,
+    let authority = certificate.extensions().iter().find_map(|extension| {
+        let ParsedExtension::AuthorityKeyIdentifier(id) = extension.parsed_extension() else { return None };
+        id.key_identifier.as_ref().map(|id| id.0.to_vec())
     });
     format!("{}.{}", base64url(&authority.unwrap()), base64url(certificate.raw_serial()))
 }
