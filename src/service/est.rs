@@ -57,7 +57,7 @@ impl Service {
     ///
     /// # Errors
     /// As [`Self::issue`]; `Invalid` for a request with a challenge password.
-    pub async fn enrol(&self, caller: &Caller, enrolment: Enrolment<'_>) -> Result<Released<Certified>> {
+    pub async fn enrol_by_csr(&self, caller: &Caller, enrolment: Enrolment<'_>) -> Result<Released<Certified>> {
         let Enrolment { issuer, profile, csr } = enrolment;
         if csr.challenge_password().is_some() {
             return Err(Error::new(
@@ -77,7 +77,7 @@ impl Service {
     /// being renewed/rekeyed" ([RFC 7030, 4.2.2](https://www.rfc-editor.org/rfc/rfc7030#section-4.2.2)).
     ///
     /// # Errors
-    /// As [`Self::enrol`], and `Forbidden` for a request for another subject or other names.
+    /// As [`Self::enrol_by_csr`], and `Forbidden` for a request for another subject or other names.
     pub async fn enrol_again(
         &self,
         caller: &Caller,
@@ -94,6 +94,6 @@ impl Service {
             )
             .hint("copy both from that certificate, or use simpleenroll"));
         }
-        self.enrol(caller, enrolment).await
+        self.enrol_by_csr(caller, enrolment).await
     }
 }

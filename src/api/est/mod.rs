@@ -197,7 +197,7 @@ impl Api {
             })?;
             self.service.enrol_again(caller, &current, enrolment).await?
         } else {
-            self.service.enrol(caller, enrolment).await?
+            self.service.enrol_by_csr(caller, enrolment).await?
         };
         // "containing only the certificate that was issued"
         let Certified { entry, .. } = made.into_inner();
