@@ -25,6 +25,9 @@ const CALLS: &[(&str, On)] = &[
     (".commit(", On::AllBut(&["ledger"])),
     (".destroy(", On::AllBut(&["self", "keyring"])),
     (".append(", On::Only(&["log"])),
+    // What is said of certificates, by `ledger`.
+    (".reserve(", On::Only(&["ledger"])),
+    (".end(", On::Only(&["ledger"])),
     (".sign_structure(", On::Any),
     (".sign_structures(", On::AllBut(&["self"])),
     (".generate(", On::Any),

@@ -1,6 +1,7 @@
 //! The service dies by `kill -9` and starts again: what was acknowledged is there, nothing half-made is visible.
 
 mod birth;
+mod certificates;
 mod kills;
 mod past;
 mod setup;
@@ -324,6 +325,7 @@ fn each_point_of_the_register_is_tried() {
     tried.extend(DESTRUCTION.iter().map(|point| (plain(point), "destroy".to_owned())));
     tried.extend(MENDING.iter().copied().flatten().map(|point| (plain(point), String::new())));
     tried.extend(birth::POINTS.iter().chain(setup::POINTS).map(|point| (plain(point), String::new())));
+    tried.extend(certificates::points().map(|(point, function)| (plain(point), function.to_owned())));
     let register = include_str!("../golden/crash-points.txt");
     let mut missing = Vec::new();
     for line in register.lines() {
