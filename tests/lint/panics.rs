@@ -2,7 +2,7 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use signet::x509::lint::{self, Kind, Subjectmatter};
+use signet::x509::lint::{self, Kind, Severity, Subjectmatter};
 
 use crate::good::{good, issuer_certificate, sign};
 
@@ -36,6 +36,21 @@ proptest! {
             for finding in lint::lint(&bytes, &Subjectmatter { kind: *kind, issuer: issuer.as_deref() }) {
                 prop_assert!(finding.detail.chars().count() <= 201);
             }
+        }
+    }
+
+    /// Names and constraints, lengths of paths and usages meet where a certificate is its own issuer.
+    #[test]
+    fn damaged_certificates_may_be_their_own_issuers(
+        kind in 0..Kind::ALL.len(),
+        changes in vec((any::<usize>(), any::<u8>(), any::<u8>()), 1..8),
+    ) {
+        let bytes = damage(sign(&good(Kind::ALL[kind]), Kind::ALL[kind]), &changes);
+        for kind in Kind::ALL {
+            let matter = Subjectmatter { kind: *kind, issuer: Some(&bytes) };
+            let refused = lint::check(&bytes, &matter).is_err();
+            let errors = lint::lint(&bytes, &matter).iter().any(|finding| finding.rule.severity == Severity::Error);
+            prop_assert_eq!(refused, errors);
         }
     }
 
