@@ -7,6 +7,8 @@
 mod ask;
 mod audit;
 mod backup;
+mod certificate;
+mod certificate_profile;
 mod completions;
 mod dev;
 mod device_worker;
@@ -16,6 +18,7 @@ mod file;
 mod identity;
 mod init;
 mod input;
+mod issuer;
 mod key;
 mod login;
 mod mac;
@@ -76,6 +79,9 @@ verbs! {
         Verify(sign::Verify),
         Mac(mac::Mac),
         File(file::File),
+        Issuer(issuer::Issuer),
+        Profile(certificate_profile::Profile),
+        Cert(certificate::Cert),
         Token(token::Token),
         Identity(identity::Identity),
         Policy(policy::Policy),

@@ -504,3 +504,46 @@ async fn a_key_is_made_outside_the_device_only_where_the_profile_says_so() {
     let nonsense = Profile { profile: serde_json::json!({"kind": "server"}), ..body };
     assert_eq!(t.client.put_profile(&name, None, &nonsense).await.unwrap_err().kind(), Kind::Invalid);
 }
+
+#[tokio::test]
+async fn the_command_line_makes_an_issuer_and_a_certificate_and_revokes_it() {
+    let t = TestServer::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (token, server) = (folder.path().join("token"), format!("https://{}", t.server().address()));
+    std::fs::write(&token, t.token()).unwrap();
+    let authority = t.server().own_authority().unwrap().to_owned();
+    let run = async |arguments: &str| {
+        let mut signet = tokio::process::Command::new(crate::server::PROGRAM);
+        signet.args(["--server", &server, "--profile", "/nowhere", "--ca"]).arg(&authority);
+        signet.arg("--token-file").arg(&token).args(arguments.split_whitespace()).current_dir(folder.path());
+        let output = signet.output().await.unwrap();
+        (
+            output.status.code().unwrap(),
+            String::from_utf8(output.stdout).unwrap(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let (code, said, _) = run("issuer create fleet:ca --common-name Fleet --algorithm ecdsa-p256-sha256").await;
+    assert!(code == 0 && said.contains("certified by      itself"), "{said}");
+    let (_, listed, _) = run("issuer list").await;
+    assert!(listed.contains("fleet:ca") && listed.contains("CN=Fleet"), "{listed}");
+    std::fs::write(folder.path().join("web.csr"), wanted("dns:unused").csr.unwrap()).unwrap();
+    let (code, _, said) =
+        run("cert issue fleet:ca server --csr web.csr --name dns:web.fleet.example --out web.pem").await;
+    assert_eq!(code, 0, "{said}");
+    let (_, root, _) = run("issuer show fleet:ca --pem").await;
+    verify(&root, "", &std::fs::read_to_string(folder.path().join("web.pem")).unwrap()).unwrap();
+    let (_, found, _) = run("cert list --name dns:web.fleet.example --json").await;
+    let found: serde_json::Value = serde_json::from_str(&found).unwrap();
+    let serial = found["items"][0]["serial"].as_str().unwrap().to_owned();
+    let (code, _, said) = run(&format!("cert renew {serial} --csr web.csr --out again.pem")).await;
+    assert_eq!(code, 0, "{said}");
+    let (_, shown, _) = run(&format!("cert revoke {serial} --reason superseded --yes")).await;
+    assert!(shown.contains("revoked") && shown.contains("superseded"), "{shown}");
+    let (code, _, said) =
+        run("cert issue fleet:ca client --make-key ecdsa-p256 --key-out a.key --name email:a@b.example").await;
+    assert!(code == 2 && said.contains("hint: "), "{code} {said}");
+    assert!(!folder.path().join("a.key").exists());
+    let (_, profiles, _) = run("profile list").await;
+    assert!(profiles.contains("default:server") && profiles.contains("built in"), "{profiles}");
+}
