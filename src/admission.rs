@@ -37,6 +37,9 @@ permit (
 
 permit (principal is Signet::Identity, action == Signet::Action::"WhoAmI", resource);
 
+// An ACME account exists because its endpoint says so, or a key that was made for its identity. It says nothing of names.
+permit (principal is Signet::Identity, action == Signet::Action::"UseAcme", resource);
+
 permit (principal, action == Signet::Action::"RevokeCertificate", resource is Signet::Issuer)
 when { context has proven && context.proven };
 "#;
@@ -205,7 +208,8 @@ impl Admission {
             Resource::Key(_) => may(Action::ReadKey),
             Resource::Issuer(_) => may(Action::ReadIssuer),
             Resource::Profile(_) => may(Action::ReadProfile),
-            Resource::Namespace(_)
+            Resource::AcmeEndpoint(_)
+            | Resource::Namespace(_)
             | Resource::Policy(_)
             | Resource::Identity(_)
             | Resource::Token(_)
@@ -289,6 +293,7 @@ fn refusal(action: Action, resource: &Resource, visible: bool) -> Error {
         Resource::Key(_)
         | Resource::Issuer(_)
         | Resource::Profile(_)
+        | Resource::AcmeEndpoint(_)
         | Resource::Namespace(_)
         | Resource::Policy(_)
         | Resource::Identity(_)
@@ -382,6 +387,7 @@ impl<O: Operation> Permit<O> {
             Resource::Key(_)
             | Resource::Issuer(_)
             | Resource::Profile(_)
+            | Resource::AcmeEndpoint(_)
             | Resource::Namespace(_)
             | Resource::Policy(_)
             | Resource::Identity(_)

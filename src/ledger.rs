@@ -21,7 +21,7 @@ use crate::crash_point;
 use crate::error::{Error, Kind, Result};
 use crate::store::certificates::{Counts, End, Reservation, Row};
 use crate::store::{Change, Expected, Store};
-use crate::types::{Clock, sha256};
+use crate::types::{Clock, blocking, sha256};
 
 /// Where the leaf stands that may not be in the log yet.
 const OPEN: &str = "ledger/open";
@@ -240,9 +240,4 @@ fn identify(changes: &[Change], rows: &[Row]) -> Result<String> {
         hashes.extend(sha256(&[&row.to_bytes()]));
     }
     Ok(format!("{}:{}", hex::encode(random), hex::encode(sha256(&[&hashes]))))
-}
-
-/// Runs what may block off the request threads.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal(format!("a store call was lost: {e}")))?
 }

@@ -166,12 +166,24 @@ async fn lists_follow_their_pages() {
 
 #[tokio::test]
 async fn the_tail_of_the_log_ends_at_its_newest_record() {
-    let size = r#"{"first":0,"records":[{"action":"Start"}],"size":3}"#;
-    let tail = r#"{"first":1,"records":[{"action":"Sign"},{"action":"Wrap"}],"size":3}"#;
+    let size = r#"{"first":0,"records":[{"action":"Start"}],"next":1,"size":3}"#;
+    let tail = r#"{"first":1,"records":[{"action":"Sign"},{"action":"Wrap"}],"next":3,"size":3}"#;
     let shell = Shell::start(&[(200, &[], size), (200, &[], tail)]).await;
     let (code, stdout, _) = told(&shell.run("audit tail -n 2 --json", b"").await);
     assert_eq!((code, stdout.as_str()), (0, "{\"action\":\"Sign\"}\n{\"action\":\"Wrap\"}\n"));
     assert_eq!(shell.server.seen().last().unwrap().target, "/api/v1/audit/records?first=1&limit=1000");
+}
+
+#[tokio::test]
+async fn records_are_shown_in_full_where_an_answer_ends_early() {
+    let first = r#"{"first":4,"records":[{"action":"Sign"}],"next":5,"size":9}"#;
+    let rest = r#"{"first":5,"records":[{"action":"Wrap"},{"action":"Mac"}],"next":7,"size":9}"#;
+    let shell = Shell::start(&[(200, &[], first), (200, &[], rest)]).await;
+    let (code, stdout, stderr) = told(&shell.run("audit show 4 --limit 3 --json", b"").await);
+    let whole =
+        r#"{"first":4,"records":[{"action":"Sign"},{"action":"Wrap"},{"action":"Mac"}],"next":7,"size":9}"#.to_owned();
+    assert_eq!((code, stdout), (0, whole + "\n"), "{stderr}");
+    assert_eq!(shell.server.seen().last().unwrap().target, "/api/v1/audit/records?first=5&limit=2");
 }
 
 #[tokio::test]

@@ -41,11 +41,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("service", &["jose", "validation", "x509", "device", "store", "policy", "auth", "audit", "ledger", "admission", "keyring", "envelope", "signing", "ca"]),
     ("doctor", &["config", "device", "store", "audit", "service"]),
     ("api", &["jose", "x509", "wire", "auth", "service"]),
-    ("server", &["config", "device", "store", "policy", "auth", "audit", "ledger", "admission", "keyring", "envelope", "signing", "ca", "service", "doctor", "api"]),
+    ("server", &["validation", "config", "device", "store", "policy", "auth", "audit", "ledger", "admission", "keyring", "envelope", "signing", "ca", "service", "doctor", "api"]),
     ("file", &["wire", "client"]),
-    // `device` for the verb `device-worker`, which is that module and nothing else; `service` for `dev`, which starts one
-    // and asks it for a token.
-    ("cli", &["wire", "config", "client", "device", "audit", "service", "doctor", "server", "file"]),
+    // `device` for the verb `device-worker`, which is that module and nothing else.
+    ("cli", &["wire", "config", "client", "device", "audit", "doctor", "server", "file"]),
 ];
 
 /// Free to all.

@@ -19,7 +19,8 @@ use tower::ServiceExt;
 
 use signet::admission::Admission;
 use signet::api::Peer;
-use signet::api::rest::{BodyLimits, Running, TYPES, open_routes, router, table};
+use signet::api::Running;
+use signet::api::rest::{BodyLimits, TYPES, open_routes, router, table};
 use signet::audit::{Log, Origin, Settings as LogSettings};
 use signet::auth::certificate::Claims;
 use signet::auth::registry::Registry;
@@ -28,11 +29,13 @@ use signet::device::{Identity, KeyRef, Locator, PinSource, Pkcs11Settings, Setti
 use signet::keyring::Keyring;
 use signet::ledger::Ledger;
 use signet::policy::{ADMINISTRATORS, ADMINISTRATORS_TEXT};
+use signet::service::acme::Desk;
 use signet::service::{Heads, Idempotency, NewToken, Parts, Service, policies};
 use signet::signing::Signing;
 use signet::store::{Change, Expected, Sealed, Sqlite, StorageKey, Store};
 use signet::telemetry::Metrics;
 use signet::types::{Algorithm, Caller, Clock, Credential, Curve, KeyId, Principal, PublicKey, Version};
+use signet::validation::{Ports, Resolver, Validator};
 
 struct Api {
     router: Router,
@@ -91,6 +94,7 @@ async fn service(folder: &Path) -> Arc<Service> {
         log_key: public.clone(),
         heads: Arc::new(Heads::new(log, worker, key, public).unwrap()),
         registry: Arc::new(Registry::load(&*store).unwrap()),
+        acme: Desk::new(Validator::new(Resolver::new(Vec::new()), Ports::default())).unwrap(),
         metrics,
         instance: "test".into(),
         default_device: "hsm".parse().unwrap(),
@@ -177,7 +181,14 @@ fn header<'r>(response: &'r Response<()>, name: &str) -> &'r str {
 fn fill(template: &str) -> String {
     let id = "0123456789abcdef0123";
     let serial = "7".repeat(40);
-    let names = [("{key}", "k"), ("{name}", "n"), ("{issuer}", "i"), ("{profile}", "p"), ("{serial}", serial.as_str())];
+    let names = [
+        ("{key}", "k"),
+        ("{name}", "n"),
+        ("{endpoint}", "e"),
+        ("{issuer}", "i"),
+        ("{profile}", "p"),
+        ("{serial}", serial.as_str()),
+    ];
     let filled = names.iter().fold(template.to_owned(), |path, (name, value)| path.replace(name, value));
     filled.replace("{version}", "1").replace("{id}", id)
 }
@@ -314,6 +325,8 @@ fn minimal(template: &str) -> Value {
         "/api/v1/issuers/{issuer}/issue-batch" => json!({"profile": "server", "items": [csr()]}),
         "/api/v1/profiles/{profile}" => json!({"profile": {"kind": "client"}}),
         "/api/v1/policies/explain" => json!({"identity": "ci", "action": "Sign"}),
+        "/api/v1/acme/endpoints" => json!({"name": "e", "issuer": "i", "profiles": ["p"]}),
+        "/api/v1/acme/endpoints/{endpoint}/eab-keys" => json!({"identity": "ci"}),
         _ => item,
     }
 }
@@ -524,7 +537,10 @@ fn the_table_of_limits_holds_the_numbers_of_the_code() {
         ("items of a batch", grouped(service::MAX_BATCH)),
         ("items of a page", grouped(service::MAX_PAGE)),
         ("audit records of one answer", grouped(service::MAX_RECORDS)),
-        ("characters of a request id", grouped(rest::MAX_REQUEST_ID)),
+        ("bytes of the audit records of one answer", grouped(service::MAX_RECORD_BYTES)),
+        ("characters of a request id", grouped(signet::api::MAX_REQUEST_ID)),
+        ("characters of an idempotency key", grouped(service::MAX_KEY)),
+        ("wait of a repetition", seconds(service::PATIENCE)),
         ("characters of a name", grouped(types::Name::MAX)),
         ("bytes of a plaintext", grouped(envelope::format::MAX_PLAINTEXT)),
         ("bytes of a data key", format!("{} to {}", envelope::DATA_KEY.start(), envelope::DATA_KEY.end())),

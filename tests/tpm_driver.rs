@@ -572,6 +572,18 @@ fn a_broken_wire_costs_time_and_nothing_else() {
         assert_eq!(device.mac(&mac, b"m").unwrap() == tag, sessions);
         assert_eq!(device.mac(&mac, b"m").unwrap(), tag);
         assert_eq!(wire.left(), 0);
+
+        // 5. What it can do is found out of its answers alone.
+        for mishap in [Mishap::Answer(RETRY), Mishap::Answer(FAILURE), Mishap::HangUp] {
+            let whole = device.describe().unwrap();
+            let again = tpm::open(&settings, Some(&identity)).unwrap();
+            let mut asked = again.session().unwrap();
+            wire.plan(tpm_proxy::CREATE, mishap, 1000);
+            let fault = asked.describe().unwrap_err();
+            assert!(matches!(fault.class, Class::Busy | Class::DeviceGone), "{mishap:?}: {fault}");
+            wire.clear();
+            assert_eq!(asked.describe().unwrap(), whole);
+        }
     }
 }
 

@@ -2,8 +2,12 @@
 //!
 //! A protocol is one folder here. None knows of another.
 
+pub mod acme;
 pub mod pki;
 pub mod rest;
+mod work;
+
+pub use work::{MAX_REQUEST_ID, Running};
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,6 +24,28 @@ pub const OPEN_ROUTES: &[(&str, &str)] = &[
     ("GET", "/pki/{namespace}/{issuer}/bundle.json"),
     ("POST", "/pki/{namespace}/{issuer}/ocsp"),
     ("GET", "/pki/{namespace}/{issuer}/ocsp/{*request}"),
+    // What an ACME client reads before it has an account (RFC 8555, 7.1.1 and 7.2), and when to renew, which is no secret and is
+    // asked without one (RFC 9773, 4.1).
+    ("GET", "/acme/{namespace}/{endpoint}/directory"),
+    ("GET", "/acme/{namespace}/{endpoint}/new-nonce"),
+    ("GET", "/acme/{namespace}/{endpoint}/renewal-info/{certificate}"),
+];
+
+/// The routes whose caller is who signed the body, as ACME has it: no token and no certificate means anything to them. They are not
+/// open, and the list grows like that of the open ones.
+pub const SIGNED_ROUTES: &[(&str, &str)] = &[
+    ("POST", "/acme/{namespace}/{endpoint}/new-account"),
+    ("POST", "/acme/{namespace}/{endpoint}/account/{id}"),
+    ("POST", "/acme/{namespace}/{endpoint}/account/{id}/orders"),
+    ("POST", "/acme/{namespace}/{endpoint}/key-change"),
+    ("POST", "/acme/{namespace}/{endpoint}/new-order"),
+    ("POST", "/acme/{namespace}/{endpoint}/order/{id}"),
+    ("POST", "/acme/{namespace}/{endpoint}/order/{id}/authorization/{number}"),
+    ("POST", "/acme/{namespace}/{endpoint}/order/{id}/authorization/{number}/{kind}"),
+    ("POST", "/acme/{namespace}/{endpoint}/order/{id}/finalize"),
+    ("POST", "/acme/{namespace}/{endpoint}/order/{id}/certificate"),
+    ("POST", "/acme/{namespace}/{endpoint}/order/{id}/certificate/{number}"),
+    ("POST", "/acme/{namespace}/{endpoint}/revoke-cert"),
 ];
 
 /// Who is at the other end of a connection. The listener puts one into the extensions of each request; a request without
@@ -38,8 +64,9 @@ mod tests {
 
     #[test]
     fn only_the_listed_routes_are_open() {
-        let open: Vec<_> = rest::open_routes().chain(pki::open_routes()).collect();
+        let open: Vec<_> = rest::open_routes().chain(pki::open_routes()).chain(acme::open_routes()).collect();
         assert_eq!(open, OPEN_ROUTES);
-        assert_eq!(OPEN_ROUTES.len(), 8, "a route without authentication needs a commit of its own that says why");
+        assert_eq!(acme::signed_routes().collect::<Vec<_>>(), SIGNED_ROUTES);
+        assert_eq!(OPEN_ROUTES.len(), 11, "a route without authentication needs a commit of its own that says why");
     }
 }

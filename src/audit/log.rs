@@ -35,8 +35,8 @@ use super::point::{self, Point};
 use super::queue::{Entry, Errand, Failure, Queue, Signed};
 use super::record::Record;
 use super::writer;
-use crate::error::{Error, Kind, Result};
-use crate::types::PublicKey;
+use crate::error::{Kind, Result};
+use crate::types::{PublicKey, blocking};
 
 /// Where a log is and how it behaves.
 #[derive(Clone, Debug)]
@@ -197,7 +197,7 @@ impl Log {
     /// Reads back what lies between two points, on a thread that may block, and remembers a difference for ever.
     async fn compare(&self, from: Point, to: Point) -> Result<Point> {
         let (folder, queue) = (self.settings.folder.clone(), Arc::clone(&self.queue));
-        let work = tokio::task::spawn_blocking(move || {
+        blocking(move || {
             let result = point::reread(&folder, &from, &to);
             if let Err(error) = &result
                 && error.kind() == Kind::Tampered
@@ -205,8 +205,8 @@ impl Log {
                 queue.condemn(Failure::from(error));
             }
             result.map(|()| to)
-        });
-        work.await.map_err(|e| Error::internal(format!("reading the audit log back: {e}")))?
+        })
+        .await
     }
 
     /// Whether records are accepted: the reason where not.

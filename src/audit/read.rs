@@ -63,6 +63,12 @@ impl Records {
         self.index
     }
 
+    /// How many bytes the line of the last record has.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.lines.bytes().len()
+    }
+
     fn step(&mut self) -> io::Result<Line> {
         loop {
             let line = self.lines.next()?;

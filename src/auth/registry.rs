@@ -63,14 +63,30 @@ impl TokenRecord {
         format!("tokens/{}", self.id())
     }
 
-    /// Why it is refused now, if it is; for the audit record, never for the caller.
+    /// Whether a use is left, where they are counted.
+    ///
+    /// # Errors
+    /// [`Kind::Unauthenticated`], as of a token that is not known.
+    pub fn has_use(&self) -> Result<()> {
+        if self.uses_left == Some(0) { Err(refused("the token is used up")) } else { Ok(()) }
+    }
+
+    /// Takes one use off, where they are counted.
+    ///
+    /// # Errors
+    /// Those of [`Self::has_use`].
+    pub fn take_use(&mut self) -> Result<()> {
+        self.has_use()?;
+        self.uses_left = self.uses_left.map(|left| left.saturating_sub(1));
+        Ok(())
+    }
+
+    /// Why it is refused now, if it is, but for its uses; for the audit record, never for the caller.
     fn refusal(&self, now: Timestamp) -> Option<&'static str> {
         if self.revoked.is_some() {
             Some("the token is revoked")
         } else if self.expires <= now {
             Some("the token has expired")
-        } else if self.uses_left == Some(0) {
-            Some("the token is used up")
         } else {
             None
         }
@@ -145,7 +161,7 @@ impl Registry {
         Ok(registry)
     }
 
-    /// The record of a token that may be used now.
+    /// The record of a token that is good now. Whether it has a use left is for [`TokenRecord::has_use`] to say.
     ///
     /// # Errors
     /// [`Kind::Unauthenticated`], one sentence for all causes; the cause is private.

@@ -119,9 +119,25 @@ struct Show {
     limit: u32,
 }
 
+/// The records from `first` on, by as many requests as it takes: an answer is bounded by its bytes as well.
+async fn several(client: &Client, first: u64, limit: u32) -> Result<AuditRecords> {
+    let end = first.saturating_add(u64::from(limit));
+    let mut all = client.audit_records(first, Some(limit)).await?;
+    while all.next < end.min(all.size) {
+        let rest = u32::try_from(end - all.next).unwrap_or(limit);
+        let AuditRecords { records, next, size, .. } = client.audit_records(all.next, Some(rest)).await?;
+        if next <= all.next {
+            break;
+        }
+        all.records.extend(records);
+        (all.next, all.size) = (next, size);
+    }
+    Ok(all)
+}
+
 impl Show {
     fn run(self, app: &App) -> Result<()> {
-        let records = app.online(async |client| client.audit_records(self.first, Some(self.limit)).await)?;
+        let records = app.online(async |client| several(client, self.first, self.limit).await)?;
         app.out.answer(&records, |records| shown(records, app.out.terminal))
     }
 }
@@ -175,7 +191,7 @@ fn print(app: &App, records: &AuditRecords) -> Result<u64> {
     } else {
         app.out.text(&shown(records, app.out.terminal))?;
     }
-    Ok(records.first.saturating_add(u64::try_from(records.records.len()).unwrap_or(u64::MAX)))
+    Ok(records.next)
 }
 
 fn shown(records: &AuditRecords, terminal: bool) -> String {
@@ -231,11 +247,12 @@ mod tests {
     fn records_are_numbered_from_the_first() {
         let record = serde_json::json!({"time": "t", "phase": "done", "request": "r", "principal": "identity/ci",
             "action": "Sign", "resource": "key/default:a", "outcome": "ok"});
-        let records = AuditRecords { first: 41, records: vec![record, serde_json::json!({"time": "u"})], size: 43 };
+        let records =
+            AuditRecords { first: 41, records: vec![record, serde_json::json!({"time": "u"})], next: 43, size: 43 };
         let text = shown(&records, false);
         let lines: Vec<_> = text.lines().collect();
         assert!(lines[1].starts_with("41     t     identity/ci  Sign"), "{text}");
         assert!(lines[2].starts_with("42     u     -"), "{text}");
-        assert_eq!(shown(&AuditRecords { first: 0, records: vec![], size: 0 }, false), "");
+        assert_eq!(shown(&AuditRecords { first: 0, records: vec![], next: 0, size: 0 }, false), "");
     }
 }

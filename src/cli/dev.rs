@@ -12,8 +12,7 @@ use super::{App, service_runtime};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::server::{self, Options, Server};
-use crate::service::{Idempotency, NewToken};
-use crate::types::{Caller, Name, Period};
+use crate::types::{Name, Period};
 
 /// The scripts that make the software devices: the ones the tests use.
 const TOKEN_SCRIPT: &str = include_str!("../../softhsm/token.sh");
@@ -165,15 +164,7 @@ fn free_port_pair() -> Result<u16> {
 
 /// A lasting administrator, and a profile that finds it.
 async fn write_profile(folder: &Path, server: &Server) -> Result<PathBuf> {
-    let new = NewToken {
-        identity: Name::new("developer")?,
-        groups: vec![Name::new("administrators")?],
-        ttl: Some(Period::seconds(30 * 86_400)),
-        uses: None,
-    };
-    let caller = Caller::system("dev", "dev");
-    let made = server.service().create_token(&caller, new, &Idempotency::default()).await?.into_inner();
-    let token = made.text.ok_or_else(|| Error::internal("no token was made"))?;
+    let token = server.administrator(Name::new("developer")?, Period::seconds(30 * 86_400)).await?;
     let token_file = folder.join("admin.token");
     sink::write(&token_file, token.as_bytes(), Access::Owner, false)?;
     let profile = Profile {

@@ -4,6 +4,7 @@
 //! `verbs!` below. Answers go to standard output through [`output`], everything said to people to standard error. A token is
 //! never an argument, because other users of the machine can read arguments.
 
+mod acme;
 mod ask;
 mod audit;
 mod backup;
@@ -83,6 +84,7 @@ verbs! {
         Profile(certificate_profile::Profile),
         Cert(certificate::Cert),
         Token(token::Token),
+        Acme(acme::Acme),
         Identity(identity::Identity),
         Policy(policy::Policy),
         Audit(audit::Audit),

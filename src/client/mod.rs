@@ -12,6 +12,7 @@
 //! environment, nor a redirect. A problem document comes back as the [`Error`](crate::error::Error) of the same kind,
 //! with the id of the request in its sentence; that, and *unavailable*, are what every method can return. See [`Options::retry_for`] for what is tried again.
 
+mod acme;
 mod certificates;
 mod crypto;
 mod keys;

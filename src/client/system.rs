@@ -134,7 +134,7 @@ impl Client {
 }
 
 /// What cannot be an id is not sent: an address drops the segments `.` and `..`, and the rest would be another route.
-fn token_id(id: &str) -> Result<&str> {
+pub(super) fn token_id(id: &str) -> Result<&str> {
     let good = !id.is_empty() && id.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
     good.then_some(id).ok_or_else(|| {
         Error::new(Kind::Invalid, "not the id of a token")

@@ -15,6 +15,7 @@ pub struct File {
     pub(super) server: ServerFile,
     pub(super) storage: StorageFile,
     pub(super) keys: KeysFile,
+    pub(super) acme: AcmeFile,
     pub(super) pki: PkiFile,
     pub(super) devices: BTreeMap<Name, DeviceFile>,
 }
@@ -41,6 +42,15 @@ pub(super) struct StorageFile {
 pub(super) struct KeysFile {
     pub(super) default_device: Option<Name>,
     pub(super) tick: Option<Period>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct AcmeFile {
+    pub(super) url: Option<String>,
+    pub(super) resolvers: Option<Vec<SocketAddr>>,
+    pub(super) http_port: Option<u16>,
+    pub(super) https_port: Option<u16>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use file::DeviceFile;
+use file::{AcmeFile, DeviceFile};
 
 use crate::device::{PinSource, Pkcs11Settings, Settings, TokenSelector, TpmSettings};
 use crate::error::{Error, Kind, Result};
@@ -37,8 +37,23 @@ pub struct Config {
     pub devices: BTreeMap<Name, Settings>,
     /// How often the scheduler looks at the clock.
     pub tick: Period,
+    /// How ACME reaches the network.
+    pub acme: Acme,
     /// Where relying parties find what belongs to issuers.
     pub pki: Pki,
+}
+
+/// How ACME reaches the network, and is reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Acme {
+    /// What stands before `/acme/` in all addresses, such as `https://ca.example`; the host that a client asks for where absent.
+    pub url: Option<String>,
+    /// Who is asked for names; the system's own resolvers where empty.
+    pub resolvers: Vec<SocketAddr>,
+    /// Where http-01 looks: 80 where absent.
+    pub http_port: Option<u16>,
+    /// Where tls-alpn-01 looks: 443 where absent.
+    pub https_port: Option<u16>,
 }
 
 /// Where revocation lists, OCSP answers, certificates of issuers and trust bundles are found.
@@ -93,7 +108,7 @@ impl Config {
     }
 
     fn check(file: File) -> Result<Self> {
-        let File { server, storage, keys, pki, devices } = file;
+        let File { server, storage, keys, acme, pki, devices } = file;
         let devices = devices
             .into_iter()
             .map(|(name, device)| {
@@ -132,6 +147,7 @@ impl Config {
             default_device,
             devices,
             tick,
+            acme: check_acme(acme)?,
             pki: Pki { listen: pki.listen, url: pki.url.map(check_url).transpose()? },
         })
     }
@@ -144,6 +160,20 @@ fn known(devices: &BTreeMap<Name, Settings>, option: &str, name: Name) -> Result
     let names: Vec<_> = devices.keys().map(Name::as_str).collect();
     Err(Error::new(Kind::Invalid, format!("{option} names {name}, which is no device of this file"))
         .hint(format!("one of: {}", names.join(", "))))
+}
+
+fn check_acme(acme: AcmeFile) -> Result<Acme> {
+    let AcmeFile { url, resolvers, http_port, https_port } = acme;
+    if let Some(url) = &url {
+        let host = url.strip_prefix("https://").unwrap_or_default();
+        if host.is_empty() || !host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b)) {
+            return Err(Error::new(
+                Kind::Invalid,
+                "acme.url is https:// and a host, perhaps with a port, and nothing after it",
+            ));
+        }
+    }
+    Ok(Acme { url, resolvers: resolvers.unwrap_or_default(), http_port, https_port })
 }
 
 /// The longest URL that is put before `/pki/`.

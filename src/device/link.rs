@@ -16,12 +16,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::{Child, Command};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OnceCell, mpsc, oneshot, watch};
 use tokio::time::{Duration, Instant, interval, timeout_at};
 
 use super::frame::{Answer, Decoder, Job, Reply, Request, encode, monotonic, set_id};
 use super::process::MAX_SOCKETS;
-use super::{Class, Fault, Identity, PinSource, Settings};
+use super::{Class, Description, Fault, Identity, PinSource, Settings};
 
 /// How long after its deadline a job may still be answered.
 const GRACE: Duration = Duration::from_millis(100);
@@ -50,6 +50,8 @@ pub(super) struct Link {
     lanes: Vec<Lane>,
     /// Why it is no longer open; `None` while it is.
     ended: watch::Sender<Option<Fault>>,
+    /// What the device is and can do, once somebody asked.
+    pub(super) description: OnceCell<Arc<Description>>,
     /// Ends with the link; the worker ends with it, even out of a hung call.
     _life: StdStream,
 }
@@ -138,7 +140,7 @@ impl Link {
         let (first, opened) = oneshot::channel();
         control.lock().jobs.insert(0, Pending { answer: first, sent: Instant::now(), allowed: limit });
         let lanes = lanes.into_iter().map(|(ours, _)| connect(ours)).collect::<Result<_, _>>()?;
-        let link = Arc::new(Self { control, lanes, ended, _life: life });
+        let link = Arc::new(Self { control, lanes, ended, description: OnceCell::new(), _life: life });
         let mut halves = halves.into_iter().enumerate();
         let run = |(index, (read, write, outgoing))| {
             tokio::spawn(write_all(link.clone(), write, outgoing));

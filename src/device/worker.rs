@@ -73,7 +73,6 @@ struct Shared {
     restarts: AtomicU64,
     /// When the sentinel last proved itself, and what the device said then.
     proved: Mutex<Option<(Instant, Health)>>,
-    description: tokio::sync::OnceCell<Description>,
 }
 
 #[derive(Clone, Debug)]
@@ -139,7 +138,6 @@ impl Worker {
             jobs: AtomicUsize::new(0),
             restarts: AtomicU64::new(0),
             proved: Mutex::new(None),
-            description: tokio::sync::OnceCell::new(),
         });
         let supervisor = tokio::spawn(supervise(shared.clone()));
         Self { shared, supervisor: Mutex::new(Some(supervisor)) }
@@ -219,18 +217,19 @@ impl Worker {
         Ok(identity)
     }
 
-    /// What the device is and can do; asked once.
+    /// What the device is and can do; asked once of each worker process, since a new one may have found another firmware.
     ///
     /// # Errors
     /// As [`super::Device::describe`].
-    pub async fn describe(&self) -> Result<&Description, Fault> {
+    pub async fn describe(&self) -> Result<Arc<Description>, Fault> {
+        let limit = Limit::whole(GENERATE_LIMIT);
         let ask = async || {
-            let answer =
-                self.repeatable("describe", Route::Control, || Job::Describe, Limit::whole(GENERATE_LIMIT)).await?;
+            let answer = self.repeatable("describe", Route::Control, || Job::Describe, limit).await?;
             let Answer::Described(description) = answer else { return Err(unexpected()) };
-            Ok(description)
+            Ok(Arc::new(description))
         };
-        self.shared.description.get_or_try_init(ask).await
+        let link = self.link(limit.deadline).await?;
+        link.description.get_or_try_init(ask).await.cloned()
     }
 
     /// Makes a key.

@@ -180,7 +180,7 @@ async fn device(name: &Name, settings: &Settings, program: &Path) -> Vec<Finding
     let what = format!("device {name}");
     let worker = Worker::start(name.as_str(), settings.clone(), None, program.to_owned(), Metrics::new());
     let described = match worker.settled().await {
-        Ok(()) => worker.describe().await.cloned(),
+        Ok(()) => worker.describe().await,
         Err(fault) => Err(fault),
     };
     worker.shutdown().await;

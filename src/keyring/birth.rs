@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::record::{FORMAT, KeyCopy, KeyRecord, Pending, VersionRecord, key_path, pending_path, put, version_path};
-use super::{Key, KeyVersion, Keyring, blocking, check};
+use super::{Key, KeyVersion, Keyring, check};
 use crate::admission::{Details, Permit};
 use crate::audit::Phase;
 use crate::crash_point;
@@ -14,7 +14,7 @@ use crate::store::{Change, Expected};
 use crate::types::operation::{CreateKey, Includes, Operation};
 use crate::types::{
     Algorithm, Domain, Hash, KeyId, KeyName, Name, Purpose, Residency, Retention, Rotation, State, Verifier, Version,
-    same,
+    blocking, same,
 };
 
 /// The most labels of a key, and the most characters of a label's value.
@@ -64,7 +64,7 @@ impl Keyring {
         also: impl FnOnce(&KeyRecord) -> Result<Option<Change>>,
     ) -> Result<Arc<Key>> {
         permit.covers::<CreateKey>(&new.name)?;
-        let turn = self.turn(&new.name);
+        let turn = self.turns.of(&new.name);
         let _turn = turn.lock().await;
         if self.find(&new.name).is_ok() {
             return Err(Error::new(Kind::Conflict, format!("the name {} is taken", new.name))

@@ -51,7 +51,7 @@ impl Keyring {
         also: impl FnOnce(&KeyRecord) -> Result<Option<Change>>,
     ) -> Result<Arc<Key>> {
         permit.covers::<RotateKey>(name)?;
-        let turn = self.turn(name);
+        let turn = self.turns.of(name);
         let _turn = turn.lock().await;
         let key = self.find(name)?;
         expect_version(&key, expected)?;
@@ -125,7 +125,7 @@ impl Keyring {
         also: impl FnOnce(&KeyRecord) -> Result<Also>,
     ) -> Result<Arc<Key>> {
         permit.covers::<O>(name)?;
-        let turn = self.turn(name);
+        let turn = self.turns.of(name);
         let _turn = turn.lock().await;
         let key = self.find(name)?;
         let version = key.version(number)?.clone();
@@ -222,7 +222,7 @@ impl Keyring {
     /// `State` before its time, and those of the device: then the version stays scheduled.
     pub async fn destroy(&self, permit: &Permit<DestroyVersion>, name: &KeyName, number: Version) -> Result<Arc<Key>> {
         permit.covers::<DestroyVersion>(name)?;
-        let turn = self.turn(name);
+        let turn = self.turns.of(name);
         let _turn = turn.lock().await;
         let key = self.find(name)?;
         let version = key.version(number)?.clone();
@@ -274,7 +274,7 @@ impl Keyring {
         also: impl FnOnce(&KeyRecord) -> Result<Option<Change>>,
     ) -> Result<Arc<Key>> {
         permit.covers::<UpdateKey>(name)?;
-        let turn = self.turn(name);
+        let turn = self.turns.of(name);
         let _turn = turn.lock().await;
         let key = self.find(name)?;
         if etag.is_some_and(|etag| etag != key.etag()) {

@@ -38,8 +38,8 @@ use crate::policy::KeyFacts;
 use crate::store::Expected;
 use crate::telemetry::Metrics;
 use crate::types::{
-    Action, Caller, KeyId, KeyName, Name, Protection, PublicKey, Purpose, Resource, SecretBytes, State, Verifier,
-    Version, same,
+    Action, Caller, KeyId, KeyName, Name, Protection, PublicKey, Purpose, Resource, SecretBytes, State, Turns,
+    Verifier, Version, same,
 };
 
 /// A key at one moment.
@@ -293,7 +293,7 @@ pub struct Keyring {
     /// Snapshots by name. The lock protects the map; it is never held across an await or a device call.
     catalogue: RwLock<BTreeMap<KeyName, Arc<Key>>>,
     /// One turn per key, so that two changes of one key do not both make a version only for one to lose.
-    turns: std::sync::Mutex<HashMap<KeyName, Arc<tokio::sync::Mutex<()>>>>,
+    turns: Turns<KeyName>,
     /// Keys whose rotation was due and failed.
     overdue: std::sync::Mutex<std::collections::BTreeSet<KeyName>>,
 }
@@ -324,7 +324,7 @@ impl Keyring {
             metrics,
             house,
             catalogue: RwLock::new(catalogue),
-            turns: std::sync::Mutex::default(),
+            turns: Turns::default(),
             overdue: std::sync::Mutex::default(),
         })
     }
@@ -446,14 +446,6 @@ impl Keyring {
         catalogue.insert(key.record.name.clone(), key);
     }
 
-    /// The turn of a key: whoever holds it may change it.
-    fn turn(&self, name: &KeyName) -> Arc<tokio::sync::Mutex<()>> {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        // Turns that nobody holds or waits for are forgotten, so that the table does not grow with the keys.
-        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-        turns.entry(name.clone()).or_default().clone()
-    }
-
     fn worker(&self, device: &Name) -> Result<&Arc<Worker>> {
         self.devices.get(device).ok_or_else(|| {
             let known: Vec<_> = self.devices.keys().map(Name::as_str).collect();
@@ -535,9 +527,4 @@ fn read_all(
             .hint("a record was removed behind the service's back: restore a backup"));
     }
     Ok(catalogue)
-}
-
-/// Runs a call of the store off the request threads.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal(format!("a store call was lost: {e}")))?
 }

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use super::birth::remove;
 use super::change::system_record;
 use super::record::{Pending, VersionRecord, key_path, put, read, version_path};
-use super::{Key, KeyVersion, Keyring, blocking};
+use super::{Key, KeyVersion, Keyring};
 use crate::crash_point;
 use crate::device::{Locator, Settings};
 use crate::error::Result;
 use crate::store::Expected;
-use crate::types::{Action, KeyId, KeyName, Name, Version};
+use crate::types::{Action, KeyId, KeyName, Name, Version, blocking};
 
 /// What reconciliation found.
 #[derive(Debug, Default)]
@@ -52,7 +52,7 @@ impl Keyring {
             let Pending { name, version, device, .. } = &pending;
             // A birth that is under way right now holds the key's turn, and one that has ended since the scan has no such
             // row any more: what it made is alive.
-            let turn = self.turn(name);
+            let turn = self.turns.of(name);
             let Ok(_turn) = turn.try_lock() else { continue };
             let (store, path) = (self.ledger.store(), record.path.clone());
             if blocking(move || store.get(&path)).await?.is_none_or(|now| now.revision != record.revision) {
@@ -114,7 +114,7 @@ impl Keyring {
     }
 
     async fn bury_until(&self, name: &KeyName, newest: Version) -> Result<usize> {
-        let turn = self.turn(name);
+        let turn = self.turns.of(name);
         let _turn = turn.lock().await;
         let key = self.find(name)?;
         let (mut record, now) = (key.record.clone(), self.ledger.clock().now());

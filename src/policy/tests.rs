@@ -462,7 +462,9 @@ fn reference(texts: &[String], asked: &Asked) -> Decision {
         Resource::Namespace(name) => (id("Namespace", name.as_str()), json!({"name": name.as_str()}), vec![]),
         Resource::Service => (id("Service", "signet"), json!({}), vec![]),
         Resource::Token(token) => (id("Token", token), json!({}), vec![]),
-        Resource::Policy(_) | Resource::Identity(_) | Resource::Profile(_) => unreachable!("not asked here"),
+        Resource::Policy(_) | Resource::Identity(_) | Resource::Profile(_) | Resource::AcmeEndpoint(_) => {
+            unreachable!("not asked here")
+        }
     };
     entities.push(json!({"uid": resource, "attrs": attributes, "parents": parents}));
     let complete = asked.facts.is_some() || !matches!(asked.resource, Resource::Key(_));

@@ -10,7 +10,7 @@ use cedar_policy::{
 
 use super::question::{Facts, KeyFacts, Question, Target};
 use crate::error::{Error, Result};
-use crate::types::{Action, Caller, Credential, IssuerName, Name, Principal, ProfileName, Resource};
+use crate::types::{Action, Caller, Credential, EndpointName, IssuerName, Name, Principal, ProfileName, Resource};
 
 /// The id of the one entity of type `Service`.
 const SERVICE: &str = "signet";
@@ -34,6 +34,7 @@ struct Types {
     key: EntityTypeName,
     issuer: EntityTypeName,
     profile: EntityTypeName,
+    acme_endpoint: EntityTypeName,
     policy: EntityTypeName,
     identity_record: EntityTypeName,
     token: EntityTypeName,
@@ -69,6 +70,7 @@ impl Vocabulary {
             key: name("Signet::Key")?,
             issuer: name("Signet::Issuer")?,
             profile: name("Signet::Profile")?,
+            acme_endpoint: name("Signet::AcmeEndpoint")?,
             policy: name("Signet::Policy")?,
             identity_record: name("Signet::IdentityRecord")?,
             token: name("Signet::Token")?,
@@ -122,6 +124,7 @@ impl Vocabulary {
             Resource::Key(name) => uid(&self.types.key, &name.to_string()),
             Resource::Issuer(name) => uid(&self.types.issuer, &name.to_string()),
             Resource::Profile(name) => uid(&self.types.profile, &name.to_string()),
+            Resource::AcmeEndpoint(name) => uid(&self.types.acme_endpoint, &name.to_string()),
             Resource::Namespace(name) => uid(&self.types.namespace, name.as_str()),
             Resource::Policy(name) => uid(&self.types.policy, name.as_str()),
             Resource::Identity(name) => uid(&self.types.identity_record, name.as_str()),
@@ -136,6 +139,7 @@ impl Vocabulary {
             Resource::Key(key) => &key.namespace,
             Resource::Issuer(issuer) => &issuer.namespace,
             Resource::Profile(profile) => &profile.namespace,
+            Resource::AcmeEndpoint(endpoint) => &endpoint.namespace,
             Resource::Namespace(_)
             | Resource::Policy(_)
             | Resource::Identity(_)
@@ -167,7 +171,9 @@ impl Vocabulary {
                 attributes.push(("name", text(key.name.as_str())));
                 attributes.extend(target.key.iter().flat_map(key_attributes));
             }
-            Resource::Issuer(IssuerName { namespace, name }) | Resource::Profile(ProfileName { namespace, name }) => {
+            Resource::Issuer(IssuerName { namespace, name })
+            | Resource::Profile(ProfileName { namespace, name })
+            | Resource::AcmeEndpoint(EndpointName { namespace, name }) => {
                 attributes.push(("namespace", text(namespace.as_str())));
                 attributes.push(("name", text(name.as_str())));
             }
@@ -202,6 +208,7 @@ pub(super) fn context(caller: Option<&Caller>, facts: &Facts<'_>) -> Result<Cont
         let kind = match &caller.credential {
             Credential::Token(_) => "token",
             Credential::Certificate(_) => "certificate",
+            Credential::AcmeAccount(_) => "acme",
             Credential::Process => "process",
         };
         fields.push(("credential", text(kind)));

@@ -87,6 +87,9 @@ pub(super) fn start(
                     if let Err(error) = service.forget_outcomes().await {
                         tracing::warn!(cause = error.chain(), "old outcomes could not be removed");
                     }
+                    if let Err(error) = service.acme_tidy().await {
+                        tracing::warn!(cause = error.chain(), "old orders could not be removed");
+                    }
                 }
             }
         }));

@@ -6,7 +6,7 @@
 //!   signet.db      the sealed store
 //!   audit/         the audit log
 //!   tls/           the self-made server certificate, where none is configured
-//!   scratch/       backups on their way out
+//!   scratch/       backups on their way out; those of a service that died are removed at the next start
 //!   lock           one service at a time
 //! ```
 
@@ -31,6 +31,7 @@ use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use zeroize::Zeroizing;
 
 use root::Root;
 
@@ -43,11 +44,13 @@ use crate::device::Worker;
 use crate::error::{Error, Kind, Result};
 use crate::keyring::Keyring;
 use crate::ledger::Ledger;
-use crate::service::{Heads, Parts, Service, policies};
+use crate::service::acme::Desk;
+use crate::service::{Heads, Parts, SCRATCH_PREFIX, Service, policies};
 use crate::signing::Signing;
 use crate::store::{Sealed, Sqlite, Store};
 use crate::telemetry::Metrics;
-use crate::types::{Caller, Clock, Name, Resource};
+use crate::types::{Caller, Clock, Name, Period, Resource};
+use crate::validation::{Ports, Resolver, Validator};
 
 /// Where a record vouches for `root.json`.
 const ROOT_RECORD: &str = "house/root";
@@ -94,7 +97,7 @@ pub struct Server {
     tasks: Vec<JoinHandle<()>>,
     pki_address: Option<SocketAddr>,
     listeners: Vec<JoinHandle<Result<()>>>,
-    running: crate::api::rest::Running,
+    running: [crate::api::Running; 2],
     workers: BTreeMap<Name, Arc<Worker>>,
     log: Arc<Log>,
     heads: Arc<Heads>,
@@ -134,8 +137,10 @@ impl Server {
         let address = tcp.local_addr().map_err(|e| Error::internal(format!("own address: {e}")))?;
         let plain = Plain::bind(config, &service).await?;
         let pki_address = plain.as_ref().map(|plain| plain.address);
-        let (app, running) = crate::api::rest::router(service.clone(), crate::api::rest::BodyLimits::default());
-        let app = app.merge(crate::api::pki::router(service.clone()));
+        let (native, by_native) = crate::api::rest::router(service.clone(), crate::api::rest::BodyLimits::default());
+        let (acme, by_acme) = crate::api::acme::router(service.clone(), config.acme.url.clone());
+        let app = native.merge(acme).merge(crate::api::pki::router(service.clone()));
+        let running = [by_native, by_acme];
         let mut listeners = Vec::new();
         if let Some(Plain { tcp, app, .. }) = plain {
             let (transport, limits) = (listen::Transport::Plain, options.limits.clone());
@@ -193,6 +198,14 @@ impl Server {
         &self.service
     }
 
+    /// Makes a token of an administrator, for `signet dev`: whoever has a running server in hand needs no credential.
+    ///
+    /// # Errors
+    /// Where it cannot be recorded.
+    pub async fn administrator(&self, identity: Name, ttl: Period) -> Result<Zeroizing<String>> {
+        self.service.create_administrator("dev", identity, ttl, None).await
+    }
+
     /// Tries again to reach devices that are down.
     pub fn retry_devices(&self) {
         for worker in self.workers.values() {
@@ -213,7 +226,8 @@ impl Server {
             listened = listened.and(listener.await.map_err(lost).flatten());
         }
         // Operations whose client has hung up are finished all the same; their device calls have deadlines.
-        if tokio::time::timeout(LAST_OPERATIONS, self.running.finished()).await.is_err() {
+        let running = futures_util::future::join_all(self.running.map(crate::api::Running::finished));
+        if tokio::time::timeout(LAST_OPERATIONS, running).await.is_err() {
             tracing::warn!("operations were still under way: what they were about is reconciled at the next start");
         }
         for task in self.tasks {
@@ -361,8 +375,8 @@ async fn open(
     recovered.extend(authority.close_reservations().await?);
     let heads = Heads::new(log.clone(), house.clone(), root.log_key, root.log_public.clone())?;
     let scratch = config.data.join("scratch");
-    std::fs::create_dir_all(&scratch)
-        .map_err(|e| Error::new(Kind::Unavailable, format!("{} cannot be made: {e}", scratch.display())))?;
+    clear(&scratch)
+        .map_err(|e| Error::new(Kind::Unavailable, format!("{} cannot be cleared: {e}", scratch.display())))?;
     Ok(Parts {
         keyring,
         authority: Arc::new(authority),
@@ -372,6 +386,7 @@ async fn open(
         log_key: root.log_public,
         heads: Arc::new(heads),
         registry: Arc::new(Registry::load(&*store)?),
+        acme: Desk::new(validator(config))?,
         metrics: metrics.clone(),
         instance: root.instance,
         default_device: config.default_device.clone(),
@@ -379,6 +394,37 @@ async fn open(
         recovered,
         problems: report.problems,
     })
+}
+
+/// Who looks for the proofs of ACME, as the configuration says.
+fn validator(config: &Config) -> Validator {
+    let resolver = if config.acme.resolvers.is_empty() {
+        // A system without one has no names: each look for one says so.
+        Resolver::of_system(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default())
+    } else {
+        Resolver::new(config.acme.resolvers.clone())
+    };
+    let usual = Ports::default();
+    let http = config.acme.http_port.unwrap_or(usual.http);
+    Validator::new(resolver, Ports { http, https: config.acme.https_port.unwrap_or(usual.https) })
+}
+
+/// Makes the folder of backups, or removes from it what a service left there that died: copies as large as the store. What is
+/// not ours stays, since the folder may be the root of another disk.
+fn clear(scratch: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(scratch)?;
+    for entry in std::fs::read_dir(scratch)? {
+        let entry = entry?;
+        if !entry.file_name().to_string_lossy().starts_with(SCRATCH_PREFIX) {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(entry.path())?;
+        } else {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a `root.json` that is not the one this store was made with.

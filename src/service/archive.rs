@@ -12,7 +12,8 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use super::Manifest;
+use super::{Manifest, SCRATCH_PREFIX};
+use crate::crash_point;
 use crate::error::{Error, Kind, Result};
 
 /// Puts an archive together from a copy of the store and the folder of the log.
@@ -41,7 +42,7 @@ pub(super) fn build(
         let length = whole_length(&path)?;
         files.push((format!("audit/{name}"), path, length));
     }
-    let mut archive = tempfile::Builder::new().prefix("backup-").tempfile_in(scratch).map_err(unwritable)?;
+    let mut archive = tempfile::Builder::new().prefix(SCRATCH_PREFIX).tempfile_in(scratch).map_err(unwritable)?;
     for (name, path, limit) in &files {
         manifest.files.insert(name.clone(), hash(path, *limit)?);
     }
@@ -55,6 +56,7 @@ pub(super) fn build(
     }
     tar.into_inner().and_then(|file| file.flush()).map_err(unwritable)?;
     archive.as_file_mut().seek(SeekFrom::Start(0)).map_err(unwritable)?;
+    crash_point!("backup.archived");
     Ok(archive)
 }
 

@@ -3,12 +3,15 @@
 use super::Service;
 use crate::admission::{Details, Released};
 use crate::audit::Record;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::types::operation::ReadAudit;
-use crate::types::{Caller, PublicKey, Resource};
+use crate::types::{Caller, PublicKey, Resource, blocking};
 
 /// The most records of one answer.
 pub const MAX_RECORDS: usize = 1000;
+/// The most bytes of them, as they stand in the log: an answer ends before the record that would pass it. A record that is
+/// longer is an answer by itself.
+pub const MAX_RECORD_BYTES: usize = 8 * 1024 * 1024;
 
 /// Records of the log.
 #[derive(Debug)]
@@ -31,22 +34,20 @@ pub struct SignedHead {
 }
 
 impl Service {
-    /// Reads records from index `first` on; the last ones where it is absent.
+    /// Reads records from index `first` on; where it is absent, from where the last `limit` begin.
     ///
     /// # Errors
     /// `Forbidden`; `Tampered` where the log cannot be read.
     pub async fn read_audit(&self, caller: &Caller, first: Option<u64>, limit: usize) -> Result<Released<Records>> {
         let permit = self.admit::<ReadAudit>(caller, Resource::Service).await?;
         let log = self.parts.log.clone();
-        let read = tokio::task::spawn_blocking(move || {
+        let read = blocking(move || {
             let size = log.size();
             let first = first.unwrap_or_else(|| size.saturating_sub(limit as u64)).min(size);
-            let records = crate::audit::read(log.folder(), first)?;
-            let records = records.take(limit).map(|record| record.map(|(_, record)| record)).collect::<Result<_>>()?;
+            let records = some(crate::audit::read(log.folder(), first)?, limit)?;
             Ok(Records { first, records, size })
         });
-        let result = read.await.map_err(|e| Error::internal(format!("a call was lost: {e}")))?;
-        permit.close(result, Details::default()).await
+        permit.close(read.await, Details::default()).await
     }
 
     /// The newest signed head, and the key that signs.
@@ -58,4 +59,19 @@ impl Service {
         let note = self.parts.log.last_head().map(|head| head.note().to_owned()).unwrap_or_default();
         permit.close(Ok(SignedHead { note, key: self.parts.log_key.clone() }), Details::default()).await
     }
+}
+
+/// The next records, up to the limits of an answer.
+fn some(mut log: crate::audit::Records, limit: usize) -> Result<Vec<Record>> {
+    let (mut records, mut bytes) = (Vec::new(), 0);
+    while records.len() < limit {
+        let Some(record) = log.next() else { break };
+        let (_, record) = record?;
+        bytes += log.length();
+        if bytes > MAX_RECORD_BYTES && !records.is_empty() {
+            break;
+        }
+        records.push(record);
+    }
+    Ok(records)
 }

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use super::idempotency::Turn;
 use super::{Idempotency, Outcome, Service};
 use crate::admission::{Details, Permit, Released};
+use crate::audit::Phase;
 use crate::error::{Error, Kind, Result};
 use crate::keyring::state::Step;
-use crate::keyring::{Key, KeyUpdate, KeyVersion, NewKey, resource};
+use crate::keyring::{Key, KeyRecord, KeyUpdate, KeyVersion, NewKey, resource};
 use crate::policy::{Facts, KeyFacts, Target};
 use crate::types::operation::{
     ActivateVersion, CancelDestruction, CompromiseVersion, CreateKey, DeactivateVersion, ListKeys, Operation, ReadKey,
@@ -66,16 +68,9 @@ impl Service {
         let target = Target { resource: resource(&new.name), key: Some(facts) };
         let asked = Facts { algorithm: Some(new.algorithm), ..Facts::default() };
         let permit = self.parts.admission.admit::<CreateKey>(caller, &target, &asked).await?;
-        let result = async {
-            match self.once(caller, idempotency).await? {
-                Ok(_) => self.parts.keyring.find(&new.name),
-                Err(turn) => {
-                    let also = |key: &crate::keyring::KeyRecord| turn.record(Outcome::Key(key.name.clone()));
-                    self.parts.keyring.create(&permit, new, also).await
-                }
-            }
-        };
-        close_key(result.await, permit).await
+        let name = new.name.clone();
+        let create = async |turn: Turn| self.parts.keyring.create(&permit, new, turn.of_key()).await;
+        close_key(self.key_once(caller, &name, idempotency, create).await, permit).await
     }
 
     /// Reads a key.
@@ -126,16 +121,8 @@ impl Service {
         idempotency: &Idempotency,
     ) -> Result<Released<Arc<Key>>> {
         let permit = self.admit_key::<UpdateKey>(caller, name, &[Facts::default()]).await?;
-        let result = async {
-            match self.once(caller, idempotency).await? {
-                Ok(_) => self.parts.keyring.find(name),
-                Err(turn) => {
-                    let also = |key: &crate::keyring::KeyRecord| turn.record(Outcome::Key(key.name.clone()));
-                    self.parts.keyring.update(&permit, name, etag, update, also).await
-                }
-            }
-        };
-        close_key(result.await, permit).await
+        let update = async |turn: Turn| self.parts.keyring.update(&permit, name, etag, update, turn.of_key()).await;
+        close_key(self.key_once(caller, name, idempotency, update).await, permit).await
     }
 
     /// Makes the next version, and makes it the primary one unless it is only to be prepared.
@@ -151,17 +138,11 @@ impl Service {
         idempotency: &Idempotency,
     ) -> Result<Released<Arc<Key>>> {
         let permit = self.admit_key::<RotateKey>(caller, name, &[Facts::default()]).await?;
-        let result = async {
+        let rotate = async |turn: Turn| {
             self.belongs_to_nobody(name)?;
-            match self.once(caller, idempotency).await? {
-                Ok(_) => self.parts.keyring.find(name),
-                Err(turn) => {
-                    let also = |key: &crate::keyring::KeyRecord| turn.record(Outcome::Key(key.name.clone()));
-                    self.parts.keyring.rotate(&permit, name, expected, prepare, also).await
-                }
-            }
+            self.parts.keyring.rotate(&permit, name, expected, prepare, turn.of_key()).await
         };
-        close_key(result.await, permit).await
+        close_key(self.key_once(caller, name, idempotency, rotate).await, permit).await
     }
 
     /// Changes the state of a version.
@@ -201,19 +182,14 @@ impl Service {
     ) -> Result<Released<Arc<Key>>> {
         let Change { name, version, idempotency } = change;
         let permit = self.admit_key::<O>(caller, name, &[Facts::default()]).await?;
-        let result = async {
+        let change = async |turn: Turn| {
             if matches!(step, Step::Activate | Step::Deactivate) {
                 self.belongs_to_nobody(name)?;
             }
-            match self.once(caller, idempotency).await? {
-                Ok(_) => self.parts.keyring.find(name),
-                Err(turn) => {
-                    let outcome = Outcome::Version(name.clone(), version);
-                    self.parts.keyring.step(&permit, name, version, step, wait, |_| turn.record(outcome)).await
-                }
-            }
+            let also = |_: &KeyRecord| turn.record(Outcome::Version(name.clone(), version));
+            self.parts.keyring.step(&permit, name, version, step, wait, also).await
         };
-        let result = result.await;
+        let result = self.key_once(caller, name, idempotency, change).await;
         let details = result.as_ref().map_or_else(|_| Details::default(), |key| Details::of(key.record.id, version));
         permit.close(result, details).await
     }
@@ -237,22 +213,46 @@ impl Service {
         caller: &Caller,
         name: &KeyName,
         wait: Option<Period>,
+        idempotency: &Idempotency,
     ) -> Result<Released<Arc<Key>>> {
         let permit = self.admit_key::<ScheduleDestruction>(caller, name, &[Facts::default()]).await?;
-        let result = async {
+        let schedule = async |turn: Turn| {
             let mut key = self.parts.keyring.find(name)?;
             let waiting = |version: &&Arc<KeyVersion>| match version.state() {
                 State::DestroyScheduled | State::Destroyed => false,
                 State::PreActive | State::Active | State::Suspended | State::Deactivated | State::Compromised => true,
             };
             let versions: Vec<_> = key.versions().iter().filter(waiting).map(|version| version.number()).collect();
+            let last = versions.last().copied();
+            if last.is_none()
+                && let Some(done) = turn.record(Outcome::Key(name.clone()))?
+            {
+                // On record all the same: a repetition must not find more to do than the first.
+                self.parts.ledger.commit(permit.record(Phase::Change, &Details::default()), vec![done]).await?;
+            }
             for version in versions {
                 let step = Step::ScheduleDestruction;
-                key = self.parts.keyring.step(&permit, name, version, step, wait, |_| Ok(None)).await?;
+                // A repetition goes on where the first stopped, until the last step was done.
+                let also = |key: &KeyRecord| if Some(version) == last { turn.of_key()(key) } else { Ok(None) };
+                key = self.parts.keyring.step(&permit, name, version, step, wait, also).await?;
             }
             Ok(key)
         };
-        close_key(result.await, permit).await
+        close_key(self.key_once(caller, name, idempotency, schedule).await, permit).await
+    }
+
+    /// Does `change`, or answers the key as it is now where that was done before.
+    async fn key_once(
+        &self,
+        caller: &Caller,
+        name: &KeyName,
+        idempotency: &Idempotency,
+        change: impl AsyncFnOnce(Turn) -> Result<Arc<Key>>,
+    ) -> Result<Arc<Key>> {
+        match self.once(caller, idempotency).await? {
+            Ok(_) => self.parts.keyring.find(name),
+            Err(turn) => change(turn).await,
+        }
     }
 
     /// Reads a public key: of the primary version where none is given.

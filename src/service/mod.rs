@@ -3,6 +3,7 @@
 //! Each method admits, acts and closes: what it returns is [`Released`], which exists only once the audit record is durable.
 //! A protocol turns its own words into a call here and the answer back, and decides nothing.
 
+pub mod acme;
 mod archive;
 mod audit;
 mod authenticate;
@@ -41,11 +42,11 @@ pub use crate::keyring::{Key, KeyUpdate, KeyVersion, NewKey};
 pub use crate::signing::{Input, Verdict};
 pub use crate::store::certificates::{Cursor as CertificateCursor, Search as CertificateSearch};
 
-pub use audit::{MAX_RECORDS, Records, SignedHead};
-pub use authenticate::Presented;
+pub use audit::{MAX_RECORD_BYTES, MAX_RECORDS, Records, SignedHead};
+pub use authenticate::{Arrival, Presented};
 pub use certificates::{CertificatePage, Certified, Right as RevocationRight};
 pub use heads::Heads;
-pub use idempotency::{Idempotency, Outcome};
+pub use idempotency::{Idempotency, MAX_KEY, Outcome, PATIENCE};
 pub use issuers::IssuerPage;
 pub use keys::{KeyPage, VersionStep};
 pub use restored::Restoration;
@@ -54,7 +55,7 @@ pub use system::{BoundVersion, DeviceState, Manifest, Status};
 pub use tokens::{NewToken, TokenMade};
 pub use wrap::{DataKeyMade, RewrapItem};
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use crate::admission::{Admission, Permit};
 use crate::audit::{Item, Log};
@@ -69,7 +70,7 @@ use crate::policy::{Facts, Target};
 use crate::signing::Signing;
 use crate::telemetry::Metrics;
 use crate::types::operation::Operation;
-use crate::types::{Caller, Context, KeyName, Name, Resource, Version};
+use crate::types::{Caller, Context, KeyName, Name, Resource, Turns, Version};
 
 /// The most items of a batch.
 pub const MAX_BATCH: usize = 1000;
@@ -77,6 +78,8 @@ pub const MAX_BATCH: usize = 1000;
 pub const MAX_PAGE: usize = 1000;
 /// As said.
 pub const DEFAULT_PAGE: usize = 100;
+/// How the names of our own begin in [`Parts::scratch`].
+pub const SCRATCH_PREFIX: &str = "backup-";
 
 /// What the service is made of. Made by `server` alone.
 #[derive(Debug)]
@@ -97,6 +100,8 @@ pub struct Parts {
     pub heads: Arc<Heads>,
     /// Tokens and identities.
     pub registry: Arc<Registry>,
+    /// What ACME keeps in memory.
+    pub acme: acme::Desk,
     /// Metrics.
     pub metrics: Metrics,
     /// The random id of this installation.
@@ -119,7 +124,7 @@ pub struct Service {
     signing: Signing,
     status: Arc<RevocationStatus>,
     /// Changes whose idempotency key is being worked on.
-    in_flight: Mutex<std::collections::HashSet<String>>,
+    in_flight: Turns<String>,
     /// Held from the reading of a token's record to the commit of its change: a use that is charged and a revocation at the
     /// same moment come one after the other.
     token_changes: tokio::sync::Mutex<()>,
@@ -136,7 +141,7 @@ impl Service {
             signing: Signing::new(parts.keyring.clone()),
             status: Arc::new(RevocationStatus::new(parts.authority.clone())),
             parts,
-            in_flight: Mutex::default(),
+            in_flight: Turns::default(),
             token_changes: tokio::sync::Mutex::default(),
             draining: false.into(),
         }

@@ -8,7 +8,7 @@ use crate::keyring::resource;
 use crate::policy::{Explanation, Facts, Target, validate};
 use crate::store::{Change, Expected, Store};
 use crate::types::operation::{DeletePolicy, ReadPolicy, WritePolicy};
-use crate::types::{Action, Caller, Credential, KeyName, Name, Principal, Resource};
+use crate::types::{Action, Caller, Credential, KeyName, Name, Principal, Resource, blocking};
 
 /// A policy as it is stored, and its revision.
 pub type Stored = (Name, String, u64);
@@ -148,8 +148,4 @@ impl Service {
 
 fn path(name: &Name) -> String {
     format!("policies/{name}")
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal(format!("a call was lost: {e}")))?
 }

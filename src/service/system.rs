@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::Service;
+use super::{SCRATCH_PREFIX, Service};
 use crate::admission::{Details, Released};
+use crate::crash_point;
 use crate::device::{Ability, Locator, Settings, Worker};
 use crate::error::{Error, Kind, Result};
 use crate::types::operation::{Backup, ReadMetrics, ReadStatus, WhoAmI};
-use crate::types::{Caller, KeyName, Name, Resource, State, Version};
+use crate::types::{Caller, KeyName, Name, Resource, State, Version, blocking};
 
 /// How old the last proof of a device, and the last head of the log, may be for the service to be ready.
 const FRESH: Duration = Duration::from_secs(5);
@@ -191,15 +192,12 @@ impl Service {
         let scratch = self.parts.scratch.clone();
         let heads = self.parts.heads.clone();
         // The order matters: a log that is newer than the store is complete, one that is older has been cut.
-        let copy = tokio::task::spawn_blocking({
-            let scratch = scratch.clone();
-            move || copy_store(&*store, &scratch)
-        });
         let result = async {
-            let database = copy.await.map_err(|e| Error::internal(format!("a call was lost: {e}")))??;
+            let own = scratch.clone();
+            let database = blocking(move || copy_store(&*store, &own)).await?;
             heads.sign().await?;
             let build = move || super::archive::build(manifest, database, &folder, &scratch);
-            tokio::task::spawn_blocking(build).await.map_err(|e| Error::internal(format!("a call was lost: {e}")))?
+            blocking(build).await
         };
         let result = result.await;
         let details = Details::default();
@@ -235,9 +233,10 @@ impl Service {
 /// A copy of the store in a folder of its own, removed with it.
 fn copy_store(store: &dyn crate::store::Store, scratch: &Path) -> Result<(tempfile::TempDir, PathBuf)> {
     let unwritable = |e: std::io::Error| Error::new(Kind::Unavailable, "the backup cannot be written").because(e);
-    let folder = tempfile::Builder::new().prefix("backup-").tempdir_in(scratch).map_err(unwritable)?;
+    let folder = tempfile::Builder::new().prefix(SCRATCH_PREFIX).tempdir_in(scratch).map_err(unwritable)?;
     let file = folder.path().join("signet.db");
     store.copy_to(&file)?;
+    crash_point!("backup.copied");
     Ok((folder, file))
 }
 
@@ -258,7 +257,10 @@ async fn device_state(name: &Name, worker: &Arc<Worker>) -> DeviceState {
     DeviceState {
         name: name.clone(),
         kind,
-        model: description.map(|one| format!("{} {} {}", one.manufacturer, one.model, one.version)).unwrap_or_default(),
+        model: description
+            .as_ref()
+            .map(|one| format!("{} {} {}", one.manufacturer, one.model, one.version))
+            .unwrap_or_default(),
         serial: serial.map(|identity| identity.serial.clone()).unwrap_or_default(),
         up,
         problem,

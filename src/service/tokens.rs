@@ -172,12 +172,24 @@ impl Service {
     /// # Errors
     /// Where it cannot be recorded.
     pub async fn create_first_token(&self) -> Result<Zeroizing<String>> {
-        let caller = Caller::system("init", "init");
-        let identity = Name::new("first-administrator")?;
+        self.create_administrator("init", Name::new("first-administrator")?, Period::seconds(3600), Some(1)).await
+    }
+
+    /// Makes a token of an administrator, as the job `job` of the house.
+    ///
+    /// # Errors
+    /// Where it cannot be recorded.
+    pub async fn create_administrator(
+        &self,
+        job: &'static str,
+        identity: Name,
+        ttl: Period,
+        uses: Option<u64>,
+    ) -> Result<Zeroizing<String>> {
         let groups = vec![Name::new(ADMINISTRATORS)?];
-        let new = NewToken { identity, groups, ttl: Some(Period::seconds(3600)), uses: Some(1) };
-        let made = self.create_token(&caller, new, &Idempotency::default()).await?.into_inner();
-        made.text.ok_or_else(|| Error::internal("the first token was not made"))
+        let new = NewToken { identity, groups, ttl: Some(ttl), uses };
+        let made = self.create_token(&Caller::system(job, job), new, &Idempotency::default()).await?.into_inner();
+        made.text.ok_or_else(|| Error::internal("no token was made"))
     }
 }
 

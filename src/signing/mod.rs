@@ -11,7 +11,7 @@ use crate::admission::Permit;
 use crate::error::{Error, Kind, Result};
 use crate::keyring::{Key, KeyVersion, Keyring, demand};
 use crate::types::operation::{Builds, Includes, Mac, Operation, Sign, Structure, Verify, VerifyMac};
-use crate::types::{Algorithm, Domain, Hash, KeyName, Purpose, SignatureFormat, State, Version, same};
+use crate::types::{Algorithm, Domain, Hash, KeyName, Purpose, SignatureFormat, State, Version, blocking, same};
 
 /// The longest message, in bytes.
 pub const MAX_MESSAGE: usize = 64 * 1024;
@@ -279,13 +279,9 @@ async fn check_all(
     signatures: Vec<Result<crate::types::SecretBytes, crate::device::Fault>>,
 ) -> Result<Vec<Result<Vec<u8>>>> {
     let (judge, many) = (version.clone(), inputs.len() >= MANY);
-    let check = move || {
-        inputs.iter().zip(signatures).map(|(input, signature)| check(&judge, input, signature)).collect::<Vec<_>>()
-    };
-    if !many {
-        return Ok(check());
-    }
-    tokio::task::spawn_blocking(check).await.map_err(|e| Error::internal(format!("a check was lost: {e}")))
+    let check =
+        move || Ok(inputs.iter().zip(signatures).map(|(input, signature)| check(&judge, input, signature)).collect());
+    if many { blocking(check).await } else { check() }
 }
 
 fn check(

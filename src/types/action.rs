@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::words;
-use super::{IssuerName, KeyName, Name, ProfileName};
+use super::{EndpointName, IssuerName, KeyName, Name, ProfileName};
 
 words! {
     /// One operation. Each has one permit type, one policy action and one word in the audit log.
@@ -84,6 +84,20 @@ words! {
         ListCertificates = "ListCertificates",
         /// Revoke certificates of an issuer.
         RevokeCertificate = "RevokeCertificate",
+        /// Make an ACME endpoint, or write one anew.
+        WriteAcmeEndpoint = "WriteAcmeEndpoint",
+        /// Read or list ACME endpoints.
+        ReadAcmeEndpoint = "ReadAcmeEndpoint",
+        /// Remove an ACME endpoint.
+        DeleteAcmeEndpoint = "DeleteAcmeEndpoint",
+        /// Make a key that binds ACME accounts to an identity.
+        CreateEabKey = "CreateEabKey",
+        /// Read or list such keys.
+        ReadEabKey = "ReadEabKey",
+        /// Revoke such a key, and with it its accounts.
+        RevokeEabKey = "RevokeEabKey",
+        /// Speak ACME: have an account, order, prove. The certificate itself is asked for by `IssueCertificate`.
+        UseAcme = "UseAcme",
         /// Make a bearer token.
         CreateToken = "CreateToken",
         /// Read or list tokens.
@@ -126,6 +140,8 @@ pub enum Resource {
     Issuer(IssuerName),
     /// A profile of certificates.
     Profile(ProfileName),
+    /// A place where ACME is spoken.
+    AcmeEndpoint(EndpointName),
     /// Everything in a namespace.
     Namespace(Name),
     /// A policy.
@@ -144,6 +160,7 @@ impl fmt::Display for Resource {
             Self::Key(name) => write!(f, "key/{name}"),
             Self::Issuer(name) => write!(f, "issuer/{name}"),
             Self::Profile(name) => write!(f, "profile/{name}"),
+            Self::AcmeEndpoint(name) => write!(f, "acme-endpoint/{name}"),
             Self::Namespace(name) => write!(f, "namespace/{name}"),
             Self::Policy(name) => write!(f, "policy/{name}"),
             Self::Identity(name) => write!(f, "identity/{name}"),

@@ -31,6 +31,8 @@ pub enum Credential {
     Token(String),
     /// A client certificate, by the SHA-256 of its DER in hex.
     Certificate(String),
+    /// An ACME account, by its id.
+    AcmeAccount(String),
     /// The process itself.
     Process,
 }
@@ -40,6 +42,7 @@ impl fmt::Display for Credential {
         match self {
             Self::Token(id) => write!(f, "token/{id}"),
             Self::Certificate(hash) => write!(f, "certificate/{hash}"),
+            Self::AcmeAccount(id) => write!(f, "acme-account/{id}"),
             Self::Process => f.write_str("process"),
         }
     }

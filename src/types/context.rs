@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::sha256;
+use super::{entries, sha256};
 use crate::error::{Error, Kind, Result};
 
 /// A checked encryption context.
@@ -76,6 +76,6 @@ fn length(n: usize) -> [u8; 4] {
 
 impl<'de> Deserialize<'de> for Context {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::new(BTreeMap::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+        Self::new(entries(deserializer)?).map_err(serde::de::Error::custom)
     }
 }

@@ -2,10 +2,12 @@
 
 mod action;
 mod algorithm;
+mod blocking;
 mod caller;
 mod clock;
 mod context;
 mod crash;
+mod entries;
 mod name;
 pub mod operation;
 mod period;
@@ -14,16 +16,19 @@ mod rules;
 mod secret;
 mod signature;
 mod spiffe;
+mod turns;
 
 pub use action::{Action, Resource};
 pub(crate) use algorithm::words;
 pub use algorithm::{Algorithm, Curve, Domain, Hash, Protection, Purpose, Residency, SignatureFormat, State};
+pub use blocking::blocking;
 pub use caller::{Caller, Credential, Principal};
 pub use clock::{Clock, ManualClock};
 pub use context::Context;
 #[cfg(debug_assertions)]
 #[doc(hidden)]
 pub use crash::crash_here;
+pub use entries::{entries, optional_entries};
 pub use name::{EndpointName, IssuerName, KeyId, KeyName, Name, ProfileName, Version};
 pub use period::Period;
 pub use public_key::{PublicKey, Verifier};
@@ -31,6 +36,7 @@ pub use rules::{Retention, Rollover, Rotation};
 pub use secret::{SecretBytes, same};
 pub use signature::raw_length;
 pub use spiffe::SpiffeId;
+pub use turns::Turns;
 
 /// SHA-256 of `parts`, one after the other.
 #[must_use]

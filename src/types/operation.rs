@@ -31,7 +31,8 @@ operations! {
     ScheduleDestruction CancelDestruction DestroyVersion Wrap Unwrap UnwrapCompromised Rewrap GenerateDataKey Sign Verify
     Mac VerifyMac ReadPublicKey CreateIssuer ReadIssuer ListIssuers UpdateIssuer RotateIssuer ImportIssuerCertificate
     SignIntermediate SignStatus WriteProfile ReadProfile DeleteProfile IssueCertificate ReadCertificate ListCertificates
-    RevokeCertificate CreateToken ReadToken RevokeToken WriteIdentity ReadIdentity DeleteIdentity WritePolicy
+    RevokeCertificate WriteAcmeEndpoint ReadAcmeEndpoint DeleteAcmeEndpoint
+    CreateEabKey ReadEabKey RevokeEabKey UseAcme CreateToken ReadToken RevokeToken WriteIdentity ReadIdentity DeleteIdentity WritePolicy
     ReadPolicy DeletePolicy ReadAudit ReadStatus ReadMetrics Backup WhoAmI Start
 }
 

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use crate::types::{
     Algorithm, Domain, KeyId, KeyName, Name, Period, Protection, Purpose, Residency, Retention, Rotation, State,
-    Version,
+    Version, entries, optional_entries,
 };
 
 /// Makes a key and its first version.
@@ -40,7 +40,7 @@ pub struct CreateKey {
     #[serde(default)]
     pub retention: Retention,
     /// Free labels, which policies can read: up to 32, keys of the alphabet of names, values up to 128 characters.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "entries")]
     pub labels: BTreeMap<String, String>,
     /// While true, neither the key nor a version of it can be scheduled for destruction.
     #[serde(default = "yes")]
@@ -62,7 +62,7 @@ pub struct UpdateKey {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<Retention>,
     /// All the new labels.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_entries")]
     pub labels: Option<BTreeMap<String, String>>,
     /// The new deletion protection.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -3,12 +3,14 @@
 //! Bytes are standard base64 with padding ([RFC 4648](https://www.rfc-editor.org/rfc/rfc4648#section-4)); times are RFC 3339 in UTC; periods are
 //! written like `90d`. A request with an unknown field is refused.
 
+mod acme;
 mod base64;
 mod certificates;
 mod crypto;
 mod keys;
 mod system;
 
+pub use self::acme::*;
 pub use self::base64::{Base64, SecretBase64};
 pub use certificates::*;
 pub use crypto::*;

@@ -171,6 +171,8 @@ pub struct AuditRecords {
     /// The records, each as it stands in the log.
     #[schema(value_type = Vec<Object>)]
     pub records: Vec<serde_json::Value>,
+    /// The index to go on at: an answer may hold fewer records than were asked for.
+    pub next: u64,
     /// The number of records in the log.
     pub size: u64,
 }

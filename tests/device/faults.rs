@@ -8,7 +8,7 @@ use signet::device::{Class, MAX_JOBS};
 use signet::types::{Algorithm, KeyId, Residency};
 use tokio::time::Instant;
 
-use crate::bench::{Bench, Key, MESSAGE, PATIENCE, eventually, softhsm, worker_processes};
+use crate::bench::{Bench, Key, MESSAGE, PATIENCE, eventually, kill, softhsm, worker_processes};
 use crate::softhsm::SoftHsm;
 
 /// Codes that tell nothing, or that something went away: general error, function failed, device error, device removed,
@@ -410,26 +410,108 @@ async fn a_long_generation_holds_up_nothing_that_is_loaded() {
     bench.warm().await;
     bench.worker.forget(unloaded.key.id, unloaded.key.version).await.unwrap();
     hsm.plan("C_GenerateKeyPair once delay_ms=4000");
+    hsm.calls();
     let (began, mut signed) = (Instant::now(), 0);
     let making = bench.make(Algorithm::EcdsaP256, Residency::Resident);
     let using = async {
-        // 1. The token must not be searched meanwhile: a key that is not loaded waits, and gives up.
-        let class = bench.class(&unloaded).await;
+        // Whoever makes a key looks first whether it is there, with the token to itself.
+        eventually("it is being made", async || hsm.calls().contains_key("C_FindObjectsFinal")).await;
+        // 1. The token must not be searched meanwhile: a key that is not loaded waits, and gives up, on each thread.
+        let classes = futures_util::future::join_all((0..4).map(|_| bench.class(&unloaded))).await;
         // 2. What is loaded goes on, and so does the health check.
         while began.elapsed() < Duration::from_millis(3500) {
+            let asked = Instant::now();
             bench.works(&loaded).await;
+            assert!(asked.elapsed() < Duration::from_secs(1), "signed after {:?}", asked.elapsed());
             signed += 1;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let (proved, _) = bench.worker.proved().unwrap();
         assert!(proved.elapsed() < Duration::from_millis(2500), "last proved {:?} ago", proved.elapsed());
-        class
+        classes
     };
-    let (made, class) = tokio::join!(making, using);
-    println!("{signed} signatures beside a long generation; the unloaded key: {class:?}");
-    assert!(matches!(class, None | Some(Class::Expired)), "{class:?}");
+    let (made, classes) = tokio::join!(making, using);
+    println!("{signed} signatures beside a long generation; the unloaded key: {classes:?}");
+    assert!(classes.iter().all(|class| *class == Some(Class::Busy)), "{classes:?}");
     // 3. Nobody took the wait for a hang.
     assert_eq!(bench.worker.restarts(), 0);
     bench.works(&made).await;
     bench.works_again(&unloaded).await;
+}
+
+/// A worker that was never asked what its device can do.
+async fn replaced(bench: &Bench, hsm: &SoftHsm) {
+    let before = bench.worker.restarts();
+    worker_processes(hsm).into_iter().for_each(kill);
+    eventually("the worker is replaced", async || {
+        bench.worker.restarts() > before && bench.worker.settled().await.is_ok()
+    })
+    .await;
+}
+
+/// The calls of a probe, each with the number of it that fails.
+const PROBES: [(&str, u32); 9] = [
+    ("C_GenerateKeyPair", 0),
+    ("C_GenerateKeyPair", 4),
+    ("C_GenerateKey", 1),
+    ("C_SignInit", 3),
+    ("C_Sign", 0),
+    ("C_Sign", 6),
+    ("C_WrapKey", 2),
+    ("C_UnwrapKey", 0),
+    ("C_GetAttributeValue", 5),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_moment_of_a_probe_costs_no_ability() {
+    let Some(hsm) = softhsm() else { return };
+    let bench = Bench::faulty(&hsm).await;
+    let whole = bench.worker.describe().await.unwrap();
+    for ((when, code), (function, after)) in faults().zip(PROBES.iter().cycle()) {
+        replaced(&bench, &hsm).await;
+        hsm.plan(&format!("{function} after={after} once {when}={code}"));
+        // The sentinel may be the one that is hit: then the probe is not.
+        if let Err(fault) = bench.worker.describe().await {
+            assert_eq!(fault.class, Class::DeviceGone, "{function} {when} {code}: {fault:?}");
+        }
+        eventually("it is described", async || match bench.worker.describe().await {
+            Ok(description) => {
+                assert_eq!(description, whole, "{function} {when} {code}");
+                true
+            }
+            Err(_) => false,
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_an_answer_costs_an_ability_and_only_for_the_life_of_a_worker() {
+    let Some(hsm) = softhsm() else { return };
+    let bench = Bench::faulty(&hsm).await;
+    let whole = bench.worker.describe().await.unwrap();
+    let refused = async || {
+        let description = bench.worker.describe().await.unwrap();
+        let is_refused =
+            |residency| description.abilities.iter().all(|one| one.residency != residency || one.refusal.is_some());
+        Residency::ALL.iter().copied().filter(|residency| is_refused(*residency)).collect::<Vec<_>>()
+    };
+    // 1. A device that keeps failing has not said that it cannot.
+    replaced(&bench, &hsm).await;
+    hsm.plan("C_WrapKey pre=0x30");
+    assert_eq!(bench.worker.describe().await.unwrap_err().class, Class::Retry);
+    hsm.plan("");
+    assert_eq!(bench.worker.describe().await.unwrap(), whole);
+    // 2. A token that says so cannot, and one that says nothing else than that it failed.
+    for code in ["0x69", "0x05"] {
+        replaced(&bench, &hsm).await;
+        hsm.plan(&format!("C_WrapKey pre={code}"));
+        assert_eq!(refused().await, [Residency::Wrapped], "{code}");
+        // It was asked, and is not asked again.
+        hsm.plan("");
+        assert_eq!(refused().await, [Residency::Wrapped], "{code}");
+    }
+    // 3. The next worker asks anew, and the front believes it.
+    replaced(&bench, &hsm).await;
+    assert_eq!(bench.worker.describe().await.unwrap(), whole);
 }

@@ -1,10 +1,12 @@
 //! The service dies by `kill -9` and starts again: what was acknowledged is there, nothing half-made is visible.
 
+mod backup;
 mod birth;
 mod certificates;
 mod kills;
 mod past;
 mod setup;
+mod tpm;
 
 use std::collections::BTreeSet;
 
@@ -324,7 +326,9 @@ fn each_point_of_the_register_is_tried() {
     }
     tried.extend(DESTRUCTION.iter().map(|point| (plain(point), "destroy".to_owned())));
     tried.extend(MENDING.iter().copied().flatten().map(|point| (plain(point), String::new())));
-    tried.extend(birth::POINTS.iter().chain(setup::POINTS).map(|point| (plain(point), String::new())));
+    tried.extend(
+        [birth::POINTS, setup::POINTS, backup::POINTS].concat().iter().map(|point| (plain(point), String::new())),
+    );
     tried.extend(certificates::points().map(|(point, function)| (plain(point), function.to_owned())));
     let register = include_str!("../golden/crash-points.txt");
     let mut missing = Vec::new();

@@ -1,11 +1,15 @@
 //! Keys: made, read, listed, kept apart; what they cost the token; what becomes of a thousand versions.
 
+use signet::client::Transition;
 use signet::error::Kind;
 use signet::types::{Context, Residency};
 use signet::wire::{Base64, RotateKey, Sign};
 
 use crate::server::{Devices, TestServer, name, new_key};
 use crate::wrap::{plain, sealed};
+
+/// How often a key is rotated while its first ciphertext waits.
+const ROTATIONS: u32 = 1000;
 
 #[tokio::test]
 async fn a_device_refuses_by_name_what_it_cannot_do() {
@@ -95,9 +99,7 @@ async fn an_operation_makes_the_same_calls_whatever_the_token_holds() {
     let unwrap = async || drop(t.client.unwrap(&name("data"), &sealed(&blob, &none)).await.unwrap());
     let once = vec![("C_Sign".to_owned(), 1), ("C_SignInit".to_owned(), 1)];
     let mut keys = 2;
-    // 1,000 in `make soak`: making them takes most of a minute.
-    let most = std::env::var("SIGNET_TEST_KEYS").ok().and_then(|n| n.parse().ok()).unwrap_or(100);
-    for target in [10, 100, most] {
+    for target in [10, 100, 1000] {
         while keys < target {
             t.key(&format!("filler-{keys}"), "hmac-sha256").await;
             keys += 1;
@@ -115,12 +117,11 @@ async fn the_first_of_many_versions_opens_with_one_device_operation() {
     t.client.create_key(&new).await.unwrap();
     let none = Context::default();
     let blob = t.client.wrap(&name("data"), &plain(b"first", &none)).await.unwrap().ciphertext;
-    let rotations = std::env::var("SIGNET_TEST_ROTATIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(100);
-    for _ in 0..rotations {
+    for _ in 0..ROTATIONS {
         t.client.rotate_key(&name("data"), &RotateKey::default()).await.unwrap();
     }
     let newest = t.client.wrap(&name("data"), &plain(b"newest", &none)).await.unwrap();
-    assert_eq!(newest.version.number(), rotations + 1);
+    assert_eq!(newest.version.number(), ROTATIONS + 1);
     let once = vec![("C_Sign".to_owned(), 1), ("C_SignInit".to_owned(), 1)];
     for (blob, text) in [(&blob, b"first".as_slice()), (&newest.ciphertext, b"newest")] {
         let unwrap = async || {
@@ -134,19 +135,7 @@ async fn the_first_of_many_versions_opens_with_one_device_operation() {
 #[tokio::test]
 async fn a_change_that_is_sent_twice_happens_once() {
     let t = TestServer::start().await;
-    // Another test may have done so before.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let authority = std::fs::read(t.server().own_authority().unwrap()).unwrap();
-    let http = reqwest::Client::builder()
-        .tls_certs_only([reqwest::Certificate::from_pem(&authority).unwrap()])
-        .build()
-        .unwrap();
-    let send = async |path: &str, key: &str, body: &str| {
-        let url = format!("https://{}/api/v1/{path}", t.server().address());
-        let request = http.post(url).bearer_auth(t.token()).header("Idempotency-Key", key);
-        let answer = request.header("Content-Type", "application/json").body(body.to_owned()).send().await.unwrap();
-        (answer.status().as_u16(), answer.text().await.unwrap())
-    };
+    let send = async |path: &str, key: &str, body: &str| t.post(t.token(), key, path, body).await;
     let body = r#"{"name":"data","algorithm":"aes256-gcm-derived"}"#;
     let first = send("keys", "k1", body).await;
     let again = send("keys", "k1", body).await;
@@ -161,4 +150,52 @@ async fn a_change_that_is_sent_twice_happens_once() {
     let body = r#"{"identity":"ci"}"#;
     let (made, repeated) = (send("tokens", "t1", body).await, send("tokens", "t1", body).await);
     assert!(made.1.contains("sgt_") && !repeated.1.contains("sgt_"), "{repeated:?}");
+}
+
+#[tokio::test]
+async fn a_repetition_waits_for_the_first_and_gets_its_outcome() {
+    let t = TestServer::with(Devices::Faulty).await;
+    t.hsm.plan("C_GenerateKeyPair count=1 delay_ms=500\n");
+    let send = async || t.post(t.token(), "k1", "keys", r#"{"name":"release","algorithm":"ecdsa-p256-sha256"}"#).await;
+    let answers = futures_util::future::join_all([send(), send(), send()]).await;
+    assert!(answers.iter().all(|answer| answer.0 == 201 && answer == &answers[0]), "{answers:?}");
+    // Where the first fails, the one that waited is the one to try again.
+    t.hsm.plan("C_GenerateKeyPair count=1 delay_ms=500 pre=0x30\n");
+    let rotate = async || t.post(t.token(), "r1", "keys/release/rotate", "{}").await.0;
+    let mut answers = futures_util::future::join_all([rotate(), rotate()]).await;
+    answers.sort_unstable();
+    assert_eq!(answers, [200, 503]);
+    assert_eq!(t.client.key(&name("release")).await.unwrap().latest.number(), 2);
+}
+
+#[tokio::test]
+async fn a_deletion_that_is_sent_twice_does_not_undo_what_came_between() {
+    let t = TestServer::start().await;
+    t.key("release", "ecdsa-p256-sha256").await;
+    let delete = async |key: &str| {
+        let path = format!("https://{}/api/v1/keys/release", t.server().address());
+        t.http().delete(path).bearer_auth(t.token()).header("Idempotency-Key", key).send().await.unwrap().status()
+    };
+    assert_eq!(delete("d1").await, 200);
+    // There is nothing left to do for this one.
+    assert_eq!(delete("d2").await, 200);
+    let first = signet::types::Version::FIRST;
+    t.client.change_version(&name("release"), first, Transition::CancelDestruction).await.unwrap();
+    assert_eq!(delete("d1").await, 200);
+    assert_eq!(delete("d2").await, 200);
+    let version = t.client.version(&name("release"), first).await.unwrap();
+    assert_eq!(version.state, signet::types::State::Deactivated);
+}
+
+#[tokio::test]
+async fn a_name_that_is_there_twice_is_refused_with_the_name() {
+    let t = TestServer::start().await;
+    t.key("data", "aes256-gcm-derived").await;
+    let labels = r#"{"name":"other","algorithm":"hmac-sha256","labels":{"team":"a","team":"b"}}"#;
+    let context = r#"{"plaintext":"eA==","context":{"team":"a","order":"1","team":"a"}}"#;
+    let batch = format!(r#"{{"items":[{context}]}}"#);
+    for (path, body) in [("keys", labels), ("keys/data/wrap", context), ("keys/data/wrap-batch", &batch)] {
+        let (status, text) = t.post(t.token(), "k1", path, body).await;
+        assert!(status == 400 && text.contains("\\\"team\\\" is there twice"), "{path}: {status} {text}");
+    }
 }

@@ -1,6 +1,10 @@
 //! Signet through the front: a real server on a real device, a real client over TLS.
 #![cfg(test)]
 
+#[path = "../support/acme.rs"]
+mod acme_client;
+#[path = "../support/dns.rs"]
+mod dns;
 #[path = "../support/golden.rs"]
 mod golden;
 #[path = "../support/softhsm.rs"]
@@ -8,6 +12,8 @@ mod softhsm;
 #[path = "../support/swtpm.rs"]
 mod swtpm;
 
+mod acme;
+mod audit;
 mod backup;
 mod crash;
 mod faults;

@@ -13,13 +13,14 @@ use jiff::SignedDuration;
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
 };
-use signet::api::OPEN_ROUTES;
 use signet::api::rest::{open_routes, table};
+use signet::api::{OPEN_ROUTES, SIGNED_ROUTES};
 use signet::auth::token::Token;
 use signet::client::PageRequest;
 use signet::types::{Action, Context};
-use signet::wire::{CertificateMatch, CreateToken, Identity, MakeMac, Policy, Sign};
+use signet::wire::{CertificateMatch, CreateAcmeEndpoint, CreateEabKey, CreateToken, Identity, MakeMac, Policy, Sign};
 
+use crate::acme_client::AccountKey;
 use crate::golden;
 use crate::server::{Devices, TestServer, name};
 use crate::wrap::plain;
@@ -116,6 +117,7 @@ struct Scene {
     signature: String,
     mac: String,
     token_id: String,
+    eab_id: String,
     serial: String,
 }
 
@@ -145,6 +147,22 @@ impl Scene {
         let certificates = vec![CertificateMatch::Dns("host.example".to_owned())];
         let identity = Identity { name: None, groups: vec![], certificates };
         t.client.put_identity(&"host".parse().unwrap(), &identity).await.unwrap();
+
+        let endpoint = CreateAcmeEndpoint {
+            name: "a:web".parse().unwrap(),
+            issuer: "a:ca".parse().unwrap(),
+            profiles: vec!["a:server".parse().unwrap()],
+            identity: None,
+            groups: vec![],
+            challenges: None,
+            networks: vec![],
+            terms: None,
+            website: None,
+            caa: vec![],
+        };
+        t.client.create_acme_endpoint(&endpoint).await.unwrap();
+        let eab = CreateEabKey { identity: "host".parse().unwrap(), groups: vec![], ttl: None, uses: None };
+        let eab_id = t.client.create_eab_key(&endpoint.name, &eab).await.unwrap().info.id;
 
         let token = async |identity: &str, ttl: &str, uses| {
             let (identity, ttl) = (identity.parse().unwrap(), Some(ttl.parse().unwrap()));
@@ -197,6 +215,7 @@ impl Scene {
             signature: signed.signature,
             mac: STANDARD.encode(&made.mac.0),
             token_id: nobody.0,
+            eab_id,
             serial,
             t,
         }
@@ -212,6 +231,8 @@ impl Scene {
             _ => "a:data",
         };
         let named = if path.contains("policies") { "tenant" } else { "host" };
+        let path = path.replace("eab-keys/{id}", &format!("eab-keys/{}", self.eab_id));
+        let path = path.replace("/acme/{namespace}/{endpoint}/", "/acme/a/web/").replace("{endpoint}", "a:web");
         path.replace("{key}", key)
             .replace("{version}", "1")
             .replace("{name}", named)
@@ -255,6 +276,8 @@ impl Scene {
                 r#"{"text":"permit (principal == Signet::Identity::\"tenant\", action, resource in Signet::Namespace::\"b\");"}"#.to_owned()
             }
             ("PUT", "{name}") => r#"{"certificates":[{"dns":"new.example"}]}"#.to_owned(),
+            ("POST", "endpoints") => r#"{"name":"a:fresh","issuer":"a:ca","profiles":["a:server"]}"#.to_owned(),
+            ("POST", "eab-keys") => r#"{"identity":"host"}"#.to_owned(),
             ("POST", "explain") => r#"{"identity":"nobody","action":"Sign"}"#.to_owned(),
             _ => panic!("no body for {method} {path}: give it one that would be accepted"),
         };
@@ -279,6 +302,27 @@ impl Scene {
             request = request.header("Content-Type", "application/json").body(self.body(method, path));
         }
         request.send().await.ok().map(|answer| answer.status().as_u16())
+    }
+
+    /// The status of one request that is well signed, by somebody whom the service does not know.
+    async fn sign(&self, asker: &Asker, key: &AccountKey, path: &str, id: &str) -> Option<u16> {
+        let base = format!("https://{}", self.t.server().address());
+        let path = self.address(path).replace("{number}", "0").replace("{kind}", "http-01");
+        let (url, endpoint) = (format!("{base}{path}"), format!("{base}/acme/a/web"));
+        let nonce = asker.http.head(format!("{endpoint}/new-nonce")).send().await.ok()?;
+        let nonce = nonce.headers()["replay-nonce"].to_str().unwrap();
+        let mut header = serde_json::json!({"alg": "ES256", "nonce": nonce, "url": url});
+        if path.ends_with("/new-account") {
+            header["jwk"] = key.jwk();
+        } else {
+            header["kid"] = format!("{endpoint}/account/{}", "0".repeat(32)).into();
+        }
+        let body = key.sign(&header, "{}").to_string();
+        let mut request = asker.http.post(url).header("Request-Id", id).header("Content-Type", "application/jose+json");
+        if let Some(token) = &asker.token {
+            request = request.bearer_auth(token);
+        }
+        request.body(body).send().await.ok().map(|answer| answer.status().as_u16())
     }
 
     /// Everything that a change would show in.
@@ -377,6 +421,23 @@ async fn no_route_answers_a_stranger() {
             }
         }
     }
+    // Where the caller is who signed the body, no credential helps a stranger.
+    let key = AccountKey::new();
+    for (method, path) in SIGNED_ROUTES {
+        write!(matrix, "\n{:<64}", format!("{method} {path}")).unwrap();
+        for (kind, asker) in &scene.askers {
+            cells += 1;
+            let id = format!("cell-{cells}");
+            let status = scene.sign(asker, &key, path, &id).await;
+            let what = format!("{method} {path} as {kind:?}");
+            assert_eq!(status.is_some(), kind.connects(), "{what}");
+            write!(matrix, "{:>12}", status.map_or_else(|| "-".to_owned(), |status| status.to_string())).unwrap();
+            if let Some(status) = status {
+                assert!(matches!(status, 400 | 403), "{what}: {status}");
+                refused.insert(id, (what, 401));
+            }
+        }
+    }
     assert_eq!(scene.state().await, before, "a refusal changed something");
     let recorded = recorded(&scene).await;
     for (id, (what, status)) in &refused {
@@ -424,9 +485,10 @@ fn the_open_routes_are_these_and_no_others() {
     let expected = [("GET", "/health/live"), ("GET", "/health/ready"), ("GET", "/.well-known/jwks.json")];
     assert_eq!(open_routes().collect::<Vec<_>>(), expected);
     // Beside them only what relying parties fetch.
-    assert!(
-        OPEN_ROUTES.iter().all(|route| expected.contains(route) || route.1.starts_with("/pki/{namespace}/{issuer}/"))
-    );
+    assert!(OPEN_ROUTES.iter().all(|route| {
+        let elsewhere = ["/pki/{namespace}/{issuer}/", "/acme/{namespace}/{endpoint}/"];
+        expected.contains(route) || elsewhere.iter().any(|folder| route.1.starts_with(folder))
+    }));
     let known = table().iter().filter(|row| row.actions == [Action::WhoAmI]);
     let known: Vec<_> = known.map(|row| (row.method.as_str(), row.path)).collect();
     assert_eq!(known, FOR_ALL_KNOWN);

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 
 use crate::server::{Devices, PROGRAM, configuration};
 use crate::softhsm::{SoftHsm, copy_all};
-use crate::swtpm::free_pair;
+use crate::swtpm::{Swtpm, free_pair};
 
 /// How long anything may take that should happen by itself.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -34,10 +34,12 @@ pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Opt
     tokio::time::timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("never came to pass: {what}"))
 }
 
-/// A token, a data folder and a configuration; whether a service runs on them is another matter.
+/// Devices, a data folder and a configuration; whether a service runs on them is another matter.
 #[derive(Debug)]
 pub(crate) struct Installation {
+    /// Where the service has no token, one that stays empty.
     pub(crate) hsm: SoftHsm,
+    tpm: Option<Swtpm>,
     folder: tempfile::TempDir,
     devices: Devices,
     port: u16,
@@ -46,14 +48,14 @@ pub(crate) struct Installation {
 }
 
 impl Installation {
-    /// A token that holds nothing yet, and no data folder.
+    /// Devices that hold nothing yet, and no data folder.
     pub(crate) fn bare(devices: Devices) -> Self {
-        Self::on(SoftHsm::new(), devices, String::new())
+        Self::on(SoftHsm::new(), devices.has_tpm().then(Swtpm::start), devices, String::new())
     }
 
-    fn on(hsm: SoftHsm, devices: Devices, token: String) -> Self {
-        let it = Self { hsm, folder: tempfile::tempdir().unwrap(), devices, port: free_pair(), token };
-        let text = configuration(&it.hsm, None, devices, it.folder.path());
+    fn on(hsm: SoftHsm, tpm: Option<Swtpm>, devices: Devices, token: String) -> Self {
+        let it = Self { hsm, tpm, folder: tempfile::tempdir().unwrap(), devices, port: free_pair(), token };
+        let text = configuration(&it.hsm, it.tpm.as_ref(), devices, it.folder.path());
         let text = text.replace("127.0.0.1:0", &format!("127.0.0.1:{}", it.port));
         std::fs::write(it.config(), text).unwrap();
         it
@@ -66,7 +68,8 @@ impl Installation {
 
     /// The same with its token behind the fault module.
     pub(crate) fn copy_with(&self, devices: Devices) -> Self {
-        let copy = Self::on(self.hsm.copy(), devices, self.token.clone());
+        let tpm = self.tpm.as_ref().map(Swtpm::copy);
+        let copy = Self::on(self.hsm.copy(), tpm, devices, self.token.clone());
         copy_all(&self.data(), &copy.data());
         copy
     }
@@ -76,7 +79,7 @@ impl Installation {
         self.folder.path().join("signet.toml")
     }
 
-    /// The folder of everything but the token.
+    /// The folder of everything but the devices.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -159,6 +162,9 @@ fn root(data: &Path) -> serde_json::Value {
 pub(crate) fn house_ids(data: &Path) -> BTreeSet<String> {
     let root = root(data);
     let device = &root["devices"]["hsm"];
+    if device.is_null() {
+        return BTreeSet::new();
+    }
     let mut ids = vec![&root["root_key"]["id"], &root["log_key"]["id"], &device["sentinel"]["id"]];
     ids.extend(device["keks"].as_array().unwrap().iter().map(|kek| &kek["id"]));
     ids.into_iter().map(|id| format!("{}00000001", id.as_str().unwrap())).collect()

@@ -41,6 +41,15 @@ pub(crate) enum Devices {
     WithTpm,
     /// SoftHSM behind the fault module, and a software TPM.
     FaultyWithTpm,
+    /// A software TPM alone.
+    Tpm,
+}
+
+impl Devices {
+    /// Whether a software TPM is one of them.
+    pub(crate) const fn has_tpm(self) -> bool {
+        matches!(self, Self::WithTpm | Self::FaultyWithTpm | Self::Tpm)
+    }
 }
 
 impl TestServer {
@@ -57,7 +66,7 @@ impl TestServer {
     /// A server on these devices, with a configuration that is changed in something.
     pub(crate) async fn configured(devices: Devices, change: impl FnOnce(&mut Config)) -> Self {
         let (hsm, folder) = (SoftHsm::new(), tempfile::tempdir().unwrap());
-        let tpm = matches!(devices, Devices::WithTpm | Devices::FaultyWithTpm).then(Swtpm::start);
+        let tpm = devices.has_tpm().then(Swtpm::start);
         let mut config = Config::parse(&configuration(&hsm, tpm.as_ref(), devices, folder.path())).unwrap();
         change(&mut config);
         #[expect(clippy::disallowed_methods, reason = "the manual clock begins now, because certificates are checked")]
@@ -120,6 +129,23 @@ impl TestServer {
     /// The administrator's token.
     pub(crate) fn token(&self) -> &str {
         &self.token
+    }
+
+    /// A bare HTTP client, for what the real one would not send.
+    pub(crate) fn http(&self) -> reqwest::Client {
+        // Another test may have done so before.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let authority = std::fs::read(self.server().own_authority().unwrap()).unwrap();
+        let authority = reqwest::Certificate::from_pem(&authority).unwrap();
+        reqwest::Client::builder().tls_certs_only([authority]).build().unwrap()
+    }
+
+    /// Posts `body` to a route below `/api/v1/` with an idempotency key, once; answers status and text.
+    pub(crate) async fn post(&self, token: &str, key: &str, path: &str, body: &str) -> (u16, String) {
+        let url = format!("https://{}/api/v1/{path}", self.server().address());
+        let request = self.http().post(url).bearer_auth(token).header("Idempotency-Key", key);
+        let answer = request.header("Content-Type", "application/json").body(body.to_owned()).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
     }
 
     /// The data folder.
@@ -192,25 +218,40 @@ pub(crate) fn options(clock: &ManualClock) -> Options {
     }
 }
 
-/// The text of a configuration for these devices.
+/// The text of a configuration for these devices. The first of them keeps the keys of the house, and all that name none.
 pub(crate) fn configuration(hsm: &SoftHsm, tpm: Option<&Swtpm>, devices: Devices, folder: &Path) -> String {
-    let module = match devices {
-        Devices::Faulty | Devices::FaultyWithTpm => fault_module(),
-        Devices::SoftHsm | Devices::WithTpm => MODULE.into(),
+    let (first, module) = match devices {
+        Devices::Faulty | Devices::FaultyWithTpm => ("hsm", Some(fault_module())),
+        Devices::SoftHsm | Devices::WithTpm => ("hsm", Some(MODULE.into())),
+        Devices::Tpm => ("tpm", None),
     };
-    let environment: Vec<_> = hsm.environment().iter().map(|(name, value)| format!("{name} = {value:?}")).collect();
     let mut text = format!(
-        "[server]\nlisten = \"127.0.0.1:0\"\n[storage]\ndata = {:?}\nroot_device = \"hsm\"\n\
-         [keys]\ndefault_device = \"hsm\"\n\
-         [devices.hsm]\nkind = \"pkcs11\"\nmodule = {module:?}\ntoken_label = \"signet\"\npin_file = {:?}\n\
-         sync_dir = {:?}\nenvironment = {{ {} }}\n",
+        "[server]\nlisten = \"127.0.0.1:0\"\n[storage]\ndata = {:?}\nroot_device = {first:?}\n\
+         [keys]\ndefault_device = {first:?}\n",
         folder.join("data"),
+    );
+    if let Some(module) = module {
+        text.push_str(&pkcs11_stanza("hsm", &module, hsm));
+    }
+    if let Some(tpm) = tpm {
+        text.push_str(&tpm_stanza("tpm", tpm));
+    }
+    text
+}
+
+/// A SoftHSM token in a configuration.
+pub(crate) fn pkcs11_stanza(name: &str, module: &Path, hsm: &SoftHsm) -> String {
+    let environment: Vec<_> = hsm.environment().iter().map(|(name, value)| format!("{name} = {value:?}")).collect();
+    format!(
+        "[devices.{name}]\nkind = \"pkcs11\"\nmodule = {module:?}\ntoken_label = \"signet\"\npin_file = {:?}\n\
+         sync_dir = {:?}\nenvironment = {{ {} }}\n",
         hsm.pin_file(),
         hsm.tokens(),
         environment.join(", "),
-    );
-    if let Some(tpm) = tpm {
-        text.push_str(&format!("[devices.tpm]\nkind = \"tpm\"\ntcti = \"swtpm:host=127.0.0.1,port={}\"\n", tpm.port()));
-    }
-    text
+    )
+}
+
+/// A software TPM in a configuration.
+pub(crate) fn tpm_stanza(name: &str, tpm: &Swtpm) -> String {
+    format!("[devices.{name}]\nkind = \"tpm\"\ntcti = \"swtpm:host=127.0.0.1,port={}\"\n", tpm.port())
 }

@@ -4,7 +4,8 @@ use jiff::SignedDuration;
 use signet::error::Kind;
 use signet::wire::{CreateToken, Policy};
 
-use crate::server::{TestServer, name};
+use crate::process::eventually;
+use crate::server::{Devices, TestServer, name};
 
 fn for_identity(identity: &str) -> CreateToken {
     CreateToken { identity: identity.parse().unwrap(), groups: vec![], ttl: None, uses: None }
@@ -66,6 +67,81 @@ async fn the_last_use_of_a_token_goes_to_one_of_many() {
     let clients: Vec<_> = (0..12).map(|_| t.client(Some(&token))).collect();
     let results = futures_util::future::join_all(clients.iter().map(|client| client.whoami())).await;
     assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 5, "{results:?}");
+}
+
+/// An administrator's token for `uses` requests: its id and its text.
+async fn counted(t: &TestServer, uses: u64) -> (String, String) {
+    let groups = vec!["administrators".parse().unwrap()];
+    let made = t.client.create_token(&CreateToken { groups, uses: Some(uses), ..for_identity("first") }).await.unwrap();
+    (made.info.id, made.token.unwrap().0.clone())
+}
+
+#[tokio::test]
+async fn the_only_use_of_a_token_is_good_for_repetitions_of_its_request_and_nothing_else() {
+    let mut t = TestServer::with(Devices::Faulty).await;
+    let (id, once) = counted(&t, 1).await;
+    let body = r#"{"name":"data","algorithm":"hmac-sha256"}"#;
+    // It failed, so the same request may try again; it was done, so the same request gets its answer.
+    t.hsm.plan("C_GenerateKey pre=0x30\n");
+    assert_eq!(t.post(&once, "k1", "keys", body).await.0, 503);
+    t.hsm.plan("");
+    eventually("the device is sound", async || t.client(None).ready().await.ok()).await;
+    let first = t.post(&once, "k1", "keys", body).await;
+    assert_eq!(first.0, 201, "{first:?}");
+    t.restart().await;
+    assert_eq!(t.post(&once, "k1", "keys", body).await, first);
+    let other = body.replace("data", "more");
+    let message = r#"{"message":"eA=="}"#;
+    let (_, twin) = counted(&t, 1).await;
+    assert_eq!(t.post(&twin, "other", "keys/data/mac", message).await.0, 200);
+    for (token, key, path, body) in [
+        (&once, "k1", "keys", &*other),
+        (&once, "k2", "keys", body),
+        (&once, "k1", "keys?x=1", body),
+        (&once, "k1", "keys/data/rotate", "{}"),
+        (&once, "k1", "keys/data/mac", message),
+        (&once, "k1", "nothing", body),
+        // Used up as well, of the same identity.
+        (&twin, "k1", "keys", body),
+        // What is no change is charged each time.
+        (&twin, "other", "keys/data/mac", message),
+    ] {
+        assert_eq!(t.post(token, key, path, body).await.0, 401, "{key} {path} {body}");
+    }
+    assert_eq!(t.client(Some(&once)).whoami().await.unwrap_err().kind(), Kind::Unauthenticated);
+    assert_eq!(t.client.key(&name("data")).await.unwrap().latest.number(), 1);
+    t.client.revoke_token(&id).await.unwrap();
+    assert_eq!(t.post(&once, "k1", "keys", body).await.0, 401);
+    // One use is one change, however often and at once it is sent.
+    let (id, twice) = counted(&t, 2).await;
+    let rotate = async || t.post(&twice, "r1", "keys/data/rotate", "{}").await;
+    let answers = futures_util::future::join_all([rotate(), rotate(), rotate(), rotate()]).await;
+    assert!(answers.iter().all(|answer| answer.0 == 200 && answer == &answers[0]), "{answers:?}");
+    assert_eq!(t.client.token(&id).await.unwrap().uses_left, Some(1));
+    // The same key for something else is refused, and costs the use.
+    assert_eq!(t.post(&twice, "r1", "keys/data/rotate", r#"{"prepare":true}"#).await.0, 409);
+    assert_eq!(t.client.token(&id).await.unwrap().uses_left, Some(0));
+    assert_eq!(rotate().await, answers[0]);
+    // Neither a forgotten outcome nor a token that has ended lets it in again.
+    t.clock.advance(SignedDuration::from_hours(25));
+    assert_eq!(rotate().await.0, 401);
+}
+
+#[tokio::test]
+async fn a_use_that_was_charged_is_forgotten_with_its_outcome() {
+    let t = TestServer::start().await;
+    let (groups, ttl) = (vec!["administrators".parse().unwrap()], Some("30d".parse().unwrap()));
+    let body = CreateToken { groups, ttl, uses: Some(1), ..for_identity("first") };
+    let once = t.client.create_token(&body).await.unwrap().token.unwrap().0.clone();
+    let create = async || t.post(&once, "k1", "keys", r#"{"name":"data","algorithm":"hmac-sha256"}"#).await.0;
+    assert_eq!(create().await, 201);
+    t.clock.advance(SignedDuration::from_hours(47));
+    assert_eq!(create().await, 201);
+    // Not forgotten yet, and too old all the same: nothing can come between the look at it and its end.
+    t.clock.advance(SignedDuration::from_hours(2));
+    assert_eq!(create().await, 401);
+    t.server().service().forget_outcomes().await.unwrap();
+    assert_eq!(create().await, 401);
 }
 
 #[tokio::test]

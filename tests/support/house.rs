@@ -19,6 +19,7 @@ use signet::keyring::Keyring;
 use signet::ledger::Ledger;
 use signet::policy::{ADMINISTRATORS, ADMINISTRATORS_TEXT, Facts, Target};
 use signet::server::listen::{Limits, Transport, serve};
+use signet::service::acme::Desk;
 use signet::service::{Heads, Parts, Service, policies};
 use signet::signing::Signing;
 use signet::store::{Change, Expected, Sealed, Sqlite, StorageKey, Store};
@@ -27,6 +28,7 @@ use signet::types::operation::{CreateIssuer, Operation, RevokeCertificate, SignI
 use signet::types::{
     Algorithm, Caller, Clock, Credential, IssuerName, KeyId, ManualClock, Principal, PublicKey, Resource, Version,
 };
+use signet::validation::{Ports, Resolver, Validator};
 use signet::x509::crl::Reason;
 use signet::x509::ocsp::{CertificateId, IssuerHash, IssuerId};
 use signet::x509::{Serial, Subject};
@@ -99,6 +101,7 @@ impl House {
             registry: Arc::new(Registry::load(&*store).unwrap()),
             metrics: metrics.clone(),
             instance: "test".into(),
+            acme: Desk::new(Validator::new(Resolver::new(Vec::new()), Ports::default())).unwrap(),
             default_device: "hsm".parse().unwrap(),
             scratch: folder.path().to_owned(),
             recovered: Vec::new(),

@@ -3,7 +3,7 @@
 use super::answer::Reply;
 use super::call::{Call, number};
 use crate::error::{Error, Kind, Result};
-use crate::service::{DEFAULT_PAGE, MAX_RECORDS, Released};
+use crate::service::{DEFAULT_PAGE, MAX_RECORDS, Records, Released};
 use crate::wire::{AuditHead, AuditRecords};
 
 pub(super) async fn records(call: Call) -> Result<Released<Reply<AuditRecords>>> {
@@ -14,9 +14,11 @@ pub(super) async fn records(call: Call) -> Result<Released<Reply<AuditRecords>>>
     }
     let read = call.service.read_audit(&call.caller, first, limit).await?;
     read.try_map(|read| {
-        let records = read.records.iter().map(serde_json::to_value).collect::<std::result::Result<_, _>>();
+        let Records { first, records, size } = read;
+        let next = first + records.len() as u64;
+        let records = records.iter().map(serde_json::to_value).collect::<std::result::Result<_, _>>();
         let records = records.map_err(|e| Error::internal(format!("writing a record: {e}")))?;
-        Ok(AuditRecords { first: read.first, records, size: read.size }.into())
+        Ok(AuditRecords { first, records, next, size }.into())
     })
 }
 

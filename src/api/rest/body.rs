@@ -252,6 +252,7 @@ mod tests {
             (r#"{"name":"a","algorithm":"ed25519","colour":1}"#, "unknown field `colour`"),
             (r#"{"name":"a"}"#, "missing field `algorithm`"),
             (r#"{"name":"a","name":"b"}"#, "duplicate field `name`"),
+            (r#"{"name":"a","labels":{"x":"1","x":"1"}}"#, "column 33: the name \"x\" is there twice"),
             (r#"{"name":"a","algorithm":"sgt_secret"}"#, "unknown algorithm"),
             (r#"{"name":"a","algorithm":"ed25519","labels":"sgt_secret, expected nothing"}"#, "expected a map"),
             (r#"{"name":"a","algorithm":"ed25519"} x"#, "not JSON"),

@@ -23,6 +23,8 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 pub(super) struct Call {
     pub(super) service: Arc<Service>,
     pub(super) caller: Caller,
+    /// What recognises a repetition of this change; none where it is no change.
+    pub(super) idempotency: Idempotency,
     head: Parts,
     params: RawPathParams,
     query: Vec<(String, String)>,
@@ -44,13 +46,14 @@ impl Call {
     pub(super) fn new(
         service: Arc<Service>,
         caller: Caller,
+        idempotency: Idempotency,
         row: &RouteRow,
         head: Parts,
         params: RawPathParams,
         body: Zeroizing<Vec<u8>>,
     ) -> Result<Self> {
         let query = query(row, &head)?;
-        Ok(Self { service, caller, head, params, query, body })
+        Ok(Self { service, caller, idempotency, head, params, query, body })
     }
 
     pub(super) fn body(&self) -> &[u8] {
@@ -94,15 +97,6 @@ impl Call {
         found.map(|(_, text)| parse(text).map_err(|e| e.context(name))).transpose()
     }
 
-    /// What recognises a repetition of this change: method, address, condition and body.
-    pub(super) fn idempotency(&self) -> Result<Idempotency> {
-        let key = single(&self.head.headers, &IDEMPOTENCY_KEY)?;
-        let target = self.head.uri.path_and_query().map_or("", |target| target.as_str());
-        let condition = single(&self.head.headers, &IF_MATCH)?.unwrap_or_default();
-        let parts = [self.head.method.as_str(), " ", target, "\n", condition, "\n"];
-        Idempotency::new(key, &[parts.concat().as_bytes(), self.body.as_slice()])
-    }
-
     /// The ETag of `If-Match`, without its quotes.
     ///
     /// # Errors
@@ -126,6 +120,23 @@ impl Call {
         }
         Ok(PageWanted { size, after: self.query("page_token", untoken)? })
     }
+}
+
+/// Whether a request may be the repetition of a change.
+pub(super) fn may_repeat(row: &RouteRow, headers: &HeaderMap) -> bool {
+    row.is_change() && headers.contains_key(&IDEMPOTENCY_KEY)
+}
+
+/// What recognises a repetition of a change: method, address, condition and body. None for what is no change.
+pub(super) fn idempotency(row: &RouteRow, head: &Parts, body: &[u8]) -> Result<Idempotency> {
+    if !may_repeat(row, &head.headers) {
+        return Ok(Idempotency::default());
+    }
+    let key = single(&head.headers, &IDEMPOTENCY_KEY)?;
+    let target = head.uri.path_and_query().map_or("", |target| target.as_str());
+    let condition = single(&head.headers, &IF_MATCH)?.unwrap_or_default();
+    let parts = [head.method.as_str(), " ", target, "\n", condition, "\n"];
+    Idempotency::new(key, &[parts.concat().as_bytes(), body])
 }
 
 impl PageWanted {

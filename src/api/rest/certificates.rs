@@ -18,8 +18,8 @@ use crate::x509::{Csr, San, Serial};
 
 pub(super) async fn issue(call: Call, body: wire::IssueCertificate) -> Result<Released<Reply<wire::Certificate>>> {
     let wire::IssueCertificate { profile, request } = body;
-    let (request, issuer, once) = (wanted(request)?, call.issuer()?, call.idempotency()?);
-    let made = call.service.issue(&call.caller, &issuer, &profile, request, &once).await?;
+    let (request, issuer) = (wanted(request)?, call.issuer()?);
+    let made = call.service.issue(&call.caller, &issuer, &profile, request, &call.idempotency).await?;
     made.try_map(|made| {
         let words = words(made)?;
         let path = format!("/api/v1/certificates/{}", words.serial);
@@ -32,8 +32,8 @@ pub(super) async fn issue_batch(
     body: wire::IssueCertificates,
 ) -> Result<Released<Reply<BatchResults<wire::Certificate>>>> {
     let wire::IssueCertificates { profile, items: asked } = body;
-    let (requests, issuer, once) = (items(asked, wanted)?, call.issuer()?, call.idempotency()?);
-    let made = call.service.issue_batch(&call.caller, &issuer, &profile, requests, &once).await?;
+    let (requests, issuer) = (items(asked, wanted)?, call.issuer()?);
+    let made = call.service.issue_batch(&call.caller, &issuer, &profile, requests, &call.idempotency).await?;
     Ok(made.map(|made| {
         let made = made.into_iter().map(|one| one.and_then(words)).collect();
         results(&call, made, |one| one).into()
@@ -71,8 +71,8 @@ pub(super) async fn search(call: Call) -> Result<Released<Reply<Page<wire::Certi
 pub(super) async fn revoke(call: Call, body: wire::RevokeCertificate) -> Result<Released<Reply<wire::Certificate>>> {
     let wire::RevokeCertificate { reason: why, proof } = body;
     let right = proof.map_or(RevocationRight::Policy, |proof| RevocationRight::Proof(proof.0));
-    let (serial, reason, once) = (serial(&call)?, reason(why.as_deref())?, call.idempotency()?);
-    let revoked = call.service.revoke_certificate(&call.caller, &serial, reason, right, &once).await?;
+    let (serial, reason) = (serial(&call)?, reason(why.as_deref())?);
+    let revoked = call.service.revoke_certificate(&call.caller, &serial, reason, right, &call.idempotency).await?;
     revoked.try_map(|revoked| Ok(words(revoked)?.into()))
 }
 

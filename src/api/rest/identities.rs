@@ -27,13 +27,13 @@ pub(super) async fn write(call: Call, body: Identity) -> Result<Released<Reply<I
     let name = call.name()?;
     same_name(&name, written.as_ref())?;
     let certificates = items(certificates, rule).map_err(|e| e.context("certificates"))?;
-    let once = call.idempotency()?;
-    let identity = call.service.write_identity(&call.caller, name, groups, certificates, &once).await?;
+    let once = &call.idempotency;
+    let identity = call.service.write_identity(&call.caller, name, groups, certificates, once).await?;
     Ok(identity.map(|identity| words(identity).into()))
 }
 
 pub(super) async fn delete(call: Call) -> Result<Released<Reply<Nothing>>> {
-    let gone = call.service.delete_identity(&call.caller, &call.name()?, &call.idempotency()?).await?;
+    let gone = call.service.delete_identity(&call.caller, &call.name()?, &call.idempotency).await?;
     Ok(gone.map(|()| Nothing.into()))
 }
 

@@ -30,7 +30,7 @@ pub(super) async fn create(call: Call, body: wire::CreateIssuer) -> Result<Relea
     let device = device.unwrap_or_else(|| call.service.default_device().clone());
     let new =
         NewIssuer { name, subject: subject(wanted), parent, algorithm, device, residency, rules: rules(said, life)? };
-    let made = call.service.create_issuer(&call.caller, new, &call.idempotency()?).await?;
+    let made = call.service.create_issuer(&call.caller, new, &call.idempotency).await?;
     made.try_map(|issuer| {
         let path = format!("/api/v1/issuers/{}", issuer.record.name);
         Ok(reply(&call, &issuer)?.location(path))
@@ -61,36 +61,36 @@ pub(super) async fn update(call: Call, body: wire::UpdateIssuer) -> Result<Relea
     let wire::UpdateIssuer { enabled, rules: said } = body;
     let update = IssuerUpdate { enabled, rules: said.map(|said| rules(said, OTHER_LIFE)).transpose()? };
     let name = call.issuer()?;
-    let issuer = call.service.update_issuer(&call.caller, &name, Some(&etag), update, &call.idempotency()?).await?;
+    let issuer = call.service.update_issuer(&call.caller, &name, Some(&etag), update, &call.idempotency).await?;
     issuer.try_map(|issuer| reply(&call, &issuer))
 }
 
 pub(super) async fn rotate(call: Call, body: wire::RotateIssuer) -> Result<Released<Reply<wire::Issuer>>> {
     let wire::RotateIssuer { expected_version } = body;
-    let (name, once) = (call.issuer()?, call.idempotency()?);
-    let issuer = call.service.rotate_issuer(&call.caller, &name, expected_version, &once).await?;
+    let name = call.issuer()?;
+    let issuer = call.service.rotate_issuer(&call.caller, &name, expected_version, &call.idempotency).await?;
     issuer.try_map(|issuer| reply(&call, &issuer))
 }
 
 pub(super) async fn activate(call: Call, body: wire::ActivateIssuer) -> Result<Released<Reply<wire::Issuer>>> {
     let wire::ActivateIssuer { version } = body;
-    let (name, once) = (call.issuer()?, call.idempotency()?);
-    let issuer = call.service.activate_issuer(&call.caller, &name, version, &once).await?;
+    let name = call.issuer()?;
+    let issuer = call.service.activate_issuer(&call.caller, &name, version, &call.idempotency).await?;
     issuer.try_map(|issuer| reply(&call, &issuer))
 }
 
 pub(super) async fn import(call: Call, body: wire::ImportIssuer) -> Result<Released<Reply<wire::Issuer>>> {
     let wire::ImportIssuer { chain } = body;
     let chain = pem::certificates(&chain)?.iter().map(|der| Certificate::parse(der)).collect::<Result<_>>()?;
-    let (name, once) = (call.issuer()?, call.idempotency()?);
-    let issuer = call.service.import_issuer(&call.caller, &name, chain, &once).await?;
+    let name = call.issuer()?;
+    let issuer = call.service.import_issuer(&call.caller, &name, chain, &call.idempotency).await?;
     issuer.try_map(|issuer| reply(&call, &issuer))
 }
 
 pub(super) async fn cross_sign(call: Call, body: wire::CrossSign) -> Result<Released<Reply<wire::Issuer>>> {
     let wire::CrossSign { signer } = body;
-    let (name, once) = (call.issuer()?, call.idempotency()?);
-    let issuer = call.service.cross_sign(&call.caller, &name, &signer, &once).await?;
+    let name = call.issuer()?;
+    let issuer = call.service.cross_sign(&call.caller, &name, &signer, &call.idempotency).await?;
     issuer.try_map(|issuer| reply(&call, &issuer))
 }
 

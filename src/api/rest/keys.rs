@@ -23,7 +23,7 @@ pub(super) async fn create(call: Call, body: wire::CreateKey) -> Result<Released
     } = body;
     let device = device.unwrap_or_else(|| call.service.default_device().clone());
     let new = NewKey { name, algorithm, device, residency, domain, rotation, retention, labels, deletion_protection };
-    let made = call.service.create_key(&call.caller, new, &call.idempotency()?).await?;
+    let made = call.service.create_key(&call.caller, new, &call.idempotency).await?;
     Ok(made.map(|key| {
         let path = format!("/api/v1/keys/{}", key.record.name);
         reply(&call, &key).location(path)
@@ -55,20 +55,20 @@ pub(super) async fn update(call: Call, body: wire::UpdateKey) -> Result<Released
     let wire::UpdateKey { rotation, retention, labels, deletion_protection } = body;
     let update = KeyUpdate { rotation, retention, labels, deletion_protection };
     let key = call.key()?;
-    let key = call.service.update_key(&call.caller, &key, Some(&etag), update, &call.idempotency()?).await?;
+    let key = call.service.update_key(&call.caller, &key, Some(&etag), update, &call.idempotency).await?;
     Ok(key.map(|key| reply(&call, &key)))
 }
 
 pub(super) async fn delete(call: Call) -> Result<Released<Reply<wire::Key>>> {
     let after = call.query("after", str::parse::<Period>)?;
-    let key = call.service.delete_key(&call.caller, &call.key()?, after).await?;
+    let key = call.service.delete_key(&call.caller, &call.key()?, after, &call.idempotency).await?;
     Ok(key.map(|key| reply(&call, &key)))
 }
 
 pub(super) async fn rotate(call: Call, body: wire::RotateKey) -> Result<Released<Reply<wire::Key>>> {
     let wire::RotateKey { expected_version, prepare } = body;
-    let (key, once) = (call.key()?, call.idempotency()?);
-    let key = call.service.rotate_key(&call.caller, &key, expected_version, prepare, &once).await?;
+    let key = call.key()?;
+    let key = call.service.rotate_key(&call.caller, &key, expected_version, prepare, &call.idempotency).await?;
     Ok(key.map(|key| reply(&call, &key)))
 }
 

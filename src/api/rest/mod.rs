@@ -1,12 +1,13 @@
 //! The native API: JSON over HTTP, described by the one table in `routes`.
 //!
 //! ```text
-//! request ─▶ route ─▶ authenticate ─▶ read the body ─▶ parse ─▶ service: admit, act, close ─▶ answer
+//! request ─▶ route ─▶ authenticate ─▶ read the body ─▶ charge ─▶ parse ─▶ service: admit, act, close ─▶ answer
 //! ```
 //!
 //! Everything from authentication on runs to its end: a client that hangs up cancels nothing. A stranger learns
 //! nothing below `/api/`, not even which routes there are, and costs no memory for a body.
 
+mod acme;
 mod answer;
 mod audit;
 mod batch;
@@ -37,34 +38,25 @@ pub use routes::{BATCH_BODY, BODY, POLICY_BODY, open_routes, table};
 pub use row::{Content, Parameter, RouteRow, Shape};
 
 use std::net::IpAddr;
-use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::routing::{MethodFilter, on};
-use futures_util::FutureExt;
 use http::header::{AUTHORIZATION, CACHE_CONTROL};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
-use tokio::sync::mpsc;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 
 use body::{Budget, Read};
 use call::Call;
 use problem::Failure;
 use row::{Closed, Endpoint};
 
-use super::Peer;
+use super::work::{Alive, REQUEST_ID, request_id, running, unbroken};
+use super::{Peer, Running};
 use crate::error::{Error, Kind, Result};
-use crate::service::{Presented, Service};
-use crate::types::Caller;
-
-const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
-/// The longest id that a client may give its request.
-pub const MAX_REQUEST_ID: usize = 64;
+use crate::service::{Arrival, Idempotency, Presented, Service};
 
 /// What all routes share.
 pub(crate) struct Api {
@@ -72,23 +64,12 @@ pub(crate) struct Api {
     budget: Budget,
     published: system::Published,
     /// Closed once the router and all tasks are gone.
-    alive: mpsc::Sender<()>,
-}
-
-/// The operations under way.
-#[derive(Debug)]
-pub struct Running(mpsc::Receiver<()>);
-
-impl Running {
-    /// Waits until the router is dropped and every operation has ended, also those whose client has gone.
-    pub async fn finished(mut self) {
-        while self.0.recv().await.is_some() {}
-    }
+    alive: Alive,
 }
 
 /// The router of the native API, and a way to wait for its operations.
 pub fn router(service: Arc<Service>, limits: BodyLimits) -> (Router, Running) {
-    let (alive, running) = mpsc::channel(1);
+    let (alive, running) = running();
     let api = Arc::new(Api { service, budget: Budget::new(limits), published: system::Published::default(), alive });
     let mut router = Router::new();
     for row in table() {
@@ -112,7 +93,7 @@ pub fn router(service: Arc<Service>, limits: BodyLimits) -> (Router, Running) {
     let router = router
         .method_not_allowed_fallback(move |request| wrong_method.refuse(StatusCode::METHOD_NOT_ALLOWED, request))
         .fallback(move |request| missing.refuse(StatusCode::NOT_FOUND, request));
-    (router, Running(running))
+    (router, running)
 }
 
 impl Api {
@@ -128,11 +109,15 @@ impl Api {
             let id = id.clone();
             async move {
                 let (mut head, body) = request.into_parts();
-                let caller = self.authenticate(&head, &id, &row.what).await?;
+                let may_repeat = call::may_repeat(row, &head.headers);
+                let arrival = self.authenticate(&head, &id, &row.what, may_repeat).await?;
                 let params = RawPathParams::from_request_parts(&mut head, &()).await;
                 let params = params.map_err(|_| Error::new(Kind::Invalid, "the address is not UTF-8"))?;
                 let Read { bytes, share } = self.budget.read(row, &head.headers, body).await?;
-                let answer = handler(Call::new(self.service.clone(), caller, row, head, params, bytes)?).await;
+                let idempotency = call::idempotency(row, &head, &bytes)?;
+                let caller = self.service.charge(arrival, &row.what, &idempotency).await?;
+                let call = Call::new(self.service.clone(), caller, idempotency, row, head, params, bytes)?;
+                let answer = handler(call).await;
                 drop(share);
                 answer
             }
@@ -149,7 +134,9 @@ impl Api {
                 let (head, _) = request.into_parts();
                 let path = head.uri.path();
                 if path == "/api" || path.starts_with("/api/") {
-                    self.authenticate(&head, &id, "a route that does not exist").await?;
+                    let what = "a route that does not exist";
+                    let arrival = self.authenticate(&head, &id, what, false).await?;
+                    self.service.charge(arrival, what, &Idempotency::default()).await?;
                 }
                 let (kind, text) = if status == StatusCode::NOT_FOUND {
                     (Kind::NotFound, "there is no such route")
@@ -163,54 +150,22 @@ impl Api {
         detached(alive, &id, work).await
     }
 
-    async fn authenticate(&self, head: &Parts, id: &Arc<str>, what: &str) -> Result<Caller> {
+    async fn authenticate(&self, head: &Parts, id: &Arc<str>, what: &str, may_repeat: bool) -> Result<Arrival> {
         let peer: &Peer = head.extensions.get().ok_or_else(|| Error::internal("a request without its peer"))?;
         let (address, certificate): (IpAddr, _) = (peer.address, peer.certificate.as_deref());
         let token = bearer(&head.headers);
-        let presented = Presented { token, certificate, address: Some(address), request_id: id.clone(), what };
+        let request_id = id.clone();
+        let presented = Presented { token, certificate, address: Some(address), request_id, what, may_repeat };
         self.service.authenticate(presented).await
     }
 }
 
-/// Runs `work` to its end, whatever becomes of the connection. A panic costs one answer.
-async fn detached<Work>(alive: mpsc::Sender<()>, id: &str, work: Work) -> Response<Body>
+/// Runs `work` to its end, whatever becomes of the connection.
+async fn detached<Work>(alive: Alive, id: &str, work: Work) -> Response<Body>
 where
     Work: Future<Output = Result<Response<Body>, Failure>> + Send + 'static,
 {
-    let work = async move {
-        let outcome = work.await;
-        drop(alive);
-        outcome
-    };
-    // Nothing of the work is looked at after a panic.
-    let outcome = Whole(Some(Box::pin(AssertUnwindSafe(work).catch_unwind()))).await;
-    // The panic's own words are left out: they may quote what was being worked on.
-    let lost = |_| Failure::from(Error::internal("the handler panicked"));
-    finish(outcome.map_err(lost).flatten(), id)
-}
-
-/// Work that cannot be stopped half-way: where nobody waits for it any more, it goes on in a task of its own. It does not
-/// begin in one, because that costs each request two trips between threads, for the sake of the few whose client hangs up.
-struct Whole<Work: Future<Output: Send> + Send + 'static>(Option<Pin<Box<Work>>>);
-
-impl<Work: Future<Output: Send> + Send + 'static> Future for Whole<Work> {
-    type Output = Work::Output;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Work::Output> {
-        let Some(work) = &mut self.0 else { return Poll::Pending };
-        let outcome = ready!(work.as_mut().poll(context));
-        self.0 = None;
-        Poll::Ready(outcome)
-    }
-}
-
-impl<Work: Future<Output: Send> + Send + 'static> Drop for Whole<Work> {
-    fn drop(&mut self) {
-        // Without a runtime the process is ending.
-        if let (Some(rest), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
-            runtime.spawn(rest);
-        }
-    }
+    finish(unbroken(alive, work).await, id)
 }
 
 /// The bearer token ([RFC 6750](https://www.rfc-editor.org/rfc/rfc6750#section-2.1)). A header that is there and holds none,
@@ -226,21 +181,6 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Some(token.trim_matches(' ')),
         Some(_) | None => Some(""),
     }
-}
-
-/// The id that a client gave, where it is one; a random one otherwise.
-fn request_id(headers: &HeaderMap) -> Arc<str> {
-    let good = |text: &&str| {
-        (1..=MAX_REQUEST_ID).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
-    };
-    if let Some(id) = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(good) {
-        return id.into();
-    }
-    let mut bytes = [0; 8];
-    // An id that is not unique is no reason to fail.
-    let _ = getrandom::fill(&mut bytes);
-    hex::encode(bytes).into()
 }
 
 /// The headers of every answer.
@@ -266,30 +206,6 @@ mod tests {
         headers
     }
 
-    #[tokio::test]
-    async fn a_panic_costs_one_answer() {
-        let (alive, running) = mpsc::channel(1);
-        let response = detached(alive, "r1", async { panic!("sgt_secret") }).await;
-        assert_eq!((response.status().as_u16(), response.headers()[REQUEST_ID].as_bytes()), (500, b"r1".as_slice()));
-        Running(running).finished().await;
-    }
-
-    #[tokio::test]
-    async fn work_goes_on_when_nobody_waits_for_it() {
-        let ((alive, running), (go_on, wait)) = (mpsc::channel(1), tokio::sync::oneshot::channel::<()>());
-        let (done, result) = tokio::sync::oneshot::channel();
-        let work = async {
-            wait.await.unwrap();
-            done.send("done").unwrap();
-            Ok(Response::new(Body::empty()))
-        };
-        // Asked once, and given up.
-        assert!(detached(alive, "r1", work).now_or_never().is_none());
-        go_on.send(()).unwrap();
-        assert_eq!(result.await.unwrap(), "done");
-        Running(running).finished().await;
-    }
-
     #[test]
     fn one_bearer_token_counts_and_anything_else_is_a_wrong_one() {
         assert_eq!(bearer(&headers(&[])), None);
@@ -300,16 +216,5 @@ mod tests {
             assert_eq!(bearer(&headers(&[("authorization", bad)])), Some(""), "{bad}");
         }
         assert_eq!(bearer(&headers(&[("authorization", "Bearer a"), ("authorization", "Bearer b")])), Some(""));
-    }
-
-    #[test]
-    fn a_request_keeps_its_own_id_where_it_is_one() {
-        assert_eq!(&*request_id(&headers(&[("request-id", "Build-7.a_b")])), "Build-7.a_b");
-        let long = "a".repeat(65);
-        for bad in ["", "a b", "a/b", "\u{e9}", &long] {
-            let id = request_id(&headers(&[("request-id", bad)]));
-            assert_eq!(id.len(), 16, "{bad}");
-            assert!(id.bytes().all(|b| b.is_ascii_hexdigit()));
-        }
     }
 }

@@ -28,12 +28,12 @@ pub(super) async fn write(call: Call, body: Policy) -> Result<Released<Reply<Pol
     let name = call.name()?;
     same_name(&name, written.as_ref())?;
     let etag = expected(call.if_match()?, etag.as_deref())?;
-    let policy = call.service.write_policy(&call.caller, name, text, etag, &call.idempotency()?).await?;
+    let policy = call.service.write_policy(&call.caller, name, text, etag, &call.idempotency).await?;
     Ok(policy.map(reply))
 }
 
 pub(super) async fn delete(call: Call) -> Result<Released<Reply<Nothing>>> {
-    let gone = call.service.delete_policy(&call.caller, &call.name()?, &call.idempotency()?).await?;
+    let gone = call.service.delete_policy(&call.caller, &call.name()?, &call.idempotency).await?;
     Ok(gone.map(|()| Nothing.into()))
 }
 

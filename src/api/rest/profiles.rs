@@ -39,12 +39,12 @@ pub(super) async fn write(call: Call, body: wire::Profile) -> Result<Released<Re
             Error::new(Kind::Stale, format!("{name} was changed in the meantime")).hint("read it again")
         })?),
     };
-    let known = call.service.write_profile(&call.caller, &name, profile, replaces, &call.idempotency()?).await?;
+    let known = call.service.write_profile(&call.caller, &name, profile, replaces, &call.idempotency).await?;
     known.try_map(|known| reply(&known))
 }
 
 pub(super) async fn delete(call: Call) -> Result<Released<Reply<Nothing>>> {
-    let gone = call.service.delete_profile(&call.caller, &call.profile()?, &call.idempotency()?).await?;
+    let gone = call.service.delete_profile(&call.caller, &call.profile()?, &call.idempotency).await?;
     Ok(gone.map(|()| Nothing.into()))
 }
 

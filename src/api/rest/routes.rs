@@ -5,10 +5,10 @@ use std::sync::LazyLock;
 
 use http::{Method, StatusCode};
 
-use super::row::{Content, Parameter, RouteRow, route};
+use super::row::{Content, IDEMPOTENT, Parameter, RouteRow, route};
 use super::{
-    audit, certificates, identities, issuers, keys, mac, openapi, policies, profiles, sign, system, tokens, versions,
-    wrap,
+    acme, audit, certificates, identities, issuers, keys, mac, openapi, policies, profiles, sign, system, tokens,
+    versions, wrap,
 };
 use crate::types::Action;
 
@@ -74,12 +74,6 @@ const LIMIT: Parameter = Parameter {
     required: false,
 };
 
-const IDEMPOTENT: Parameter = Parameter {
-    name: "Idempotency-Key",
-    kind: "string",
-    about: "1 to 128 printable ASCII characters: a repetition with the same key and body is answered by what came of the first",
-    required: false,
-};
 const IF_MATCH: Parameter = Parameter {
     name: "If-Match",
     kind: "string",
@@ -103,6 +97,7 @@ static TABLE: LazyLock<Vec<RouteRow>> = LazyLock::new(|| {
     rows.extend(of_issuers());
     rows.extend(of_certificates());
     rows.extend(of_access());
+    rows.extend(of_acme());
     rows.extend(of_service());
     rows
 });
@@ -387,6 +382,53 @@ fn of_access() -> Vec<RouteRow> {
     ]
 }
 
+fn of_acme() -> Vec<RouteRow> {
+    vec![
+        route(Method::POST, "/api/v1/acme/endpoints", "Makes an ACME endpoint")
+            .action(&[Action::WriteAcmeEndpoint])
+            .headers(CHANGE)
+            .success(StatusCode::CREATED)
+            .json(BODY, acme::create),
+        route(Method::GET, "/api/v1/acme/endpoints", "Lists ACME endpoints")
+            .action(&[Action::ReadAcmeEndpoint])
+            .query(const { &[NAMESPACE, PAGE[0], PAGE[1]] })
+            .bare(acme::list),
+        route(Method::GET, "/api/v1/acme/endpoints/{endpoint}", "Reads an ACME endpoint")
+            .action(&[Action::ReadAcmeEndpoint])
+            .bare(acme::read),
+        route(
+            Method::POST,
+            "/api/v1/acme/endpoints/{endpoint}/eab-keys",
+            "Makes a key that binds ACME accounts to an identity, which is shown once",
+        )
+        .action(&[Action::CreateEabKey])
+        .headers(CHANGE)
+        .success(StatusCode::CREATED)
+        .json(BODY, acme::create_eab),
+        route(Method::GET, "/api/v1/acme/endpoints/{endpoint}/eab-keys", "Lists the binding keys of an ACME endpoint")
+            .action(&[Action::ReadEabKey])
+            .query(&PAGE)
+            .bare(acme::list_eab),
+        route(
+            Method::DELETE,
+            "/api/v1/acme/endpoints/{endpoint}/eab-keys/{id}",
+            "Revokes a binding key: the accounts that it bound are refused",
+        )
+        .action(&[Action::RevokeEabKey])
+        .headers(CHANGE)
+        .bare(acme::revoke_eab),
+        route(
+            Method::DELETE,
+            "/api/v1/acme/endpoints/{endpoint}",
+            "Removes an ACME endpoint with its accounts and orders",
+        )
+        .action(&[Action::DeleteAcmeEndpoint])
+        .headers(CHANGE)
+        .success(StatusCode::NO_CONTENT)
+        .bare(acme::delete),
+    ]
+}
+
 fn of_service() -> Vec<RouteRow> {
     vec![
         route(Method::GET, "/api/v1/audit/records", "Reads records of the audit log")
@@ -443,7 +485,7 @@ mod tests {
         }
         let without: Vec<_> = Action::ALL.iter().filter(|action| !routes.contains_key(action)).collect();
         // Acts of the house: nobody can ask for them.
-        assert_eq!(without, [&Action::DestroyVersion, &Action::SignStatus, &Action::Start]);
+        assert_eq!(without, [&Action::DestroyVersion, &Action::SignStatus, &Action::UseAcme, &Action::Start]);
     }
 
     #[test]

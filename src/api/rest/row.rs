@@ -51,6 +51,12 @@ pub struct RouteRow {
 }
 
 impl RouteRow {
+    /// Whether it is a change, which an idempotency key makes safe to repeat.
+    #[must_use]
+    pub fn is_change(&self) -> bool {
+        self.headers.iter().any(|header| header.name == IDEMPOTENT.name)
+    }
+
     /// Whether it needs no credential.
     #[must_use]
     pub const fn open(&self) -> bool {
@@ -76,6 +82,14 @@ pub struct Parameter {
     /// Whether it must be there.
     pub required: bool,
 }
+
+/// The header of changes.
+pub(super) const IDEMPOTENT: Parameter = Parameter {
+    name: "Idempotency-Key",
+    kind: "string",
+    about: "1 to 128 printable ASCII characters: a repetition with the same key and body is answered by what came of the first",
+    required: false,
+};
 
 /// Media type and schema of a body.
 #[derive(Clone, Debug)]

@@ -9,7 +9,7 @@ use crate::wire::{self, Page, TokenCreated, TokenInfo, TokenText};
 pub(super) async fn create(call: Call, body: wire::CreateToken) -> Result<Released<Reply<TokenCreated>>> {
     let wire::CreateToken { identity, groups, ttl, uses } = body;
     let new = NewToken { identity, groups, ttl, uses };
-    let made = call.service.create_token(&call.caller, new, &call.idempotency()?).await?;
+    let made = call.service.create_token(&call.caller, new, &call.idempotency).await?;
     Ok(made.map(|TokenMade { text, record }| {
         let info = words(&record);
         let path = format!("/api/v1/tokens/{}", info.id);
@@ -33,7 +33,7 @@ pub(super) async fn read(call: Call) -> Result<Released<Reply<TokenInfo>>> {
 }
 
 pub(super) async fn revoke(call: Call) -> Result<Released<Reply<TokenInfo>>> {
-    let token = call.service.revoke_token(&call.caller, id(&call)?, &call.idempotency()?).await?;
+    let token = call.service.revoke_token(&call.caller, id(&call)?, &call.idempotency).await?;
     Ok(token.map(|token| words(&token).into()))
 }
 

@@ -55,8 +55,8 @@ pub(super) async fn schedule_destruction(
 }
 
 async fn step(call: Call, step: VersionStep) -> Result<Released<Reply<wire::KeyVersion>>> {
-    let (name, wanted, once) = (call.key()?, call.version()?, call.idempotency()?);
-    let key = call.service.change_version(&call.caller, &name, wanted, step, &once).await?;
+    let (name, wanted) = (call.key()?, call.version()?);
+    let key = call.service.change_version(&call.caller, &name, wanted, step, &call.idempotency).await?;
     key.try_map(|key| one(&key, wanted))
 }
 

@@ -132,16 +132,16 @@ mod tests {
         let second = nonces.draw();
         assert!(others.take(&first).is_err());
         for _ in 0..62 {
-            nonces.draw();
+            let _ = nonces.draw();
         }
         nonces.take(&first).unwrap();
         assert_eq!(ProblemKind::of(&nonces.take(&first).unwrap_err()), ProblemKind::BadNonce);
         // One more, and the second is the oldest that still counts; another one, and it is too old.
-        nonces.draw();
+        let _ = nonces.draw();
         nonces.take(&second).unwrap();
         let third = nonces.draw();
         for _ in 0..64 {
-            nonces.draw();
+            let _ = nonces.draw();
         }
         assert!(nonces.take(&third).is_err());
         for bad in ["", "x", "AAAA", &"A".repeat(32), &format!("{first}A")] {
@@ -156,7 +156,7 @@ mod tests {
         assert_eq!(seen.len(), 100_000);
         let early = nonces.draw();
         for _ in 0..1_000_000 {
-            nonces.draw();
+            let _ = nonces.draw();
         }
         nonces.take(&early).unwrap();
         let words = nonces.state.lock().unwrap().used.capacity();

@@ -144,10 +144,6 @@ pub struct Order {
     pub profile: ProfileName,
     /// For which names.
     pub identifiers: Vec<Identifier>,
-    /// The wish for the first and last moment of the certificate.
-    pub not_before: Option<Timestamp>,
-    /// As said.
-    pub not_after: Option<Timestamp>,
     /// When it was made.
     pub created: Timestamp,
     /// When it ends, where nothing has come of it.
@@ -171,10 +167,6 @@ pub struct NewOrder {
     pub identifiers: Vec<Identifier>,
     /// The profile.
     pub profile: ProfileName,
-    /// From when.
-    pub not_before: Option<Timestamp>,
-    /// Until when.
-    pub not_after: Option<Timestamp>,
     /// Which certificate it replaces.
     pub replaces: Option<CertificateId>,
 }
@@ -205,7 +197,7 @@ impl Order {
     /// # Errors
     /// `malformed` for no names, too many, or one twice; `rejectedIdentifier` for a name that no challenge of the endpoint fits.
     pub fn new(endpoint: &Endpoint, account: Id, new: NewOrder, now: Timestamp) -> Result<Self> {
-        let NewOrder { identifiers, profile, not_before, not_after, replaces } = new;
+        let NewOrder { identifiers, profile, replaces } = new;
         let distinct: std::collections::BTreeSet<_> = identifiers.iter().collect();
         if identifiers.is_empty() || identifiers.len() > Self::MAX_NAMES || distinct.len() != identifiers.len() {
             let text = format!("an order has 1 to {} names, each once", Self::MAX_NAMES);
@@ -242,8 +234,6 @@ impl Order {
             profile,
             authorizations: identifiers.iter().map(authorize).collect::<Result<_>>()?,
             identifiers,
-            not_before,
-            not_after,
             created: now,
             expires: now.checked_add(Self::LIFETIME).unwrap_or(now),
             replaces: replaces.map(|id| id.to_string()),
@@ -439,7 +429,7 @@ mod tests {
             Endpoint::new("default:web".parse().unwrap(), "default:ca".parse().unwrap(), vec![name.clone()], now());
         let dns = |name: &&str| name.parse().map_or_else(|_| Identifier::Dns((*name).to_owned()), Identifier::Ip);
         let identifiers = names.iter().map(dns).collect();
-        let new = NewOrder { identifiers, profile: name, not_before: None, not_after: None, replaces: None };
+        let new = NewOrder { identifiers, profile: name, replaces: None };
         Order::new(&endpoint, Id::random().unwrap(), new, now())
     }
 

@@ -4,6 +4,9 @@
 //! 2.6.1). So for each kind of key one is made as a session object, signs, is wrapped, unwrapped and signs again, and each
 //! signature is verified. A token that has no session objects is tried with a token object, destroyed at once. RSA 3072 and
 //! 4096 take seconds to make: they are inferred from RSA 2048 and the key sizes of the generator.
+//!
+//! Only an answer counts. A token that fails while it is asked has not answered: nothing is remembered, and the next question
+//! begins anew. An answer that may have come of the moment counts where it comes twice, from a token whose sentinel works.
 
 use std::sync::Arc;
 
@@ -47,17 +50,41 @@ pub(super) fn require(shared: &Arc<Shared>, algorithm: Algorithm, residency: Res
     Err(fault.hint(format!("{residency} keys this device can keep: {can}")))
 }
 
-/// What one kind of key can do: `None` where it can, a clause where not.
-#[derive(Clone, Default)]
+/// What one kind of key can do: `None` where it can.
+#[derive(Clone, PartialEq, Eq)]
 struct Finding {
-    resident: Option<String>,
-    wrapped: Option<String>,
+    resident: Option<Refusal>,
+    wrapped: Option<Refusal>,
+}
+
+impl Finding {
+    fn is_doubtful(&self) -> bool {
+        [&self.resident, &self.wrapped].into_iter().flatten().any(|refusal| refusal.doubtful)
+    }
+}
+
+/// What a token cannot do.
+#[derive(Clone, PartialEq, Eq)]
+struct Refusal {
+    clause: String,
+    /// Whether it may have been the moment.
+    doubtful: bool,
+}
+
+impl Refusal {
+    const fn sure(clause: String) -> Self {
+        Self { clause, doubtful: false }
+    }
+
+    const fn doubtful(clause: String) -> Self {
+        Self { clause, doubtful: true }
+    }
 }
 
 /// Why a probe ended.
 enum Stop {
     /// The token cannot.
-    Cannot(String),
+    Cannot(Refusal),
     /// The token failed; nothing was found out.
     Failed(Fault),
 }
@@ -76,7 +103,7 @@ fn probe_all(shared: &Arc<Shared>) -> Result<Vec<Ability>, Fault> {
         [(Residency::Resident, resident), (Residency::Wrapped, wrapped)].map(|(residency, refusal)| Ability {
             algorithm,
             residency,
-            refusal,
+            refusal: refusal.map(|refusal| refusal.clause),
         })
     };
     Ok(findings.into_iter().flat_map(rows).collect())
@@ -104,11 +131,27 @@ fn fits(shared: &Shared, algorithm: Algorithm, finding: Finding) -> Finding {
     if (sizes.min..=sizes.max).contains(&u64::from(bits)) {
         return finding;
     }
-    let refusal = Some(format!("this token makes RSA keys of {} to {} bits", sizes.min, sizes.max));
+    let refusal = Some(Refusal::sure(format!("this token makes RSA keys of {} to {} bits", sizes.min, sizes.max)));
     Finding { resident: refusal.clone(), wrapped: refusal }
 }
 
 fn probe(shared: &Arc<Shared>, algorithm: Algorithm) -> Result<Finding, Fault> {
+    let first = attempt(shared, algorithm)?;
+    if !first.is_doubtful() {
+        return Ok(first);
+    }
+    // Before its enrolment a token has no sentinel that could prove itself.
+    if shared.identity().is_some() {
+        Lane::new(Arc::clone(shared)).prove_sentinel()?;
+    }
+    let second = attempt(shared, algorithm)?;
+    if second.is_doubtful() && second != first {
+        return Err(Fault::new(Class::Retry, format!("the token fails with {algorithm} keys, each time otherwise")));
+    }
+    Ok(second)
+}
+
+fn attempt(shared: &Arc<Shared>, algorithm: Algorithm) -> Result<Finding, Fault> {
     let id = KeyId::random().map_err(|error| Fault::new(Class::Internal, error.chain()))?;
     // The lane's session is closed at the end, and all that was made in it goes with it.
     let mut probe = Probe { lane: Lane::new(Arc::clone(shared)), id, algorithm };
@@ -116,22 +159,22 @@ fn probe(shared: &Arc<Shared>, algorithm: Algorithm) -> Result<Finding, Fault> {
         Ok(born) => born,
         Err(Stop::Failed(fault)) => return Err(fault),
         // No session objects, or no such key at all.
-        Err(Stop::Cannot(clause)) => {
-            return Ok(Finding { resident: clause_of(probe.with_token_object())?, wrapped: Some(clause) });
+        Err(Stop::Cannot(refusal)) => {
+            return Ok(Finding { resident: refusal_of(probe.with_token_object())?, wrapped: Some(refusal) });
         }
     };
-    let resident = clause_of(probe.uses(born.0.key, born.1.as_ref()))?;
+    let resident = refusal_of(probe.uses(born.0.key, born.1.as_ref()))?;
     if resident.is_some() {
         return Ok(Finding { wrapped: resident.clone(), resident });
     }
-    let wrapped = clause_of(probe.goes_out_and_in(&born.0, born.1.as_ref()))?;
+    let wrapped = refusal_of(probe.goes_out_and_in(&born.0, born.1.as_ref()))?;
     Ok(Finding { resident, wrapped })
 }
 
-fn clause_of(result: Result<(), Stop>) -> Result<Option<String>, Fault> {
+fn refusal_of(result: Result<(), Stop>) -> Result<Option<Refusal>, Fault> {
     match result {
         Ok(()) => Ok(None),
-        Err(Stop::Cannot(clause)) => Ok(Some(clause)),
+        Err(Stop::Cannot(refusal)) => Ok(Some(refusal)),
         Err(Stop::Failed(fault)) => Err(fault),
     }
 }
@@ -154,13 +197,14 @@ impl Probe {
             let fault = self.lane.shared.fault(error, Effect::Idle);
             let refuses =
                 matches!(fault.class, Class::Unsupported | Class::Refused | Class::KeyDamaged | Class::Internal);
-            // Tokens that lack something often say no more than that they failed.
-            if refuses || codes::remedy(error.code) == Remedy::Doubt {
-                let code = fault.code.unwrap_or_default();
-                Stop::Cannot(format!("this token cannot {cannot} {} keys ({code})", self.algorithm))
-            } else {
-                Stop::Failed(fault)
+            // Tokens that lack something often say no more than that they failed, or lose what they have just made.
+            let doubtful = matches!(codes::remedy(error.code), Remedy::Doubt | Remedy::Reload);
+            if !refuses && !doubtful {
+                return Stop::Failed(fault);
             }
+            let code = fault.code.unwrap_or_default();
+            let clause = format!("this token cannot {cannot} {} keys ({code})", self.algorithm);
+            Stop::Cannot(Refusal { clause, doubtful })
         })
     }
 
@@ -172,7 +216,7 @@ impl Probe {
             .run(|error| codes::fault(error, Effect::Idle), |session| make::take_public(session, &born, algorithm));
         match public {
             Ok(public) => Ok((born, public)),
-            Err(fault) if fault.class == Class::Internal => Err(Stop::Cannot(fault.text)),
+            Err(fault) if fault.class == Class::Internal => Err(Stop::Cannot(Refusal::sure(fault.text))),
             Err(fault) => Err(Stop::Failed(fault)),
         }
     }
@@ -205,9 +249,8 @@ impl Probe {
         let wrong =
             self.step("read back", |session| template::compare_key(session, key, algorithm, &stated, Life::Loaded))?;
         if let Some(wrong) = wrong {
-            return Err(Stop::Cannot(format!(
-                "this token unwraps {algorithm} keys otherwise than it was told: {wrong}"
-            )));
+            let clause = format!("this token unwraps {algorithm} keys otherwise than it was told: {wrong}");
+            return Err(Stop::Cannot(Refusal::doubtful(clause)));
         }
         self.uses(key, public)
     }
@@ -231,5 +274,5 @@ fn judge(right: bool, algorithm: Algorithm) -> Result<(), Stop> {
         Purpose::Sign => "signatures",
         Purpose::Mac | Purpose::Wrap => "MACs",
     };
-    Err(Stop::Cannot(format!("this token makes wrong {algorithm} {what}")))
+    Err(Stop::Cannot(Refusal::doubtful(format!("this token makes wrong {algorithm} {what}"))))
 }

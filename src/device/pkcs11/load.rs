@@ -61,7 +61,7 @@ impl Lane {
 
     fn find(&mut self, search: &[Attribute]) -> Result<Vec<Object>, Fault> {
         let shared = Arc::clone(&self.shared);
-        let _finding = shared.finding();
+        let _finding = shared.finding()?;
         self.look(|session| session.find(search))
     }
 
@@ -213,7 +213,7 @@ impl Lane {
     /// All token objects, sorted into ours, halves of ours, and others.
     pub(super) fn list_objects(&mut self) -> Result<Inventory, Fault> {
         let shared = Arc::clone(&self.shared);
-        let _finding = shared.finding();
+        let _finding = shared.finding()?;
         let all = [Attribute::flag(ck::CKA_TOKEN, true)];
         let objects = self.look(|session| {
             let read = |object| session.attributes(object, &[ck::CKA_CLASS, ck::CKA_ID, ck::CKA_LABEL]);

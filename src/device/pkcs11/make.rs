@@ -56,7 +56,7 @@ impl Lane {
     pub(super) fn make_resident(&mut self, spec: &KeySpec) -> Result<Generated, Fault> {
         let KeySpec { id, version, algorithm, residency: _ } = *spec;
         let shared = Arc::clone(&self.shared);
-        let _changing = shared.changing();
+        let changing = shared.changing();
         self.must_be_new(id, version)?;
         // 1. Make it. A failure here may hide a key.
         let made = self
@@ -74,7 +74,8 @@ impl Lane {
             },
         );
         let public = read.map_err(|fault| self.undo(made.key, fault))?;
-        // 4. Make it durable.
+        // 4. Make it durable. Searches may go on: a slow disk is none of their business.
+        drop(changing);
         shared.sync()?;
         shared.cache.insert((id, version), Loaded::resident(made.key, algorithm));
         Ok(Generated { locator: Locator::Resident, public })

@@ -6,7 +6,9 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use pkcs11_raw::{Module, Object, Session, Slot, TokenInfo, ck};
 
@@ -16,6 +18,12 @@ use crate::device::pkcs11::select::{Selected, select};
 use crate::device::pkcs11::{keepsake, pin};
 use crate::device::{Ability, Class, Fault, Identity, Pkcs11Settings};
 use crate::types::KeyId;
+
+/// How long a search waits for a change of the token: longer than all take but some RSA generations, and a fraction of what a
+/// use may take, so that what stands behind it in its queue is still served.
+const SOON: Duration = Duration::from_millis(500);
+/// How often it looks whether the change is over.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// The process's hold on a token.
 #[derive(Debug)]
@@ -74,9 +82,20 @@ impl Shared {
         Session::open(&self.module, self.slot)
     }
 
-    /// The right to search.
-    pub(super) fn finding(&self) -> RwLockReadGuard<'_, ()> {
-        self.objects.read().unwrap_or_else(PoisonError::into_inner)
+    /// The right to search, where it comes soon. A lane that waited for the whole of an RSA generation would keep waiting what
+    /// is behind it in its queue, though that may need no search.
+    pub(super) fn finding(&self) -> Result<RwLockReadGuard<'_, ()>, Fault> {
+        let begin = Instant::now();
+        loop {
+            match self.objects.try_read() {
+                Ok(finding) => return Ok(finding),
+                Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) if begin.elapsed() < SOON => thread::park_timeout(LOOK),
+                Err(TryLockError::WouldBlock) => {
+                    return Err(Fault::new(Class::Busy, "the token is making a key, and cannot be searched meanwhile"));
+                }
+            }
+        }
     }
 
     /// The right to make and destroy token objects.

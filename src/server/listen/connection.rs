@@ -33,6 +33,13 @@ const STREAM_WINDOW: u32 = 128 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// How many streams a peer may reset before the server has looked at them, and how many it may make fail.
 const RESETS: usize = 20;
+/// The least that a peer must be allowed to send as one frame, which is enough. It bounds the frames of a header as well:
+/// a peer that sends five more of them without an end is closed.
+const FRAME: u32 = 16 * 1024;
+/// How much the peer may have us remember of its headers. Of ours, h2 remembers as much and not more, whatever a peer allows.
+const HEADER_TABLE: u32 = 4 * 1024;
+/// How much of an answer waits in a stream for a peer that does not read.
+const SEND_BUFFER: usize = 64 * 1024;
 
 /// What all connections share.
 #[derive(Debug)]
@@ -53,6 +60,9 @@ impl Shared {
             .timer(TokioTimer::new())
             .max_concurrent_streams(limits.streams)
             .max_header_list_size(limits.header_bytes)
+            .header_table_size(HEADER_TABLE)
+            .max_frame_size(FRAME)
+            .max_send_buf_size(SEND_BUFFER)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_pending_accept_reset_streams(RESETS)

@@ -36,29 +36,32 @@ enum Left {
     Done,
 }
 
+/// The points on the way of a change, the functions they stand in, and what a death there leaves.
+type Way = &'static [(&'static str, &'static str, Left)];
+
 /// The points on the way of a certificate.
-const ISSUE: &[(&str, &str, Left)] = &[
+const ISSUE: Way = &[
     ("issue.before_reserve", "sign", Left::Nothing),
     ("issue.reserved", "sign", Left::Lost),
     ("issue.signed", "sign", Left::Lost),
     ("issue.before_end", "sign", Left::Lost),
     ("issue.recorded", "sign", Left::Done),
 ];
-const CERTIFIED: &[(&str, &str, Left)] = &[("issuer.published", "equip", Left::Done)];
-const REQUESTED: &[(&str, &str, Left)] = &[
+const CERTIFIED: Way = &[("issuer.published", "equip", Left::Done)];
+const REQUESTED: Way = &[
     ("issuer.before_request", "equip", Left::Nothing),
     ("issuer.requested", "equip", Left::Nothing),
     ("issuer.published", "equip", Left::Done),
 ];
-const ACTIVATED: &[(&str, &str, Left)] = &[("issuer.published", "activate", Left::Done)];
-const CROSSED: &[(&str, &str, Left)] = &[("issuer.published", "cross_sign", Left::Done)];
-const REPLACED: &[(&str, &str, Left)] = &[("issuer.published", "replace", Left::Done)];
-const WRITTEN: &[(&str, &str, Left)] =
+const ACTIVATED: Way = &[("issuer.published", "activate", Left::Done)];
+const CROSSED: Way = &[("issuer.published", "cross_sign", Left::Done)];
+const REPLACED: Way = &[("issuer.published", "replace", Left::Done)];
+const WRITTEN: Way =
     &[("profile.before_write", "write_profile", Left::Nothing), ("profile.written", "write_profile", Left::Done)];
-const REMOVED: &[(&str, &str, Left)] =
+const REMOVED: Way =
     &[("profile.before_removal", "delete_profile", Left::Nothing), ("profile.removed", "delete_profile", Left::Done)];
 
-const WAYS: &[(Change, &[(&str, &str, Left)])] = &[
+const WAYS: &[(Change, Way)] = &[
     (Change::Issue, ISSUE),
     (Change::IssueMany, ISSUE),
     (Change::CreateRoot, ISSUE),

@@ -66,9 +66,14 @@ impl Request {
 }
 
 impl Past {
-    /// Makes it, a day and a half ago. With `due`, a version's destruction has fallen due in the meantime.
+    /// Makes it on SoftHSM.
     pub(super) async fn make(due: bool) -> Self {
-        let mut installation = Installation::bare(Devices::SoftHsm);
+        Self::make_on(Devices::SoftHsm, due).await
+    }
+
+    /// Makes it, a day and a half ago. With `due`, a version's destruction has fallen due in the meantime.
+    pub(super) async fn make_on(devices: Devices, due: bool) -> Self {
+        let mut installation = Installation::bare(devices);
         let config = Config::read(&installation.config()).unwrap();
         #[expect(clippy::disallowed_methods, reason = "the processes of these tests live in the time of the system")]
         let clock = ManualClock::at(Timestamp::now().checked_sub(SignedDuration::from_hours(36)).unwrap());

@@ -4,8 +4,9 @@ use std::fs;
 
 use super::past::{self, Past};
 use crate::process::{Installation, eventually};
-use crate::server::{Devices, lasting, name, new_key};
-use crate::softhsm::SoftHsm;
+use crate::server::{Devices, lasting, name, new_key, pkcs11_stanza, tpm_stanza};
+use crate::softhsm::{MODULE, SoftHsm};
+use crate::swtpm::Swtpm;
 
 /// All points of this module, for the register.
 pub(super) const POINTS: &[&str] = &[
@@ -48,11 +49,13 @@ const INIT: &[(&str, bool)] = &[
 
 #[tokio::test]
 async fn an_installation_is_whole_or_not_there() {
-    past::all(INIT.to_vec(), async |(point, there)| init(point, there).await).await;
+    for devices in [Devices::SoftHsm, Devices::Tpm] {
+        past::all(INIT.to_vec(), async |(point, there)| init(devices, point, there).await).await;
+    }
 }
 
-async fn init(point: &str, there: bool) {
-    let mut t = Installation::bare(Devices::SoftHsm);
+async fn init(devices: Devices, point: &str, there: bool) {
+    let mut t = Installation::bare(devices);
     let config = t.config().to_str().unwrap().to_owned();
     t.command(&["init", "--config", &config], Some(point)).dies(point).await;
     // A second `init` never builds on what is there, and without an installation nothing starts.
@@ -101,20 +104,23 @@ const ENROL: &[&str] = &[
 #[tokio::test]
 async fn a_service_starts_whatever_moment_an_enrolment_dies_at() {
     let past = Past::make(false).await;
-    past::all(ENROL.to_vec(), async |point| enrol(&past, point).await).await;
+    past::all(ENROL.to_vec(), async |point| {
+        let second = SoftHsm::new();
+        enrol(&past, point, &pkcs11_stanza("second", MODULE.as_ref(), &second)).await;
+    })
+    .await;
+    past::all(ENROL.to_vec(), async |point| {
+        let second = Swtpm::start();
+        enrol(&past, point, &tpm_stanza("second", &second)).await;
+    })
+    .await;
 }
 
-async fn enrol(past: &Past, point: &str) {
-    let (t, second) = (past.installation.copy(), SoftHsm::new());
+async fn enrol(past: &Past, point: &str, second: &str) {
+    let t = past.installation.copy();
     let config = t.config().to_str().unwrap().to_owned();
     let without = fs::read_to_string(&config).unwrap();
-    let with = format!(
-        "{without}\n[devices.second]\nkind = \"pkcs11\"\nmodule = {:?}\ntoken_label = \"signet\"\npin_file = {:?}\n\
-         environment = {{ SOFTHSM2_CONF = {:?} }}\n",
-        crate::softhsm::MODULE,
-        second.pin_file(),
-        second.conf()
-    );
+    let with = format!("{without}\n{second}");
     fs::write(&config, &with).unwrap();
     let enrol = ["init", "--config", &config, "--enrol", "second"];
     t.command(&enrol, Some(point)).dies(point).await;

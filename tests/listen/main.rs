@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop")]
 
+mod abuse;
+mod exhaustion;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -78,8 +81,12 @@ impl Server {
 
     /// A handshake whose outcome the server has told: in TLS 1.3 a refused certificate shows at the first read only.
     async fn connect(&self, config: &Arc<ClientConfig>) -> std::io::Result<TlsStream<TcpStream>> {
+        Self::connect_by(config, self.tcp().await).await
+    }
+
+    async fn connect_by(config: &Arc<ClientConfig>, tcp: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
         let name = ServerName::try_from("localhost").unwrap();
-        TlsConnector::from(config.clone()).connect(name, self.tcp().await).await
+        TlsConnector::from(config.clone()).connect(name, tcp).await
     }
 
     fn connections(&self) -> i64 {

@@ -1,0 +1,103 @@
+//! A name server that answers what a test tells it, and lies on demand.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::{Arc, Mutex};
+
+/// What a name has.
+#[derive(Clone, Debug)]
+pub(crate) enum Answer {
+    Address(IpAddr),
+    Alias(String),
+    Text(String),
+    Caa(bool, String, String),
+}
+
+/// A name server on a port of its own; it ends with the test.
+#[derive(Clone)]
+pub(crate) struct Dns {
+    address: SocketAddr,
+    names: Arc<Mutex<HashMap<String, Vec<Answer>>>>,
+}
+
+impl Dns {
+    pub(crate) fn start() -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let names: Arc<Mutex<HashMap<String, Vec<Answer>>>> = Arc::default();
+        let known = names.clone();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+                if let Some(answer) = answer(&buffer[..length], &known.lock().unwrap()) {
+                    let _ = socket.send_to(&answer, from);
+                }
+            }
+        });
+        Self { address, names }
+    }
+
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Says all of what `name` has.
+    pub(crate) fn set(&self, name: &str, answers: Vec<Answer>) {
+        self.names.lock().unwrap().insert(name.to_owned(), answers);
+    }
+
+    /// A host on this machine.
+    pub(crate) fn host(&self, name: &str) {
+        self.set(name, vec![Answer::Address([127, 0, 0, 1].into())]);
+    }
+}
+
+fn answer(query: &[u8], names: &HashMap<String, Vec<Answer>>) -> Option<Vec<u8>> {
+    let mut at = 12;
+    let mut labels = Vec::new();
+    loop {
+        let length = usize::from(*query.get(at)?);
+        at += 1;
+        if length == 0 {
+            break;
+        }
+        labels.push(String::from_utf8(query.get(at..at + length)?.to_vec()).ok()?);
+        at += length;
+    }
+    let kind = u16::from_be_bytes(query.get(at..at + 2)?.try_into().ok()?);
+    let name = labels.join(".");
+    let found = names.get(&name);
+    let records: Vec<_> = found.into_iter().flatten().filter_map(|answer| record(answer, kind)).collect();
+    let code = if found.is_some() { 0 } else { 3 };
+    let mut bytes = query.get(..2)?.to_vec();
+    bytes.extend([0x81, 0x80 | code, 0, 1]);
+    bytes.extend(u16::try_from(records.len()).ok()?.to_be_bytes());
+    bytes.extend([0; 4]);
+    bytes.extend(query.get(12..at + 4)?);
+    for (kind, data) in records {
+        bytes.extend([0xc0, 12]);
+        bytes.extend(kind.to_be_bytes());
+        bytes.extend([0, 1, 0, 0, 0, 1]);
+        bytes.extend(u16::try_from(data.len()).ok()?.to_be_bytes());
+        bytes.extend(data);
+    }
+    Some(bytes)
+}
+
+fn record(answer: &Answer, asked: u16) -> Option<(u16, Vec<u8>)> {
+    let (kind, data) = match answer {
+        Answer::Address(IpAddr::V4(address)) => (1, address.octets().to_vec()),
+        Answer::Address(IpAddr::V6(address)) => (28, address.octets().to_vec()),
+        Answer::Alias(to) => {
+            let labels =
+                to.split('.').flat_map(|label| [&[u8::try_from(label.len()).unwrap()], label.as_bytes()].concat());
+            (5, labels.chain([0]).collect())
+        }
+        Answer::Text(text) => (16, [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat()),
+        Answer::Caa(critical, tag, value) => {
+            let head = [if *critical { 128 } else { 0 }, u8::try_from(tag.len()).unwrap()];
+            (257, [&head, tag.as_bytes(), value.as_bytes()].concat())
+        }
+    };
+    (kind == asked || kind == 5).then_some((kind, data))
+}
