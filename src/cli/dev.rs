@@ -5,8 +5,8 @@ use std::process::Command;
 
 use clap::{Args, ValueEnum};
 
+use super::connection::Profile;
 use super::output::note;
-use super::profile::Profile;
 use super::sink::{self, Access};
 use super::{App, service_runtime};
 use crate::config::Config;
@@ -69,8 +69,11 @@ impl Dev {
             }
         };
         let devices = Software::start(&folder, self.device)?;
+        // The certificates name this place, so its port cannot be left to the listener.
+        let public = format!("127.0.0.1:{}", free_port_pair()?);
         let text = format!(
-            "[server]\nlisten = \"{}\"\n\n[storage]\ndata = \"{}\"\n\n{}",
+            "[server]\nlisten = \"{}\"\n\n[storage]\ndata = \"{}\"\n\n\
+             [pki]\nlisten = \"{public}\"\nurl = \"http://{public}\"\n\n{}",
             self.listen,
             folder.join("data").display(),
             devices.stanzas
@@ -85,7 +88,7 @@ impl Dev {
             drop(created);
             let server = Server::start(&config, options).await?;
             let profile = write_profile(&folder, &server).await?;
-            greet(&server, &profile, self.device);
+            greet(&server, &profile, &public, self.device);
             super::serve::serve_until_asked(server).await
         })
     }
@@ -178,8 +181,9 @@ async fn write_profile(folder: &Path, server: &Server) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn greet(server: &Server, profile: &Path, device: Device) {
+fn greet(server: &Server, profile: &Path, public: &str, device: Device) {
     note(format!("signet dev serves on https://{}", server.address()));
+    note(format!("revocation lists and OCSP are on http://{public}/pki/"));
     note("in another terminal:");
     note(format!("  export SIGNET_PROFILE={}", profile.display()));
     for line in [
@@ -188,6 +192,8 @@ fn greet(server: &Server, profile: &Path, device: Device) {
         "echo secret | signet wrap data --out secret.wrapped && signet unwrap data secret.wrapped --force",
         "signet key create release --algorithm ecdsa-p256-sha256 --domain raw",
         "signet sign release /bin/ls --out ls.sig && signet verify release /bin/ls --signature ls.sig",
+        "signet issuer create root --subject CN=Root --algorithm ecdsa-p256-sha256",
+        "signet cert issue root server --new-key web.key --name dns:localhost --out web.pem",
     ] {
         note(format!("  {line}"));
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::Args;
 
-use super::profile::{Profile, make_folder, text_of_token};
+use super::connection::{Profile, make_folder, text_of_token};
 use super::sink::{self, Access};
 use super::{App, ask, block_on, output};
 use crate::client::Client;

@@ -8,9 +8,9 @@ mod acme;
 mod ask;
 mod audit;
 mod backup;
-mod certificate;
-mod certificate_profile;
+mod cert;
 mod completions;
+pub(crate) mod connection;
 mod dev;
 mod device_worker;
 mod doctor;
@@ -26,12 +26,13 @@ mod mac;
 mod metrics;
 mod output;
 mod policy;
-pub(crate) mod profile;
+mod profile;
 mod restore;
 mod serve;
 mod sign;
 mod sink;
 mod status;
+mod subject;
 mod token;
 mod whoami;
 mod wrap;
@@ -43,8 +44,8 @@ use clap::Parser;
 use crate::client::{Client, PageRequest};
 use crate::error::{Error, Kind, Result};
 use crate::wire::Page;
+use connection::Global;
 use output::Out;
-use profile::Global;
 
 /// Writes a tree of verbs and how each is run.
 macro_rules! verbs {
@@ -81,8 +82,8 @@ verbs! {
         Mac(mac::Mac),
         File(file::File),
         Issuer(issuer::Issuer),
-        Profile(certificate_profile::Profile),
-        Cert(certificate::Cert),
+        Profile(profile::Profile),
+        Cert(cert::Cert),
         Token(token::Token),
         Acme(acme::Acme),
         Identity(identity::Identity),

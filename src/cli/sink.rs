@@ -31,6 +31,14 @@ impl To {
         self.force
     }
 
+    /// Refuses a FILE that is there already, before anything is done that could not be written down.
+    pub(super) fn check(&self) -> Result<()> {
+        match &self.out {
+            Some(path) if !self.force && path.metadata().is_ok_and(|found| found.is_file()) => Err(taken(path)),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Writes a secret: to a file that only its owner can read, or to standard output unless a person would read it.
     pub(super) fn secret(&self, out: Out, bytes: &[u8]) -> Result<()> {
         match &self.out {

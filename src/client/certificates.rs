@@ -73,6 +73,12 @@ impl Client {
         self.json(self.api(Method::POST, &["issuers", &issuer.to_string(), "cross-sign"]).body(body)?.change()?).await
     }
 
+    /// Reads the certificates that those who trust an issuer should trust, in PEM. Needs no credential.
+    pub async fn trust_bundle(&self, issuer: &IssuerName) -> Result<String> {
+        let path = ["pki", issuer.namespace.as_str(), issuer.name.as_str(), "bundle.pem"];
+        self.text(self.root(Method::GET, &path)).await
+    }
+
     /// Lists profiles, of one namespace or of all that the caller may see.
     pub async fn profiles(&self, namespace: Option<&Name>, page: &PageRequest) -> Result<Page<Profile>> {
         self.json(self.api(Method::GET, &["profiles"]).query("namespace", namespace).page(page)).await
