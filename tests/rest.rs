@@ -532,6 +532,7 @@ fn the_table_of_limits_holds_the_numbers_of_the_code() {
         ("bytes of a body", grouped(rest::BODY)),
         ("bytes of the body of a batch", grouped(rest::BATCH_BODY)),
         ("bytes of the body of a policy", grouped(rest::POLICY_BODY)),
+        ("bytes of the body of an EST request", grouped(signet::api::est::MAX_BODY)),
         ("arrival of a body", seconds(body.patience)),
         ("bytes of all bodies", grouped(body.in_work)),
         ("items of a batch", grouped(service::MAX_BATCH)),

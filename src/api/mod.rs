@@ -3,6 +3,7 @@
 //! A protocol is one folder here. None knows of another.
 
 pub mod acme;
+pub mod est;
 pub mod pki;
 pub mod rest;
 mod work;
@@ -29,6 +30,11 @@ pub const OPEN_ROUTES: &[(&str, &str)] = &[
     ("GET", "/acme/{namespace}/{endpoint}/directory"),
     ("GET", "/acme/{namespace}/{endpoint}/new-nonce"),
     ("GET", "/acme/{namespace}/{endpoint}/renewal-info/{certificate}"),
+    // What a client of EST needs before it can check us, and before it can make its request (RFC 7030, 4.1.2 and 4.5.1).
+    ("GET", "/.well-known/est/cacerts"),
+    ("GET", "/.well-known/est/csrattrs"),
+    ("GET", "/.well-known/est/{label}/cacerts"),
+    ("GET", "/.well-known/est/{label}/csrattrs"),
 ];
 
 /// The routes whose caller is who signed the body, as ACME has it: no token and no certificate means anything to them. They are not
@@ -64,9 +70,10 @@ mod tests {
 
     #[test]
     fn only_the_listed_routes_are_open() {
-        let open: Vec<_> = rest::open_routes().chain(pki::open_routes()).chain(acme::open_routes()).collect();
+        let open = rest::open_routes().chain(pki::open_routes()).chain(acme::open_routes()).chain(est::open_routes());
+        let open: Vec<_> = open.collect();
         assert_eq!(open, OPEN_ROUTES);
         assert_eq!(acme::signed_routes().collect::<Vec<_>>(), SIGNED_ROUTES);
-        assert_eq!(OPEN_ROUTES.len(), 11, "a route without authentication needs a commit of its own that says why");
+        assert_eq!(OPEN_ROUTES.len(), 15, "a route without authentication needs a commit of its own that says why");
     }
 }

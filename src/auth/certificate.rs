@@ -27,7 +27,10 @@ pub struct Claims {
     public_key: Pin,
     not_before: Timestamp,
     not_after: Timestamp,
+    issuer: Vec<u8>,
+    serial: Vec<u8>,
     hash: [u8; 32],
+    der: Vec<u8>,
 }
 
 impl Claims {
@@ -58,7 +61,10 @@ impl Claims {
             public_key: Pin(sha256(&[certificate.public_key().raw])),
             not_before: timestamp(validity.not_before.timestamp()),
             not_after: timestamp(validity.not_after.timestamp()),
+            issuer: certificate.issuer().as_raw().to_vec(),
+            serial: certificate.raw_serial().to_vec(),
             hash: sha256(&[der]),
+            der: der.to_vec(),
         })
     }
 
@@ -84,6 +90,24 @@ impl Claims {
     #[must_use]
     pub const fn hash(&self) -> &[u8; 32] {
         &self.hash
+    }
+
+    /// DER of the name of whoever signed it.
+    #[must_use]
+    pub fn issuer(&self) -> &[u8] {
+        &self.issuer
+    }
+
+    /// The bytes of its serial number.
+    #[must_use]
+    pub fn serial(&self) -> &[u8] {
+        &self.serial
+    }
+
+    /// The whole certificate.
+    #[must_use]
+    pub fn der(&self) -> &[u8] {
+        &self.der
     }
 
     /// When it ends.

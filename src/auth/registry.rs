@@ -247,7 +247,9 @@ impl Registry {
 }
 
 /// The one answer to every credential that is not accepted.
-fn refused(why: &'static str) -> Error {
+/// One sentence for all causes of a credential that does not count; `why` is for the audit log.
+#[must_use]
+pub fn refused(why: &'static str) -> Error {
     Error::new(Kind::Unauthenticated, "the credential is not accepted")
         .hint("it may be wrong, expired, revoked or used up: ask an administrator for a new one")
         .because(why)

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::inventory::{Entry, State};
+use super::issuer::Issuer;
 use super::{Authority, FORMAT, parse, put};
 use crate::admission::{Details, Permit};
 use crate::audit::Phase;
@@ -185,6 +186,23 @@ impl Authority {
     pub fn revocation(&self, issuer: &IssuerName, version: Version, serial: &Serial) -> Option<Revoked> {
         let known = self.revoked.read().unwrap_or_else(PoisonError::into_inner);
         known.get(&(issuer.clone(), version))?.get(serial).map(|(revoked, _)| *revoked)
+    }
+
+    /// Whether the certificate with this name of its issuer, in DER, and this serial number, as it stands in it, is one of ours
+    /// that was revoked.
+    #[must_use]
+    pub fn is_revoked(&self, issuer: &[u8], serial: &[u8]) -> bool {
+        let padding = 20_usize.saturating_sub(serial.len());
+        let padded: Vec<u8> = std::iter::repeat_n(0, padding).chain(serial.iter().copied()).collect();
+        let Ok(serial) = <[u8; 20]>::try_from(padded).map(Serial::from_bytes) else { return false };
+        let with_serial: Vec<_> = {
+            let known = self.revoked.read().unwrap_or_else(PoisonError::into_inner);
+            known.iter().filter(|(_, revoked)| revoked.contains_key(&serial)).map(|(of, _)| of.clone()).collect()
+        };
+        with_serial.iter().any(|(name, version)| {
+            let subject = |own: &Issuer| Ok(own.version(*version)?.certificate()?.subject_der() == issuer);
+            self.issuer(name).and_then(|own| subject(&own)).unwrap_or(false)
+        })
     }
 
     /// How many certificates of one version were ever revoked: it grows with each.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use crate::types::{Name, Period};
+use crate::types::{EstLabel, Name, Period};
 
 /// The configuration file.
 #[derive(Debug, Default, Deserialize)]
@@ -16,6 +16,7 @@ pub struct File {
     pub(super) storage: StorageFile,
     pub(super) keys: KeysFile,
     pub(super) acme: AcmeFile,
+    pub(super) est: EstFile,
     pub(super) pki: PkiFile,
     pub(super) devices: BTreeMap<Name, DeviceFile>,
 }
@@ -51,6 +52,12 @@ pub(super) struct AcmeFile {
     pub(super) resolvers: Option<Vec<SocketAddr>>,
     pub(super) http_port: Option<u16>,
     pub(super) https_port: Option<u16>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct EstFile {
+    pub(super) default: Option<EstLabel>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -14,7 +14,7 @@ use file::{AcmeFile, DeviceFile};
 
 use crate::device::{PinSource, Pkcs11Settings, Settings, TokenSelector, TpmSettings};
 use crate::error::{Error, Kind, Result};
-use crate::types::{Name, Period};
+use crate::types::{EstLabel, Name, Period};
 
 /// A checked configuration.
 #[derive(Clone, Debug)]
@@ -39,6 +39,8 @@ pub struct Config {
     pub tick: Period,
     /// How ACME reaches the network.
     pub acme: Acme,
+    /// What an address of EST without a label means; nothing where absent.
+    pub est: Option<EstLabel>,
     /// Where relying parties find what belongs to issuers.
     pub pki: Pki,
 }
@@ -108,7 +110,7 @@ impl Config {
     }
 
     fn check(file: File) -> Result<Self> {
-        let File { server, storage, keys, acme, pki, devices } = file;
+        let File { server, storage, keys, acme, est, pki, devices } = file;
         let devices = devices
             .into_iter()
             .map(|(name, device)| {
@@ -148,6 +150,7 @@ impl Config {
             devices,
             tick,
             acme: check_acme(acme)?,
+            est: est.default,
             pki: Pki { listen: pki.listen, url: pki.url.map(check_url).transpose()? },
         })
     }

@@ -97,7 +97,7 @@ pub struct Server {
     tasks: Vec<JoinHandle<()>>,
     pki_address: Option<SocketAddr>,
     listeners: Vec<JoinHandle<Result<()>>>,
-    running: [crate::api::Running; 2],
+    running: [crate::api::Running; 3],
     workers: BTreeMap<Name, Arc<Worker>>,
     log: Arc<Log>,
     heads: Arc<Heads>,
@@ -139,8 +139,9 @@ impl Server {
         let pki_address = plain.as_ref().map(|plain| plain.address);
         let (native, by_native) = crate::api::rest::router(service.clone(), crate::api::rest::BodyLimits::default());
         let (acme, by_acme) = crate::api::acme::router(service.clone(), config.acme.url.clone());
-        let app = native.merge(acme).merge(crate::api::pki::router(service.clone()));
-        let running = [by_native, by_acme];
+        let (est, by_est) = crate::api::est::router(service.clone(), config.est.clone());
+        let app = native.merge(acme).merge(est).merge(crate::api::pki::router(service.clone()));
+        let running = [by_native, by_acme, by_est];
         let mut listeners = Vec::new();
         if let Some(Plain { tcp, app, .. }) = plain {
             let (transport, limits) = (listen::Transport::Plain, options.limits.clone());

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::idempotency::Charged;
 use super::{Idempotency, Service};
 use crate::auth::certificate::Claims;
+use crate::auth::registry::refused;
 use crate::auth::token::Token;
 use crate::error::{Error, Kind, Result};
 use crate::store::{Change, Expected};
@@ -81,6 +82,10 @@ impl Service {
             }
             (None, Some(claims)) => {
                 let known = self.parts.registry.certificate(claims, now)?;
+                // A certificate of somebody else's is that authority's to revoke: the handshake has no lists.
+                if self.parts.authority.is_revoked(claims.issuer(), claims.serial()) {
+                    return Err(refused("the certificate is revoked"));
+                }
                 let hash = hex::encode(claims.hash());
                 (known.record.name.clone(), known.record.groups.clone(), Credential::Certificate(hash), None)
             }

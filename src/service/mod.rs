@@ -8,6 +8,7 @@ mod archive;
 mod audit;
 mod authenticate;
 mod certificates;
+mod est;
 mod heads;
 mod idempotency;
 mod identities;
@@ -45,6 +46,7 @@ pub use crate::store::certificates::{Cursor as CertificateCursor, Search as Cert
 pub use audit::{MAX_RECORD_BYTES, MAX_RECORDS, Records, SignedHead};
 pub use authenticate::{Arrival, Presented};
 pub use certificates::{CertificatePage, Certified, Right as RevocationRight};
+pub use est::Enrolment;
 pub use heads::Heads;
 pub use idempotency::{Idempotency, MAX_KEY, Outcome, PATIENCE};
 pub use issuers::IssuerPage;

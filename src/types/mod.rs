@@ -8,6 +8,7 @@ mod clock;
 mod context;
 mod crash;
 mod entries;
+mod est_label;
 mod name;
 pub mod operation;
 mod period;
@@ -29,6 +30,7 @@ pub use context::Context;
 #[doc(hidden)]
 pub use crash::crash_here;
 pub use entries::{entries, optional_entries};
+pub use est_label::EstLabel;
 pub use name::{EndpointName, IssuerName, KeyId, KeyName, Name, ProfileName, Version};
 pub use period::Period;
 pub use public_key::{PublicKey, Verifier};

@@ -10,9 +10,11 @@
 //! types and nothing else, so no field of a request reaches a certificate unread.
 
 pub mod certificate;
+pub mod certs_only;
 pub mod constraints;
 pub mod crl;
 pub mod csr;
+pub mod csr_attributes;
 mod extensions;
 pub mod key;
 pub mod lint;

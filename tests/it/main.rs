@@ -16,6 +16,7 @@ mod acme;
 mod audit;
 mod backup;
 mod crash;
+mod est;
 mod faults;
 mod issuers;
 mod keys;

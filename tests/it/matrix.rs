@@ -486,7 +486,7 @@ fn the_open_routes_are_these_and_no_others() {
     assert_eq!(open_routes().collect::<Vec<_>>(), expected);
     // Beside them only what relying parties fetch.
     assert!(OPEN_ROUTES.iter().all(|route| {
-        let elsewhere = ["/pki/{namespace}/{issuer}/", "/acme/{namespace}/{endpoint}/"];
+        let elsewhere = ["/pki/{namespace}/{issuer}/", "/acme/{namespace}/{endpoint}/", "/.well-known/est/"];
         expected.contains(route) || elsewhere.iter().any(|folder| route.1.starts_with(folder))
     }));
     let known = table().iter().filter(|row| row.actions == [Action::WhoAmI]);
