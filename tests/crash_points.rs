@@ -31,7 +31,7 @@ const CALLS: &[(&str, On)] = &[
     (".sign_structure(", On::Any),
     (".sign_structures(", On::AllBut(&["self"])),
     (".generate(", On::Any),
-    (".enrol(", On::Any),
+    (".enrol(", On::AllBut(&["self"])),
     (".persist(", On::Any),
     (".persist_noclobber(", On::Any),
     ("File::create(", On::Any),

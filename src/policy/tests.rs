@@ -59,9 +59,13 @@ fn schema_and_actions_are_equal() {
 
 #[test]
 fn examples_of_the_documentation_are_valid() {
-    let page = include_str!("../../docs/policies.md");
-    let blocks: Vec<_> = page.split("```cedar\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert!(blocks.len() > 5);
+    let pages = [include_str!("../../docs/policies.md"), include_str!("../../docs/certificates.md")];
+    let blocks: Vec<_> = pages
+        .iter()
+        .flat_map(|page| page.split("```cedar\n").skip(1))
+        .map(|rest| rest.split("```").next().unwrap())
+        .collect();
+    assert!(blocks.len() > 6);
     assert_eq!(blocks[0], ADMINISTRATORS_TEXT);
     for (n, block) in blocks.iter().enumerate() {
         validate(&name(&format!("example-{n}")), block).unwrap_or_else(|e| panic!("{e:?} {:?}\n{block}", e.mend()));

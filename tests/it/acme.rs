@@ -6,13 +6,13 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 use rcgen::{CertificateParams, CustomExtension, KeyPair};
 use serde_json::{Value, json};
-use signet::wire::{CreateAcmeEndpoint, CreateEabKey, Policy};
+use signet::wire::{CreateAcmeEndpoint, CreateEabKey, Policy, Profile};
 
 use crate::acme_client::{AccountKey, Client, Web, base64url, binding};
 use crate::dns::{Answer, Dns};
 use crate::server::{Devices, TestServer};
 
-/// A server with an endpoint `default:web` that is open to the identity `hosts`, names and a place for proofs.
+/// A server with an issuer `default:fleet` and an endpoint `default:web` that is open to the identity `hosts`, names and a place for proofs.
 struct Scene {
     t: TestServer,
     dns: Dns,
@@ -40,6 +40,10 @@ impl Scene {
         let t = TestServer::configured(Devices::SoftHsm, |config| config.acme = acme).await;
         let policy = Policy { name: None, text: POLICY.to_owned(), etag: None };
         t.client.put_policy(&"hosts".parse().unwrap(), None, &policy).await.unwrap();
+        crate::issuers::root(&t, "fleet").await;
+        let wild = json!({"kind": "server", "names": ["dns:*"], "wildcards": true});
+        let wild = Profile { name: None, profile: wild, built_in: false, etag: None };
+        t.client.put_profile(&"wild".parse().unwrap(), None, &wild).await.unwrap();
         let scene = Self { t, dns, web, tls };
         scene.endpoint("web", |endpoint| endpoint.identity = Some("hosts".parse().unwrap())).await;
         scene
@@ -49,7 +53,7 @@ impl Scene {
         let mut body = CreateAcmeEndpoint {
             name: name.parse().unwrap(),
             issuer: "fleet".parse().unwrap(),
-            profiles: vec!["server".parse().unwrap()],
+            profiles: vec!["server".parse().unwrap(), "wild".parse().unwrap()],
             identity: None,
             groups: vec![],
             challenges: None,
@@ -82,6 +86,16 @@ impl Scene {
         let mut client = self.stranger().await;
         assert_eq!(client.register().await.status, 201);
         client
+    }
+
+    /// An order of `names` whose proofs are all there.
+    async fn ready(&self, client: &Client, names: &[&str]) -> (String, Value) {
+        let (address, order) = client.order(names).await;
+        for (number, name) in names.iter().enumerate() {
+            self.dns.host(name);
+            self.prove(client, &order, number).await;
+        }
+        (address, order)
     }
 
     /// Puts the proof where http-01 looks for it.
@@ -342,6 +356,7 @@ async fn requests_that_do_not_hold_are_refused() {
         (json!([{"type": "dns", "value": "a b"}]), "malformed"),
         (json!([{"type": "dns", "value": "a.elsewhere"}]), "rejectedIdentifier"),
         (json!([{"type": "dns", "value": "localhost"}]), "rejectedIdentifier"),
+        (json!([{"type": "dns", "value": "*.a.test"}]), "rejectedIdentifier"),
         (json!([{"type": "email", "value": "a@b.test"}]), "unsupportedIdentifier"),
         (json!(vec![json!({"type": "dns", "value": "a.test"}); 2000]), "malformed"),
     ] {
@@ -465,4 +480,225 @@ async fn orders_survive_a_restart_and_nonces_do_not() {
     again.kid = Some(there(client.kid.as_ref().unwrap()));
     again.key = client.key;
     assert_eq!(again.read(&there(&address)).await["status"], "pending");
+}
+
+/// A request for `names`, in base64url, and its key.
+fn csr(names: &[&str]) -> (String, KeyPair) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    (base64url(params.serialize_request(&key).unwrap().der()), key)
+}
+
+/// The certificates of a chain in PEM, in DER.
+fn ders(chain: &str) -> Vec<Vec<u8>> {
+    x509_parser::pem::Pem::iter_from_buffer(chain.as_bytes()).map(|pem| pem.unwrap().contents).collect()
+}
+
+/// How renewal information names a certificate.
+fn renewal_id(der: &[u8]) -> String {
+    use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
+    let (_, certificate) = X509Certificate::from_der(der).unwrap();
+    let authority = certificate.extensions().iter().find_map(|extension| {
+        let ParsedExtension::AuthorityKeyIdentifier(id) = extension.parsed_extension() else { return None };
+        id.key_identifier.as_ref().map(|id| id.0.to_vec())
+    });
+    format!("{}.{}", base64url(&authority.unwrap()), base64url(certificate.raw_serial()))
+}
+
+#[tokio::test]
+async fn a_certificate_is_issued_renewed_and_revoked() {
+    let scene = Scene::set().await;
+    let client = scene.client().await;
+    let (address, order) = scene.ready(&client, &["a.test", "b.test"]).await;
+    let finalize = order["finalize"].as_str().unwrap();
+    // 1. Only a request for exactly these names, of another key than the account's, is taken.
+    for names in [vec!["a.test"], vec!["a.test", "b.test", "c.test"], vec!["a.test", "c.test"], vec![]] {
+        let refused = client.post(finalize, &json!({"csr": csr(&names).0})).await;
+        assert_eq!(refused.problem(), "badCSR", "{names:?}");
+    }
+    assert_eq!(client.post(finalize, &json!({"csr": "AAAA"})).await.problem(), "badCSR");
+    assert_eq!(client.read(&address).await["status"], "ready");
+    // 2. The certificate, and what is above it.
+    let (request, key) = csr(&["b.test", "a.test"]);
+    let done = client.post(finalize, &json!({"csr": request})).await.json();
+    assert_eq!(done["status"], "valid", "{done}");
+    let chain = client.post(done["certificate"].as_str().unwrap(), &Value::Null).await;
+    assert_eq!(chain.status, 200);
+    let leaf = ders(&chain.text).remove(0);
+    let (_, parsed) = x509_parser::parse_x509_certificate(&leaf).unwrap();
+    assert_eq!(parsed.public_key().raw, rustls_spki(&key));
+    // 3. When to renew it, and that one order may.
+    let id = renewal_id(&leaf);
+    let info = format!("{}/{id}", client.url("renewalInfo"));
+    let ask = async || scene.http().get(&info).send().await.unwrap();
+    let answer = ask().await;
+    assert!(answer.headers().contains_key("retry-after"));
+    let window: Value = answer.json().await.unwrap();
+    let times = ["start", "end"]
+        .map(|part| window["suggestedWindow"][part].as_str().unwrap().parse::<jiff::Timestamp>().unwrap());
+    let life = [parsed.validity().not_before, parsed.validity().not_after].map(|time| time.timestamp());
+    assert!(life[0] < times[0].as_second() && times[0] < times[1] && times[1].as_second() < life[1], "{window}");
+    let renew = json!({"identifiers": [{"type": "dns", "value": "a.test"}], "replaces": id});
+    let other = scene.client().await;
+    assert_eq!(other.post(&other.url("newOrder"), &renew).await.problem(), "malformed");
+    let renewal = client.post(&client.url("newOrder"), &renew).await;
+    assert_eq!((renewal.status, renewal.json()["replaces"].as_str()), (201, Some(id.as_str())));
+    let again = client.post(&client.url("newOrder"), &renew).await;
+    assert_eq!((again.status, again.problem().as_str()), (409, "alreadyReplaced"));
+    // 4. Revoked by an account that controls the names, not by one that does not.
+    let revoke = json!({"certificate": base64url(&leaf), "reason": 4});
+    let url = client.url("revokeCert");
+    assert_eq!(other.post(&url, &revoke).await.problem(), "unauthorized");
+    let bad = json!({"certificate": base64url(&leaf), "reason": 2});
+    assert_eq!(client.post(&url, &bad).await.problem(), "badRevocationReason");
+    scene.ready(&other, &["a.test", "b.test"]).await;
+    assert_eq!(other.post(&url, &revoke).await.status, 200);
+    assert_eq!(client.post(&url, &revoke).await.problem(), "alreadyRevoked");
+    let window: Value = ask().await.json().await.unwrap();
+    let end: jiff::Timestamp = window["suggestedWindow"]["end"].as_str().unwrap().parse().unwrap();
+    assert!(
+        end <= jiff::Timestamp::from_second(signet::types::Clock::Manual(scene.t.clock.clone()).now().as_second() + 1)
+            .unwrap()
+    );
+    for unknown in ["AAAA.AQ", "x", &format!("AAAA.{}", id.split_once('.').unwrap().1)] {
+        let answer = scene.http().get(format!("{}/{unknown}", client.url("renewalInfo"))).send().await.unwrap();
+        assert!(matches!(answer.status().as_u16(), 400 | 404), "{unknown}");
+    }
+}
+
+fn rustls_spki(key: &KeyPair) -> Vec<u8> {
+    use rcgen::PublicKeyData;
+    key.subject_public_key_info()
+}
+
+#[tokio::test]
+async fn of_many_finalizations_at_once_comes_one_certificate() {
+    let scene = Scene::set().await;
+    let client = scene.client().await;
+    let (address, order) = scene.ready(&client, &["one.test"]).await;
+    let url = order["finalize"].as_str().unwrap();
+    let requests: Vec<_> = (0..8).map(|_| json!({"csr": csr(&["one.test"]).0})).collect();
+    let answers = futures_util::future::join_all(requests.iter().map(|request| client.post(url, request))).await;
+    let won = answers.iter().filter(|answer| answer.status == 200).count();
+    let late = answers.iter().filter(|answer| answer.problem() == "orderNotReady").count();
+    assert_eq!((won, late), (1, 7), "{answers:?}");
+    assert_eq!(client.read(&address).await["status"], "valid");
+    let query = signet::client::CertificateQuery { name: Some("dns:one.test".to_owned()), ..Default::default() };
+    let found = scene.t.client.certificates(&query, &Default::default()).await.unwrap().items;
+    assert_eq!(found.len(), 1);
+}
+
+#[tokio::test]
+async fn the_python_client_goes_all_ways() {
+    let Some(python) = crate::judges::judge("python") else { return };
+    let scene = Scene::set().await;
+    scene.endpoint("bound", |_| {}).await;
+    let body = CreateEabKey { identity: "hosts".parse().unwrap(), groups: vec![], ttl: None, uses: None };
+    let made = scene.t.client.create_eab_key(&"bound".parse().unwrap(), &body).await.unwrap();
+    let port = free_port();
+    scene.web.forward(port);
+    for name in ["py.test", "www.py.test"] {
+        scene.dns.host(name);
+    }
+    let mut flows = tokio::process::Command::new(python);
+    flows
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/judges/acme_flows.py"))
+        .args([
+            scene.directory("bound"),
+            port.to_string(),
+            made.info.id,
+            made.key.unwrap().0.clone(),
+            "py.test".to_owned(),
+        ])
+        .env("REQUESTS_CA_BUNDLE", scene.t.server().own_authority().unwrap());
+    let output = flows.output().await.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.ends_with("deactivated\n"),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// certbot with folders of its own, and what every call of it is given.
+struct Certbot {
+    program: std::path::PathBuf,
+    folder: tempfile::TempDir,
+    common: Vec<String>,
+    authority: std::path::PathBuf,
+}
+
+impl Certbot {
+    async fn run(&self, arguments: &[&str]) -> String {
+        let mut certbot = tokio::process::Command::new(&self.program);
+        certbot.args(arguments).args(&self.common).env("REQUESTS_CA_BUNDLE", &self.authority);
+        let output = certbot.output().await.unwrap();
+        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let log = || std::fs::read_to_string(self.folder.path().join("logs/letsencrypt.log")).unwrap_or_default();
+        assert!(output.status.success(), "certbot {arguments:?}\n{said}\n{}", log());
+        said
+    }
+
+    fn live(&self, name: &str) -> String {
+        std::fs::read_to_string(self.folder.path().join(format!("config/live/{name}/fullchain.pem"))).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn certbot_gets_renews_and_revokes() {
+    let Some(program) = crate::judges::judge("certbot") else { return };
+    let scene = Scene::set().await;
+    let (folder, texts, port) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), free_port());
+    scene.web.forward(port);
+    scene.dns.read_from(texts.path());
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let common = [
+        "-n".to_owned(),
+        "--server".to_owned(),
+        scene.directory("web"),
+        "--config-dir".to_owned(),
+        path("config"),
+        "--work-dir".to_owned(),
+        path("work"),
+        "--logs-dir".to_owned(),
+        path("logs"),
+    ];
+    let authority = scene.t.server().own_authority().unwrap().to_owned();
+    let certbot = Certbot { program, folder, common: common.to_vec(), authority };
+    // 1. http-01, by its own web server.
+    scene.dns.host("bot.test");
+    let port = port.to_string();
+    let get =
+        ["certonly", "--standalone", "--http-01-port", &port, "--agree-tos", "-m", "a@bot.test", "-d", "bot.test"];
+    certbot.run(&get).await;
+    let first = certbot.live("bot.test");
+    assert_eq!(ders(&first).len(), 2);
+    // 2. Renewed by its own rules: not yet, and then by force.
+    certbot.run(&["renew", "--http-01-port", &port, "--no-random-sleep-on-renew"]).await;
+    assert_eq!(certbot.live("bot.test"), first);
+    certbot.run(&["renew", "--http-01-port", &port, "--no-random-sleep-on-renew", "--force-renewal"]).await;
+    assert_ne!(certbot.live("bot.test"), first);
+    // 3. dns-01 for a wildcard, by hooks.
+    let hook =
+        format!("echo \"$CERTBOT_VALIDATION\" >> {}/_acme-challenge.\"$CERTBOT_DOMAIN\"", texts.path().display());
+    let wild = ["certonly", "--manual", "--preferred-challenges", "dns", "--manual-auth-hook", &hook];
+    let names = ["-d", "*.bot.test", "-d", "bot.test", "--cert-name", "wild", "--required-profile", "wild"];
+    certbot.run(&[wild.as_slice(), &names].concat()).await;
+    let wild = ders(&certbot.live("wild")).remove(0);
+    let (_, parsed) = x509_parser::parse_x509_certificate(&wild).unwrap();
+    let names = parsed.subject_alternative_name().unwrap().unwrap();
+    assert_eq!(names.value.general_names.len(), 2);
+    // 4. Revoked.
+    certbot.run(&["revoke", "--cert-name", "wild", "--reason", "superseded", "--no-delete-after-revoke"]).await;
+    let query = signet::client::CertificateQuery { name: Some("dns:*.bot.test".to_owned()), ..Default::default() };
+    let found = scene.t.client.certificates(&query, &Default::default()).await.unwrap().items;
+    assert_eq!(found.len(), 1);
+    assert!(found[0].revoked.is_some(), "{found:?}");
+    // 5. Its account ends.
+    certbot.run(&["unregister"]).await;
 }

@@ -7,6 +7,10 @@ mod acme_client;
 mod dns;
 #[path = "../support/golden.rs"]
 mod golden;
+#[path = "../support/judges.rs"]
+mod judges;
+#[path = "../support/skip.rs"]
+mod skip;
 #[path = "../support/softhsm.rs"]
 mod softhsm;
 #[path = "../support/swtpm.rs"]
@@ -25,6 +29,7 @@ mod matrix;
 mod process;
 mod rotation;
 mod server;
+mod shell;
 mod sign;
 mod stolen;
 mod tokens;

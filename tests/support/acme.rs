@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 use aws_lc_rs::rand::SystemRandom;
@@ -21,6 +21,8 @@ pub(crate) fn base64url(bytes: &[u8]) -> String {
 pub(crate) struct Web {
     address: SocketAddr,
     pages: Arc<Mutex<HashMap<String, String>>>,
+    /// Where everything is asked for instead.
+    forward: Arc<Mutex<Option<u16>>>,
 }
 
 impl Web {
@@ -28,9 +30,14 @@ impl Web {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let pages: Arc<Mutex<HashMap<String, String>>> = Arc::default();
-        let known = pages.clone();
+        let forward: Arc<Mutex<Option<u16>>> = Arc::default();
+        let (known, elsewhere) = (pages.clone(), forward.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
+                if let Some(port) = *elsewhere.lock().unwrap() {
+                    pass_on(stream, port);
+                    continue;
+                }
                 let mut reader = BufReader::new(stream);
                 let mut first = String::new();
                 let _ = reader.read_line(&mut first);
@@ -47,11 +54,16 @@ impl Web {
                 let _ = reader.get_mut().write_all(answer.as_bytes());
             }
         });
-        Self { address, pages }
+        Self { address, pages, forward }
     }
 
     pub(crate) const fn port(&self) -> u16 {
         self.address.port()
+    }
+
+    /// Passes every connection on to another port of this machine.
+    pub(crate) fn forward(&self, port: u16) {
+        *self.forward.lock().unwrap() = Some(port);
     }
 
     pub(crate) fn page(&self, path: &str, body: &str) {
@@ -62,6 +74,17 @@ impl Web {
     pub(crate) fn redirect(&self, path: &str, to: &str) {
         let answer = format!("HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n");
         self.pages.lock().unwrap().insert(path.to_owned(), answer);
+    }
+}
+
+/// Both directions, until both ends are done.
+fn pass_on(stream: TcpStream, port: u16) {
+    let Ok(other) = TcpStream::connect(("127.0.0.1", port)) else { return };
+    for (mut from, mut to) in [(stream.try_clone().unwrap(), other.try_clone().unwrap()), (other, stream)] {
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut from, &mut to);
+            let _ = to.shutdown(std::net::Shutdown::Write);
+        });
     }
 }
 
@@ -197,7 +220,11 @@ impl Client {
                 json!({"type": kind, "value": name})
             })
             .collect();
-        let answer = self.post(&self.url("newOrder"), &json!({"identifiers": identifiers})).await;
+        let mut order = json!({"identifiers": identifiers});
+        if names.iter().any(|name| name.starts_with("*.")) {
+            order["profile"] = json!("wild");
+        }
+        let answer = self.post(&self.url("newOrder"), &order).await;
         assert_eq!(answer.status, 201, "{answer:?}");
         (answer.location.clone().unwrap(), answer.json())
     }

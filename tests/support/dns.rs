@@ -18,6 +18,7 @@ pub(crate) enum Answer {
 pub(crate) struct Dns {
     address: SocketAddr,
     names: Arc<Mutex<HashMap<String, Vec<Answer>>>>,
+    folder: Arc<Mutex<Option<std::path::PathBuf>>>,
 }
 
 impl Dns {
@@ -25,16 +26,25 @@ impl Dns {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         let names: Arc<Mutex<HashMap<String, Vec<Answer>>>> = Arc::default();
-        let known = names.clone();
+        let folder: Arc<Mutex<Option<std::path::PathBuf>>> = Arc::default();
+        let (known, more) = (names.clone(), folder.clone());
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok((length, from)) = socket.recv_from(&mut buffer) {
-                if let Some(answer) = answer(&buffer[..length], &known.lock().unwrap()) {
+                let mut known = known.lock().unwrap();
+                if let Some(folder) = &*more.lock().unwrap() {
+                    for file in std::fs::read_dir(folder).unwrap().flatten() {
+                        let texts = std::fs::read_to_string(file.path()).unwrap();
+                        let texts = texts.lines().map(|line| Answer::Text(line.to_owned())).collect();
+                        known.insert(file.file_name().into_string().unwrap(), texts);
+                    }
+                }
+                if let Some(answer) = answer(&buffer[..length], &known) {
                     let _ = socket.send_to(&answer, from);
                 }
             }
         });
-        Self { address, names }
+        Self { address, names, folder }
     }
 
     pub(crate) const fn address(&self) -> SocketAddr {
@@ -44,6 +54,11 @@ impl Dns {
     /// Says all of what `name` has.
     pub(crate) fn set(&self, name: &str, answers: Vec<Answer>) {
         self.names.lock().unwrap().insert(name.to_owned(), answers);
+    }
+
+    /// Takes texts from a folder besides, one file for each name and one line for each text: hooks of other programs write it.
+    pub(crate) fn read_from(&self, folder: &std::path::Path) {
+        *self.folder.lock().unwrap() = Some(folder.to_owned());
     }
 
     /// A host on this machine.

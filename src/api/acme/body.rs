@@ -82,7 +82,8 @@ pub(super) fn account(payload: &[u8]) -> Result<AccountWish> {
         return Ok(AccountWish::default());
     }
     let body: AccountBody = parse(payload)?;
-    let deactivate = body.status.map(|status| only_deactivated(&status)).transpose()?.is_some();
+    // "The server SHOULD ignore any updates to … or any other fields it does not recognize": clients send the status as it is.
+    let deactivate = body.status.as_deref() == Some("deactivated");
     Ok(AccountWish { contacts: body.contact.map(Contacts::parse).transpose()?, deactivate })
 }
 

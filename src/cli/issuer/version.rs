@@ -78,7 +78,7 @@ pub(in crate::cli) struct Import {
     /// The issuer.
     #[arg(value_name = "ISSUER", value_parser = parsed::<IssuerName>)]
     name: IssuerName,
-    /// Its certificate in PEM, and below it those above it, nearest first; - for standard input.
+    /// Its certificate in PEM, and below it that of the authority that signed it, and those above; - for standard input.
     file: PathBuf,
 }
 

@@ -19,6 +19,7 @@ pub use accounts::{AccountWish, NewAccount};
 pub use bindings::NewEabKey;
 pub use certificates::{Renewal, Revocation};
 pub use orders::OrderWish;
+use orders::of;
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -35,11 +36,8 @@ use crate::error::{Error, Kind, Result};
 use crate::jose::{Jws, KeyReference, SignerKey};
 use crate::store::{Change, Expected};
 use crate::types::operation::{Operation, UseAcme};
-use crate::types::{Caller, Credential, EndpointName, Principal, Resource, sha256};
+use crate::types::{Caller, Credential, EndpointName, Principal, Resource, Turns, blocking};
 use crate::validation::Validator;
-
-/// How many orders are worked on side by side.
-const TURNS: usize = 64;
 
 /// What ACME keeps in memory.
 #[derive(Debug)]
@@ -47,9 +45,8 @@ pub struct Desk {
     nonces: Nonces,
     quotas: Quotas,
     validator: Validator,
-    /// One turn for many orders: whoever holds it may change them. Held from the reading of an order to its commit, and while
-    /// its certificate is issued.
-    turns: Vec<tokio::sync::Mutex<()>>,
+    /// Whoever holds the turn of an order may change it: held from its reading to the commit, and while its certificate is issued.
+    turns: Turns<Id>,
     /// Held while an account is made or gets another key, so that one key is one account, and a binding is used once.
     enrolling: tokio::sync::Mutex<()>,
     /// The proofs that are being looked for.
@@ -66,15 +63,10 @@ impl Desk {
             nonces: Nonces::new()?,
             quotas: Quotas::default(),
             validator,
-            turns: (0..TURNS).map(|_| tokio::sync::Mutex::default()).collect(),
+            turns: Turns::default(),
             enrolling: tokio::sync::Mutex::default(),
             looking: Mutex::default(),
         })
-    }
-
-    fn turn(&self, order: Id) -> Result<&tokio::sync::Mutex<()>> {
-        let [first, ..] = sha256(&[order.to_string().as_bytes()]);
-        self.turns.get(usize::from(first) % TURNS).ok_or_else(|| Error::internal("no turn for an order"))
     }
 }
 
@@ -293,10 +285,6 @@ fn parse<T: DeserializeOwned>(record: &crate::store::Record) -> Result<(T, u64)>
     let value = serde_json::from_slice(&record.value)
         .map_err(|e| Error::new(Kind::Tampered, format!("the record {} cannot be read", record.path)).because(e))?;
     Ok((value, record.revision))
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal(format!("a store call was lost: {e}")))?
 }
 
 /// Of an address, what its quota is counted by: networks of 64 bits are handed out to one host.

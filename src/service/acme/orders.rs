@@ -110,7 +110,7 @@ impl Service {
         Ok((path, holding, revision))
     }
 
-    /// Whether policy would let this caller have a certificate for each name, with some kind of key. The permit itself is asked for
+    /// Whether the profile has such names, and policy would let this caller have them, with some kind of key. The permit itself is asked for
     /// when the certificate is issued; this spares everybody proofs that lead nowhere.
     fn acme_permitted(&self, endpoint: &Endpoint, caller: &Caller, order: &Order) -> Result<()> {
         let (policies, now) = (self.parts.admission.policies(), self.parts.ledger.clock().now());
@@ -123,22 +123,28 @@ impl Service {
                 policies.decide(caller, Action::IssueCertificate, &target, &facts).allow
             })
         };
+        let profile = self.parts.authority.profile(&order.profile)?.profile;
+        let known = |name: &Identifier| {
+            let san = name.san();
+            (profile.wildcards || !name.wildcard()) && profile.names.iter().any(|pattern| pattern.matches(&san))
+        };
         let refused: Vec<_> = order
             .identifiers
             .iter()
-            .filter(|name| !allowed(name, &order.profile))
-            .map(|name| Subproblem {
-                identifier: name.clone(),
-                problem: Recorded {
-                    kind: ProblemKind::RejectedIdentifier,
-                    detail: format!("no policy permits a certificate for {name}"),
-                },
+            .filter_map(|name| {
+                let detail = match (allowed(name, &order.profile), known(name)) {
+                    (true, true) => return None,
+                    (true, false) => format!("the profile {} has no certificates for {name}", order.profile.name),
+                    (false, _) => format!("no policy permits a certificate for {name}"),
+                };
+                let problem = Recorded { kind: ProblemKind::RejectedIdentifier, detail };
+                Some(Subproblem { identifier: name.clone(), problem })
             })
             .collect();
         if refused.is_empty() {
             return Ok(());
         }
-        Err(refuse_names(ProblemKind::RejectedIdentifier, "no policy permits a certificate for these names", refused))
+        Err(refuse_names(ProblemKind::RejectedIdentifier, "no certificate is issued for some of these names", refused))
     }
 
     /// Reads an order. What was interrupted goes on: a proof that nobody is looking for, a certificate that was not issued yet.
@@ -151,11 +157,11 @@ impl Service {
         let result = async {
             let (mut order, _) = self.acme_load(&opened.endpoint, account, id).await?;
             if order.state == OrderState::Processing {
-                let turn = self.parts.acme.turn(id)?;
+                let turn = self.parts.acme.turns.of(&id);
                 // Whoever holds the turn is issuing it.
                 if let Ok(_turn) = turn.try_lock() {
                     let (now, revision) = self.acme_load(&opened.endpoint, account, id).await?;
-                    order = self.acme_issue(&opened.endpoint, caller, now, revision).await?;
+                    order = self.acme_issue(&permit, &opened.endpoint, caller, now, revision).await?;
                 }
             }
             self.acme_look_again(opened, &order, account_url)?;
@@ -210,7 +216,8 @@ impl Service {
         let (account, caller) = opened.account()?;
         let permit = self.acme_admit(caller, &opened.endpoint).await?;
         let result = async {
-            let _turn = self.parts.acme.turn(id)?.lock().await;
+            let turn = self.parts.acme.turns.of(&id);
+            let _turn = turn.lock().await;
             let (mut order, revision) = self.acme_load(&opened.endpoint, account, id).await?;
             order.deactivate(number)?;
             self.acme_store(&permit, &opened.endpoint, &order, revision, "authorization deactivated").await?;
@@ -235,7 +242,8 @@ impl Service {
         let (account, caller) = opened.account()?;
         let permit = self.acme_admit(caller, &opened.endpoint).await?;
         let result = async {
-            let _turn = self.parts.acme.turn(id)?.lock().await;
+            let turn = self.parts.acme.turns.of(&id);
+            let _turn = turn.lock().await;
             let (mut order, revision) = self.acme_load(&opened.endpoint, account, id).await?;
             let now = self.parts.ledger.clock().now();
             let whom = failure_key(account, &order.authorization(number)?.identifier);
@@ -281,14 +289,15 @@ impl Service {
         let (account, caller) = opened.account()?;
         let permit = self.acme_admit(caller, &opened.endpoint).await?;
         let result = async {
-            let _turn = self.parts.acme.turn(id)?.lock().await;
+            let turn = self.parts.acme.turns.of(&id);
+            let _turn = turn.lock().await;
             let (mut order, revision) = self.acme_load(&opened.endpoint, account, id).await?;
             if order.state == OrderState::Ready {
                 check_csr(&csr, &order, account)?;
             }
             order.finalize(csr)?;
             let revision = self.acme_store(&permit, &opened.endpoint, &order, revision, "order finalized").await?;
-            self.acme_issue(&opened.endpoint, caller, order, revision).await
+            self.acme_issue(&permit, &opened.endpoint, caller, order, revision).await
         };
         let result = result.await;
         permit.close(result, Details::default().fact("acme", "order finalized").fact("order", id)).await
@@ -361,14 +370,17 @@ impl Look {
         let what = if found.is_ok() { "proof found" } else { "proof not found" };
         let why = found.as_ref().err().map(|problem| problem.detail.clone()).unwrap_or_default();
         let result = async {
-            let _turn = service.parts.acme.turn(*id)?.lock().await;
+            let turn = service.parts.acme.turns.of(id);
+            let _turn = turn.lock().await;
             let (mut order, revision) = service.acme_load(endpoint, account, *id).await?;
             let now = service.parts.ledger.clock().now();
-            if found.is_err() {
-                // Who has none left is told at the next answer.
-                let _ = service.parts.acme.quotas.take(Quota::FAILURES, &failure_key(account, identifier), now);
-            }
+            let failed = found.is_err();
+            // A look that comes second finds the challenge at its end, and does not count.
             if order.conclude(*number, *kind, found, now) {
+                if failed {
+                    // Who has none left is told at the next answer.
+                    let _ = service.parts.acme.quotas.take(Quota::FAILURES, &failure_key(account, identifier), now);
+                }
                 service.acme_store(&permit, endpoint, &order, revision, what).await?;
             }
             Ok(())
@@ -409,7 +421,7 @@ fn check_csr(der: &[u8], order: &Order, account: &Account) -> Result<()> {
     Ok(())
 }
 
-fn of(order: &Order, what: &'static str) -> Details {
+pub(super) fn of(order: &Order, what: &'static str) -> Details {
     let names: Vec<_> = order.identifiers.iter().map(ToString::to_string).collect();
     let names: String = names.join(" ").chars().take(1000).collect();
     Details::default()

@@ -1,0 +1,218 @@
+//! Issuers and certificates from the command line, with openssl at both ends.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use jiff::SignedDuration;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::server::{PROGRAM, TestServer};
+
+/// A folder where commands are typed.
+struct Shell {
+    t: TestServer,
+    folder: tempfile::TempDir,
+}
+
+impl Shell {
+    async fn start() -> Self {
+        Self { t: TestServer::start().await, folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn command(&self, line: &str) -> Command {
+        let mut words = line.split_whitespace();
+        let program = words.next().unwrap();
+        let mut command = Command::new(if program == "signet" { PROGRAM } else { program });
+        command.args(words).current_dir(self.folder.path()).kill_on_drop(true);
+        command.env("HOME", self.folder.path()).env("SIGNET_SERVER", format!("https://{}", self.t.server().address()));
+        command.env("SIGNET_CA", self.t.server().own_authority().unwrap()).env("SIGNET_TOKEN", self.t.token());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Exit code, standard output, standard error.
+    async fn told(&self, line: &str) -> (i32, String, String) {
+        let output = self.command(line).output().await.unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    }
+
+    /// What a command writes that has to succeed.
+    async fn run(&self, line: &str) -> String {
+        let (code, stdout, stderr) = self.told(line).await;
+        assert_eq!(code, 0, "{line}: {stdout}{stderr}");
+        stdout
+    }
+
+    /// What a command complains of that has to fail.
+    async fn refused(&self, line: &str, expected: i32) -> String {
+        let (code, stdout, stderr) = self.told(line).await;
+        assert_eq!(code, expected, "{line}: {stdout}{stderr}");
+        stderr
+    }
+
+    async fn json(&self, line: &str) -> serde_json::Value {
+        serde_json::from_str(&self.run(&format!("{line} --json")).await).unwrap()
+    }
+
+    /// A root, an issuer below it, and the file of what to trust.
+    async fn authorities(&self) {
+        self.run("signet issuer create root --subject CN=Root,O=Example --algorithm ecdsa-p384-sha384 --path-length 1")
+            .await;
+        self.run("signet issuer create fleet --subject CN=Fleet --parent root --algorithm ecdsa-p256-sha256 --permit dns:fleet.example")
+            .await;
+        self.run("signet issuer bundle root --out root.pem").await;
+    }
+
+    /// An openssl that serves one connection to a client with a certificate, and its port.
+    async fn serves(&self) -> (Child, String) {
+        let line = "openssl s_server -accept 127.0.0.1:0 -naccept 1 -www -cert web.pem -cert_chain web.pem -key web.key \
+                    -CAfile root.pem -Verify 3 -verify_return_error";
+        let mut server = self.command(line).spawn().unwrap();
+        let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
+        while let Some(line) = lines.next_line().await.unwrap() {
+            if let Some((_, port)) = line.strip_prefix("ACCEPT ").and_then(|address| address.rsplit_once(':')) {
+                // Nobody reads what else it says; it is little.
+                return (server, port.to_owned());
+            }
+        }
+        panic!("openssl does not serve");
+    }
+
+    /// What openssl gets from there with these options.
+    async fn asks(&self, options: &str) -> String {
+        let (_server, port) = self.serves().await;
+        let line = format!(
+            "openssl s_client -quiet -connect 127.0.0.1:{port} -CAfile root.pem -verify_return_error \
+             -verify_hostname web.fleet.example {options}"
+        );
+        let mut client = self.command(&line).stdin(Stdio::piped()).spawn().unwrap();
+        let mut stdin = client.stdin.take().unwrap();
+        // A server that has refused already does not read it.
+        let _ = stdin.write_all(b"GET / HTTP/1.0\r\n\r\n").await;
+        let output = client.wait_with_output().await.unwrap();
+        drop(stdin);
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+    }
+}
+
+#[tokio::test]
+async fn a_server_and_a_client_know_each_other_until_one_is_revoked() {
+    let shell = Shell::start().await;
+    shell.authorities().await;
+    // 1. Two certificates with keys that are made here.
+    shell.run("signet cert issue fleet server --new-key web.key --name dns:web.fleet.example --out web.pem").await;
+    let robot = "signet cert issue fleet client --new-key robot.key --name dns:robot.fleet.example --out robot.pem";
+    let (code, stdout, stderr) = shell.told(robot).await;
+    assert!(code == 0 && stdout.is_empty() && stderr.starts_with("certificate "), "{stdout}{stderr}");
+    assert_eq!(shell.file("robot.key").metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    shell.run("openssl verify -x509_strict -CAfile root.pem -untrusted web.pem -purpose sslserver web.pem").await;
+    shell.run("openssl verify -x509_strict -CAfile root.pem -untrusted robot.pem -purpose sslclient robot.pem").await;
+    // 2. What is there is not replaced, and what is refused leaves nothing behind.
+    let stderr = shell.refused(robot, 2).await;
+    assert!(stderr.contains("hint: choose another name, or --force"), "{stderr}");
+    let other = "signet cert issue fleet server --new-key other.key --name dns:web.elsewhere.example --out other.pem";
+    let stderr = shell.refused(other, 2).await;
+    assert!(stderr.starts_with("error: the issuer may not certify") && stderr.lines().count() == 2, "{stderr}");
+    assert!(!shell.file("other.key").exists() && !shell.file("other.pem").exists());
+    // 3. Both ends of a connection.
+    let page = shell.asks("-cert robot.pem -cert_chain robot.pem -key robot.key").await;
+    assert!(page.contains("Verify return code: 0 (ok)") && page.contains("robot.fleet.example"), "{page}");
+    let refused = shell.asks("").await;
+    assert!(!refused.contains("Verify return code") && refused.contains("certificate required"), "{refused}");
+    // 4. Found by its name, renewed for another key.
+    let found = shell.json("signet cert list --name dns:robot.fleet.example").await;
+    let serial = found["items"][0]["serial"].as_str().unwrap().to_owned();
+    assert_eq!(found["items"].as_array().unwrap().len(), 1);
+    let new = shell.json(&format!("signet cert renew {serial} --new-key new.key")).await;
+    assert_eq!((&new["names"], &new["profile"]), (&found["items"][0]["names"], &found["items"][0]["profile"]));
+    assert_ne!(new["serial"], found["items"][0]["serial"]);
+    let soon = shell.run("signet cert list --expires-within 2d --from client").await;
+    assert_eq!(soon.lines().count(), 3, "{soon}");
+    assert_eq!(
+        shell.run(&format!("signet cert show {serial} --pem")).await,
+        std::fs::read_to_string(shell.file("robot.pem")).unwrap()
+    );
+    // 5. Revoked, once that is confirmed; OpenSSL reads it in the next list.
+    let revoke = format!("signet cert revoke {serial} --reason key-compromise");
+    assert!(shell.refused(&revoke, 2).await.contains("hint: add --yes"));
+    assert!(shell.run(&format!("{revoke} --yes")).await.contains("reason       key-compromise"));
+    let listed = shell.run("signet cert list --name dns:robot.fleet.example").await;
+    assert!(listed.lines().any(|line| line.contains(&serial) && line.ends_with("revoked")), "{listed}");
+    shell.t.clock.advance(SignedDuration::from_secs(11));
+    shell.t.server().service().revocation_status().tick().await;
+    let authority = shell.t.server().own_authority().unwrap().display().to_string();
+    let address = shell.t.server().address();
+    shell
+        .run(&format!(
+            "curl -sSf --noproxy * --cacert {authority} -o fleet.der https://{address}/pki/default/fleet/1.crl"
+        ))
+        .await;
+    shell.run("openssl crl -inform DER -in fleet.der -out fleet.crl").await;
+    shell.run("signet issuer show fleet --pem --out fleet.pem").await;
+    let verify = "openssl verify -CAfile root.pem -untrusted fleet.pem -CRLfile fleet.crl -crl_check";
+    shell.run(&format!("{verify} web.pem")).await;
+    let said = shell.refused(&format!("{verify} robot.pem"), 2).await;
+    assert!(said.contains("certificate revoked"), "{said}");
+}
+
+#[tokio::test]
+async fn an_issuer_below_an_outside_authority_issues_and_moves_to_its_next_version() {
+    let shell = Shell::start().await;
+    // 1. The outside authority is openssl's.
+    let subject =
+        "-subj /CN=Outside -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign,cRLSign";
+    let curve = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+    shell.run(&format!("openssl req -x509 {curve} -keyout outside.key -out outside.pem {subject}")).await;
+    shell.run("signet issuer create office --subject CN=Office --outside --algorithm ecdsa-p256-sha256").await;
+    shell.run("signet issuer request office --out office.csr").await;
+    std::fs::write(
+        shell.file("office.ext"),
+        "basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=critical,keyCertSign,cRLSign\nsubjectKeyIdentifier=hash\n\
+         authorityKeyIdentifier=keyid\n",
+    )
+    .unwrap();
+    shell
+        .run("openssl x509 -req -in office.csr -CA outside.pem -CAkey outside.key -days 30 -extfile office.ext -out office.pem")
+        .await;
+    let stderr = shell.refused("signet issuer import office office.pem", 2).await;
+    assert!(stderr.contains("hint: put the certificate of the authority that signed"), "{stderr}");
+    // The service's clock stands still, and openssl's certificates begin by another one.
+    shell.t.clock.advance(SignedDuration::from_secs(30));
+    let chain = ["office.pem", "outside.pem"].map(|name| std::fs::read_to_string(shell.file(name)).unwrap());
+    std::fs::write(shell.file("office-chain.pem"), chain.concat()).unwrap();
+    let office = shell.json("signet issuer import office office-chain.pem").await;
+    assert_eq!((&office["active"], &office["versions"][0]["state"]), (&1.into(), &"active".into()));
+    // 2. A profile from one to start with; a CSR of openssl's.
+    std::fs::write(shell.file("desk.json"), r#"{"names": ["dns:*.office.example"], "lifetime": "2h"}"#).unwrap();
+    shell.run("signet profile set desk desk.json --from server").await;
+    let desk: serde_json::Value = serde_json::from_str(&shell.run("signet profile show desk").await).unwrap();
+    assert_eq!((&desk["kind"], &desk["lifetime"], &desk["longest"]), (&"server".into(), &"2h".into(), &"90d".into()));
+    shell.run(&format!("openssl req -new {curve} -keyout a.key -out a.csr -subj /CN=ignored")).await;
+    let issue = "signet cert issue office desk --csr a.csr --name";
+    std::fs::write(shell.file("a.pem"), shell.run(&format!("{issue} dns:a.office.example")).await).unwrap();
+    shell.run("openssl verify -x509_strict -CAfile outside.pem -untrusted a.pem a.pem").await;
+    let stderr = shell.refused(&format!("{issue} dns:a.example"), 2).await;
+    assert!(stderr.contains("hint: it allows: dns:*.office.example"), "{stderr}");
+    shell.run("signet profile delete desk --yes").await;
+    shell.refused(&format!("{issue} dns:a.office.example"), 4).await;
+    // 3. A root of ours moves on, and the old one vouches for the new.
+    shell.authorities().await;
+    let root = shell.json("signet issuer rotate root --expected-version 1 --activate").await;
+    assert_eq!((&root["active"], root["versions"].as_array().unwrap().len()), (&2.into(), 2));
+    shell.refused("signet issuer rotate root --expected-version 1", 5).await;
+    assert!(shell.run("signet issuer bundle root").await.matches("BEGIN CERTIFICATE").count() > 1);
+    shell.run("signet issuer update fleet --disable").await;
+    shell.refused("signet cert issue fleet server --csr a.csr --name dns:a.fleet.example", 5).await;
+    shell.run("signet issuer update fleet --enable").await;
+    shell.run("signet cert issue fleet server --csr a.csr --name dns:a.fleet.example").await;
+    assert_eq!(shell.run("signet issuer revoke fleet --yes").await, "revoked 1\n");
+    let issuers = shell.run("signet issuer list").await;
+    assert!(issuers.lines().count() == 4 && issuers.contains("(outside)"), "{issuers}");
+}
