@@ -116,6 +116,7 @@ impl Authority {
             Details { version: Some(signer.version), ..Details::default() }.fact("reserved", serials.join(" "));
         let reservations = ready.iter().map(|one| one.reservation.clone()).collect();
         let leaf = permit.record(Phase::Change, &details);
+        crash_point!("issue.before_reserve");
         let numbers = self.parts.ledger.reserve(leaf, Vec::new(), reservations).await?;
         for (one, number) in ready.iter_mut().zip(&numbers) {
             one.reservation.number = *number;
@@ -154,6 +155,7 @@ impl Authority {
         let hashes: Vec<_> =
             made.iter().flatten().map(|entry| format!("{}:{}", entry.serial, entry.fingerprint())).collect();
         let details = Details { version: Some(signer.version), ..Details::default() }.fact("issued", hashes.join(" "));
+        crash_point!("issue.before_end");
         self.parts.ledger.end(permit.record(Phase::Change, &details), changes, ends).await?;
         crash_point!("issue.recorded");
         self.count_lost(&lost, at);
@@ -197,6 +199,7 @@ impl Authority {
         let at = self.now();
         let end = |one: &Reservation| End { number: one.number, at, signature: None, tag: [0; 32] };
         let ends = reservations.iter().map(end).collect();
+        crash_point!("issue.before_abandon");
         self.parts.ledger.end(leaf, self.lost(reservations, at)?, ends).await?;
         crash_point!("issue.abandoned");
         self.count_lost(reservations, at);

@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::Authority;
 use super::issuer::{Issuer, IssuerVersion, Parent, VersionState, close_parent};
@@ -76,6 +76,34 @@ impl Authority {
             self.end_retired(&issuer, now, &mut tick).await;
         }
         tick
+    }
+
+    /// Tells the metrics how many certificates end soon, and which issuers need somebody.
+    pub async fn measure(&self) {
+        let now = self.now();
+        let overdue = self.issuers().iter().filter(|issuer| needs_somebody(issuer, now)).count();
+        self.parts.metrics.issuers_overdue(overdue);
+        let until = |hours| now.checked_add(SignedDuration::from_hours(hours)).unwrap_or(Timestamp::MAX);
+        for (within, hours) in [("1d", 24), ("7d", 7 * 24), ("30d", 30 * 24)] {
+            let until = until(hours);
+            match self.read(move |store| store.count_ends(now, until)).await {
+                Ok(count) => self.parts.metrics.certificates_ending(within, count),
+                Err(error) => tracing::warn!(cause = error.chain(), "certificates could not be counted"),
+            }
+        }
+    }
+
+    /// What an operator should look at, as sentences.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let now = self.now();
+        let late = |issuer: &Arc<Issuer>| {
+            let name = &issuer.record.name;
+            needs_somebody(issuer, now).then(|| {
+                format!("issuer {name} should have a new version by now: `signet issuer show {name}` tells what it waits for")
+            })
+        };
+        self.issuers().iter().filter_map(late).collect()
     }
 
     async fn prepare_as_house(&self, issuer: &Issuer, newest: Version) -> Result<()> {
@@ -159,6 +187,16 @@ fn due(issuer: &Issuer, now: Timestamp) -> Option<Due> {
         VersionState::Active => (point(life, prepare) <= now).then_some(Due::Prepare(newest.record.version)),
         VersionState::Requested | VersionState::Retired | VersionState::Ended => None,
     }
+}
+
+/// Whether the next version is due and does not come by itself: it waits for an outside authority, for a device, or for the
+/// hand of somebody who wanted to do it by hand. Then the certificate of the active one is two thirds over.
+fn needs_somebody(issuer: &Issuer, now: Timestamp) -> bool {
+    let Ok(life) = issuer.active().and_then(|active| active.certificate().map(|one| one.validity())) else {
+        return false;
+    };
+    let rule = issuer.record.rules.rollover.unwrap_or_default();
+    issuer.record.enabled && point(life, rule.activate.saturating_add(2)) <= now
 }
 
 /// When that many hundredths of a life are over.

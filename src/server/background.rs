@@ -17,6 +17,8 @@ use crate::service::{Heads, Service};
 const HEADS: Duration = Duration::from_secs(1);
 /// How often all of the log is read again.
 const SCRUB: Duration = Duration::from_secs(600);
+/// How often certificates that end soon are counted.
+const MEASURE: Duration = Duration::from_secs(60);
 /// How often old outcomes of idempotency keys are removed.
 const TIDY: Duration = Duration::from_secs(3600);
 
@@ -68,6 +70,13 @@ pub(super) fn start(
             move || {
                 let status = status.clone();
                 async move { status.tick().await }
+            }
+        }));
+        tasks.push(every(MEASURE, stop, {
+            let authority = service.authority();
+            move || {
+                let authority = authority.clone();
+                async move { authority.measure().await }
             }
         }));
         tasks.push(every(TIDY, stop, {

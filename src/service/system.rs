@@ -140,6 +140,7 @@ impl Service {
         let mut problems = self.readiness();
         let ready = problems.is_empty();
         problems.extend(self.parts.problems.iter().cloned());
+        problems.extend(self.parts.authority.problems());
         let status = Status {
             ready,
             problems,

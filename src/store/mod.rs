@@ -145,6 +145,12 @@ pub trait Store: Send + Sync {
     /// As [`Store::get`].
     fn last_end(&self, issuer: &IssuerName, version: Version) -> Result<Option<jiff::Timestamp>>;
 
+    /// How many certificates have their last second at or after `from` and before `until`, whatever came of them.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    fn count_ends(&self, from: jiff::Timestamp, until: jiff::Timestamp) -> Result<u64>;
+
     /// How many certificates there are.
     ///
     /// # Errors

@@ -198,6 +198,10 @@ impl<S: Store> Store for Sealed<S> {
         self.driver.last_end(issuer, version)
     }
 
+    fn count_ends(&self, from: jiff::Timestamp, until: jiff::Timestamp) -> Result<u64> {
+        self.driver.count_ends(from, until)
+    }
+
     fn count_certificates(&self) -> Result<Counts> {
         self.driver.count_certificates()
     }

@@ -173,6 +173,10 @@ impl Store for Sqlite {
         certificates::last_end(&self.reader(), issuer, version)
     }
 
+    fn count_ends(&self, from: jiff::Timestamp, until: jiff::Timestamp) -> Result<u64> {
+        certificates::count_ends(&self.reader(), from, until)
+    }
+
     fn count_certificates(&self) -> Result<Counts> {
         certificates::counts(&self.reader())
     }

@@ -2,6 +2,7 @@
 
 mod backup;
 mod birth;
+mod certificates;
 mod kills;
 mod past;
 mod setup;
@@ -328,6 +329,7 @@ fn each_point_of_the_register_is_tried() {
     tried.extend(
         [birth::POINTS, setup::POINTS, backup::POINTS].concat().iter().map(|point| (plain(point), String::new())),
     );
+    tried.extend(certificates::points().map(|(point, function)| (plain(point), function.to_owned())));
     let register = include_str!("../golden/crash-points.txt");
     let mut missing = Vec::new();
     for line in register.lines() {

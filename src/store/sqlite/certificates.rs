@@ -175,6 +175,12 @@ pub(super) fn last_end(db: &Connection, issuer: &IssuerName, version: Version) -
     last.map(|second| Timestamp::from_second(second).map_err(|e| damaged().because(e))).transpose()
 }
 
+/// How many certificates end in that span. Walks their part of the index.
+pub(super) fn count_ends(db: &Connection, from: Timestamp, until: Timestamp) -> Result<u64> {
+    let query = "SELECT count(*) FROM certificates WHERE not_after >= ?1 AND not_after < ?2";
+    db.query_row(query, [from.as_second(), until.as_second()], |line| unsigned(line, 0)).map_err(trouble)
+}
+
 /// How many rows there are.
 pub(super) fn counts(db: &Connection) -> Result<Counts> {
     let count = |query: &str| db.query_row(query, [], |line| unsigned(line, 0)).map_err(trouble);
