@@ -9,6 +9,8 @@ pub mod types;
 
 pub mod telemetry;
 
+pub mod confine;
+
 pub mod jose;
 pub mod validation;
 pub mod x509;

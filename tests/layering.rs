@@ -18,12 +18,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("types", &[]),
     ("telemetry", &[]),
+    ("confine", &[]),
     ("jose", &[]),
     ("validation", &[]),
     ("x509", &[]),
     ("wire", &[]),
     ("client", &["wire"]),
-    ("device", &[]),
+    ("device", &["confine"]),
     // What is true of a device is a value of `device`, and `config` makes it of what was written.
     ("config", &["device"]),
     ("store", &[]),
@@ -45,7 +46,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("agent", &["x509", "wire", "client"]),
     ("file", &["wire", "client"]),
     // `device` for the verb `device-worker`, which is that module and nothing else.
-    ("cli", &["wire", "config", "client", "device", "audit", "doctor", "server", "agent", "file"]),
+    ("cli", &["confine", "wire", "config", "client", "device", "audit", "doctor", "server", "agent", "file"]),
 ];
 
 /// Free to all.
@@ -59,6 +60,7 @@ const MACROS: &[(&str, &str)] = &[("crash_point", "types")];
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("pkcs11_raw", &["src/device/pkcs11"]),
     ("tss_esapi", &["src/device/tpm"]),
+    ("seccompiler", &["src/confine"]),
     ("postcard", &["src/device"]),
     ("rusqlite", &["src/store"]),
     ("cedar_policy", &["src/policy"]),

@@ -66,6 +66,7 @@ async fn service(folder: &Path) -> Arc<Service> {
         loaded_keys: 1,
         sync_dir: None,
         environment: Vec::new(),
+        network: false,
     });
     let id = KeyId::from_bytes([0; 16]);
     let key = KeyRef { id, version: Version::FIRST, algorithm: Algorithm::EcdsaP256, locator: Locator::Resident };

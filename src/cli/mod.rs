@@ -146,6 +146,7 @@ fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 
 /// A runtime of as many threads as there are cores, for the service itself.
 fn service_runtime<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    crate::confine::keep_rights()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -182,7 +183,7 @@ pub fn main() -> ExitCode {
         }
     };
     let app = App { out: Out::new(cli.global.json), global: cli.global };
-    match cli.verb.run(&app) {
+    match crate::confine::close().and_then(|()| cli.verb.run(&app)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output::complain(&error);

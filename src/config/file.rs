@@ -83,6 +83,8 @@ pub(super) enum DeviceFile {
         sync_dir: Option<PathBuf>,
         #[serde(default)]
         environment: BTreeMap<String, String>,
+        #[serde(default)]
+        network: bool,
     },
     Tpm {
         tcti: String,

@@ -213,6 +213,7 @@ fn check_device(device: DeviceFile) -> Result<Settings> {
             loaded_keys,
             sync_dir,
             environment,
+            network,
         } => {
             let token = match (token_serial, token_label) {
                 (Some(serial), None) => TokenSelector::Serial(serial),
@@ -234,6 +235,7 @@ fn check_device(device: DeviceFile) -> Result<Settings> {
                 loaded_keys: loaded_keys.unwrap_or(10_000).max(16),
                 sync_dir,
                 environment: environment.into_iter().collect(),
+                network,
             }))
         }
         DeviceFile::Tpm { tcti, sessions } => {

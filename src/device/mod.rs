@@ -135,6 +135,16 @@ pub enum Settings {
     Tpm(TpmSettings),
 }
 
+impl Settings {
+    /// Whether the device is reached over the network.
+    fn network(&self) -> bool {
+        match self {
+            Self::Pkcs11(settings) => settings.network,
+            Self::Tpm(settings) => settings.tcti.starts_with("swtpm:"),
+        }
+    }
+}
+
 /// How to open a PKCS#11 token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pkcs11Settings {
@@ -152,6 +162,8 @@ pub struct Pkcs11Settings {
     pub sync_dir: Option<PathBuf>,
     /// Extra environment of the worker process, such as `SOFTHSM2_CONF`.
     pub environment: Vec<(String, String)>,
+    /// Whether the library reaches the token over the network. Its worker can open no such socket otherwise.
+    pub network: bool,
 }
 
 /// How to find a token.

@@ -20,6 +20,7 @@ use serde_bytes::ByteBuf;
 
 use super::frame::{Answer, Decoder, Job, Reply, Request, encode, monotonic};
 use super::{Class, Device, Driver, Fault, Identity, Settings};
+use crate::confine::confine_worker;
 use crate::error::{Error, Kind, Result};
 use crate::types::{Purpose, SecretBytes};
 
@@ -44,13 +45,15 @@ pub fn run() -> Result<()> {
     let control = UnixStream::from(stdin);
     let (mut decoder, mut sockets) = receive_first(&control)?;
     let first = first_request(&control, &mut decoder)?;
+    let (id, Request { job: Job::Open { settings, identity }, .. }) = first else {
+        return Err(not_a_worker("the first frame does not open a device"));
+    };
+    // Before there is a second thread, and before a library is loaded.
+    confine_worker(settings.network())?;
     watch_life(sockets.pop().ok_or_else(|| not_a_worker("no life line came along"))?);
     // The lock of the front, where it gave one: held until the very end, so that no second front looks at the device while
     // this process may still change it.
     let _guard = sockets.pop().ok_or_else(|| not_a_worker("no guard came along"))?;
-    let (id, Request { job: Job::Open { settings, identity }, .. }) = first else {
-        return Err(not_a_worker("the first frame does not open a device"));
-    };
     let opened = open(&settings, identity.as_deref());
     let (reply, driver) = match opened {
         Ok(driver) => (Ok(Answer::Done), Some(driver)),

@@ -68,21 +68,18 @@ async fn a_restart_changes_nothing() {
     assert!(status.problems.is_empty() && status.recovered.is_empty(), "{status:?}");
 }
 
-/// The calls of one operation on the token, the connection and all caches being warm.
+/// The calls of one operation on the token, the connection and all caches being warm. What the service does beside it, once a
+/// second each (the sentinel, the head of the audit log), can only add calls: the fewest of some tries are those of the operation.
 async fn calls_of_one(t: &TestServer, work: impl AsyncFn()) -> Vec<(String, usize)> {
     work().await;
-    // The sentinel is asked once a second: count only what a use consists of, around a moment without it.
-    let mut seen = Vec::new();
-    for _ in 0..20 {
+    let mut tries = Vec::new();
+    for _ in 0..8 {
         t.hsm.calls();
         work().await;
-        seen = t.hsm.calls().into_iter().filter(|(function, _)| function != "C_GetSessionInfo").collect();
-        let sentinel = seen.iter().any(|(function, _)| function == "C_GetTokenInfo");
-        if !sentinel {
-            break;
-        }
+        let calls: Vec<_> = t.hsm.calls().into_iter().filter(|(function, _)| function != "C_GetSessionInfo").collect();
+        tries.push(calls);
     }
-    seen
+    tries.into_iter().min_by_key(|calls| calls.iter().map(|(_, count)| count).sum::<usize>()).unwrap()
 }
 
 #[tokio::test]

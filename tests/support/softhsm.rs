@@ -126,6 +126,7 @@ impl SoftHsm {
             loaded_keys: 100,
             sync_dir: Some(self.tokens()),
             environment: self.environment(),
+            network: false,
         }
     }
 
