@@ -58,6 +58,9 @@ struct Shared {
     metrics: Metrics,
 }
 
+/// How many questions are decided in one go.
+const SOME: usize = 32;
+
 /// The right to do one operation once.
 #[derive(Debug)]
 pub struct Permit<O: Operation> {
@@ -176,7 +179,11 @@ impl Admission {
     ) -> Result<Permit<O>> {
         let now = self.shared.clock.now();
         let mut allowed = None;
-        for facts in facts {
+        for (number, facts) in facts.iter().enumerate() {
+            // A batch may have a question for each of many names: others have their turn in between.
+            if number % SOME == SOME - 1 {
+                tokio::task::yield_now().await;
+            }
             let facts = Facts { time: Some(now), ..*facts };
             let decision = self.shared.policies.load().decide(caller, O::ACTION, target, &facts);
             if !decision.allow {
@@ -219,9 +226,15 @@ impl Admission {
         if why.is_empty() {
             "nothing permits it".clone_into(&mut why);
         }
-        let error = refusal(O::ACTION, &target.resource, visible);
+        let mut error = refusal(O::ACTION, &target.resource, visible);
         let mut record = self.shared.record(caller, O::ACTION, &target.resource, Phase::Refused);
         record.decision = why;
+        for (fact, value) in facts.in_words() {
+            record.facts.insert(fact.to_owned(), value);
+        }
+        if let (true, Some(name)) = (error.kind() == Kind::Forbidden, facts.name) {
+            error = error.context(format!("the name {name}"));
+        }
         error.kind().code().clone_into(&mut record.outcome);
         self.shared.metrics.request(O::ACTION.as_str(), error.kind().code());
         match self.shared.log.append(&record).await {

@@ -62,6 +62,16 @@ pub struct Facts<'a> {
     pub time: Option<Timestamp>,
 }
 
+impl Facts<'_> {
+    /// What a record of a refusal says of them: which of many questions it was.
+    pub fn in_words(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let profile = self.profile.map(|profile| ("profile", profile.to_string()));
+        let name = self.name.map(|name| ("name", name.to_owned()));
+        let algorithm = self.algorithm.map(|algorithm| ("algorithm", algorithm.to_string()));
+        [profile, name, algorithm].into_iter().flatten()
+    }
+}
+
 /// All that a decision depends on where no policy reads the request's facts.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Question<'a> {

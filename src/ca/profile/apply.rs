@@ -1,5 +1,7 @@
 //! From a request to a template, by a profile.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Kind, MIN_LIFETIME, Profile, SubjectRule, refuse};
@@ -141,13 +143,9 @@ impl Profile {
     #[must_use]
     pub fn names_of(&self, requested: &Requested<'_>) -> Vec<San> {
         let of_csr = requested.csr.filter(|_| self.from_csr).map_or(&[][..], Csr::sans);
-        let mut names = Vec::new();
-        for name in of_csr.iter().chain(&requested.names) {
-            if !names.contains(name) {
-                names.push(name.clone());
-            }
-        }
-        names
+        let mut known = BTreeSet::new();
+        let all = of_csr.iter().chain(&requested.names);
+        all.filter(|name| known.insert(name.to_string())).cloned().collect()
     }
 
     fn sans(&self, requested: &Requested<'_>, issuer: &IssuerBounds) -> Result<Vec<San>> {
