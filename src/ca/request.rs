@@ -11,7 +11,7 @@ use crate::admission::Permit;
 use crate::error::{Error, Kind, Result};
 use crate::store::Change;
 use crate::types::operation::Builds;
-use crate::types::{IssuerName, SecretBytes};
+use crate::types::{IssuerName, ProfileName, SecretBytes};
 use crate::x509::{Csr, KeyKind, San, Subject};
 
 /// Whose key is certified.
@@ -126,6 +126,7 @@ impl Authority {
         also: impl Fn(&[Result<Entry>]) -> Result<Option<Change>>,
     ) -> Result<Vec<Result<Issued>>> {
         permit.covers_issuer(issuer)?;
+        self.check_at_home(issuer, &known.name)?;
         let mut keys = software_keys(requests).await?;
         let mut tries = 0;
         let made = loop {
@@ -151,6 +152,19 @@ impl Authority {
         let key = |at: usize| keys.get_mut(at).and_then(Option::take).map(|key| key.pem);
         let mut key = key;
         Ok(made.into_iter().enumerate().map(|(at, one)| one.map(|entry| Issued { entry, key: key(at) })).collect())
+    }
+
+    /// Whether a profile may be used with an issuer: it belongs to the same namespace, or to `default`. Who writes profiles of
+    /// one namespace decides nothing about the certificates of another.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] where not.
+    pub fn check_at_home(&self, issuer: &IssuerName, profile: &ProfileName) -> Result<()> {
+        if profile.namespace == issuer.namespace || profile.namespace.as_str() == ProfileName::DEFAULT_NAMESPACE {
+            return Ok(());
+        }
+        let text = format!("the profile {profile} is of another namespace than the issuer {issuer}");
+        Err(Error::new(Kind::Invalid, text).hint("take a profile of the issuer's namespace, or of `default`"))
     }
 
     fn rotated(&self, issuer: &IssuerName, version: &crate::types::Version) -> Result<bool> {

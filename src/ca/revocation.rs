@@ -112,7 +112,8 @@ impl Authority {
         self.revoke_entries(permit, &entries, reason, also).await
     }
 
-    /// Revokes every certificate of an issuer that is not over, or of one version of it, in steps. Answers how many were.
+    /// Revokes every certificate of an issuer that is not over, or of one version of it, in steps. Answers how many were; `also` is told
+    /// as much, and is committed with the last step.
     ///
     /// # Errors
     /// Those of the store; what was revoked until then stays so.
@@ -122,6 +123,7 @@ impl Authority {
         issuer: &IssuerName,
         version: Option<Version>,
         reason: Reason,
+        also: impl Fn(usize) -> Result<Option<Change>> + Send,
     ) -> Result<usize> {
         permit.covers_issuer(issuer)?;
         let (mut after, mut count) = (None, 0);
@@ -135,11 +137,17 @@ impl Authority {
             let of_version = |entry: &Entry| version.is_none_or(|version| entry.version == version);
             let some: Vec<_> =
                 page.into_iter().filter(of_version).filter(|entry| entry.state == State::Issued).collect();
-            count += self.revoke_entries(permit, &some, reason, None).await?;
+            // What is committed with the last step says how many were revoked in all.
+            let also = if last { also(count + self.unrevoked(&some).count())? } else { None };
+            count += self.revoke_entries(permit, &some, reason, also).await?;
             if last {
                 return Ok(count);
             }
         }
+    }
+
+    fn unrevoked<'e>(&self, entries: &'e [Entry]) -> impl Iterator<Item = &'e Entry> {
+        entries.iter().filter(|entry| self.revocation(&entry.issuer, entry.version, &entry.serial).is_none())
     }
 
     async fn revoke_entries(
@@ -150,9 +158,8 @@ impl Authority {
         also: Option<Change>,
     ) -> Result<usize> {
         let (at, by) = (self.now(), permit.caller().principal.to_string());
-        let new: Vec<_> = entries
-            .iter()
-            .filter(|entry| self.revocation(&entry.issuer, entry.version, &entry.serial).is_none())
+        let new: Vec<_> = self
+            .unrevoked(entries)
             .map(|entry| Revocation {
                 format: FORMAT,
                 issuer: entry.issuer.clone(),

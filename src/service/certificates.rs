@@ -272,11 +272,18 @@ impl Service {
         issuer: &IssuerName,
         version: Option<Version>,
         reason: Reason,
+        idempotency: &Idempotency,
     ) -> Result<Released<usize>> {
         let permit = self.admit::<RevokeCertificate>(caller, Resource::Issuer(issuer.clone())).await?;
         let result = async {
             self.parts.authority.issuer(issuer)?;
-            self.parts.authority.revoke_all(&permit, issuer, version, reason).await
+            let turn = match self.once(caller, idempotency).await? {
+                Ok(Outcome::Revoked(count)) => return Ok(count),
+                Ok(_) => return Err(Error::internal("another outcome under this idempotency key")),
+                Err(turn) => turn,
+            };
+            let also = |count| turn.record(Outcome::Revoked(count));
+            self.parts.authority.revoke_all(&permit, issuer, version, reason, also).await
         };
         let result = result.await;
         permit.close(result, Details { version, ..Details::default() }.fact("reason", reason)).await

@@ -344,6 +344,12 @@ async fn who_may_have_which_name_is_policy() {
         let refused = deployer.issue(&issuer, &ask(profile, names)).await.unwrap_err();
         assert_eq!(refused.kind(), Kind::Forbidden, "{profile} {names:?}: {refused}");
     }
+    // Who asked learns which name it was, and so does the auditor.
+    let refused = deployer.issue(&issuer, &ask("server", &["dns:web.fleet.example", "dns:bank.example"])).await;
+    assert!(refused.unwrap_err().public().contains("dns:bank.example"));
+    let records = t.client.audit_records(0, Some(1000)).await.unwrap().records;
+    let last = records.iter().rev().find(|record| record["action"] == "IssueCertificate").unwrap();
+    assert_eq!((&last["phase"], &last["facts"]["name"]), (&"refused".into(), &"dns:bank.example".into()));
     let refused = nobody.issue(&issuer, &ask("server", &["dns:web.fleet.example"])).await.unwrap_err();
     assert_eq!(refused.kind(), Kind::NotFound, "who may not read the issuer does not learn of it");
     // One name of one item that is not allowed refuses the batch.
@@ -372,6 +378,60 @@ async fn a_batch_is_answered_item_by_item_and_a_repetition_by_what_came_of_it() 
             other => panic!("{other:?}"),
         }
     }
+}
+
+#[tokio::test]
+async fn a_request_with_very_many_names_is_refused_before_anything_is_asked() {
+    let t = TestServer::start().await;
+    root(&t, "ca").await;
+    let many = |count: usize| -> Vec<_> { (0..count).map(|number| format!("dns:h{number}.example")).collect() };
+    // So many that comparing each with each, or asking the policies of each, would take the service down.
+    for count in [101, 100_000] {
+        let mut request = wanted("dns:unused");
+        request.names = many(count);
+        let body =
+            IssueCertificates { profile: "server".parse().unwrap(), items: vec![wanted("dns:a.example"), request] };
+        let refused = t.client.issue_batch(&"ca".parse().unwrap(), &body).await.unwrap_err();
+        assert_eq!(refused.kind(), Kind::Limit);
+        assert!(refused.public().contains("at most 100 names"), "{refused}");
+    }
+    let mut request = wanted("dns:unused");
+    request.names = many(101);
+    assert_eq!(issue(&t, "ca", request.clone()).await.unwrap_err().kind(), Kind::Limit);
+    request.names = many(100);
+    assert_eq!(issue(&t, "ca", request).await.unwrap().names.len(), 100);
+}
+
+#[tokio::test]
+async fn a_profile_of_one_namespace_is_nothing_to_an_issuer_of_another() {
+    let t = TestServer::start().await;
+    root(&t, "fleet:ca").await;
+    let profile = serde_json::json!({"kind": "server", "names": ["dns:*"], "longest": "398d"});
+    for name in ["tenant:mine", "fleet:ours"] {
+        let body = Profile { name: None, profile: profile.clone(), built_in: false, etag: None };
+        t.client.put_profile(&name.parse().unwrap(), None, &body).await.unwrap();
+    }
+    let ask = async |profile: &str| {
+        let body = IssueCertificate { profile: profile.parse().unwrap(), request: wanted("dns:a.example") };
+        t.client.issue(&"fleet:ca".parse().unwrap(), &body).await
+    };
+    let refused = ask("tenant:mine").await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::Invalid, "{refused}");
+    assert!(refused.public().contains("another namespace"), "{refused}");
+    ask("fleet:ours").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_revocation_of_all_that_is_sent_twice_happens_once() {
+    let t = TestServer::start().await;
+    root(&t, "ca").await;
+    server(&t, "ca", "dns:a.example").await;
+    let revoke = async |body: &str| t.post(t.token(), "k1", "issuers/ca/revoke", body).await;
+    let first = revoke("{}").await;
+    let later = server(&t, "ca", "dns:b.example").await;
+    assert_eq!(revoke("{}").await, first);
+    assert_eq!(t.client.certificate(&later.serial).await.unwrap().revoked, None);
+    assert_eq!(revoke(r#"{"reason":"superseded"}"#).await.0, 409);
 }
 
 #[tokio::test]

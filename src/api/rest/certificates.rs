@@ -12,6 +12,7 @@ use crate::service::{
 };
 use crate::types::{IssuerName, Name, Version};
 use crate::wire::{self, BatchResults, Page};
+use crate::x509::certificate::MAX_NAMES;
 use crate::x509::crl::Reason;
 use crate::x509::{Csr, San, Serial};
 
@@ -82,7 +83,7 @@ pub(super) async fn revoke_all(
     let wire::RevokeCertificates { version, reason: why } = body;
     let (issuer, reason): (IssuerName, Reason) = (call.issuer()?, reason(why.as_deref())?);
     let version: Option<Version> = version;
-    let revoked = call.service.revoke_certificates(&call.caller, &issuer, version, reason).await?;
+    let revoked = call.service.revoke_certificates(&call.caller, &issuer, version, reason, &call.idempotency).await?;
     Ok(revoked.map(|revoked| wire::RevokedCount { revoked }.into()))
 }
 
@@ -96,6 +97,10 @@ fn wanted(wanted: wire::CertificateWanted) -> Result<CertificateRequest> {
                 .hint("send csr in PEM; key is for profiles that let the service make it"));
         }
     };
+    // Each name is a question to the policies, so their number is looked at before anything else.
+    if names.len() > MAX_NAMES {
+        return Err(Error::new(Kind::Limit, format!("a certificate has at most {MAX_NAMES} names")));
+    }
     let names = names.iter().map(|name| name.parse()).collect::<Result<_>>()?;
     Ok(CertificateRequest { source, names, subject: asked, lifetime, not_before, not_after })
 }
