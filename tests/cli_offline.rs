@@ -176,7 +176,7 @@ fn what_cannot_be_undone_must_be_confirmed() {
     let home = Home::new();
     let nobody = home.nobody();
     for words in ["key compromise a 1", "key destroy a 1", "key delete a", "policy delete a", "identity delete a"] {
-        refused(&home.run(&format!("{words} {nobody}")), 2, "must be confirmed", "--yes");
+        refused(&home.run(&format!("{words} {nobody}")), 2, "not confirmed", "--yes");
         refused(&home.run(&format!("{words} --yes {nobody}")), 7, "no connection", "check --server");
     }
 }

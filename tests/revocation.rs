@@ -203,6 +203,7 @@ async fn what_is_no_question_gets_the_answer_of_the_standard() {
     let ask = |kind: &'static str, body| house.ask("POST", "default/root/ocsp", kind_header(kind), body);
     assert_eq!(ask("text/plain", vec![0; 10]).await.status, 415);
     assert_eq!(ask("application/ocsp-request", vec![0; 4097]).await.status, 413);
+    assert_eq!(ask("Application/OCSP-Request; x=y", vec![0; 10]).await.status, 200);
     let missing = [
         "default/nobody/ocsp/MAA=",
         "default/root/2.crl",

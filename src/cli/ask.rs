@@ -18,7 +18,7 @@ pub(super) fn confirm(act: &str, name: &str, yes: bool) -> Result<()> {
         return Ok(());
     }
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-        return Err(Error::new(Kind::Invalid, format!("{act} must be confirmed")).hint("add --yes"));
+        return Err(Error::new(Kind::Invalid, format!("not confirmed: {act}")).hint("add --yes"));
     }
     note(format_args!("{act}. Type {name} to go on:"));
     let typed = line(&mut io::stdin().lock())?;

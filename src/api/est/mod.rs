@@ -37,7 +37,7 @@ use super::{Peer, Running};
 use crate::error::{Error, Kind, Result};
 use crate::service::{Arrival, Certified, Enrolment, Idempotency, Presented, Service};
 use crate::types::{Caller, EstLabel};
-use crate::x509::{certs_only, csr_attributes};
+use crate::x509::{Csr, certs_only, csr_attributes};
 
 /// How long a body may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -160,8 +160,7 @@ impl Api {
             }
             // Who is a stranger learns no more than that.
             Act::Absent => {
-                let arrival = self.authenticate(path, &head, id).await?;
-                self.service.charge(arrival, path, &Idempotency::default()).await?;
+                self.authenticate(path, &head, id).await?;
                 let error = Error::new(Kind::Unsupported, "this function of EST is not offered")
                     .hint("make the key where it is used, and ask by simpleenroll");
                 Err(Failure { status: StatusCode::NOT_IMPLEMENTED, error })
@@ -173,9 +172,10 @@ impl Api {
                 let _share = self.bodies.try_acquire().map_err(|_| {
                     Error::new(Kind::Busy, "too many requests are being worked on").hint("try again in a moment")
                 })?;
-                let body = collect(body).await?;
+                // A token is not charged for what is no request.
+                let csr = words::request(&collect(body).await?)?;
                 let caller = self.service.charge(arrival, path, &Idempotency::default()).await?;
-                self.enrol(act, &caller, &label, &head, &body).await
+                self.enrol(act, &caller, &label, &head, csr).await
             }
         }
     }
@@ -186,9 +186,8 @@ impl Api {
         caller: &Caller,
         label: &EstLabel,
         head: &Parts,
-        body: &[u8],
+        csr: Csr,
     ) -> Result<Response<Body>, Failure> {
-        let csr = words::request(body)?;
         let enrolment = Enrolment { issuer: &label.issuer, profile: &label.profile, csr };
         let made = if act == Act::EnrolAgain {
             let current = peer(head)?.certificate.clone().ok_or_else(|| {
@@ -228,7 +227,14 @@ impl Api {
             what: path,
             may_repeat: false,
         };
-        self.service.authenticate(presented).await
+        self.service.authenticate(presented).await.map_err(|error| {
+            if error.kind() == Kind::Unauthenticated {
+                return error.hint(
+                    "the password of HTTP Basic is a bearer token (curl --user NAME:TOKEN); or connect with a certificate",
+                );
+            }
+            error
+        })
     }
 }
 

@@ -124,7 +124,7 @@ async fn answer(
         What::Bundle => Ok(("bundle", file(&service.trust_bundle(&issuer)?, Freshness::BUNDLE))),
         What::SpiffeBundle => Ok(("bundle", file(&service.spiffe_bundle(&issuer)?, Freshness::SPIFFE_BUNDLE))),
         What::Status => {
-            if head.headers.get(CONTENT_TYPE).is_none_or(|kind| kind != OCSP_REQUEST) {
+            if !is_ocsp_request(&head.headers) {
                 return Err(Error::new(Kind::Unsupported, "the body of this route is application/ocsp-request"));
             }
             let too_long = |_| Error::new(Kind::Limit, format!("an OCSP request has at most {MAX_OCSP_REQUEST} bytes"));
@@ -140,6 +140,13 @@ async fn answer(
 }
 
 const OCSP_REQUEST: &str = "application/ocsp-request";
+
+/// Media types are compared without regard to case, and may have parameters ([RFC 9110, 8.3.1](https://www.rfc-editor.org/rfc/rfc9110#section-8.3.1)).
+fn is_ocsp_request(headers: &HeaderMap) -> bool {
+    let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    media_type.split(';').next().is_some_and(|essence| essence.trim().eq_ignore_ascii_case(OCSP_REQUEST))
+}
+
 const OCSP_RESPONSE: &str = "application/ocsp-response";
 
 /// The request of a path, whose percent signs are read already. With or without its `=` signs: some clients leave them out.

@@ -58,7 +58,14 @@ pub(super) async fn update(call: Call, body: wire::UpdateIssuer) -> Result<Relea
     })?;
     let etag = format!("\"{etag}\"");
     let wire::UpdateIssuer { enabled, rules: said } = body;
-    let update = IssuerUpdate { enabled, rules: said.map(|said| rules(said, OTHER_LIFE)).transpose()? };
+    let complete = |said: wire::IssuerRules| {
+        let life = said.lifetime.ok_or_else(|| {
+            Error::new(Kind::Invalid, "the new rules take the place of all old ones, and name no lifetime")
+                .hint("read the issuer, change its rules, and send all of them")
+        })?;
+        rules(said, life)
+    };
+    let update = IssuerUpdate { enabled, rules: said.map(complete).transpose()? };
     let name = call.issuer()?;
     let issuer = call.service.update_issuer(&call.caller, &name, Some(&etag), update, &call.idempotency).await?;
     issuer.try_map(|issuer| reply(&call, &issuer))

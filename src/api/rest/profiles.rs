@@ -31,7 +31,7 @@ pub(super) async fn write(call: Call, body: wire::Profile) -> Result<Released<Re
     let profile: Profile = serde_json::from_value(profile).map_err(|e| {
         // The words of serde name fields and kinds, and quote what was sent at most.
         let why: String = e.to_string().chars().take(200).collect();
-        Error::new(Kind::Invalid, format!("this is no profile: {why}")).hint("docs/certificates.md tells all fields")
+        Error::new(Kind::Invalid, format!("this is no profile: {why}")).hint("docs/profiles.md tells all fields")
     })?;
     let replaces = match call.if_match()? {
         None => None,

@@ -69,6 +69,7 @@ Example:
   signet cert renew 0123456789abcdef0123456789abcdef01234567 --new-key web.key --out web.pem --force")]
 pub(in crate::cli) struct Renew {
     /// The serial number of the other one.
+    #[arg(value_parser = super::serial)]
     serial: String,
     #[command(flatten)]
     source: KeyArgs,

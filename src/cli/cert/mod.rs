@@ -24,6 +24,11 @@ impl Cert {
     }
 }
 
+/// A serial number as other programs print it, in ours: `7F:3A…` and `7F3A…` are `7f3a…`.
+fn serial(text: &str) -> std::result::Result<String, std::convert::Infallible> {
+    Ok(text.replace(':', "").to_ascii_lowercase())
+}
+
 verbs! {
     /// What can be done to certificates.
     Verb {

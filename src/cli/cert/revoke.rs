@@ -27,6 +27,7 @@ Example:
   signet cert revoke 0123456789abcdef0123456789abcdef01234567 --reason key-compromise --yes")]
 pub(in crate::cli) struct Revoke {
     /// Its serial number.
+    #[arg(value_parser = super::serial)]
     serial: String,
     /// Why.
     #[arg(long, value_name = "REASON", value_parser = REASONS, default_value = "unspecified")]

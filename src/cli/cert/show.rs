@@ -97,6 +97,7 @@ Examples:
   signet cert show 0123456789abcdef0123456789abcdef01234567 --pem --out web.pem")]
 pub(in crate::cli) struct Show {
     /// Its serial number.
+    #[arg(value_parser = super::serial)]
     serial: String,
     /// Write it in PEM.
     #[arg(long)]

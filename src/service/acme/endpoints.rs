@@ -2,12 +2,14 @@
 
 use super::{Endpoint, Speaker, no_endpoint, put};
 use crate::admission::{Details, Released};
+use crate::ca::profile::Kind as ProfileKind;
 use crate::error::{Error, Kind, Result};
+use crate::policy::{Facts, Target};
 use crate::service::tokens::check_groups;
 use crate::service::{Idempotency, Outcome, Service};
 use crate::store::{Change, Expected};
 use crate::types::operation::{CreateToken, DeleteAcmeEndpoint, ReadAcmeEndpoint, WriteAcmeEndpoint};
-use crate::types::{Caller, EndpointName, IssuerName, Name, ProfileName, Resource};
+use crate::types::{Action, Caller, EndpointName, IssuerName, Name, ProfileName, Resource};
 
 impl Service {
     /// An endpoint with the usual rules, made now.
@@ -39,6 +41,7 @@ impl Service {
         let details = || Details::default().fact("issuer", &endpoint.issuer);
         let result = async {
             endpoint.check()?;
+            self.certifies(&endpoint)?;
             if let Some(speaker) = &endpoint.open_to {
                 self.may_speak_for(caller, speaker).await?;
             }
@@ -56,6 +59,20 @@ impl Service {
         };
         let result = result.await;
         permit.close(result, details()).await
+    }
+
+    /// Whether there is what an endpoint is made for.
+    fn certifies(&self, endpoint: &Endpoint) -> Result<()> {
+        let authority = &self.parts.authority;
+        authority.issuer(&endpoint.issuer)?;
+        for name in &endpoint.profiles {
+            if authority.profile(name)?.profile.kind == ProfileKind::Intermediate {
+                return Err(Error::new(Kind::Invalid, format!("the profile {name} makes authorities"))
+                    .hint("ACME is for servers and clients: take another profile"));
+            }
+            authority.check_at_home(&endpoint.issuer, name)?;
+        }
+        Ok(())
     }
 
     /// Reads an endpoint.
@@ -86,8 +103,14 @@ impl Service {
             let endpoints = records.iter().filter(|record| record.path.ends_with("/endpoint"));
             endpoints.map(|record| Ok(super::parse::<Endpoint>(record)?.0)).collect()
         });
-        let all = all.await;
-        permit.close(all, Details::default()).await
+        let policies = self.parts.admission.policies();
+        let facts = Facts { time: Some(self.parts.ledger.clock().now()), ..Facts::default() };
+        let readable = |endpoint: &Endpoint| {
+            let target = Target::named(Resource::AcmeEndpoint(endpoint.name.clone()));
+            policies.decide(caller, Action::ReadAcmeEndpoint, &target, &facts).allow
+        };
+        let all: Result<Vec<Endpoint>> = all.await;
+        permit.close(all.map(|all| all.into_iter().filter(readable).collect()), Details::default()).await
     }
 
     /// Removes an endpoint, with its accounts, orders and binding keys. Certificates stay as they are.
