@@ -41,7 +41,7 @@ pub mod published;
 pub mod request;
 pub mod revocation;
 pub mod rollover;
-mod software;
+pub mod software;
 pub mod status;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

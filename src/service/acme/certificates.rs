@@ -141,7 +141,7 @@ impl Service {
 
     /// Whether a certificate has to be renewed before its time: it is revoked, its issuer's key must not be trusted any more, or the
     /// issuer has a new version, to which its hosts move in the first half of what is left.
-    fn acme_why(&self, entry: &Entry) -> Result<Why> {
+    pub(in crate::service) fn acme_why(&self, entry: &Entry) -> Result<Why> {
         let authority = &self.parts.authority;
         if let Some(revoked) = authority.revocation(&entry.issuer, entry.version, &entry.serial) {
             return Ok(Why::Revoked(revoked.at));
