@@ -44,11 +44,12 @@ pub mod rollover;
 pub mod software;
 pub mod status;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::OwnedMutexGuard;
 
 use crate::admission::{Admission, no_issuer};
 use crate::error::{Error, Kind, Result};
@@ -57,7 +58,7 @@ use crate::ledger::Ledger;
 use crate::signing::Signing;
 use crate::store::{Change, Expected, Record, Store};
 use crate::telemetry::Metrics;
-use crate::types::{IssuerName, Name, ProfileName};
+use crate::types::{IssuerName, Name, ProfileName, Turns};
 
 use issuer::Issuer;
 
@@ -91,7 +92,7 @@ pub struct Authority {
     /// What was revoked, and until when that has to be told. Never held across an await.
     revoked: RwLock<revocation::Known>,
     /// One turn per issuer: whoever holds it may change it.
-    turns: Mutex<HashMap<IssuerName, Arc<tokio::sync::Mutex<()>>>>,
+    turns: Turns<IssuerName>,
     /// The reservations whose certificates are being signed right now, by their numbers.
     signing_now: Mutex<BTreeSet<u64>>,
 }
@@ -116,7 +117,7 @@ impl Authority {
             issuers: RwLock::new(issuers),
             profiles: RwLock::new(profiles),
             revoked: RwLock::new(revoked),
-            turns: Mutex::default(),
+            turns: Turns::default(),
             signing_now: Mutex::default(),
         })
     }
@@ -151,11 +152,10 @@ impl Authority {
         issuers.insert(issuer.record.name.clone(), issuer);
     }
 
-    fn turn(&self, name: &IssuerName) -> Arc<tokio::sync::Mutex<()>> {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        // Turns that nobody holds or waits for are forgotten, so that the table does not grow with the issuers.
-        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-        turns.entry(name.clone()).or_default().clone()
+    /// Waits for the turn to change an issuer, and gives it as it is then.
+    async fn hold(&self, name: &IssuerName) -> Result<(OwnedMutexGuard<()>, Arc<Issuer>)> {
+        let turn = self.turns.of(name).lock_owned().await;
+        Ok((turn, self.issuer(name)?))
     }
 
     fn now(&self) -> jiff::Timestamp {
