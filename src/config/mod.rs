@@ -313,6 +313,16 @@ mod tests {
     }
 
     #[test]
+    fn an_own_certificate_has_names_and_a_profile_by_itself() {
+        let config =
+            Config::parse(&format!("[server]\nnames = [\"kms.example\"]\n[tls]\nissuer = \"pki:fleet\"\n{TPM}"));
+        let own = config.unwrap().own_certificate.unwrap();
+        assert_eq!((own.issuer.to_string().as_str(), own.profile.to_string().as_str()), ("pki:fleet", "pki:server"));
+        assert_eq!(own.names, ["kms.example"]);
+        assert_eq!(Config::parse(TPM).unwrap().own_certificate, None);
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         let cases = [
             ("", "no device is configured"),
@@ -332,6 +342,15 @@ mod tests {
             (
                 "[pki]\nurl = \"http://a.example/\"\n[devices.a]\nkind = \"tpm\"\ntcti = \"device:/dev/tpmrm0\"",
                 "pki.url",
+            ),
+            (
+                "[tls]\nprofile = \"a\"\n[devices.a]\nkind = \"tpm\"\ntcti = \"device:/dev/tpmrm0\"",
+                "belong to tls.issuer",
+            ),
+            (
+                "[server]\ncertificate = \"/c\"\nkey = \"/k\"\n[tls]\nissuer = \"a\"\n\
+                 [devices.a]\nkind = \"tpm\"\ntcti = \"device:/dev/tpmrm0\"",
+                "exclude each other",
             ),
             ("[devices.a]\nkind = \"tpm\"\ntcti = \"device:/dev/tpmrm0\"\n[keys]\ndefault_device = \"b\"", "names b"),
         ];
