@@ -47,11 +47,12 @@ pub mod rollover;
 mod software;
 pub mod status;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::OwnedMutexGuard;
 
 use crate::admission::{Admission, no_issuer};
 use crate::error::{Error, Kind, Result};
@@ -60,7 +61,7 @@ use crate::ledger::Ledger;
 use crate::signing::Signing;
 use crate::store::{Change, Expected, Record, Store};
 use crate::telemetry::Metrics;
-use crate::types::{IssuerName, Name, ProfileName};
+use crate::types::{IssuerName, Name, ProfileName, Turns};
 
 use issuer::Issuer;
 
@@ -96,7 +97,7 @@ pub struct Authority {
     /// What will become of certificates. Never held across an await.
     announcements: RwLock<announcement::All>,
     /// One turn per issuer: whoever holds it may change it.
-    turns: Mutex<HashMap<IssuerName, Arc<tokio::sync::Mutex<()>>>>,
+    turns: Turns<IssuerName>,
     /// The reservations whose certificates are being signed right now, by their numbers.
     signing_now: Mutex<BTreeSet<u64>>,
 }
@@ -122,7 +123,7 @@ impl Authority {
             profiles: RwLock::new(profiles),
             revoked: RwLock::new(revoked),
             announcements: RwLock::new(announcements),
-            turns: Mutex::default(),
+            turns: Turns::default(),
             signing_now: Mutex::default(),
         })
     }
@@ -157,11 +158,10 @@ impl Authority {
         issuers.insert(issuer.record.name.clone(), issuer);
     }
 
-    fn turn(&self, name: &IssuerName) -> Arc<tokio::sync::Mutex<()>> {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        // Turns that nobody holds or waits for are forgotten, so that the table does not grow with the issuers.
-        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-        turns.entry(name.clone()).or_default().clone()
+    /// Waits for the turn to change an issuer, and gives it as it is then.
+    async fn hold(&self, name: &IssuerName) -> Result<(OwnedMutexGuard<()>, Arc<Issuer>)> {
+        let turn = self.turns.of(name).lock_owned().await;
+        Ok((turn, self.issuer(name)?))
     }
 
     fn now(&self) -> jiff::Timestamp {

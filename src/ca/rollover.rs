@@ -170,9 +170,7 @@ impl Authority {
         let asked = (name.clone(), number);
         let last = self.read(move |store| store.last_end(&asked.0, asked.1)).await?;
         let over = last.is_none_or(|last| last < now);
-        let turn = self.turn(name);
-        let _turn = turn.lock().await;
-        let issuer = self.issuer(name)?;
+        let (_turn, issuer) = self.hold(name).await?;
         let mut record = issuer.record.clone();
         if let Some(one) = record.versions.iter_mut().find(|one| one.version == number) {
             one.last_end = last.or(Some(now));

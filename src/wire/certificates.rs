@@ -5,46 +5,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Base64;
-use crate::types::{Algorithm, IssuerName, Name, Period, ProfileName, Residency, Rollover, Version};
-
-/// The attributes of a subject, each at most once.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Subject {
-    /// Two letters of ISO 3166.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub country: Option<String>,
-    /// State or province.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub province: Option<String>,
-    /// The town.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub locality: Option<String>,
-    /// The organisation.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub organization: Option<String>,
-    /// A part of the organisation.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub organizational_unit: Option<String>,
-    /// The common name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub common_name: Option<String>,
-}
-
-/// Where relying parties look. `{version}` stands for the version that signs.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Distribution {
-    /// Revocation lists.
-    #[serde(default)]
-    pub crl: Vec<String>,
-    /// OCSP responders.
-    #[serde(default)]
-    pub ocsp: Vec<String>,
-    /// The issuer's certificate.
-    #[serde(default)]
-    pub issuer: Vec<String>,
-}
+use crate::types::{
+    Algorithm, Distribution, IssuerName, Name, Period, ProfileName, Residency, Rollover, Subject, Version,
+};
 
 /// What counts for an issuer from its next version on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

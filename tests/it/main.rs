@@ -31,6 +31,7 @@ mod matrix;
 mod process;
 mod rotation;
 mod server;
+mod services;
 mod shell;
 mod sign;
 mod stolen;
