@@ -5,9 +5,9 @@
 //!      ─▶ certificate and key committed together ─▶ the listener takes them for new connections
 //! ```
 //!
-//! **When.** At a moment around two thirds of its life that its serial number draws; at once where it is revoked, where the key
-//! of its issuer is not to be trusted, and where the configuration asks for something else. There is no timer: each tick looks
-//! at the clock.
+//! **When.** At a moment around two thirds of its life that its serial number draws; at once where it is revoked, where it was
+//! announced that it will be, where its issuer has a new version or a key that is not to be trusted, and where the configuration
+//! asks for something else. There is no timer: each tick looks at the clock.
 //!
 //! **What it promises.** Certificate and private key are one record of the sealed store, committed with the certificate itself:
 //! whatever dies when, the next start serves the old pair or the new one, and a start issues nothing by itself. What cannot be
@@ -23,9 +23,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Service, only};
 use crate::admission::{Details, Permit, Released};
-use crate::ca::acme::renewal::{Reason, window};
 use crate::ca::inventory::Entry;
 use crate::ca::profiles::Known;
+use crate::ca::renewal::Window;
 use crate::ca::request::{Request, Source};
 use crate::ca::software::SoftwareKey;
 use crate::error::{Error, Kind, Result};
@@ -305,13 +305,12 @@ impl Service {
         if held.wish != *wish {
             return Some("the configuration asks for another one");
         }
-        // What cannot be found out any more is no reason to trust it.
-        let reason = self.acme_why(&held.entry).unwrap_or(Reason::Revoked(now));
-        if let Reason::Revoked(_) = reason {
-            return Some("it is revoked");
+        // A single client need not be spread. What cannot be found out any more is no reason to trust it.
+        let usual = Window::usual(validity);
+        if self.parts.authority.renewal(&held.entry).map_or(true, |renewal| renewal.window != usual) {
+            return Some("it is revoked, or is to be replaced");
         }
-        let window = window(validity, reason);
-        let moment = window.start + drawn(serial, window.end.duration_since(window.start));
+        let moment = usual.start + drawn(serial, usual.end.duration_since(usual.start));
         let lives = validity.not_before <= now && now < moment;
         (!lives).then_some("it is old")
     }

@@ -202,11 +202,10 @@ async fn a_rollover_of_its_issuers_does_not_break_it() {
         assert_eq!((shown(&t).await.0, anchors(&t)), (first.clone(), 3), "{issuer}");
         let version = rotated.versions.last().unwrap().version;
         t.client.activate_issuer(&issuer_name, &ActivateIssuer { version }).await.unwrap();
-        t.server().renew_certificate().await;
+        // Without another certificate the chain of the old one still leads up.
         assert_eq!(shown(&t).await.0, first, "{issuer}");
     }
-    // A certificate of a retired version is replaced in the first half of what it has left.
-    t.clock.advance(hours(13));
+    // A certificate of a retired version is replaced.
     t.server().renew_certificate().await;
     let (second, sent) = shown(&t).await;
     assert_eq!((second != first, sent), (true, 2));
