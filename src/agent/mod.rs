@@ -27,6 +27,7 @@ use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use serde::Deserialize;
 
 use crate::client::{Certificate as Credential, Client};
+use crate::crash_point;
 use crate::error::{Error, Kind, Result};
 use crate::types::{Clock, IssuerName, Period, ProfileName, SecretBytes, words};
 use crate::wire::{CertificateWanted, IssueCertificate, Subject};
@@ -45,7 +46,7 @@ words! {
 }
 
 impl KeyType {
-    fn generate(self) -> Result<KeyPair> {
+    fn make(self) -> Result<KeyPair> {
         let algorithm = match self {
             Self::EcdsaP256 => &rcgen::PKCS_ECDSA_P256_SHA256,
             Self::EcdsaP384 => &rcgen::PKCS_ECDSA_P384_SHA384,
@@ -174,7 +175,9 @@ impl<C: Fn(Option<Credential>) -> Result<Client>> Agent<C> {
             None => (self.renew().await?, true),
         };
         if !pair.was_told() {
+            crash_point!("agent.before_tell");
             self.settings.tell.run(&self.settings.folder).await?;
+            crash_point!("agent.told");
             pair.told()?;
         }
         let ends = pair.certificate.validity().not_after;
@@ -236,7 +239,7 @@ impl<C: Fn(Option<Credential>) -> Result<Client>> Agent<C> {
 
     async fn renew(&self) -> Result<Pair> {
         let Settings { issuer, profile, names, subject, lifetime, folder, key_type, .. } = &self.settings;
-        let key = key_type.generate()?;
+        let key = key_type.make()?;
         let unmade = |e: rcgen::Error| Error::internal("making a request").because(e);
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
@@ -249,7 +252,9 @@ impl<C: Fn(Option<Credential>) -> Result<Client>> Agent<C> {
             ..CertificateWanted::default()
         };
         let client = (self.connect)(self.credential())?;
+        crash_point!("agent.before_request");
         let made = client.issue(issuer, &IssueCertificate { profile: profile.clone(), request }).await?;
+        crash_point!("agent.certified");
         let leaf = made.certificate.ok_or_else(|| Error::internal("the server sent no certificate"))?;
         let trust = client.trust_bundle(issuer).await?;
         let secret = SecretBytes::new(key.serialize_pem().into_bytes());

@@ -23,6 +23,7 @@ use rcgen::{KeyPair, PublicKeyData};
 use zeroize::Zeroizing;
 
 use crate::client::Certificate as Credential;
+use crate::crash_point;
 use crate::error::{Error, Kind, Result};
 use crate::types::SecretBytes;
 use crate::x509::Certificate;
@@ -108,6 +109,7 @@ impl Pair {
             let name = PathBuf::from(format!("{PREFIX}{}", fingerprint.get(..32).unwrap_or_default()));
             clear(folder, &[before.as_deref()])?;
             let new = folder.join(NEW);
+            crash_point!("agent.before_pair");
             DirBuilder::new().mode(0o700).create(&new)?;
             file(&new.join(KEY), files.key.expose())?;
             file(&new.join(CERTIFICATE), files.chain.as_bytes())?;
@@ -117,12 +119,17 @@ impl Pair {
             }
             File::open(&new)?.sync_all()?;
             let place = folder.join(&name);
+            crash_point!("agent.before_name");
             fs::rename(&new, &place)?;
+            crash_point!("agent.named");
             // A link cannot be changed in place, but another one can take its name.
             symlink(&name, folder.join(NEW))?;
+            crash_point!("agent.linked");
             fs::rename(folder.join(NEW), folder.join(CURRENT))?;
+            crash_point!("agent.in_force");
             File::open(folder)?.sync_all()?;
             clear(folder, &[Some(name.as_path()), before.as_deref()])?;
+            crash_point!("agent.cleared");
             Ok(place)
         };
         let place = write().map_err(|e| unwritable(folder, &e))?;
@@ -165,18 +172,23 @@ fn clear(folder: &Path, keep: &[Option<&Path>]) -> io::Result<()> {
         if !ours || keep.contains(&Some(Path::new(&name))) {
             continue;
         }
+        crash_point!("agent.before_removal");
         if entry.file_type()?.is_dir() {
             fs::remove_dir_all(entry.path())?;
         } else {
             fs::remove_file(entry.path())?;
         }
+        crash_point!("agent.removed");
     }
     Ok(())
 }
 
 fn file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    crash_point!("agent.before_file");
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    crash_point!("agent.file_empty");
     file.write_all(bytes)?;
+    crash_point!("agent.file_written");
     file.sync_all()
 }
 
