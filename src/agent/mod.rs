@@ -30,8 +30,8 @@ use serde::Deserialize;
 use crate::client::{Certificate as Credential, Client};
 use crate::crash_point;
 use crate::error::{Error, Kind, Result};
-use crate::types::{Clock, IssuerName, Period, ProfileName};
-use crate::wire::{CertificateWanted, IssueCertificate, Subject};
+use crate::types::{Clock, IssuerName, Period, ProfileName, Subject};
+use crate::wire::{CertificateWanted, IssueCertificate};
 use crate::x509::Certificate;
 
 /// One certificate that is kept.

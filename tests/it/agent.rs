@@ -7,8 +7,8 @@ use jiff::SignedDuration;
 use signet::agent::{Agent, CERTIFICATE, CURRENT, Home, KEY, KeyType, Pair, Settings, TRUST, Tell};
 use signet::client::{Certificate as Credential, Client, Options};
 use signet::error::{Kind, Result};
-use signet::types::Clock;
-use signet::wire::{CertificateMatch, Identity, Policy, Subject};
+use signet::types::{Clock, Subject};
+use signet::wire::{CertificateMatch, Identity, Policy};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 
