@@ -35,10 +35,20 @@ permit (
   resource
 );
 
+// The service's own certificate, from the issuer and the profile that the configuration names.
+permit (
+  principal == Signet::System::"tls",
+  action in [Signet::Action::"ReadIssuer", Signet::Action::"IssueCertificate"],
+  resource
+);
+
 permit (principal is Signet::Identity, action == Signet::Action::"WhoAmI", resource);
 
 // An ACME account exists because its endpoint says so, or a key that was made for its identity. It says nothing of names.
 permit (principal is Signet::Identity, action == Signet::Action::"UseAcme", resource);
+
+// Somebody who might announced it, and now its time has come.
+permit (principal == Signet::System::"announcement", action == Signet::Action::"RevokeCertificate", resource is Signet::Issuer);
 
 permit (principal, action == Signet::Action::"RevokeCertificate", resource is Signet::Issuer)
 when { context has proven && context.proven };

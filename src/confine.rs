@@ -127,7 +127,6 @@ fn filter(network: bool) -> std::result::Result<BpfProgram, seccompiler::Backend
         let again: Vec<_> = rules.iter().map(|(call, rules)| (call | X32, rules.clone())).collect();
         rules.extend(again);
     }
-    #[expect(clippy::cast_sign_loss, reason = "EPERM is 1")]
     let refuse = SeccompAction::Errno(libc::EPERM as u32);
     SeccompFilter::new(rules, SeccompAction::Allow, refuse, std::env::consts::ARCH.try_into()?)?.try_into()
 }

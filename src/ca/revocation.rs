@@ -150,7 +150,7 @@ impl Authority {
         entries.iter().filter(|entry| self.revocation(&entry.issuer, entry.version, &entry.serial).is_none())
     }
 
-    async fn revoke_entries(
+    pub(super) async fn revoke_entries(
         &self,
         permit: &Permit<RevokeCertificate>,
         entries: &[Entry],

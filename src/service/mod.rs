@@ -4,6 +4,7 @@
 //! A protocol turns its own words into a call here and the answer back, and decides nothing.
 
 pub mod acme;
+mod announcements;
 mod archive;
 mod audit;
 mod authenticate;
@@ -15,6 +16,7 @@ mod identities;
 mod issuers;
 mod keys;
 mod mac;
+mod own;
 mod pki;
 pub mod policies;
 mod profiles;
@@ -28,6 +30,7 @@ mod wrap;
 pub use crate::admission::Released;
 pub use crate::auth::certificate::Match as CertificateRule;
 pub use crate::auth::registry::{IdentityRecord, TokenRecord};
+pub use crate::ca::announcement::{Announcement, Known as KnownAnnouncement, What as Announced};
 pub use crate::ca::inventory::{Entry, State as CertificateState};
 pub use crate::ca::issuer::{
     Issuer, IssuerUpdate, IssuerVersion, NewIssuer, Parent, Rules as IssuerRules, VersionState as IssuerState,
@@ -35,6 +38,7 @@ pub use crate::ca::issuer::{
 pub use crate::ca::profile::Profile;
 pub use crate::ca::profiles::Known as KnownProfile;
 pub use crate::ca::published::Published;
+pub use crate::ca::renewal::{Renewal, Window};
 pub use crate::ca::request::{Request as CertificateRequest, Source as KeySource};
 pub use crate::ca::status::{MAX_REQUEST as MAX_OCSP_REQUEST, StatusAnswer};
 pub use crate::envelope::{Blobs, Opened, Plain, Sealed};
@@ -51,6 +55,7 @@ pub use heads::Heads;
 pub use idempotency::{Idempotency, MAX_KEY, Outcome, PATIENCE};
 pub use issuers::IssuerPage;
 pub use keys::{KeyPage, VersionStep};
+pub use own::{CertificateSource, Held as OwnCertificate, OwnWish, Served, Shown as ShownCertificate};
 pub use restored::Restoration;
 pub use sign::{SignatureMade, VerifyRequest};
 pub use system::{BoundVersion, DeviceState, Manifest, Status};
@@ -104,6 +109,8 @@ pub struct Parts {
     pub registry: Arc<Registry>,
     /// What ACME keeps in memory.
     pub acme: acme::Desk,
+    /// The certificate that the service wants for itself; none where it has one from elsewhere.
+    pub own: Option<OwnWish>,
     /// Metrics.
     pub metrics: Metrics,
     /// The random id of this installation.
@@ -125,6 +132,7 @@ pub struct Service {
     envelope: Envelope,
     signing: Signing,
     status: Arc<RevocationStatus>,
+    own: own::Own,
     /// Changes whose idempotency key is being worked on.
     in_flight: Turns<String>,
     /// Held from the reading of a token's record to the commit of its change: a use that is charged and a revocation at the
@@ -137,8 +145,9 @@ pub struct Service {
 impl Service {
     /// Puts the parts together.
     #[must_use]
-    pub fn new(parts: Parts) -> Self {
+    pub fn new(mut parts: Parts) -> Self {
         Self {
+            own: own::Own::new(parts.own.take()),
             envelope: Envelope::new(parts.keyring.clone()),
             signing: Signing::new(parts.keyring.clone()),
             status: Arc::new(RevocationStatus::new(parts.authority.clone())),

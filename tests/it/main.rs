@@ -18,6 +18,7 @@ mod swtpm;
 
 mod acme;
 mod agent;
+mod announcements;
 mod audit;
 mod backup;
 mod crash;
@@ -27,6 +28,8 @@ mod issuers;
 mod keys;
 mod mac;
 mod matrix;
+mod memory;
+mod own;
 mod process;
 mod rotation;
 mod server;
