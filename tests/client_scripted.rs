@@ -12,12 +12,12 @@ use scripted::{Answer, Scripted};
 use signet::client::{Client, Options, PageRequest, Transition};
 use signet::error::Kind;
 use signet::types::{KeyName, SecretBytes, Version};
-use signet::wire::{SecretBase64, TokenText, UpdateKey, Wrap};
+use signet::wire::{SecretBase64, SecretText, UpdateKey, Wrap};
 use tokio::net::TcpListener;
 
 fn options(server: &Scripted) -> Options {
     let mut options = Options::new(format!("localhost:{}", server.port), server.authority.clone());
-    options.token = Some(TokenText("sgt_example".into()));
+    options.token = Some(SecretText("sgt_example".into()));
     options.retry_for = Duration::from_secs(3);
     options
 }

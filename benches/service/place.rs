@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use signet::client::{Client, Options};
 use signet::device::TpmSettings;
-use signet::wire::{CreateToken, TokenText};
+use signet::wire::{CreateToken, SecretText};
 
 use crate::process::{children, cpu};
 use crate::softhsm::{LABEL, MODULE, SoftHsm};
@@ -113,7 +113,7 @@ impl Place {
     /// The client of the API, for everything that is not measured.
     pub(crate) fn client(&self) -> Client {
         let mut options = Options::new(format!("https://{}", self.address()), self.authority());
-        options.token = Some(TokenText(self.token.clone()));
+        options.token = Some(SecretText(self.token.clone()));
         Client::new(options).expect("a client")
     }
 

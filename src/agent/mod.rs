@@ -28,8 +28,8 @@ use serde::Deserialize;
 
 use crate::client::{Certificate as Credential, Client};
 use crate::error::{Error, Kind, Result};
-use crate::types::{Clock, IssuerName, Period, ProfileName, SecretBytes, words};
-use crate::wire::{CertificateWanted, IssueCertificate, Subject};
+use crate::types::{Clock, IssuerName, Period, ProfileName, SecretBytes, Subject, words};
+use crate::wire::{CertificateWanted, IssueCertificate};
 use crate::x509::Certificate;
 
 words! {

@@ -18,7 +18,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::{Error, Kind, Result};
-use crate::types::{SecretBytes, same, sha256};
+use crate::types::{SecretBytes, lower_hex, same, sha256};
 
 /// What every token begins with.
 pub const PREFIX: &str = "sgt_";
@@ -129,10 +129,8 @@ impl Serialize for TokenHash {
 impl<'de> Deserialize<'de> for TokenHash {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        let mut bytes = [0; 32];
-        hex::decode_to_slice(text.as_ref(), &mut bytes)
-            .map_err(|_| serde::de::Error::custom("the hash of a token is 64 hexadecimal digits"))?;
-        Ok(Self(bytes))
+        let wrong = || serde::de::Error::custom("the hash of a token is 64 hexadecimal digits, in lower case");
+        lower_hex(&text).map(Self).ok_or_else(wrong)
     }
 }
 

@@ -27,9 +27,11 @@
 //! issuers/NAMESPACE/NAME                            issuer::Record
 //! profiles/NAMESPACE/NAME                           profile::Profile
 //! revocations/NAMESPACE/NAME/NNNNNNNNNN/SERIAL      revocation::Revocation
+//! announcements/NAMESPACE/NAME/ID                   announcement::Announcement
 //! ```
 
 pub mod acme;
+pub mod announcement;
 pub mod bundle;
 pub mod inventory;
 pub mod issue;
@@ -38,17 +40,19 @@ pub mod pattern;
 pub mod profile;
 pub mod profiles;
 pub mod published;
+pub mod renewal;
 pub mod request;
 pub mod revocation;
 pub mod rollover;
 mod software;
 pub mod status;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::OwnedMutexGuard;
 
 use crate::admission::{Admission, no_issuer};
 use crate::error::{Error, Kind, Result};
@@ -57,7 +61,7 @@ use crate::ledger::Ledger;
 use crate::signing::Signing;
 use crate::store::{Change, Expected, Record, Store};
 use crate::telemetry::Metrics;
-use crate::types::{IssuerName, Name, ProfileName};
+use crate::types::{IssuerName, Name, ProfileName, Turns};
 
 use issuer::Issuer;
 
@@ -90,8 +94,10 @@ pub struct Authority {
     profiles: RwLock<BTreeMap<ProfileName, profiles::Known>>,
     /// What was revoked, and until when that has to be told. Never held across an await.
     revoked: RwLock<revocation::Known>,
+    /// What will become of certificates. Never held across an await.
+    announcements: RwLock<announcement::All>,
     /// One turn per issuer: whoever holds it may change it.
-    turns: Mutex<HashMap<IssuerName, Arc<tokio::sync::Mutex<()>>>>,
+    turns: Turns<IssuerName>,
     /// The reservations whose certificates are being signed right now, by their numbers.
     signing_now: Mutex<BTreeSet<u64>>,
 }
@@ -110,13 +116,14 @@ impl Authority {
     pub fn load(parts: Parts) -> Result<Self> {
         let store = parts.ledger.store();
         let (issuers, profiles) = (issuer::read_all(&*store)?, profiles::read_all(&*store)?);
-        let revoked = revocation::read_all(&*store)?;
+        let (revoked, announcements) = (revocation::read_all(&*store)?, announcement::read_all(&*store)?);
         Ok(Self {
             parts,
             issuers: RwLock::new(issuers),
             profiles: RwLock::new(profiles),
             revoked: RwLock::new(revoked),
-            turns: Mutex::default(),
+            announcements: RwLock::new(announcements),
+            turns: Turns::default(),
             signing_now: Mutex::default(),
         })
     }
@@ -151,11 +158,10 @@ impl Authority {
         issuers.insert(issuer.record.name.clone(), issuer);
     }
 
-    fn turn(&self, name: &IssuerName) -> Arc<tokio::sync::Mutex<()>> {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        // Turns that nobody holds or waits for are forgotten, so that the table does not grow with the issuers.
-        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-        turns.entry(name.clone()).or_default().clone()
+    /// Waits for the turn to change an issuer, and gives it as it is then.
+    async fn hold(&self, name: &IssuerName) -> Result<(OwnedMutexGuard<()>, Arc<Issuer>)> {
+        let turn = self.turns.of(name).lock_owned().await;
+        Ok((turn, self.issuer(name)?))
     }
 
     fn now(&self) -> jiff::Timestamp {

@@ -141,7 +141,7 @@ impl Authority {
         }
     }
 
-    async fn revoke_entries(
+    pub(super) async fn revoke_entries(
         &self,
         permit: &Permit<RevokeCertificate>,
         entries: &[Entry],

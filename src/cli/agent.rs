@@ -10,8 +10,7 @@ use super::{App, block_on, subject, verbs};
 use crate::agent::{Agent as Keeper, KeyType, Looked, San, Settings, Signal, Tell, usual_key, usual_share};
 use crate::client::{Certificate, Client};
 use crate::error::{Error, Kind, Result};
-use crate::types::{Clock, IssuerName, Period, ProfileName};
-use crate::wire::Subject;
+use crate::types::{Clock, IssuerName, Period, ProfileName, Subject};
 
 /// Keep a service in certificates.
 #[derive(Args, Debug)]

@@ -24,7 +24,7 @@ use super::sink::{self, Access};
 use crate::client::{Certificate, Options};
 use crate::error::{Error, Kind, Result};
 use crate::types::{Period, SecretBytes};
-use crate::wire::TokenText;
+use crate::wire::SecretText;
 
 /// The longest token, certificate or key file.
 const MAX_FILE: usize = 1 << 20;
@@ -33,58 +33,28 @@ const MAX_FILE: usize = 1 << 20;
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Global {
     /// The server.
-    #[arg(
-        long,
-        global = true,
-        env = "SIGNET_SERVER",
-        value_name = "URL",
-        help_heading = "Connection",
-        hide_short_help = true
-    )]
+    #[arg(long, global = true, env = "SIGNET_SERVER", value_name = "URL")]
+    #[arg(help_heading = "Connection", hide_short_help = true)]
     server: Option<String>,
     /// The authorities that may vouch for the server, in PEM.
-    #[arg(
-        long,
-        global = true,
-        env = "SIGNET_CA",
-        value_name = "FILE",
-        help_heading = "Connection",
-        hide_short_help = true
-    )]
+    #[arg(long, global = true, env = "SIGNET_CA", value_name = "FILE")]
+    #[arg(help_heading = "Connection", hide_short_help = true)]
     ca: Option<PathBuf>,
     /// A file with a bearer token; the variable SIGNET_TOKEN may hold the token itself.
-    #[arg(
-        long,
-        global = true,
-        env = "SIGNET_TOKEN_FILE",
-        value_name = "FILE",
-        help_heading = "Connection",
-        hide_short_help = true
-    )]
+    #[arg(long, global = true, env = "SIGNET_TOKEN_FILE", value_name = "FILE")]
+    #[arg(help_heading = "Connection", hide_short_help = true)]
     token_file: Option<PathBuf>,
     /// The client certificate, in PEM.
-    #[arg(
-        long,
-        global = true,
-        env = "SIGNET_CERT",
-        value_name = "FILE",
-        help_heading = "Connection",
-        hide_short_help = true
-    )]
+    #[arg(long, global = true, env = "SIGNET_CERT", value_name = "FILE")]
+    #[arg(help_heading = "Connection", hide_short_help = true)]
     cert: Option<PathBuf>,
     /// The private key of the client certificate, in PEM.
     #[arg(id = "client_key", long = "key", global = true, env = "SIGNET_KEY", value_name = "FILE")]
     #[arg(help_heading = "Connection", hide_short_help = true)]
     key: Option<PathBuf>,
     /// A profile file other than the usual one.
-    #[arg(
-        long,
-        global = true,
-        env = "SIGNET_PROFILE",
-        value_name = "FILE",
-        help_heading = "Connection",
-        hide_short_help = true
-    )]
+    #[arg(long, global = true, env = "SIGNET_PROFILE", value_name = "FILE")]
+    #[arg(help_heading = "Connection", hide_short_help = true)]
     profile: Option<PathBuf>,
     /// How long one attempt may take.
     #[arg(long, global = true, value_parser = parsed::<Period>, value_name = "PERIOD", default_value = "30s")]
@@ -243,17 +213,17 @@ impl Global {
     }
 }
 
-fn token(file: &Path) -> Result<TokenText> {
+fn token(file: &Path) -> Result<SecretText> {
     text_of_token(&read(file, MAX_FILE)?).map_err(|e| e.context(file.display()))
 }
 
 /// A token as it stands in a file or is typed.
-pub(super) fn text_of_token(bytes: &SecretBytes) -> Result<TokenText> {
+pub(super) fn text_of_token(bytes: &SecretBytes) -> Result<SecretText> {
     let text = std::str::from_utf8(bytes.expose()).map(str::trim).unwrap_or_default();
     if text.is_empty() || text.contains(char::is_whitespace) {
         return Err(Error::new(Kind::Invalid, "not a token").hint("a token is one line that starts with sgt_"));
     }
-    Ok(TokenText(text.to_owned()))
+    Ok(SecretText(text.to_owned()))
 }
 
 #[cfg(test)]

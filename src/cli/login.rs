@@ -9,7 +9,7 @@ use super::sink::{self, Access};
 use super::{App, ask, block_on, output};
 use crate::client::Client;
 use crate::error::Result;
-use crate::wire::TokenText;
+use crate::wire::SecretText;
 
 /// Check a token and keep it, with server and authority, in the profile.
 ///
@@ -27,7 +27,7 @@ impl Login {
         let Self {} = self;
         let mut options = app.global.without_credential()?;
         let token = text_of_token(&ask::secret("Token:")?)?;
-        options.token = Some(TokenText(token.0.clone()));
+        options.token = Some(SecretText(token.0.clone()));
         let client = Client::new(options)?;
         let who = block_on(client.whoami())?;
         let path = app.global.profile_path()?;
@@ -38,7 +38,7 @@ impl Login {
 }
 
 /// The token first: a profile never names a file that is not there.
-fn keep(path: &Path, token: &TokenText, found: Profile) -> Result<()> {
+fn keep(path: &Path, token: &SecretText, found: Profile) -> Result<()> {
     make_folder(path)?;
     let token_file = path.with_file_name("token");
     sink::write(&token_file, token.0.as_bytes(), Access::Owner, true)?;
@@ -57,7 +57,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("signet/client.toml");
         let found = Profile { server: Some("https://a".into()), ca: Some("/ca.pem".into()), ..Profile::default() };
-        keep(&path, &TokenText("sgt_x".into()), found).unwrap();
+        keep(&path, &SecretText("sgt_x".into()), found).unwrap();
         let profile = Profile::load(&path).unwrap();
         assert_eq!(std::fs::read(profile.token_file.unwrap()).unwrap(), b"sgt_x");
         assert_eq!((profile.server.as_deref(), profile.ca), (Some("https://a"), Some("/ca.pem".into())));

@@ -1,7 +1,7 @@
 //! A subject on the command line: `CN=Fleet Root, O=Example`, as the server shows it.
 
 use crate::error::{Error, Kind, Result};
-use crate::wire::Subject;
+use crate::types::Subject;
 
 /// Parses attributes between commas, in any order. A backslash takes the next character as it is.
 pub(super) fn subject(text: &str) -> Result<Subject> {

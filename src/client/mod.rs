@@ -28,7 +28,7 @@ use reqwest::header::HeaderValue;
 
 use crate::error::{Error, Kind, Result};
 use crate::types::SecretBytes;
-use crate::wire::TokenText;
+use crate::wire::SecretText;
 
 pub use certificates::CertificateQuery;
 pub use keys::Transition;
@@ -42,7 +42,7 @@ pub struct Options {
     /// The authorities that may vouch for the server, in PEM. An empty list trusts nobody.
     pub authorities: Vec<u8>,
     /// The bearer token.
-    pub token: Option<TokenText>,
+    pub token: Option<SecretText>,
     /// The client certificate.
     pub certificate: Option<Certificate>,
     /// How long a connection may take to open: 5 seconds.
@@ -143,7 +143,7 @@ fn base(server: &str) -> Result<Url> {
     if url.scheme() == "https" && url.has_host() && bare && anonymous { Ok(url) } else { Err(refuse()) }
 }
 
-fn bearer(token: &TokenText) -> Result<HeaderValue> {
+fn bearer(token: &SecretText) -> Result<HeaderValue> {
     let text = zeroize::Zeroizing::new(format!("Bearer {}", token.0));
     let mut value = HeaderValue::from_str(&text).map_err(|_| {
         Error::new(Kind::Invalid, "the token holds characters that no token has")
@@ -175,8 +175,8 @@ mod tests {
 
     #[test]
     fn a_token_with_a_line_break_is_refused_without_being_shown() {
-        let error = bearer(&TokenText("sgt_se\ncret".into())).unwrap_err();
+        let error = bearer(&SecretText("sgt_se\ncret".into())).unwrap_err();
         assert!(!format!("{error:?}").contains("cret"), "{error:?}");
-        assert!(!format!("{:?}", bearer(&TokenText("sgt_secret".into())).unwrap()).contains("secret"));
+        assert!(!format!("{:?}", bearer(&SecretText("sgt_secret".into())).unwrap()).contains("secret"));
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::lower_hex;
 use crate::error::{Error, Kind, Result};
 
 /// A name of one alphabet, `[a-z0-9][a-z0-9._-]{0,62}`. Everything else is refused, never normalised.
@@ -179,10 +180,7 @@ impl FromStr for KeyId {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self> {
         let wrong = || Error::new(Kind::Invalid, "a key id is 32 hexadecimal digits, in lower case");
-        let mut bytes = [0; 16];
-        hex::decode_to_slice(text, &mut bytes).map_err(|_| wrong())?;
-        // One id has one spelling, so that texts can be compared.
-        if text.bytes().any(|byte| byte.is_ascii_uppercase()) { Err(wrong()) } else { Ok(Self(bytes)) }
+        lower_hex(text).map(Self).ok_or_else(wrong)
     }
 }
 

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::SecretText;
 use crate::types::{EndpointName, IssuerName, Name, Period, ProfileName};
 
 /// Makes an ACME endpoint.
@@ -82,21 +83,10 @@ pub struct CreateEabKey {
 pub struct EabKeyCreated {
     /// The key in base64url, as clients want it; absent in the answer to a repeated request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<EabKeyText>,
+    pub key: Option<SecretText>,
     /// What everybody may know of it.
     #[serde(flatten)]
     pub info: EabKeyInfo,
-}
-
-/// The text of a binding key; `Debug` does not show it.
-#[derive(Serialize, Deserialize, ToSchema, zeroize::Zeroize, zeroize::ZeroizeOnDrop)]
-#[serde(transparent)]
-pub struct EabKeyText(pub String);
-
-impl std::fmt::Debug for EabKeyText {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("EabKeyText")
-    }
 }
 
 /// What everybody may know of a binding key.

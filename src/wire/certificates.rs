@@ -5,46 +5,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Base64;
-use crate::types::{Algorithm, IssuerName, Name, Period, ProfileName, Residency, Rollover, Version};
-
-/// The attributes of a subject, each at most once.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Subject {
-    /// Two letters of ISO 3166.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub country: Option<String>,
-    /// State or province.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub province: Option<String>,
-    /// The town.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub locality: Option<String>,
-    /// The organisation.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub organization: Option<String>,
-    /// A part of the organisation.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub organizational_unit: Option<String>,
-    /// The common name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub common_name: Option<String>,
-}
-
-/// Where relying parties look. `{version}` stands for the version that signs.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Distribution {
-    /// Revocation lists.
-    #[serde(default)]
-    pub crl: Vec<String>,
-    /// OCSP responders.
-    #[serde(default)]
-    pub ocsp: Vec<String>,
-    /// The issuer's certificate.
-    #[serde(default)]
-    pub issuer: Vec<String>,
-}
+use crate::types::{
+    Algorithm, Distribution, IssuerName, Name, Period, ProfileName, Residency, Rollover, Subject, Version,
+};
 
 /// What counts for an issuer from its next version on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -317,7 +280,7 @@ pub struct Certificate {
     /// With which version.
     #[schema(value_type = u32)]
     pub version: Version,
-    /// The profile; `(root)`, `(intermediate)`, `(cross)` or `(ocsp)` for what the service makes for itself.
+    /// The profile; `(root)`, `(intermediate)`, `(cross)` or `[ocsp]` for what the service makes for itself.
     pub profile: String,
     /// Who asked for it.
     pub requester: String,
@@ -397,4 +360,68 @@ pub struct RevokeCertificates {
 pub struct RevokedCount {
     /// How many.
     pub revoked: usize,
+}
+
+/// Announces that certificates of an issuer, as many as were made until now, will be revoked at a time, or are to be replaced until
+/// then. All conditions hold together; without any it is about all of them.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Announce {
+    /// Only those of this version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u32>)]
+    pub version: Option<Version>,
+    /// Only those from this profile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub profile: Option<ProfileName>,
+    /// Only these, by their serial numbers; at most 1,000.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub serials: Vec<String>,
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// Why they are revoked then, as for a revocation; where absent nothing is revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoke: Option<String>,
+    /// An http or https address where people read about it; ACME clients are told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<String>,
+}
+
+/// An announcement.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Announcement {
+    /// Its id.
+    pub id: String,
+    /// Whose certificates.
+    #[schema(value_type = String)]
+    pub issuer: IssuerName,
+    /// As said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u32>)]
+    pub version: Option<Version>,
+    /// As said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub profile: Option<ProfileName>,
+    /// As said.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub serials: Vec<String>,
+    /// As said.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// As said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoke: Option<String>,
+    /// As said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<String>,
+    /// Since when it is told: certificates that were made later are not meant.
+    #[schema(value_type = String, format = DateTime)]
+    pub told: Timestamp,
+    /// Who said so.
+    pub by: String,
+    /// Whether its time has come and what it said was done.
+    pub done: bool,
 }

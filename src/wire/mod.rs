@@ -8,6 +8,7 @@ mod base64;
 mod certificates;
 mod crypto;
 mod keys;
+mod secret_text;
 mod system;
 
 pub use self::acme::*;
@@ -15,6 +16,7 @@ pub use self::base64::{Base64, SecretBase64};
 pub use certificates::*;
 pub use crypto::*;
 pub use keys::*;
+pub use secret_text::SecretText;
 pub use system::*;
 
 use serde::{Deserialize, Serialize};

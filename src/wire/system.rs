@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::SecretText;
 use crate::types::{Algorithm, KeyName, Name, Period, Residency, Version};
 
 /// Makes a bearer token for an identity.
@@ -33,21 +34,10 @@ pub struct CreateToken {
 pub struct TokenCreated {
     /// The secret; absent in the answer to a repeated request, because only its hash is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token: Option<TokenText>,
+    pub token: Option<SecretText>,
     /// What everybody may know of it.
     #[serde(flatten)]
     pub info: TokenInfo,
-}
-
-/// The text of a bearer token; `Debug` does not show it.
-#[derive(Serialize, Deserialize, ToSchema, zeroize::Zeroize, zeroize::ZeroizeOnDrop)]
-#[serde(transparent)]
-pub struct TokenText(pub String);
-
-impl std::fmt::Debug for TokenText {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("TokenText")
-    }
 }
 
 /// What everybody may know of a token.

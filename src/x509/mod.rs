@@ -27,11 +27,10 @@ pub mod subject;
 pub mod template;
 mod weak_key;
 
+pub use crate::types::{Distribution, Subject};
 pub use certificate::{Certificate, IssuerView};
 pub use csr::Csr;
 pub use key::KeyKind;
 pub use san::{San, SanKind};
-pub use subject::{Subject, SubjectField};
-pub use template::{
-    Authority, Distribution, ExtendedUsage, KeyUsage, NameConstraints, Serial, Subtree, Template, Validity,
-};
+pub use subject::SubjectField;
+pub use template::{Authority, ExtendedUsage, KeyUsage, NameConstraints, Serial, Subtree, Template, Validity};

@@ -10,12 +10,10 @@ use x509_parser::extensions::{
 use x509_parser::prelude::{X509Certificate, X509Version};
 
 use super::extensions as oid;
-use super::template::{
-    Authority, Distribution, ExtendedUsage, KeyUsage, NameConstraints, Serial, Subtree, Template, Validity,
-};
+use super::template::{Authority, ExtendedUsage, KeyUsage, NameConstraints, Serial, Subtree, Template, Validity};
 use super::{San, Subject};
 use crate::error::{Error, Kind, Result};
-use crate::types::PublicKey;
+use crate::types::{Distribution, PublicKey};
 
 /// What is of interest in anybody's certificate.
 pub(super) struct Said {

@@ -5,11 +5,10 @@ use std::net::IpAddr;
 
 use der::asn1::{AnyRef, ObjectIdentifier};
 use der::{Decode, Encode, Reader, SliceReader, Tag, Tagged};
-use serde::{Deserialize, Serialize};
 
 use super::san::quoted;
 use crate::error::{Error, Kind, Result};
-use crate::types::words;
+use crate::types::{Subject, words};
 
 /// The most attributes of a stranger's name that are looked at.
 const MAX_ATTRIBUTES: usize = 16;
@@ -55,30 +54,6 @@ impl SubjectField {
             Self::CommonName => "CN",
         }
     }
-}
-
-/// The attributes of a subject, each at most once, in the order in which they are encoded.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Subject {
-    /// Two letters of ISO 3166.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub country: Option<String>,
-    /// State or province.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub province: Option<String>,
-    /// The town.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub locality: Option<String>,
-    /// The organisation.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub organization: Option<String>,
-    /// A part of the organisation.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub organizational_unit: Option<String>,
-    /// The common name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub common_name: Option<String>,
 }
 
 impl Subject {

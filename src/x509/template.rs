@@ -9,9 +9,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::san::{San, host, quoted};
-use super::subject::Subject;
 use crate::error::{Error, Kind, Result};
-use crate::types::{PublicKey, words};
+use crate::types::{Distribution, PublicKey, Subject, lower_hex, words};
 
 /// The serial number: 20 bytes, positive, of 159 random bits ([RFC 5280, 4.1.2.2](https://www.rfc-editor.org/rfc/rfc5280#section-4.1.2.2)).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -95,19 +94,6 @@ pub struct Authority {
     pub constraints: NameConstraints,
 }
 
-/// Where relying parties find what belongs to the issuer. All URLs are `http`: what is fetched is signed, and TLS would need it
-/// first ([RFC 5280, 8](https://www.rfc-editor.org/rfc/rfc5280#section-8)).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Distribution {
-    /// Revocation lists.
-    pub crl: Vec<String>,
-    /// OCSP responders.
-    pub ocsp: Vec<String>,
-    /// The issuer's own certificate, in DER.
-    pub issuer: Vec<String>,
-}
-
 /// All that a certificate says, but for serial number and issuer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
@@ -167,10 +153,7 @@ impl FromStr for Serial {
 
     fn from_str(text: &str) -> Result<Self> {
         let wrong = || Error::new(Kind::Invalid, "a serial number is 40 hexadecimal digits, in lower case");
-        let mut bytes = [0; 20];
-        hex::decode_to_slice(text, &mut bytes).map_err(|_| wrong())?;
-        // One number has one spelling, so that texts can be compared.
-        if text.bytes().any(|byte| byte.is_ascii_uppercase()) { Err(wrong()) } else { Ok(Self(bytes)) }
+        lower_hex(text).map(Self).ok_or_else(wrong)
     }
 }
 

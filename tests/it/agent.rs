@@ -7,15 +7,15 @@ use jiff::SignedDuration;
 use signet::agent::{Agent, CERTIFICATE, CURRENT, KEY, KeyType, Pair, Settings, TRUST, Tell};
 use signet::client::{Certificate as Credential, Client, Options};
 use signet::error::{Kind, Result};
-use signet::types::Clock;
-use signet::wire::{CertificateMatch, Identity, Policy, Subject};
+use signet::types::{Clock, Subject};
+use signet::wire::{CertificateMatch, Identity, Policy};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 
 use crate::issuers::{new_issuer, root};
 use crate::server::{PROGRAM, TestServer};
 
-fn settings(folder: PathBuf, profile: &str, name: &str) -> Settings {
+pub(crate) fn settings(folder: PathBuf, profile: &str, name: &str) -> Settings {
     Settings {
         issuer: "fleet:web".parse().unwrap(),
         profile: profile.parse().unwrap(),
@@ -32,7 +32,7 @@ fn settings(folder: PathBuf, profile: &str, name: &str) -> Settings {
 }
 
 /// A root, and an issuer below it that certifies services.
-async fn fleet() -> TestServer {
+pub(crate) async fn fleet() -> TestServer {
     let t = TestServer::start().await;
     root(&t, "fleet:root").await;
     let mut below = new_issuer("fleet:web", "hsm", "ecdsa-p256-sha256");
@@ -42,7 +42,10 @@ async fn fleet() -> TestServer {
 }
 
 /// An agent of the administrator.
-fn agent(t: &TestServer, settings: Settings) -> Agent<impl Fn(Option<Credential>) -> Result<Client> + use<>> {
+pub(crate) fn agent(
+    t: &TestServer,
+    settings: Settings,
+) -> Agent<impl Fn(Option<Credential>) -> Result<Client> + use<>> {
     let client = t.impatient_client();
     Agent::new(settings, move |_| Ok(client.clone()), Clock::Manual(t.clock.clone())).unwrap()
 }

@@ -10,10 +10,10 @@ use rcgen::{
 };
 use signet::client::{CertificateQuery, PageRequest};
 use signet::error::Kind;
+use signet::types::Subject;
 use signet::wire::{
     ActivateIssuer, Certificate, CertificateWanted, CreateIssuer, CrossSign, ImportIssuer, IssueCertificate,
     IssueCertificates, Issuer, IssuerRules, Policy, Profile, RevokeCertificate, RevokeCertificates, RotateIssuer,
-    Subject,
 };
 
 use crate::server::{Devices, TestServer};

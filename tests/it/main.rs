@@ -18,6 +18,7 @@ mod swtpm;
 
 mod acme;
 mod agent;
+mod announcements;
 mod audit;
 mod backup;
 mod crash;
@@ -30,6 +31,7 @@ mod matrix;
 mod process;
 mod rotation;
 mod server;
+mod services;
 mod shell;
 mod sign;
 mod stolen;

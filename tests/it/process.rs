@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use signet::client::{Client, Options as ClientOptions};
 use signet::types::PublicKey;
-use signet::wire::TokenText;
+use signet::wire::SecretText;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
@@ -107,7 +107,7 @@ impl Installation {
     /// A client that tries again for so long.
     pub(crate) fn patient_client(&self, token: Option<&str>, retry_for: Duration) -> Client {
         let mut options = ClientOptions::new(self.address(), self.authority());
-        options.token = token.map(|token| TokenText(token.to_owned()));
+        options.token = token.map(|token| SecretText(token.to_owned()));
         options.retry_for = retry_for;
         Client::new(options).unwrap()
     }

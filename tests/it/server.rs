@@ -8,7 +8,7 @@ use signet::config::Config;
 use signet::keyring::{Scheduler, Tick};
 use signet::server::{Options, Server, create};
 use signet::types::{Clock, KeyName, ManualClock};
-use signet::wire::{CreateKey, CreateToken, Key, TokenText};
+use signet::wire::{CreateKey, CreateToken, Key, SecretText};
 
 use crate::softhsm::{MODULE, SoftHsm, fault_module};
 use crate::swtpm::Swtpm;
@@ -121,7 +121,7 @@ impl TestServer {
     pub(crate) fn impatient_client(&self) -> Client {
         let authorities = std::fs::read(self.server().own_authority().unwrap()).unwrap();
         let mut options = ClientOptions::new(format!("https://{}", self.server().address()), authorities);
-        options.token = Some(TokenText(self.token.clone()));
+        options.token = Some(SecretText(self.token.clone()));
         options.retry_for = std::time::Duration::ZERO;
         Client::new(options).unwrap()
     }
@@ -205,7 +205,7 @@ pub(crate) fn name(text: &str) -> KeyName {
 pub(crate) fn client(server: &Server, token: Option<&str>) -> Client {
     let authorities = std::fs::read(server.own_authority().unwrap()).unwrap();
     let mut options = ClientOptions::new(format!("https://{}", server.address()), authorities);
-    options.token = token.map(|token| TokenText(token.to_owned()));
+    options.token = token.map(|token| SecretText(token.to_owned()));
     Client::new(options).unwrap()
 }
 

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::service::Released;
 use crate::service::acme::{EabKey, Endpoint, Networks, NewEabKey, Speaker};
 use crate::types::EndpointName;
-use crate::wire::{self, AcmeEndpoint, EabKeyCreated, EabKeyInfo, EabKeyText, Page};
+use crate::wire::{self, AcmeEndpoint, EabKeyCreated, EabKeyInfo, Page, SecretText};
 
 pub(super) async fn create(call: Call, body: wire::CreateAcmeEndpoint) -> Result<Released<Reply<AcmeEndpoint>>> {
     let mut endpoint = call.service.new_acme_endpoint(body.name, body.issuer, body.profiles);
@@ -54,7 +54,7 @@ pub(super) async fn create_eab(call: Call, body: wire::CreateEabKey) -> Result<R
     let new = NewEabKey { speaker: Speaker { identity, groups: groups.into() }, ttl, uses };
     let made = call.service.create_eab_key(&call.caller, &name(&call)?, new, &call.idempotency).await?;
     Ok(made.map(|(key, fresh)| {
-        let text = fresh.then(|| EabKeyText(URL_SAFE_NO_PAD.encode(key.secret().expose())));
+        let text = fresh.then(|| SecretText(URL_SAFE_NO_PAD.encode(key.secret().expose())));
         EabKeyCreated { key: text, info: known(&key) }.into()
     }))
 }

@@ -5,7 +5,6 @@ use jiff::Timestamp;
 use super::answer::Reply;
 use super::batch::{items, results};
 use super::call::{Call, token};
-use super::issuers::subject;
 use super::pem;
 use crate::error::{Error, Kind, Result};
 use crate::service::{
@@ -98,7 +97,7 @@ fn wanted(wanted: wire::CertificateWanted) -> Result<CertificateRequest> {
         }
     };
     let names = names.iter().map(|name| name.parse()).collect::<Result<_>>()?;
-    Ok(CertificateRequest { source, names, subject: subject(asked), lifetime, not_before, not_after })
+    Ok(CertificateRequest { source, names, subject: asked, lifetime, not_before, not_after })
 }
 
 fn reason(text: Option<&str>) -> Result<Reason> {

@@ -9,7 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::service::{Issuer, IssuerRules, IssuerState, IssuerUpdate, IssuerVersion, NewIssuer, Parent, Released};
 use crate::types::{Name, Period, Rollover};
 use crate::wire::{self, Page};
-use crate::x509::{Authority, Certificate, Distribution, NameConstraints, Subject};
+use crate::x509::{Authority, Certificate, NameConstraints};
 
 /// How long certificates of roots and of others live, where nobody says.
 const ROOT_LIFE: Period = Period::seconds(3650 * 86_400);
@@ -28,8 +28,7 @@ pub(super) async fn create(call: Call, body: wire::CreateIssuer) -> Result<Relea
     };
     let life = if parent == Parent::Itself { ROOT_LIFE } else { OTHER_LIFE };
     let device = device.unwrap_or_else(|| call.service.default_device().clone());
-    let new =
-        NewIssuer { name, subject: subject(wanted), parent, algorithm, device, residency, rules: rules(said, life)? };
+    let new = NewIssuer { name, subject: wanted, parent, algorithm, device, residency, rules: rules(said, life)? };
     let made = call.service.create_issuer(&call.caller, new, &call.idempotency).await?;
     made.try_map(|issuer| {
         let path = format!("/api/v1/issuers/{}", issuer.record.name);
@@ -94,12 +93,6 @@ pub(super) async fn cross_sign(call: Call, body: wire::CrossSign) -> Result<Rele
     issuer.try_map(|issuer| reply(&call, &issuer))
 }
 
-/// A subject in our words; whoever takes it checks it.
-pub(super) fn subject(subject: wire::Subject) -> Subject {
-    let wire::Subject { country, province, locality, organization, organizational_unit, common_name } = subject;
-    Subject { country, province, locality, organization, organizational_unit, common_name }
-}
-
 fn rules(rules: wire::IssuerRules, life: Period) -> Result<IssuerRules> {
     let wire::IssuerRules {
         lifetime,
@@ -127,7 +120,7 @@ fn rules(rules: wire::IssuerRules, life: Period) -> Result<IssuerRules> {
             constraints: NameConstraints { permitted: trees(&permitted)?, excluded: trees(&excluded)? },
         },
         policies: policies.iter().map(policy).collect::<Result<_>>()?,
-        distribution: distribution.map(|wire::Distribution { crl, ocsp, issuer }| Distribution { crl, ocsp, issuer }),
+        distribution,
         rollover: if manual_rollover { None } else { Some(rollover.unwrap_or_else(Rollover::default)) },
     })
 }
@@ -173,11 +166,7 @@ fn rules_in_words(rules: &IssuerRules) -> wire::IssuerRules {
         permitted: texts(&constraints.permitted),
         excluded: texts(&constraints.excluded),
         policies: policies.iter().map(ToString::to_string).collect(),
-        distribution: distribution.clone().map(|Distribution { crl, ocsp, issuer }| wire::Distribution {
-            crl,
-            ocsp,
-            issuer,
-        }),
+        distribution: distribution.clone(),
         rollover: *rollover,
         manual_rollover: rollover.is_none(),
     }

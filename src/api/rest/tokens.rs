@@ -4,7 +4,7 @@ use super::answer::Reply;
 use super::call::Call;
 use crate::error::{Error, Kind, Result};
 use crate::service::{NewToken, Released, TokenMade, TokenRecord};
-use crate::wire::{self, Page, TokenCreated, TokenInfo, TokenText};
+use crate::wire::{self, Page, SecretText, TokenCreated, TokenInfo};
 
 pub(super) async fn create(call: Call, body: wire::CreateToken) -> Result<Released<Reply<TokenCreated>>> {
     let wire::CreateToken { identity, groups, ttl, uses } = body;
@@ -13,7 +13,7 @@ pub(super) async fn create(call: Call, body: wire::CreateToken) -> Result<Releas
     Ok(made.map(|TokenMade { text, record }| {
         let info = words(&record);
         let path = format!("/api/v1/tokens/{}", info.id);
-        let token = text.map(|text| TokenText(text.as_str().to_owned()));
+        let token = text.map(|text| SecretText(text.as_str().to_owned()));
         Reply::from(TokenCreated { token, info }).location(path)
     }))
 }

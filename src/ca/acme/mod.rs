@@ -41,6 +41,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Error, Kind, Result};
+use crate::types::lower_hex;
 
 /// The random name of an account, an order or a key: 16 bytes in hex. Nobody guesses one, and knowing one proves nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -60,13 +61,7 @@ impl FromStr for Id {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let mut bytes = [0; 16];
-        let lower = !text.bytes().any(|b| b.is_ascii_uppercase());
-        hex::decode_to_slice(text, &mut bytes)
-            .ok()
-            .filter(|()| lower)
-            .map(|()| Self(bytes))
-            .ok_or_else(|| Error::new(Kind::NotFound, "there is no such thing here"))
+        lower_hex(text).map(Self).ok_or_else(|| Error::new(Kind::NotFound, "there is no such thing here"))
     }
 }
 

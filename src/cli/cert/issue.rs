@@ -8,8 +8,8 @@ use crate::cli::output::{note, time};
 use crate::cli::sink::To;
 use crate::cli::{App, subject};
 use crate::error::{Error, Kind, Result};
-use crate::types::{IssuerName, Period, ProfileName};
-use crate::wire::{Certificate, CertificateWanted, IssueCertificate, Subject};
+use crate::types::{IssuerName, Period, ProfileName, Subject};
+use crate::wire::{Certificate, CertificateWanted, IssueCertificate};
 
 /// Issue a certificate, and write it with the ones between it and the root, in PEM.
 ///

@@ -7,8 +7,8 @@ use crate::cli::input::{one_of, parsed};
 use crate::cli::output::note;
 use crate::cli::{App, subject};
 use crate::error::Result;
-use crate::types::{Algorithm, IssuerName, Name, Period, Residency, Rollover};
-use crate::wire::{CreateIssuer, IssuerRules, Subject};
+use crate::types::{Algorithm, IssuerName, Name, Period, Residency, Rollover, Subject};
+use crate::wire::{CreateIssuer, IssuerRules};
 
 /// Make an authority: its key in a device, and its certificate.
 ///
