@@ -34,7 +34,7 @@ const COUNTS: &str = "ledger/certificates";
 /// The fact of a leaf that tells it from all others, and vouches for what changed.
 const FACT: &str = "change";
 /// The most changes that share a transaction.
-const MOST_CHANGES: usize = 100;
+pub const MOST_CHANGES: usize = 100;
 /// The most records and rows of all of them: their leaves stand in one record, and name each.
 const MOST_PARTS: usize = 4000;
 

@@ -6,14 +6,14 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Row as Line, Transactio
 
 use super::{damaged, trouble, unsigned};
 use crate::error::{Error, Kind, Result};
-use crate::store::certificates::{Counts, Cursor, End, Found, Page, Reservation, Row, Search, Serial};
+use crate::store::certificates::{
+    Counts, Cursor, End, Found, LOOKED_AT, Page, Reservation, Row, Search, Serial,
+};
 use crate::types::{IssuerName, Version};
 
 const COLUMNS: &str = "c.number, c.serial, c.issuer, c.version, c.profile, c.requester, c.subject, c.names, c.not_before, \
                        c.not_after, c.at, c.body, c.tag, e.number, e.at, e.signature, e.tag";
 const ENDS: &str = "LEFT JOIN certificate_ends e ON e.number = c.number";
-/// How many certificates of one name are held against further conditions for one page.
-const LOOKED_AT: usize = 1000;
 
 /// Adds a row within a transaction.
 pub(super) fn add(batch: &Transaction<'_>, row: &Row) -> Result<()> {
