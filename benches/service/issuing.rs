@@ -3,8 +3,8 @@
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use serde_json::{Value, json};
 use signet::client::Client;
-use signet::types::{Algorithm, IssuerName, Residency};
-use signet::wire::{CreateIssuer, IssuerRules, Subject};
+use signet::types::{Algorithm, IssuerName, Residency, Subject};
+use signet::wire::{CreateIssuer, IssuerRules};
 use signet::x509::Certificate;
 use signet::x509::lint::{Kind, Subjectmatter, lint};
 
