@@ -109,7 +109,9 @@ async fn changes_that_wait_together_are_each_as_if_alone() {
         let end = End { number: *number, at: Timestamp::UNIX_EPOCH, signature: None, tag: [0; 32] };
         ledger.end(leaf("end"), Vec::new(), vec![end])
     });
-    join_all(ends).await.into_iter().for_each(|one| drop(one.unwrap()));
+    for ended in join_all(ends).await {
+        ended.unwrap();
+    }
     assert_eq!(store.count_certificates().unwrap(), Counts { reserved: 5, names: 10, ended: 5 });
     assert_eq!(ledger.unfinished().await.unwrap(), 0);
     drop(ledger);

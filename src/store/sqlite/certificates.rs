@@ -6,9 +6,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Row as Line, Transactio
 
 use super::{damaged, trouble, unsigned};
 use crate::error::{Error, Kind, Result};
-use crate::store::certificates::{
-    Counts, Cursor, End, Found, LOOKED_AT, Page, Reservation, Row, Search, Serial,
-};
+use crate::store::certificates::{Counts, Cursor, End, Found, LOOKED_AT, Page, Reservation, Row, Search, Serial};
 use crate::types::{IssuerName, Version};
 
 const COLUMNS: &str = "c.number, c.serial, c.issuer, c.version, c.profile, c.requester, c.subject, c.names, c.not_before, \
