@@ -116,7 +116,7 @@ async fn nothing_of_past_requests_is_left_in_the_memory_of_the_service() {
         client
     };
     let clients = join_all((0..CLIENTS).map(work)).await;
-    // What open connections still hold of their last request is bounded by their number.
+    // The buffers of open connections still hold some of what went through them.
     let open = count(service.pid(), &needles).unwrap();
     println!("{requests} requests by {CLIENTS} connections, which are open: {open} traces");
     drop((clients, administrator));
