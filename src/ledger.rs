@@ -9,7 +9,8 @@
 //! ```
 //!
 //! A crash between 1 and 2 leaves an open leaf: start-up appends it, so a change is always rolled forward and never
-//! forgotten by the log. The anchor of the whole state will stand between 1 and 2.
+//! forgotten by the log. So does a log that cannot be written for a while: the change counts, memory follows the store, and the
+//! log takes nothing else before its leaf, so that nothing is acknowledged until it can be written again. The anchor of the whole state will stand between 1 and 2.
 //!
 //! Changes that wait while another is made share the next transaction, and their leaves one sync of the log: the order holds for
 //! each of them, and what the disk takes is shared. Where that transaction is refused, each is made by itself.
@@ -126,8 +127,9 @@ impl Ledger {
     ///
     /// # Errors
     /// `Stale` and `Conflict` where an expectation does not hold: then nothing changed and nothing was recorded.
-    /// `Unavailable` where store or log cannot be written: the change may have been made, and a repetition with the same
-    /// idempotency key finds out.
+    /// `Unavailable` where the store cannot be written: whether the change was made can be asked by a repetition with the same
+    /// idempotency key. Where it was made and the log cannot be written, this is no error: what is in memory follows the store.
+    /// But the log then takes nothing else before the leaf, so that no operation can end well and be acknowledged.
     pub async fn commit(&self, leaf: Record, changes: Vec<Change>) -> Result<u64> {
         self.make(Asked { leaf, changes, rows: Vec::new() }).await.map(|made| made.revision)
     }
@@ -192,6 +194,15 @@ impl Ledger {
         let mut turn = self.writer.turn.lock().await;
         let Counts { reserved, ended, .. } = self.writer.counted(&mut turn).await?;
         Ok(reserved.saturating_sub(ended))
+    }
+
+    /// Records what could not be recorded when it was made. Without such a thing it costs nothing.
+    ///
+    /// # Errors
+    /// Where the log still cannot be written.
+    pub async fn settle(&self) -> Result<()> {
+        let mut turn = self.writer.turn.lock().await;
+        self.writer.settle(&mut turn).await
     }
 
     /// The store, to read from.
@@ -287,12 +298,7 @@ impl Writer {
 
     /// Makes changes in one transaction and records their leaves. Answers what came of each.
     async fn write(&self, turn: &mut Turn, asked: &[Asked]) -> Result<Vec<Result<Made>>> {
-        if turn.unrecorded {
-            // Behind all that was on its way into the log by then.
-            self.log.inspect().await?;
-            self.roll_forward().await?;
-            turn.unrecorded = false;
-        }
+        self.settle(turn).await?;
         let Batch { mut changes, rows, numbers, leaves, counts } = self.batch(turn, asked).await?;
         let open = Open { after: self.log.size(), leaves };
         changes.push(put(OPEN, &open)?);
@@ -300,19 +306,49 @@ impl Writer {
         turn.counts = None;
         let store = self.store.clone();
         crash_point!("ledger.before_commit");
-        let revision = blocking(move || store.commit_rows(&changes, &rows)).await?;
+        let revision = match blocking(move || store.commit_rows(&changes, &rows)).await {
+            Ok(revision) => revision,
+            Err(error) => self.made_after_all(&open, &error).await.ok_or(error)?,
+        };
         crash_point!("ledger.committed");
         turn.counts = counts;
         // All are on their way before the first is waited for, so that they share one sync of the log.
-        let leaves: Vec<_> = open.leaves.iter().map(|leaf| self.log.append(leaf)).collect();
+        let leaves: Vec<_> = open.leaves.iter().map(|leaf| self.log.append_leaf(leaf)).collect();
         let mut outcomes = Vec::new();
         for (leaf, numbers) in leaves.into_iter().zip(numbers) {
-            let recorded = leaf.await;
-            turn.unrecorded |= recorded.is_err();
-            outcomes.push(recorded.map(|_| Made { revision, numbers }));
+            if let Err(error) = leaf.await {
+                tracing::error!(cause = error.chain(), "a change was made and could not be recorded yet");
+                turn.unrecorded = true;
+                self.log.owe(true);
+            }
+            outcomes.push(Ok(Made { revision, numbers }));
         }
         crash_point!("ledger.recorded");
         Ok(outcomes)
+    }
+
+    /// Records what could not be recorded when it was made.
+    async fn settle(&self, turn: &mut Turn) -> Result<()> {
+        if turn.unrecorded {
+            // Behind all that was on its way into the log by then.
+            self.log.inspect().await?;
+            self.roll_forward().await?;
+            turn.unrecorded = false;
+            self.log.owe(false);
+        }
+        Ok(())
+    }
+
+    /// The revision of a commit that failed and was made all the same, as far as the store can be read.
+    async fn made_after_all(&self, open: &Open, error: &Error) -> Option<u64> {
+        if nothing_changed(error) {
+            return None;
+        }
+        let store = self.store.clone();
+        let record = blocking(move || store.get(OPEN)).await.ok()??;
+        let stored: Open = serde_json::from_slice(&record.value).ok()?;
+        let ids = |open: &Open| open.leaves.iter().map(|leaf| leaf.facts.get(FACT).cloned()).collect::<Vec<_>>();
+        (ids(&stored) == ids(open)).then_some(record.revision)
     }
 
     /// What is committed for changes, but for the open leaves.
@@ -370,7 +406,7 @@ impl Writer {
         let mut mended = Vec::new();
         for leaf in &leaves {
             crash_point!("ledger.before_roll_forward");
-            self.log.append(leaf).await?;
+            self.log.append_leaf(leaf).await?;
             crash_point!("ledger.rolled_forward");
             mended.push(format!("{} of {}", leaf.action, leaf.resource));
         }

@@ -22,6 +22,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
@@ -35,7 +36,7 @@ use super::point::{self, Point};
 use super::queue::{Entry, Errand, Failure, Queue, Signed};
 use super::record::Record;
 use super::writer;
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::types::{PublicKey, blocking};
 
 /// Where a log is and how it behaves.
@@ -84,6 +85,8 @@ pub struct Log {
     queue: Arc<Queue>,
     /// Held while a head is made, so that heads are made one after the other.
     signing: Arc<Mutex<()>>,
+    /// Whether a change was made whose leaf is not here yet: nothing else is recorded before it is.
+    owing: AtomicBool,
 }
 
 impl Log {
@@ -117,7 +120,7 @@ impl Log {
         let files = files(&settings)?;
         let queue = Arc::new(Queue::new(files.point(), files.signed(), settings.queue, settings.deadline));
         writer::spawn(files, Arc::clone(&queue))?;
-        Ok(Self { settings, queue, signing: Arc::default() })
+        Ok(Self { settings, queue, signing: Arc::default(), owing: AtomicBool::new(false) })
     }
 
     /// Appends a record. The future ends with the record's index once its bytes are durable.
@@ -129,6 +132,15 @@ impl Log {
     /// [`Kind::Busy`] where too many wait; [`Kind::Unavailable`] where the disk is full, too slow or failed;
     /// [`Kind::Tampered`] where somebody else's hand was found; [`Kind::Limit`] for a record of more than 16 MiB.
     pub fn append(&self, record: &Record) -> impl Future<Output = Result<u64>> + Send + use<> {
+        let answer = self.settled().map(|()| self.append_leaf(record));
+        async move { answer?.await }
+    }
+
+    /// As [`Self::append`], also while leaves are owed: for whoever owes them.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    pub fn append_leaf(&self, record: &Record) -> impl Future<Output = Result<u64>> + Send + use<> {
         let deadline = Instant::now() + self.settings.deadline;
         let answer = Entry::new(record).and_then(|(entry, line, answer)| {
             self.queue.push(entry, &line)?;
@@ -141,6 +153,20 @@ impl Log {
                 Err(_) => Err(Failure::slow().into()),
             }
         }
+    }
+
+    /// Says whether a change was made whose leaf could not be recorded. While it is, nothing else is, so that nothing is
+    /// acknowledged that the log does not know.
+    pub fn owe(&self, owing: bool) {
+        self.owing.store(owing, Ordering::SeqCst);
+    }
+
+    fn settled(&self) -> Result<()> {
+        if self.owing.load(Ordering::SeqCst) {
+            return Err(Error::new(Kind::Unavailable, "a change waits to be recorded in the audit log")
+                .hint("make the log writable, or room on its disk: then the service goes on by itself"));
+        }
+        Ok(())
     }
 
     /// Looks whether the files are as they were left. Cheap: one look at each file's metadata.
@@ -214,7 +240,8 @@ impl Log {
     /// # Errors
     /// What an append would answer now.
     pub fn health(&self) -> Result<()> {
-        self.queue.points().map(drop)
+        self.queue.points()?;
+        self.settled()
     }
 
     /// The number of durable records.

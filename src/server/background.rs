@@ -35,14 +35,16 @@ pub(super) fn start(
 ) -> Vec<JoinHandle<()>> {
     let mut tasks = Vec::new();
     tasks.push(every(HEADS, stop, {
-        let (heads, log, metrics) = (heads.clone(), log.clone(), service.metrics().clone());
+        let (service, heads, log) = (service.clone(), heads.clone(), log.clone());
         move || {
-            let (heads, log, metrics) = (heads.clone(), log.clone(), metrics.clone());
+            let (service, heads, log) = (service.clone(), heads.clone(), log.clone());
             async move {
+                // What could not be recorded when it was made; the ledger has said so.
+                let _ = service.settle().await;
                 if let Err(error) = heads.sign().await {
                     tracing::warn!(cause = error.chain(), "no head of the audit log could be signed");
                 }
-                metrics.audit(log.size(), log.last_head().map_or(0, |head| head.size()));
+                service.metrics().audit(log.size(), log.last_head().map_or(0, |head| head.size()));
             }
         }
     }));

@@ -176,6 +176,14 @@ impl Service {
         self.parts.authority.clone()
     }
 
+    /// Has the audit log record what it could not when it was made.
+    ///
+    /// # Errors
+    /// Where it still cannot be written.
+    pub async fn settle(&self) -> Result<()> {
+        self.parts.ledger.settle().await
+    }
+
     /// The metrics, for the listener.
     #[must_use]
     pub const fn metrics(&self) -> &Metrics {

@@ -1,5 +1,9 @@
 //! A device on a bad day, through the front: errors, never a wrong result, a lost key or a key too many.
 
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
@@ -7,11 +11,14 @@ use jiff::SignedDuration;
 use signet::client::{Client, PageRequest};
 use signet::error::{Error, Kind};
 use signet::types::{Context, Residency, State, Version};
-use signet::wire::{Base64, MakeMac, RotateKey, ScheduleDestruction, Sign, Signed, Verify};
+use signet::wire::{Base64, MakeMac, RevokeCertificate, RotateKey, ScheduleDestruction, Sign, Signed, Verify};
 
 use crate::crash::resident_ids;
+use crate::issuers::{root, server};
 use crate::process::{eventually, house_ids};
 use crate::server::{Devices, TestServer, name, new_key};
+use crate::skip::skipped;
+use crate::softhsm::copy_all;
 use crate::wrap::{plain, sealed};
 
 /// How many operations are done while results are falsified.
@@ -369,4 +376,59 @@ async fn looking_after_unfinished_versions_takes_none_that_was_finished_meanwhil
     t.advance(SignedDuration::ZERO).await;
     no_orphans(&t).await;
     crate::crash::all_keys_work(&t.client).await;
+}
+
+/// A file system of half a megabyte at a folder, with what stood there before.
+struct SmallDisk<'p>(&'p Path);
+
+impl<'p> SmallDisk<'p> {
+    fn under(folder: &'p Path) -> Option<Self> {
+        let aside = folder.with_extension("aside");
+        std::fs::rename(folder, &aside).unwrap();
+        std::fs::create_dir(folder).unwrap();
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", "size=512k,mode=700", "tmpfs"]).arg(folder).output();
+        if !mounted.is_ok_and(|output| output.status.success()) {
+            skipped("no right to mount a tmpfs");
+            return None;
+        }
+        copy_all(&aside, folder);
+        Some(Self(folder))
+    }
+}
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("-l").arg(self.0).status());
+    }
+}
+
+#[tokio::test]
+async fn a_revocation_that_finds_no_room_in_the_log_counts_and_is_recorded_in_the_end() {
+    let mut t = TestServer::start().await;
+    root(&t, "ca").await;
+    let leaf = server(&t, "ca", "dns:a.example").await;
+    t.stop().await;
+    let audit = t.data().join("audit");
+    let Some(_disk) = SmallDisk::under(&audit) else { return };
+    t.start_again().await.unwrap();
+    let ballast = audit.join("ballast");
+    let mut file = File::create(&ballast).unwrap();
+    while file.write_all(&[7; 1024]).is_ok() {}
+    while file.write_all(&[7]).is_ok() {}
+    let client = t.impatient_client();
+    let refused = client.revoke(&leaf.serial, &RevokeCertificate::default()).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::Unavailable, "{refused}");
+    // It was made, so it counts: nobody is told that the certificate is good.
+    let (ca, serial) = ("ca".parse().unwrap(), leaf.serial.parse().unwrap());
+    let revoked = || t.server().service().authority().revocation(&ca, leaf.version, &serial).is_some();
+    let made = revoked();
+    // Nothing is acknowledged before the log knows of it.
+    assert_eq!(client.certificate(&leaf.serial).await.unwrap_err().kind(), Kind::Unavailable);
+    drop(file);
+    std::fs::remove_file(&ballast).unwrap();
+    eventually("the service goes on by itself", async || client.certificate(&leaf.serial).await.ok()).await;
+    let records = client.audit_records(0, Some(1000)).await.unwrap().records;
+    let changes = records.iter().filter(|one| one["phase"] == "change" && one["action"] == "RevokeCertificate").count();
+    assert_eq!((made, changes), (revoked(), usize::from(made)), "made, and on record");
 }
