@@ -98,6 +98,14 @@ impl Scene {
         (address, order)
     }
 
+    /// A certificate for `names`, in DER.
+    async fn certificate(&self, client: &Client, names: &[&str]) -> Vec<u8> {
+        let (_, order) = self.ready(client, names).await;
+        let done = client.post(order["finalize"].as_str().unwrap(), &json!({"csr": csr(names).0})).await.json();
+        assert_eq!(done["status"], "valid", "{done}");
+        ders(&client.post(done["certificate"].as_str().unwrap(), &Value::Null).await.text).remove(0)
+    }
+
     /// Puts the proof where http-01 looks for it.
     fn show(&self, client: &Client, challenge: &Value) {
         let path = format!("/.well-known/acme-challenge/{}", challenge["token"].as_str().unwrap());
@@ -570,6 +578,31 @@ async fn a_certificate_is_issued_renewed_and_revoked() {
 fn rustls_spki(key: &KeyPair) -> Vec<u8> {
     use rcgen::PublicKeyData;
     key.subject_public_key_info()
+}
+
+/// An order that replaces a certificate.
+fn replacing(names: &[&str], id: &str) -> Value {
+    let identifiers: Vec<_> = names.iter().map(|name| json!({"type": "dns", "value": name})).collect();
+    json!({"identifiers": identifiers, "replaces": id})
+}
+
+#[tokio::test]
+async fn a_certificate_is_renewed_when_its_order_is_forgotten() {
+    let scene = Scene::set().await;
+    let client = scene.client().await;
+    let (address, _) = client.order(&["other.test"]).await;
+    let id = renewal_id(&scene.certificate(&client, &["a.test"]).await);
+    scene.t.clock.advance(SignedDuration::from_hours(24 * 31));
+    scene.t.server().service().acme_tidy().await.unwrap();
+    assert_eq!(client.post(&address, &Value::Null).await.status, 404, "orders are forgotten by now");
+    let url = client.url("newOrder");
+    let (authority, serial) = id.split_once('.').unwrap();
+    let stranger = format!("{}.{serial}", base64url(&[7; 20]));
+    for (name, id) in [("a.test", stranger), ("a.test", format!("{authority}.AQ")), ("b.test", id.clone())] {
+        assert_eq!(client.post(&url, &replacing(&[name], &id)).await.problem(), "malformed", "{name} {id}");
+    }
+    let renewal = client.post(&url, &replacing(&["a.test"], &id)).await;
+    assert_eq!((renewal.status, renewal.json()["replaces"].as_str()), (201, Some(id.as_str())), "{renewal:?}");
 }
 
 #[tokio::test]

@@ -128,6 +128,17 @@ impl Service {
     /// `NotFound`.
     pub async fn acme_renewal(&self, endpoint: &EndpointName, id: &CertificateId) -> Result<Renewal> {
         let endpoint = self.acme_endpoint(endpoint).await?;
+        let (entry, certificate) = self.acme_identified(&endpoint, id).await?;
+        let validity = certificate.validity();
+        Ok(Renewal { window: window(&validity, self.acme_why(&entry)?), ask_again: ask_again(&validity) })
+    }
+
+    /// The certificate of the endpoint's issuer that has this name: all of it counts, key identifier and serial number.
+    pub(super) async fn acme_identified(
+        &self,
+        endpoint: &Endpoint,
+        id: &CertificateId,
+    ) -> Result<(Entry, Certificate)> {
         let none = || Error::new(Kind::NotFound, "there is no such certificate here");
         let entry = self.parts.authority.find(&id.serial).await?;
         let entry = entry.filter(|entry| entry.issuer == endpoint.issuer).ok_or_else(none)?;
@@ -135,8 +146,7 @@ impl Service {
         if certificate.authority_key_id() != Some(id.authority.as_slice()) {
             return Err(none());
         }
-        let validity = certificate.validity();
-        Ok(Renewal { window: window(&validity, self.acme_why(&entry)?), ask_again: ask_again(&validity) })
+        Ok((entry, certificate))
     }
 
     /// Whether a certificate has to be renewed before its time: it is revoked, its issuer's key must not be trusted any more, or the
