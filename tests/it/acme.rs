@@ -10,6 +10,7 @@ use signet::wire::{CreateAcmeEndpoint, CreateEabKey, Policy, Profile};
 
 use crate::acme_client::{AccountKey, Client, Web, base64url, binding};
 use crate::dns::{Answer, Dns};
+use crate::process::eventually;
 use crate::server::{Devices, TestServer};
 
 /// A server with an issuer `default:fleet` and an endpoint `default:web` that is open to the identity `hosts`, names and a place for proofs.
@@ -28,6 +29,10 @@ when { context has name && (context.name like "dns:*.test" || context.name == "i
 
 impl Scene {
     async fn set() -> Self {
+        Self::on(Devices::SoftHsm).await
+    }
+
+    async fn on(devices: Devices) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let (dns, web) = (Dns::start(), Web::start());
         let tls = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -37,7 +42,7 @@ impl Scene {
             http_port: Some(web.port()),
             https_port: Some(tls.local_addr().unwrap().port()),
         };
-        let t = TestServer::configured(Devices::SoftHsm, |config| config.acme = acme).await;
+        let t = TestServer::configured(devices, |config| config.acme = acme).await;
         let policy = Policy { name: None, text: POLICY.to_owned(), etag: None };
         t.client.put_policy(&"hosts".parse().unwrap(), None, &policy).await.unwrap();
         crate::issuers::root(&t, "fleet").await;
@@ -96,6 +101,13 @@ impl Scene {
             self.prove(client, &order, number).await;
         }
         (address, order)
+    }
+
+    /// How many certificates there are for a host name.
+    async fn issued(&self, name: &str) -> usize {
+        let query = signet::client::CertificateQuery { name: Some(format!("dns:{name}")), ..Default::default() };
+        let found = self.t.client.certificates(&query, &Default::default()).await.unwrap().items;
+        found.iter().filter(|one| one.state == "issued").count()
     }
 
     /// A certificate for `names`, in DER.
@@ -603,6 +615,39 @@ async fn a_certificate_is_renewed_when_its_order_is_forgotten() {
     }
     let renewal = client.post(&url, &replacing(&["a.test"], &id)).await;
     assert_eq!((renewal.status, renewal.json()["replaces"].as_str()), (201, Some(id.as_str())), "{renewal:?}");
+}
+
+#[tokio::test]
+async fn nothing_is_issued_on_proofs_that_are_too_old() {
+    let scene = Scene::on(Devices::Faulty).await;
+    let client = scene.client().await;
+    let mut orders = Vec::new();
+    for name in ["soon.test", "late.test"] {
+        orders.push((name, scene.ready(&client, &[name]).await));
+    }
+    // The device fails while they are finalized.
+    scene.t.hsm.plan("C_Sign pre=0x30\n");
+    for (name, (address, order)) in &orders {
+        let finalize = order["finalize"].as_str().unwrap();
+        let answer = client.post(finalize, &json!({"csr": csr(&[name]).0})).await;
+        assert_eq!(answer.json()["status"], "processing", "{answer:?}");
+        assert_eq!(client.read(address).await["status"], "processing");
+    }
+    scene.t.hsm.plan("");
+    eventually("the device is sound", async || scene.t.client(None).ready().await.ok()).await;
+    // Within its time an order goes on, after it there is nothing to go on with.
+    scene.t.clock.advance(SignedDuration::from_hours(7));
+    let soon = client.read(&orders[0].1.0).await;
+    assert_eq!(soon["status"], "valid", "{soon}");
+    scene.t.clock.advance(SignedDuration::from_hours(1));
+    for _ in 0..2 {
+        let late = client.read(&orders[1].1.0).await;
+        assert_eq!((&late["status"], &late["error"]["detail"]), (&json!("invalid"), &json!("the order has expired")));
+        assert!(late.get("certificate").is_none(), "{late}");
+    }
+    for (name, count) in [("soon.test", 1), ("late.test", 0)] {
+        assert_eq!(scene.issued(name).await, count, "{name}");
+    }
 }
 
 #[tokio::test]

@@ -257,8 +257,17 @@ impl Order {
         }
         if let Some(state) = self.state.after(OrderEvent::Expired) {
             self.state = state;
-            self.error = Some(Recorded { kind: ProblemKind::Malformed, detail: "the order has expired".to_owned() });
+            self.error = Some(expired());
         }
+    }
+
+    /// The request of the certificate that is to be issued now, where one is: an order that is not being processed has come to its
+    /// end, or not yet to that point. What fails for a moment is tried again, but not on proofs and CAA records of yesterday
+    /// ([RFC 8659, 5.6](https://www.rfc-editor.org/rfc/rfc8659)).
+    #[must_use]
+    pub fn due(&self, now: Timestamp) -> Option<Result<&[u8], Recorded>> {
+        let csr = self.csr.as_deref().filter(|_| self.state == OrderState::Processing)?;
+        Some(if now < self.expires { Ok(csr) } else { Err(expired()) })
     }
 
     /// An authorization by its number.
@@ -410,6 +419,10 @@ impl Holding {
     }
 }
 
+fn expired() -> Recorded {
+    Recorded { kind: ProblemKind::Malformed, detail: "the order has expired".to_owned() }
+}
+
 fn none() -> crate::error::Error {
     crate::error::Error::new(crate::error::Kind::NotFound, "there is no such authorization or challenge")
 }
@@ -503,7 +516,7 @@ mod tests {
         assert_eq!(order.state, OrderState::Ready);
         order.finalize(vec![1]).unwrap();
         assert!(order.finalize(vec![2]).is_err());
-        assert_eq!(order.csr.as_deref(), Some(&[1][..]));
+        assert_eq!(order.due(now()), Some(Ok(&[1][..])));
         assert!(order.issued(Ok(Serial::from_bytes([7; 20]))));
         assert!(!order.issued(Ok(Serial::from_bytes([8; 20]))), "one certificate");
         assert_eq!((order.state, order.certificate), (OrderState::Valid, Some("07".repeat(20))));
@@ -537,6 +550,20 @@ mod tests {
         // The proof that comes too late changes no state but its own.
         old.conclude(0, Http01, Ok(()), now());
         assert_eq!((old.state, old.authorizations[0].state), (OrderState::Invalid, AuthorizationState::Invalid));
+    }
+
+    #[test]
+    fn a_certificate_is_due_while_its_proofs_are_good() {
+        let mut order = order(&["a.test"]).unwrap();
+        order.answer(0, Http01).unwrap();
+        order.conclude(0, Http01, Ok(()), now());
+        assert_eq!(order.due(now()), None);
+        order.finalize(vec![1]).unwrap();
+        let end = now() + Order::LIFETIME;
+        assert_eq!(order.due(end - SignedDuration::from_secs(1)), Some(Ok(&[1][..])));
+        let late = order.due(end).unwrap().unwrap_err();
+        assert!(order.issued(Err(late)));
+        assert_eq!((order.state, order.due(now())), (OrderState::Invalid, None));
     }
 
     #[test]

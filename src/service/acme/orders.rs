@@ -158,7 +158,7 @@ impl Service {
             let (mut order, _) = self.acme_load(&opened.endpoint, account, id).await?;
             if order.state == OrderState::Processing {
                 let turn = self.parts.acme.turns.of(&id);
-                // Whoever holds the turn is issuing it.
+                // Whoever holds the turn is issuing it; whoever held it may have come to its end.
                 if let Ok(_turn) = turn.try_lock() {
                     let (now, revision) = self.acme_load(&opened.endpoint, account, id).await?;
                     order = self.acme_issue(&permit, &opened.endpoint, caller, now, revision).await?;
@@ -300,7 +300,11 @@ impl Service {
             self.acme_issue(&permit, &opened.endpoint, caller, order, revision).await
         };
         let result = result.await;
-        permit.close(result, Details::default().fact("acme", "order finalized").fact("order", id)).await
+        let details = match &result {
+            Ok(order) => of(order, "order finalized"),
+            Err(_) => Details::default().fact("acme", "order finalized").fact("order", id),
+        };
+        permit.close(result, details).await
     }
 
     /// Removes orders that ended long ago.
@@ -429,5 +433,6 @@ pub(super) fn of(order: &Order, what: &'static str) -> Details {
         .fact("order", order.id)
         .fact("account", order.account)
         .fact("state", order.state)
+        .fact("serial", order.certificate.as_deref().unwrap_or_default())
         .fact("names", names)
 }
