@@ -618,6 +618,40 @@ async fn a_certificate_is_renewed_when_its_order_is_forgotten() {
 }
 
 #[tokio::test]
+async fn a_certificate_is_replaced_out_of_quota_once() {
+    let scene = Scene::set().await;
+    let client = scene.client().await;
+    let one = renewal_id(&scene.certificate(&client, &["a.test", "b.test"]).await);
+    let two = renewal_id(&scene.certificate(&client, &["c.test"]).await);
+    let url = client.url("newOrder");
+    // The account's quota is used up by orders of which nothing comes.
+    let rejected = json!({"identifiers": [{"type": "dns", "value": "a.elsewhere"}]});
+    loop {
+        let answers = futures_util::future::join_all((0..20).map(|_| client.post(&url, &rejected))).await;
+        if answers.iter().any(|answer| answer.problem() == "rateLimited") {
+            break;
+        }
+    }
+    // A renewal goes first, where it is one: for the same names, and the first of its certificate.
+    let other = ["d.test".to_owned(), "a.test".to_owned()];
+    let others: Vec<_> = other.iter().map(String::as_str).collect();
+    assert_eq!(client.post(&url, &replacing(&others, &one)).await.problem(), "rateLimited");
+    assert_eq!(client.post(&url, &replacing(&["a.test"], &one)).await.problem(), "rateLimited");
+    for (names, id) in [(vec!["b.test", "a.test"], &one), (vec!["c.test"], &two)] {
+        let renewal = client.post(&url, &replacing(&names, id)).await;
+        assert_eq!(renewal.status, 201, "{renewal:?}");
+        let authorization = renewal.json()["authorizations"][0].as_str().unwrap().to_owned();
+        assert_eq!(client.post(&authorization, &json!({"status": "deactivated"})).await.status, 200);
+        assert_eq!(client.post(&url, &replacing(&names, id)).await.problem(), "rateLimited");
+    }
+    // Counted, it may be tried again: what became invalid replaces nothing.
+    scene.t.clock.advance(SignedDuration::from_hours(3));
+    assert_eq!(client.post(&url, &replacing(&["c.test"], &two)).await.status, 201);
+    assert_eq!(client.post(&url, &replacing(&["c.test"], &two)).await.problem(), "alreadyReplaced");
+    assert_eq!(client.post(&url, &replacing(&["a.test"], &one)).await.status, 201, "one name of two is enough");
+}
+
+#[tokio::test]
 async fn nothing_is_issued_on_proofs_that_are_too_old() {
     let scene = Scene::on(Devices::Faulty).await;
     let client = scene.client().await;

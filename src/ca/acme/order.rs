@@ -8,6 +8,8 @@
 //!       given up
 //! ```
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +19,7 @@ use super::problem::{ProblemKind, Recorded, Subproblem, refuse, refuse_names};
 use super::{CertificateId, Id, Identifier};
 use crate::error::Result;
 use crate::types::{EndpointName, ProfileName, words};
-use crate::x509::Serial;
+use crate::x509::{San, Serial};
 
 words! {
     /// The state of an order.
@@ -198,7 +200,7 @@ impl Order {
     /// `malformed` for no names, too many, or one twice; `rejectedIdentifier` for a name that no challenge of the endpoint fits.
     pub fn new(endpoint: &Endpoint, account: Id, new: NewOrder, now: Timestamp) -> Result<Self> {
         let NewOrder { identifiers, profile, replaces } = new;
-        let distinct: std::collections::BTreeSet<_> = identifiers.iter().collect();
+        let distinct: BTreeSet<_> = identifiers.iter().collect();
         if identifiers.is_empty() || identifiers.len() > Self::MAX_NAMES || distinct.len() != identifiers.len() {
             let text = format!("an order has 1 to {} names, each once", Self::MAX_NAMES);
             return Err(refuse(ProblemKind::Malformed, text));
@@ -412,6 +414,14 @@ impl Holding {
         Self { format: 1, account, order, replaced_by: None }
     }
 
+    /// Whether an order for `asked` is the renewal of this certificate for `own`, which goes first: for the same names, and before any
+    /// other. Who gives it up and tries again is counted, or it could be tried for ever.
+    #[must_use]
+    pub fn renewed_by(&self, own: &[San], asked: &[Identifier]) -> bool {
+        let set = |names: &mut dyn Iterator<Item = San>| names.collect::<BTreeSet<_>>();
+        self.replaced_by.is_none() && set(&mut own.iter().cloned()) == set(&mut asked.iter().map(Identifier::san))
+    }
+
     /// Where it stands.
     #[must_use]
     pub fn path(endpoint: &EndpointName, serial: &str) -> String {
@@ -564,6 +574,20 @@ mod tests {
         let late = order.due(end).unwrap().unwrap_err();
         assert!(order.issued(Err(late)));
         assert_eq!((order.state, order.due(now())), (OrderState::Invalid, None));
+    }
+
+    #[test]
+    fn a_renewal_has_the_same_names_and_is_the_first() {
+        let id = Id::random().unwrap();
+        let mut holding = Holding::new(id, id);
+        let names = |names: &[&str]| names.iter().map(|name| Identifier::Dns((*name).to_owned())).collect::<Vec<_>>();
+        let own: Vec<_> = names(&["a.test", "b.test"]).iter().map(Identifier::san).collect();
+        assert!(holding.renewed_by(&own, &names(&["b.test", "a.test"])));
+        for others in [&["a.test"][..], &["a.test", "b.test", "c.test"], &["a.test", "*.b.test"], &[]] {
+            assert!(!holding.renewed_by(&own, &names(others)), "{others:?}");
+        }
+        holding.replaced_by = Some(id);
+        assert!(!holding.renewed_by(&own, &names(&["a.test", "b.test"])));
     }
 
     #[test]

@@ -27,6 +27,15 @@ pub struct OrderWish {
     pub replaces: Option<CertificateId>,
 }
 
+/// The certificate that an order replaces.
+struct Predecessor {
+    path: String,
+    holding: Holding,
+    revision: u64,
+    /// Whether the order is its renewal, and goes first.
+    renewal: bool,
+}
+
 impl Service {
     /// Makes an order.
     ///
@@ -59,8 +68,8 @@ impl Service {
             Some(id) => Some(self.acme_predecessor(endpoint, account, id, &identifiers).await?),
             None => None,
         };
-        // A renewal that was asked for is not counted: RFC 9773, 5 says that it should go first.
-        if replaced.is_none() {
+        // A renewal is not counted: RFC 9773, 5 says that it should go first.
+        if !replaced.as_ref().is_some_and(|predecessor| predecessor.renewal) {
             self.parts.acme.quotas.take(Quota::ORDERS, &account.id.to_string(), now)?;
         }
         let new = NewOrder { identifiers, profile, replaces };
@@ -68,7 +77,7 @@ impl Service {
         self.acme_permitted(endpoint, caller, &order)?;
         let path = Order::path(&endpoint.name, account.id, order.id);
         let mut changes = vec![put(path, Expected::Absent, &order)?];
-        if let Some((path, mut holding, revision)) = replaced {
+        if let Some(Predecessor { path, mut holding, revision, renewal: _ }) = replaced {
             holding.replaced_by = Some(order.id);
             changes.push(put(path, Expected::Revision(revision), &holding)?);
         }
@@ -83,7 +92,7 @@ impl Service {
         account: &Account,
         id: &CertificateId,
         identifiers: &[Identifier],
-    ) -> Result<(String, Holding, u64)> {
+    ) -> Result<Predecessor> {
         let unknown = || refuse(ProblemKind::Malformed, "the certificate to be replaced is not one of this account");
         let path = Holding::path(&endpoint.name, &id.serial.to_string());
         let found = self.acme_read::<Holding>(path.clone()).await?;
@@ -107,7 +116,8 @@ impl Service {
         if !shared {
             return Err(refuse(ProblemKind::Malformed, "the certificate to be replaced has none of these names"));
         }
-        Ok((path, holding, revision))
+        let renewal = holding.renewed_by(certificate.sans(), identifiers);
+        Ok(Predecessor { path, holding, revision, renewal })
     }
 
     /// Whether the profile has such names, and policy would let this caller have them, with some kind of key. The permit itself is asked for
