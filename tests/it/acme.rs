@@ -708,6 +708,50 @@ async fn of_many_finalizations_at_once_comes_one_certificate() {
 }
 
 #[tokio::test]
+async fn proofs_are_looked_for_by_a_few_at_a_time() {
+    let scene = Scene::set().await;
+    let (client, other) = (scene.client().await, scene.client().await);
+    // Nobody takes the handshakes of tls-alpn-01: each look lasts until it is given up.
+    let waiting = async |order: &Value, number: usize| {
+        let challenge = client.challenge(&order["authorizations"][number], "tls-alpn-01").await;
+        client.post(challenge["url"].as_str().unwrap(), &json!({})).await
+    };
+    // 1. What is under way for a name counts as failed until it is found.
+    scene.dns.host("a.test");
+    for _ in 0..10 {
+        let (_, order) = client.order(&["a.test"]).await;
+        assert_eq!(waiting(&order, 0).await.status, 200);
+    }
+    let (_, order) = client.order(&["a.test"]).await;
+    let refused = waiting(&order, 0).await;
+    assert_eq!((refused.status, refused.problem().as_str()), (429, "rateLimited"));
+    // 2. An account has so many looks at once.
+    let names: Vec<_> = (10..signet::service::acme::LOOKS_OF_ACCOUNT).map(|number| format!("h{number}.test")).collect();
+    names.iter().for_each(|name| scene.dns.host(name));
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let (_, order) = client.order(&names).await;
+    for number in 0..names.len() {
+        assert_eq!(waiting(&order, number).await.status, 200);
+    }
+    scene.dns.host("b.test");
+    let (_, order) = client.order(&["b.test"]).await;
+    let late = client.challenge(&order["authorizations"][0], "http-01").await;
+    scene.show(&client, &late);
+    let url = late["url"].as_str().unwrap();
+    assert_eq!(client.post(url, &json!({})).await.status, 200);
+    // Another account's proof is looked for and found in the meantime.
+    scene.ready(&other, &["b.test"]).await;
+    assert_eq!(client.read(url).await["status"], "processing");
+    // 3. Where a look has come to its end, the next one that is asked about begins.
+    drop(scene.tls.accept().unwrap());
+    assert_eq!(client.answer(&late).await["status"], "valid");
+    // What was found is given back.
+    for _ in 0..12 {
+        scene.ready(&other, &["b.test"]).await;
+    }
+}
+
+#[tokio::test]
 async fn the_python_client_goes_all_ways() {
     let Some(python) = crate::judges::judge("python") else { return };
     let scene = Scene::set().await;

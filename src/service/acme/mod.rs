@@ -49,9 +49,17 @@ pub struct Desk {
     turns: Turns<Id>,
     /// Held while an account is made or gets another key, so that one key is one account, and a binding is used once.
     enrolling: tokio::sync::Mutex<()>,
-    /// The proofs that are being looked for.
-    looking: Mutex<HashSet<(Id, usize, ChallengeKind)>>,
+    /// The proofs that are being looked for. Held for one look at the table.
+    looking: Mutex<HashSet<Sought>>,
 }
+
+/// A proof that is looked for: account, order, number of the authorization, and kind.
+type Sought = (Id, Id, usize, ChallengeKind);
+
+/// How many proofs are looked for at once.
+pub const LOOKS: usize = 256;
+/// How many of them for one account.
+pub const LOOKS_OF_ACCOUNT: usize = 32;
 
 impl Desk {
     /// An empty desk.
@@ -297,11 +305,14 @@ fn origin(address: Option<IpAddr>) -> String {
 }
 
 impl Desk {
-    fn begin(&self, order: Id, number: usize, kind: ChallengeKind) -> bool {
-        self.looking.lock().unwrap_or_else(PoisonError::into_inner).insert((order, number, kind))
+    /// Whether a proof is to be looked for now: not where somebody does, and not where as many as may be are.
+    fn begin(&self, sought: Sought) -> bool {
+        let mut looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_account = looking.iter().filter(|other| other.0 == sought.0).count();
+        looking.len() < LOOKS && of_account < LOOKS_OF_ACCOUNT && looking.insert(sought)
     }
 
-    fn end(&self, order: Id, number: usize, kind: ChallengeKind) {
-        self.looking.lock().unwrap_or_else(PoisonError::into_inner).remove(&(order, number, kind));
+    fn end(&self, sought: Sought) {
+        self.looking.lock().unwrap_or_else(PoisonError::into_inner).remove(&sought);
     }
 }

@@ -257,8 +257,9 @@ impl Service {
             let (mut order, revision) = self.acme_load(&opened.endpoint, account, id).await?;
             let now = self.parts.ledger.clock().now();
             let whom = failure_key(account, &order.authorization(number)?.identifier);
-            self.parts.acme.quotas.check(Quota::FAILURES, &whom, now)?;
             if order.answer(number, kind)? {
+                // What is looked for counts as not found until it is: else many orders at once would have as many tries.
+                self.parts.acme.quotas.take(Quota::FAILURES, &whom, now)?;
                 self.acme_store(&permit, &opened.endpoint, &order, revision, "challenge answered").await?;
             }
             self.acme_look_again(opened, &order, account_url)?;
@@ -268,12 +269,13 @@ impl Service {
         permit.close(result, Details::default().fact("acme", "challenge answered").fact("order", id)).await
     }
 
-    /// Looks for the proofs that are to be looked for and that nobody looks for.
+    /// Looks for the proofs that are to be looked for and that nobody looks for, as many as there is room for: the others' turn comes
+    /// when somebody asks after them.
     fn acme_look_again(self: &Arc<Self>, opened: &Opened, order: &Order, account_url: &str) -> Result<()> {
         let (account, caller) = opened.account()?;
         for (number, authorization) in order.authorizations.iter().enumerate() {
             for challenge in authorization.challenges.iter().filter(|one| one.state == ChallengeState::Processing) {
-                if self.parts.acme.begin(order.id, number, challenge.kind) {
+                if self.parts.acme.begin((account.id, order.id, number, challenge.kind)) {
                     let look = Look {
                         service: self.clone(),
                         endpoint: opened.endpoint.clone(),
@@ -359,7 +361,7 @@ impl Look {
             // It is looked for again when the order is read.
             tracing::warn!(cause = error.chain(), "the end of a challenge could not be recorded");
         }
-        self.service.parts.acme.end(self.order, self.number, self.kind);
+        self.service.parts.acme.end((self.account.id, self.order, self.number, self.kind));
     }
 
     async fn look(&self) -> Result<()> {
@@ -369,13 +371,11 @@ impl Look {
         let proof = order.challenge(*number, *kind)?.proof(&account.key.thumbprint);
         let validator = &service.parts.acme.validator;
         let identifier = &authorization.identifier;
-        let mut found = validator.check(&identifier.host(), &proof, &endpoint.networks).await.map_err(Recorded::from);
-        if let (Ok(()), Identifier::Dns(name), false) = (&found, identifier, endpoint.caa.is_empty()) {
-            found = match validator.resolver().caa(name).await {
-                Ok(records) => caa::permit(&records, &endpoint.caa, authorization.wildcard, account_url, *kind),
-                Err(failure) => Err(failure.into()),
-            };
-        }
+        let caa = !endpoint.caa.is_empty();
+        let found = validator.check(&identifier.host(), &proof, &endpoint.networks, caa).await;
+        let found = found
+            .map_err(Recorded::from)
+            .and_then(|records| caa::permit(&records, &endpoint.caa, authorization.wildcard, account_url, *kind));
         // A service that goes down writes nothing more; the next one looks again.
         if service.draining.load(std::sync::atomic::Ordering::Relaxed) {
             return Ok(());
@@ -388,12 +388,11 @@ impl Look {
             let _turn = turn.lock().await;
             let (mut order, revision) = service.acme_load(endpoint, account, *id).await?;
             let now = service.parts.ledger.clock().now();
-            let failed = found.is_err();
+            let proven = found.is_ok();
             // A look that comes second finds the challenge at its end, and does not count.
             if order.conclude(*number, *kind, found, now) {
-                if failed {
-                    // Who has none left is told at the next answer.
-                    let _ = service.parts.acme.quotas.take(Quota::FAILURES, &failure_key(account, identifier), now);
+                if proven {
+                    service.parts.acme.quotas.give_back(Quota::FAILURES, &failure_key(account, identifier));
                 }
                 service.acme_store(&permit, endpoint, &order, revision, what).await?;
             }
