@@ -752,6 +752,33 @@ async fn proofs_are_looked_for_by_a_few_at_a_time() {
 }
 
 #[tokio::test]
+async fn refusals_are_on_record() {
+    let scene = Scene::set().await;
+    let (mut client, other) = (scene.client().await, scene.client().await);
+    let leaf = scene.certificate(&client, &["a.test"]).await;
+    let (kid, revoke) = (client.kid.clone().unwrap(), client.url("revokeCert"));
+    // Nobody else's account, certificate, list of orders.
+    assert_eq!(other.post(&kid, &Value::Null).await.problem(), "unauthorized");
+    assert_eq!(other.post(&format!("{kid}/orders"), &Value::Null).await.problem(), "unauthorized");
+    let payload = json!({"certificate": base64url(&leaf)});
+    assert_eq!(other.post(&revoke, &payload).await.problem(), "unauthorized");
+    let stranger = scene.stranger().await;
+    assert_eq!(stranger.post(&revoke, &payload).await.problem(), "unauthorized");
+    // The key of an account that has ended makes no other.
+    assert_eq!(client.post(&kid, &json!({"status": "deactivated"})).await.status, 200);
+    client.kid = None;
+    assert_eq!(client.post(&client.url("newAccount"), &json!({})).await.problem(), "unauthorized");
+    let records = scene.t.client.audit_records(0, Some(1000)).await.unwrap().records;
+    let told = |reason: &str| {
+        let texts = records.iter().map(|record| serde_json::to_string(record).unwrap());
+        texts.filter(|text| text.contains("forbidden") && text.contains(reason)).count()
+    };
+    assert_eq!(told("this is another account"), 2);
+    assert_eq!(told("neither this account nor this key may revoke the certificate"), 2);
+    assert_eq!(told("the account is deactivated"), 1);
+}
+
+#[tokio::test]
 async fn the_python_client_goes_all_ways() {
     let Some(python) = crate::judges::judge("python") else { return };
     let scene = Scene::set().await;

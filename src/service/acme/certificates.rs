@@ -162,13 +162,11 @@ impl Service {
     /// `unauthorized`, `alreadyRevoked`, `badRevocationReason`.
     pub async fn acme_revoke(&self, opened: &Opened, revocation: Revocation) -> Result<Released<()>> {
         let Revocation { certificate: der, reason } = revocation;
-        let malformed = |e: Error| refuse(ProblemKind::Malformed, e.public().to_owned());
-        let certificate = Certificate::parse(&der).map_err(malformed)?;
-        let entry = self.parts.authority.find(certificate.serial()).await?;
         let issuer = &opened.endpoint.issuer;
-        let entry = entry.filter(|entry| entry.issuer == *issuer && entry.der.as_deref() == Some(der.as_slice()));
-        let entry = entry.ok_or_else(|| Error::new(Kind::NotFound, "there is no such certificate here"))?;
-        let caller = self.acme_may_revoke(opened, &certificate, &entry).await?;
+        let (entry, caller) = match self.acme_revoker(opened, &der).await {
+            Ok(found) => found,
+            Err(refused) => return self.acme_refuse(opened, "a revocation", refused).await,
+        };
         let facts = Facts { proven: Some(true), ..Facts::default() };
         let target = Target::named(Resource::Issuer(issuer.clone()));
         let permit = self.parts.admission.admit::<RevokeCertificate>(&caller, &target, &facts).await?;
@@ -186,6 +184,18 @@ impl Service {
         };
         let result = result.await;
         permit.close(result, Details::default().fact("acme", "certificate revoked").fact("serial", entry.serial)).await
+    }
+
+    /// The certificate with these bytes, and who revokes it.
+    async fn acme_revoker(&self, opened: &Opened, der: &[u8]) -> Result<(Entry, Caller)> {
+        let malformed = |e: Error| refuse(ProblemKind::Malformed, e.public().to_owned());
+        let certificate = Certificate::parse(der).map_err(malformed)?;
+        let entry = self.parts.authority.find(certificate.serial()).await?;
+        let here = |entry: &Entry| entry.issuer == opened.endpoint.issuer && entry.der.as_deref() == Some(der);
+        let none = || Error::new(Kind::NotFound, "there is no such certificate here");
+        let entry = entry.filter(here).ok_or_else(none)?;
+        let caller = self.acme_may_revoke(opened, &certificate, &entry).await?;
+        Ok((entry, caller))
     }
 
     async fn acme_may_revoke(&self, opened: &Opened, certificate: &Certificate, entry: &Entry) -> Result<Caller> {

@@ -29,7 +29,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Service;
-use crate::admission::{Details, Permit};
+use crate::admission::{Details, Permit, Released};
 use crate::audit::Phase;
 use crate::ca::acme::{Nonces, Quotas};
 use crate::error::{Error, Kind, Result};
@@ -253,6 +253,22 @@ impl Service {
         self.admit(caller, Resource::AcmeEndpoint(endpoint.name.clone())).await
     }
 
+    /// Records a refusal and answers it: one of the account, or of nobody where a key has signed that is none.
+    async fn acme_refuse<T>(&self, opened: &Opened, what: &'static str, error: Error) -> Result<T> {
+        match &opened.signer {
+            Signer::Account(_, caller) => {
+                let permit = self.acme_admit(caller, &opened.endpoint).await?;
+                permit.close(Err(error), Details::default().fact("acme", what)).await.map(Released::into_inner)
+            }
+            Signer::Key(_) => {
+                let address = opened.address.map(|address| address.to_string()).unwrap_or_default();
+                let what = format!("{what} at acme-endpoint/{}", opened.endpoint.name);
+                self.parts.admission.unauthenticated(&opened.request_id, &address, &what, &error).await?;
+                Err(error)
+            }
+        }
+    }
+
     /// A record, and its revision.
     async fn acme_read<T: DeserializeOwned + Send + 'static>(&self, path: String) -> Result<Option<(T, u64)>> {
         let store = self.parts.ledger.store();
@@ -278,6 +294,11 @@ impl Service {
 fn caller(speaker: Speaker, credential: Credential, address: Option<IpAddr>, request_id: &Arc<str>) -> Caller {
     let Speaker { identity, groups } = speaker;
     Caller { principal: Principal::Identity(identity), groups, credential, address, request_id: request_id.clone() }
+}
+
+/// Only an account itself may look at it.
+fn only_own(account: &Account, id: Id) -> Result<()> {
+    if account.id == id { Ok(()) } else { Err(refuse(ProblemKind::Unauthorized, "this is another account")) }
 }
 
 fn no_endpoint(name: &EndpointName) -> Error {

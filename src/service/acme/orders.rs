@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Account, ChallengeKind, ChallengeState, Endpoint, Id, Identifier, Opened, Order, OrderState, ProblemKind, Recorded,
-    Subproblem, put, refuse,
+    Subproblem, only_own, put, refuse,
 };
 use crate::admission::{Details, Permit, Released};
 use crate::ca::acme::{CertificateId, Holding, NewOrder, Quota, caa, refuse_names};
@@ -181,19 +181,21 @@ impl Service {
         permit.close(result, Details::default().fact("acme", "order read").fact("order", id)).await
     }
 
-    /// The orders of an account, newest last.
+    /// The orders of the account with that id, newest last.
     ///
     /// # Errors
-    /// Where the store cannot be read.
-    pub async fn acme_orders(&self, opened: &Opened) -> Result<Released<Vec<Id>>> {
+    /// `unauthorized` where another account has signed; where the store cannot be read.
+    pub async fn acme_orders(&self, opened: &Opened, id: Id) -> Result<Released<Vec<Id>>> {
         let (account, caller) = opened.account()?;
         let permit = self.acme_admit(caller, &opened.endpoint).await?;
-        let orders =
-            self.acme_scan::<Order>(Order::folder(&opened.endpoint.name, account.id)).await.map(|mut orders| {
-                orders.sort_by_key(|order| order.created);
-                // "SHOULD include pending orders and SHOULD NOT include orders that are invalid"
-                orders.iter().filter(|order| order.state != OrderState::Invalid).map(|order| order.id).collect()
-            });
+        let orders = async {
+            only_own(account, id)?;
+            let mut orders = self.acme_scan::<Order>(Order::folder(&opened.endpoint.name, account.id)).await?;
+            orders.sort_by_key(|order| order.created);
+            // "SHOULD include pending orders and SHOULD NOT include orders that are invalid"
+            Ok(orders.iter().filter(|order| order.state != OrderState::Invalid).map(|order| order.id).collect())
+        };
+        let orders = orders.await;
         permit.close(orders, Details::default().fact("acme", "orders read")).await
     }
 
