@@ -779,6 +779,28 @@ async fn refusals_are_on_record() {
 }
 
 #[tokio::test]
+async fn old_orders_are_forgotten_and_nothing_else_is_opened() {
+    let scene = Scene::set().await;
+    let client = scene.client().await;
+    let (old, _) = client.order(&["a.test"]).await;
+    // What has expired is remembered for a month.
+    scene.t.clock.advance(SignedDuration::from_hours(8));
+    assert_eq!(client.read(&old).await["status"], "invalid");
+    scene.t.clock.advance(SignedDuration::from_hours(24 * 30 + 1));
+    let (new, _) = client.order(&["a.test"]).await;
+    // A record that does not open, and is no order.
+    let database = rusqlite::Connection::open(scene.t.data().join("signet.db")).unwrap();
+    let changed = "UPDATE records SET value = x'00' WHERE path LIKE 'acme/%/eab/%'";
+    let endpoint = "web".parse().unwrap();
+    let body = CreateEabKey { identity: "hosts".parse().unwrap(), groups: vec![], ttl: None, uses: None };
+    scene.t.client.create_eab_key(&endpoint, &body).await.unwrap();
+    assert_eq!(database.execute(changed, []).unwrap(), 1);
+    scene.t.server().service().acme_tidy().await.unwrap();
+    assert_eq!(client.post(&old, &Value::Null).await.status, 404);
+    assert_eq!(client.read(&new).await["status"], "pending");
+}
+
+#[tokio::test]
 async fn the_python_client_goes_all_ways() {
     let Some(python) = crate::judges::judge("python") else { return };
     let scene = Scene::set().await;

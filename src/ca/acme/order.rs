@@ -397,7 +397,13 @@ impl Order {
     /// Where the orders of an account stand.
     #[must_use]
     pub fn folder(endpoint: &EndpointName, account: Id) -> String {
-        format!("{}/order/{account}/", Endpoint::folder(endpoint))
+        format!("{}{account}/", Self::folder_of_all(endpoint))
+    }
+
+    /// Where the orders of all accounts stand.
+    #[must_use]
+    pub fn folder_of_all(endpoint: &EndpointName) -> String {
+        format!("{}/order/", Endpoint::folder(endpoint))
     }
 
     /// Where one stands.

@@ -11,10 +11,13 @@ use crate::ca::acme::{CertificateId, Holding, NewOrder, Quota, caa, refuse_names
 use crate::error::{Error, Kind, Result};
 use crate::policy::{Facts, Target};
 use crate::service::Service;
-use crate::store::{Change, Expected};
+use crate::store::{Change, Expected, Record};
 use crate::types::operation::UseAcme;
 use crate::types::{Action, Algorithm, Caller, ProfileName, Resource};
 use crate::x509::{Csr, San};
+
+/// How many old orders are removed by one commit.
+const TIDIED_AT_ONCE: usize = 500;
 
 /// What a client orders.
 #[derive(Clone, Debug)]
@@ -321,27 +324,27 @@ impl Service {
         permit.close(result, details).await
     }
 
-    /// Removes orders that ended long ago.
+    /// Removes orders that ended long ago. Nothing but orders is opened: accounts and what they hold are kept for ever.
     ///
     /// # Errors
     /// Where the store cannot be read or written.
     pub async fn acme_tidy(&self) -> Result<()> {
         let oldest = self.parts.ledger.clock().now().checked_sub(Order::KEEP).unwrap_or(jiff::Timestamp::MIN);
-        let store = self.parts.ledger.store();
-        let changes: Vec<_> = super::blocking(move || {
-            let old = |record: &crate::store::Record| {
-                let order = record.path.split('/').nth(3) == Some("order");
-                order && super::parse::<Order>(record).is_ok_and(|(order, _)| order.expires < oldest)
-            };
-            let records = store.scan("acme/")?.into_iter().filter(old).take(500);
-            Ok(records.map(|record| Change { path: record.path, expected: Expected::Any, value: None }).collect())
-        })
-        .await?;
-        if changes.is_empty() {
-            return Ok(());
+        for endpoint in self.acme_endpoints("acme/".to_owned()).await? {
+            let store = self.parts.ledger.store();
+            let old = super::blocking(move || {
+                let records = store.scan(&Order::folder_of_all(&endpoint.name))?;
+                let old =
+                    |record: &Record| super::parse::<Order>(record).is_ok_and(|(order, _)| order.expires < oldest);
+                Ok(records.into_iter().filter(old).map(|record| record.path).collect::<Vec<_>>())
+            });
+            for some in old.await?.chunks(TIDIED_AT_ONCE) {
+                let removal = |path: &String| Change { path: path.clone(), expected: Expected::Any, value: None };
+                let leaf = self.parts.admission.record_tidying("forget-orders");
+                self.parts.ledger.commit(leaf, some.iter().map(removal).collect()).await?;
+            }
         }
-        let leaf = self.parts.admission.record_tidying("forget-orders");
-        self.parts.ledger.commit(leaf, changes).await.map(drop)
+        Ok(())
     }
 }
 
