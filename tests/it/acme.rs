@@ -783,8 +783,11 @@ async fn old_orders_are_forgotten_and_nothing_else_is_opened() {
     let scene = Scene::set().await;
     let client = scene.client().await;
     let (old, _) = client.order(&["a.test"]).await;
-    // What has expired is remembered for a month.
+    let orders = format!("{}/orders", client.kid.as_ref().unwrap());
+    assert_eq!(client.read(&orders).await["orders"], json!([old]));
+    // What has expired is not listed any more, and remembered for a month.
     scene.t.clock.advance(SignedDuration::from_hours(8));
+    assert_eq!(client.read(&orders).await["orders"], json!([]));
     assert_eq!(client.read(&old).await["status"], "invalid");
     scene.t.clock.advance(SignedDuration::from_hours(24 * 30 + 1));
     let (new, _) = client.order(&["a.test"]).await;

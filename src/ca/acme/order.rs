@@ -50,8 +50,6 @@ words! {
         Deactivated = "deactivated",
         /// It was found too long ago.
         Expired = "expired",
-        /// Taken back by us.
-        Revoked = "revoked",
     }
 }
 
@@ -357,8 +355,7 @@ impl Order {
         let all = self.authorizations.iter().all(|one| one.state == AuthorizationState::Valid);
         let ended = self.authorizations.iter().any(|one| match one.state {
             AuthorizationState::Pending | AuthorizationState::Valid => false,
-            AuthorizationState::Invalid | AuthorizationState::Deactivated => true,
-            AuthorizationState::Expired | AuthorizationState::Revoked => true,
+            AuthorizationState::Invalid | AuthorizationState::Deactivated | AuthorizationState::Expired => true,
         });
         let event = match (all, ended) {
             (true, _) => OrderEvent::Proven,
@@ -511,7 +508,7 @@ mod tests {
             AuthorizationEvent::Deactivated,
             AuthorizationEvent::Expired,
         ];
-        let ends = [A::Invalid, A::Deactivated, A::Expired, A::Revoked];
+        let ends = [A::Invalid, A::Deactivated, A::Expired];
         walk(A::TABLE, A::ALL, &events, A::Pending, &ends, A::after);
         let events = [ChallengeEvent::Answered, ChallengeEvent::Proven, ChallengeEvent::Failed];
         walk(C::TABLE, C::ALL, &events, C::Pending, &[C::Valid, C::Invalid], C::after);

@@ -190,15 +190,17 @@ impl Service {
         let nonce = jws.nonce.as_deref().ok_or_else(|| refuse(ProblemKind::BadNonce, "the request has no nonce"))?;
         self.parts.acme.nonces.take(nonce)?;
         let (address, request_id) = (request.address, request.request_id.clone());
-        let signer = match (&jws.key, request.signer) {
-            (KeyReference::Own(key), WhoSigns::Key | WhoSigns::Either) => Signer::Key(Box::new(key.clone())),
+        let (signer, payload) = match (&jws.key, request.signer) {
+            (KeyReference::Own(key), WhoSigns::Key | WhoSigns::Either) => {
+                (Signer::Key(Box::new(key.clone())), jws.verify(key)?.to_vec())
+            }
             (KeyReference::Named(kid), WhoSigns::Account | WhoSigns::Either) => {
                 let account = self.acme_named(&endpoint.name, request.accounts, kid).await?;
                 // First the signature: what an account is, is told to whoever has its key.
-                jws.verify(&account.key)?;
+                let payload = jws.verify(&account.key)?.to_vec();
                 account.alive()?;
                 let caller = self.acme_caller(&endpoint, &account, address, &request_id).await?;
-                Signer::Account(Box::new(account), caller)
+                (Signer::Account(Box::new(account), caller), payload)
             }
             (KeyReference::Own(_), WhoSigns::Account) => {
                 return Err(refuse(ProblemKind::Malformed, "this request is signed by an account: send kid, not jwk"));
@@ -207,11 +209,6 @@ impl Service {
                 return Err(refuse(ProblemKind::Malformed, "this request is signed by a new key: send jwk, not kid"));
             }
         };
-        let key = match &signer {
-            Signer::Account(account, _) => &account.key,
-            Signer::Key(key) => key.as_ref(),
-        };
-        let payload = jws.verify(key)?.to_vec();
         Ok(Opened { endpoint, signer, payload, address, request_id })
     }
 

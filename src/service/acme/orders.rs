@@ -195,6 +195,8 @@ impl Service {
             only_own(account, id)?;
             let mut orders = self.acme_scan::<Order>(Order::folder(&opened.endpoint.name, account.id)).await?;
             orders.sort_by_key(|order| order.created);
+            let now = self.parts.ledger.clock().now();
+            orders.iter_mut().for_each(|order| order.look_at(now));
             // "SHOULD include pending orders and SHOULD NOT include orders that are invalid"
             Ok(orders.iter().filter(|order| order.state != OrderState::Invalid).map(|order| order.id).collect())
         };
