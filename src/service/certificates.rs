@@ -235,9 +235,7 @@ impl Service {
     }
 
     async fn page(&self, caller: &Caller, search: Search) -> Result<CertificatePage> {
-        let limit = search.limit;
-        let found = self.parts.authority.search(search).await?;
-        let next = (found.len() == limit).then(|| found.last().map(|last| last.cursor)).flatten();
+        let (found, next) = self.parts.authority.search(search).await?;
         let policies = self.parts.admission.policies();
         let facts = Facts { time: Some(self.parts.ledger.clock().now()), ..Facts::default() };
         let readable = |entry: &Entry| {

@@ -17,7 +17,7 @@ pub use sqlite::Sqlite;
 
 use std::collections::BTreeSet;
 
-use certificates::{Counts, Found, Row, Search, Serial};
+use certificates::{Counts, Found, Page, Row, Search, Serial};
 
 use crate::error::{Error, Kind, Result};
 use crate::types::{IssuerName, Version};
@@ -45,7 +45,7 @@ pub enum Expected {
 }
 
 /// One change of a batch.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Change {
     /// Where.
     pub path: String,
@@ -133,11 +133,11 @@ pub trait Store: Send + Sync {
     /// As [`Store::get`].
     fn certificate(&self, serial: &Serial) -> Result<Option<Found>>;
 
-    /// At most `search.limit` certificates.
+    /// A page of a search.
     ///
     /// # Errors
     /// As [`Store::get`].
-    fn certificates(&self, search: &Search) -> Result<Vec<Found>>;
+    fn certificates(&self, search: &Search) -> Result<Page>;
 
     /// The reservations that have no end, oldest first. Reads the whole table.
     ///

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
-use super::certificates::{Counts, Found, Row as PublicRow, Search, Serial};
+use super::certificates::{Counts, Found, Page, Row as PublicRow, Search, Serial};
 use super::{Change, Encode, MAX_VALUE, Record, Store, check_batch, check_expected, check_path, check_prefix, schema};
 use crate::error::{Error, Kind, Result};
 use crate::types::{IssuerName, Version};
@@ -171,7 +171,7 @@ impl Store for Sqlite {
         certificates::find(&self.reader(), serial)
     }
 
-    fn certificates(&self, search: &Search) -> Result<Vec<Found>> {
+    fn certificates(&self, search: &Search) -> Result<Page> {
         certificates::search(&self.reader(), search)
     }
 
