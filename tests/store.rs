@@ -177,6 +177,8 @@ fn a_scan_finds_what_starts_with_the_prefix_in_byte_order() {
         assert_eq!(paths(store, "keys/ab"), ["keys/ab"]);
         assert_eq!(paths(store, "keys/zz"), [""; 0]);
         assert_eq!(paths(store, "k").len(), all.len());
+        assert_eq!(store.paths("").unwrap(), all);
+        assert_eq!(store.paths("keys/a_").unwrap(), ["keys/a_b/1"]);
     });
 }
 
@@ -190,6 +192,7 @@ fn what_is_no_path_is_refused() {
         }
         for bad in ["%", "keys/%", "K", "~"] {
             assert_eq!(store.scan(bad).unwrap_err().kind(), Kind::Invalid, "{bad:?}");
+            assert_eq!(store.paths(bad).unwrap_err().kind(), Kind::Invalid, "{bad:?}");
         }
         assert!(store.scan("").unwrap().is_empty());
         store.commit(&[put(&"a".repeat(512), Expected::Any, "x")]).unwrap();

@@ -90,6 +90,12 @@ pub trait Store: Send + Sync {
     /// As [`Store::get`].
     fn scan(&self, prefix: &str) -> Result<Vec<Record>>;
 
+    /// The paths of what [`Store::scan`] finds, without reading or opening any of it.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    fn paths(&self, prefix: &str) -> Result<Vec<String>>;
+
     /// Makes all `changes`, storing each value as `encode` turns it out, adds `rows`, and answers the revision of the changes.
     /// This is how a layer above binds what it stores to the revision, which only the driver's transaction knows.
     ///

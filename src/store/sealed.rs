@@ -152,6 +152,10 @@ impl<S: Store> Store for Sealed<S> {
         self.driver.scan(prefix)?.into_iter().map(|record| self.open(record)).collect()
     }
 
+    fn paths(&self, prefix: &str) -> Result<Vec<String>> {
+        self.driver.paths(prefix)
+    }
+
     fn commit_with(&self, changes: &[Change], rows: &[Row], encode: &Encode<'_>) -> Result<u64> {
         let mut rows = rows.to_vec();
         if !rows.is_empty() {

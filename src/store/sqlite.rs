@@ -127,6 +127,16 @@ impl Store for Sqlite {
         rows.and_then(Iterator::collect).map_err(|e| trouble(e).context(prefix))
     }
 
+    fn paths(&self, prefix: &str) -> Result<Vec<String>> {
+        check_prefix(prefix)?;
+        let reader = self.reader();
+        let mut statement = reader
+            .prepare_cached("SELECT path FROM records WHERE path >= ?1 AND path < ?2 ORDER BY path")
+            .map_err(|e| trouble(e).context(prefix))?;
+        let rows = statement.query_map([prefix, &format!("{prefix}~")], |row| row.get(0));
+        rows.and_then(Iterator::collect).map_err(|e| trouble(e).context(prefix))
+    }
+
     fn commit_with(&self, changes: &[Change], rows: &[PublicRow], encode: &Encode<'_>) -> Result<u64> {
         check_batch(changes)?;
         let mut writer = lock(&self.writer);

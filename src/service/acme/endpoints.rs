@@ -97,20 +97,25 @@ impl Service {
         let resource = namespace.map_or(Resource::Service, |namespace| Resource::Namespace(namespace.clone()));
         let permit = self.admit::<ReadAcmeEndpoint>(caller, resource).await?;
         let folder = namespace.map_or_else(|| "acme/".to_owned(), |namespace| format!("acme/{namespace}/"));
-        let store = self.parts.ledger.store();
-        let all = super::blocking(move || {
-            let records = store.scan(&folder)?;
-            let endpoints = records.iter().filter(|record| record.path.ends_with("/endpoint"));
-            endpoints.map(|record| Ok(super::parse::<Endpoint>(record)?.0)).collect()
-        });
         let policies = self.parts.admission.policies();
         let facts = Facts { time: Some(self.parts.ledger.clock().now()), ..Facts::default() };
         let readable = |endpoint: &Endpoint| {
             let target = Target::named(Resource::AcmeEndpoint(endpoint.name.clone()));
             policies.decide(caller, Action::ReadAcmeEndpoint, &target, &facts).allow
         };
-        let all: Result<Vec<Endpoint>> = all.await;
+        let all = self.acme_endpoints(folder).await;
         permit.close(all.map(|all| all.into_iter().filter(readable).collect()), Details::default()).await
+    }
+
+    /// The endpoints of a folder; of what else stands there nothing is opened.
+    pub(super) async fn acme_endpoints(&self, folder: String) -> Result<Vec<Endpoint>> {
+        let store = self.parts.ledger.store();
+        super::blocking(move || {
+            let paths = store.paths(&folder)?.into_iter().filter(|path| path.ends_with("/endpoint"));
+            let records = paths.filter_map(|path| store.get(&path).transpose());
+            records.map(|record| Ok(super::parse(&record?)?.0)).collect()
+        })
+        .await
     }
 
     /// Removes an endpoint, with its accounts, orders and binding keys. Certificates stay as they are.
