@@ -9,6 +9,8 @@ mod dns;
 mod golden;
 #[path = "../support/judges.rs"]
 mod judges;
+#[path = "../support/pkilint.rs"]
+mod pkilint;
 #[path = "../support/skip.rs"]
 mod skip;
 #[path = "../support/softhsm.rs"]
@@ -29,6 +31,7 @@ mod keys;
 mod mac;
 mod matrix;
 mod process;
+mod revocation;
 mod rotation;
 mod server;
 mod services;

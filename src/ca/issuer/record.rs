@@ -109,6 +109,10 @@ pub struct VersionRecord {
     pub cross: Vec<Der>,
     /// Its request to an outside authority.
     pub request: Option<Der>,
+    /// Where its list is, as one or the other of these stands in each certificate that it signed. Absent where some name no place, as
+    /// that of a root does which it signed itself, or where it is not known.
+    #[serde(default)]
+    pub places: Option<Vec<String>>,
 }
 
 /// DER, as base64 in JSON.
@@ -162,6 +166,7 @@ impl VersionRecord {
             above: Vec::new(),
             cross: Vec::new(),
             request: None,
+            places: None,
         }
     }
 }
