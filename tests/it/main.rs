@@ -25,6 +25,7 @@ mod audit;
 mod backup;
 mod crash;
 mod est;
+mod expiry;
 mod faults;
 mod issuers;
 mod keys;
