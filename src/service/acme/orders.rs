@@ -73,6 +73,7 @@ impl Service {
             changes.push(put(path, Expected::Revision(revision), &holding)?);
         }
         self.acme_commit(permit, &of(&order, "order made"), changes).await?;
+        self.parts.metrics.acme_ordered();
         Ok(order)
     }
 
@@ -375,6 +376,7 @@ impl Look {
             let (mut order, revision) = service.acme_load(endpoint, account, *id).await?;
             let now = service.parts.ledger.clock().now();
             let failed = found.is_err();
+            let outcome = found.as_ref().err().map_or("valid", |problem| problem.kind.as_str());
             // A look that comes second finds the challenge at its end, and does not count.
             if order.conclude(*number, *kind, found, now) {
                 if failed {
@@ -382,6 +384,7 @@ impl Look {
                     let _ = service.parts.acme.quotas.take(Quota::FAILURES, &failure_key(account, identifier), now);
                 }
                 service.acme_store(&permit, endpoint, &order, revision, what).await?;
+                service.parts.metrics.acme_validated(kind.as_str(), outcome);
             }
             Ok(())
         };
