@@ -81,6 +81,11 @@ pub struct Ending {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Origin {
+    source: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Within {
     issuer: String,
     profile: String,
@@ -114,6 +119,9 @@ pub struct Metrics {
     acme_orders: Counter,
     acme_validations: Family<Validated, Counter>,
     acme_refusals: Family<Refused, Counter>,
+    own_certificate_ends: Family<Origin, Gauge>,
+    own_certificate_overdue: Gauge,
+    own_certificates: Family<Made, Counter>,
 }
 
 impl Default for Metrics {
@@ -151,6 +159,9 @@ impl Metrics {
             acme_orders: Counter::default(),
             acme_validations: Family::default(),
             acme_refusals: Family::default(),
+            own_certificate_ends: Family::default(),
+            own_certificate_overdue: Gauge::default(),
+            own_certificates: Family::default(),
         };
         let mut r = Registry::with_prefix("signet");
         r.register("requests", "Operations by action and outcome", all.requests.clone());
@@ -188,6 +199,12 @@ impl Metrics {
         r.register("acme_orders", "Orders that ACME clients made", all.acme_orders.clone());
         r.register("acme_validations", "Ends of ACME challenges, by kind and outcome", all.acme_validations.clone());
         r.register("acme_refusals", "ACME requests that were refused, by type of problem", all.acme_refusals.clone());
+        let help = "When the certificate ends that the server shows, in Unix time, by where it comes from";
+        r.register_with_unit("own_certificate_ends", help, Unit::Seconds, all.own_certificate_ends.clone());
+        let help = "Whether the server should have another certificate of its own and cannot have it";
+        r.register("own_certificate_overdue", help, all.own_certificate_overdue.clone());
+        let help = "Certificates that the service asked for itself, by what came of it";
+        r.register("own_certificates", help, all.own_certificates.clone());
         all.registry = Arc::new(r);
         all
     }
@@ -310,6 +327,24 @@ impl Metrics {
     /// signatures, `failure`.
     pub fn ocsp_answered(&self, how: &'static str) {
         self.ocsp_answers.get_or_create(&Answered { how }).inc();
+    }
+
+    /// Says which certificate the server shows, and when it ends in Unix time where that is known.
+    pub fn own_certificate_ends(&self, source: &'static str, until: Option<i64>) {
+        self.own_certificate_ends.clear();
+        if let Some(until) = until {
+            self.own_certificate_ends.get_or_create(&Origin { source }).set(until);
+        }
+    }
+
+    /// Says whether the server should have another certificate and cannot have it.
+    pub fn own_certificate_overdue(&self, overdue: bool) {
+        self.own_certificate_overdue.set(i64::from(overdue));
+    }
+
+    /// Counts a certificate that the service asked for itself: `issued` or `failed`.
+    pub fn own_certificate_renewed(&self, outcome: &'static str) {
+        self.own_certificates.get_or_create(&Made { outcome }).inc();
     }
 
     /// Says how many lists and responders are due and could not be made.

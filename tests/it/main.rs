@@ -31,6 +31,7 @@ mod issuers;
 mod keys;
 mod mac;
 mod matrix;
+mod own;
 mod process;
 mod revocation;
 mod rotation;
