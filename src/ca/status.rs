@@ -392,7 +392,7 @@ impl Status {
             limit: LOOK_BACK,
             ..Search::default()
         };
-        for entry in self.authority.search(search).await? {
+        for entry in self.authority.search(search).await?.0 {
             let (validity, revoked) = (entry.validity, self.authority.revocation(issuer, *version, &entry.serial));
             let holds = validity.not_before <= now && now <= validity.not_after && revoked.is_none();
             let (true, Some(der)) = (holds && entry.version == *version, entry.der) else { continue };
