@@ -11,7 +11,7 @@ use crate::admission::Permit;
 use crate::error::{Error, Kind, Result};
 use crate::store::Change;
 use crate::types::operation::Builds;
-use crate::types::{IssuerName, SecretBytes};
+use crate::types::{IssuerName, PublicKey, SecretBytes};
 use crate::x509::{Csr, KeyKind, San, Subject};
 
 /// Whose key is certified.
@@ -21,6 +21,13 @@ pub enum Source {
     Csr(Box<Csr>),
     /// One that is made now, outside any device, and handed out once.
     Software(KeyKind),
+    /// One that the service itself holds, for a certificate of its own: there is nothing to prove, and nothing to hand out.
+    Held {
+        /// Its kind.
+        kind: KeyKind,
+        /// Its public half.
+        public: PublicKey,
+    },
 }
 
 /// A certificate that somebody asks for. What is absent is for the profile to say.
@@ -74,7 +81,7 @@ impl Request {
     pub fn key_kind(&self) -> KeyKind {
         match &self.source {
             Source::Csr(csr) => csr.key_kind(),
-            Source::Software(kind) => *kind,
+            Source::Software(kind) | Source::Held { kind, .. } => *kind,
         }
     }
 
@@ -84,7 +91,7 @@ impl Request {
     pub fn names(&self, profile: Option<&Known>) -> Vec<San> {
         let of_csr = match &self.source {
             Source::Csr(csr) if profile.is_none_or(|known| known.profile.from_csr) => csr.sans(),
-            Source::Csr(_) | Source::Software(_) => &[],
+            Source::Csr(_) | Source::Software(_) | Source::Held { .. } => &[],
         };
         let mut names: Vec<_> = of_csr.iter().chain(&self.names).cloned().collect();
         names.sort();
@@ -163,6 +170,7 @@ impl Request {
     fn words(&self, key: Option<&SoftwareKey>) -> Result<Requested<'_>> {
         let plain = match (&self.source, key) {
             (Source::Csr(csr), _) => Requested::by_csr(csr),
+            (Source::Held { public, .. }, _) => Requested::for_key(public.clone()),
             (Source::Software(_), Some(key)) => Requested { software: true, ..Requested::for_key(key.public.clone()) },
             (Source::Software(_), None) => return Err(Error::internal("a key was not made")),
         };
@@ -182,7 +190,7 @@ async fn software_keys(requests: &[Request]) -> Result<Vec<Option<SoftwareKey>>>
     let kinds: Vec<_> = requests
         .iter()
         .map(|request| match &request.source {
-            Source::Csr(_) => None,
+            Source::Csr(_) | Source::Held { .. } => None,
             Source::Software(kind) => Some(*kind),
         })
         .collect();

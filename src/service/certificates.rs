@@ -128,7 +128,7 @@ impl Service {
     }
 
     /// A permit where every name of every request is allowed. A request without names is asked about once, without.
-    async fn admit_names<O: Operation>(
+    pub(super) async fn admit_names<O: Operation>(
         &self,
         caller: &Caller,
         issuer: &IssuerName,
