@@ -130,11 +130,11 @@ mod tests {
 
     #[test]
     fn a_renewal_asks_for_the_same_again() {
-        let (issuer, body) = again(&example(), "csr".to_owned(), None).unwrap();
+        let (issuer, body) = again(&example(), Some("csr".to_owned()), None).unwrap();
         assert_eq!((issuer.to_string(), body.profile.to_string()), ("default:fleet".into(), "default:server".into()));
         assert_eq!(body.request.names, ["dns:web.fleet.example"]);
         assert_eq!(body.request.subject.common_name.as_deref(), Some("web.fleet.example"));
         let own = Certificate { profile: "(root)".to_owned(), ..example() };
-        assert_eq!(again(&own, String::new(), None).unwrap_err().kind(), Kind::Invalid);
+        assert_eq!(again(&own, Some(String::new()), None).unwrap_err().kind(), Kind::Invalid);
     }
 }
