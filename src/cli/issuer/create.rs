@@ -19,8 +19,7 @@ use crate::wire::{CreateIssuer, IssuerRules};
 Examples:
   signet issuer create root --subject 'CN=Root,O=Example' --algorithm ecdsa-p384-sha384 --path-length 1
   signet issuer create fleet --subject CN=Fleet --parent root --algorithm ecdsa-p256-sha256 --permit dns:fleet.example
-  signet issuer create shop --subject CN=Shop --parent root --algorithm ecdsa-p256-sha256 --policy 1.3.6.1.4.1.99999.1 \\
-    --crl-url http://pki.example.com/shop-{version}.crl --ocsp-url http://ocsp.example.com/
+  signet issuer create shop --subject CN=Shop --parent root --algorithm ecdsa-p256-sha256 --crl-url http://pki.example.com/shop-{version}.crl
   signet issuer create office --subject CN=Office --outside --algorithm rsa3072-pkcs1-sha256 --device tpm")]
 pub(in crate::cli) struct Create {
     /// The new issuer: NAME, or NAMESPACE:NAME; its key has the same name.
