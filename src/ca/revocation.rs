@@ -128,17 +128,16 @@ impl Authority {
         loop {
             let (now, limit) = (self.now(), super::issue::MAX_BATCH);
             let ends = Some((now, Timestamp::MAX));
-            let page =
-                self.search(Search { issuer: Some(issuer.clone()), ends, after, limit, ..Search::default() }).await?;
-            after = page.last().map(|last| last.cursor);
-            let last = page.len() < limit;
+            let search = Search { issuer: Some(issuer.clone()), ends, after, limit, ..Search::default() };
+            let (page, next) = self.search(search).await?;
             let of_version = |entry: &Entry| version.is_none_or(|version| entry.version == version);
             let some: Vec<_> =
                 page.into_iter().filter(of_version).filter(|entry| entry.state == State::Issued).collect();
             count += self.revoke_entries(permit, &some, reason, None).await?;
-            if last {
+            if next.is_none() {
                 return Ok(count);
             }
+            after = next;
         }
     }
 
