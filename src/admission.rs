@@ -35,12 +35,14 @@ permit (
   resource
 );
 
-// The service's own certificate, from the issuer and the profile that the configuration names.
+// The service's own certificate, from the issuer and the profile that the configuration names, and a key for it in a device.
 permit (
   principal == Signet::System::"tls",
   action in [Signet::Action::"ReadIssuer", Signet::Action::"IssueCertificate"],
   resource
 );
+permit (principal == Signet::System::"tls", action == Signet::Action::"CreateKey", resource)
+when { resource has domain && resource.domain == "tls" };
 
 permit (principal is Signet::Identity, action == Signet::Action::"WhoAmI", resource);
 
