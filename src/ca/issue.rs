@@ -96,6 +96,10 @@ impl Authority {
                 Err(error) => outcomes.push(Some(Err(error))),
             }
         }
+        // Responders are not looked for in any list.
+        let own = |one: &&Prepared| signer.certificate.is_some() && one.reservation.profile != super::status::RESPONDER;
+        let said: Vec<_> = ready.iter().filter(own).map(|one| one.template.distribution.crl.as_slice()).collect();
+        self.remember_places(signer, &said).await?;
         let mut made =
             if ready.is_empty() { Vec::new() } else { self.sign(permit, signer, ready, also).await? }.into_iter();
         let mut next = || made.next().unwrap_or_else(|| Err(Error::internal("a certificate of a batch was lost")));

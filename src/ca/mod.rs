@@ -33,6 +33,7 @@
 pub mod acme;
 pub mod announcement;
 pub mod bundle;
+pub mod expiry;
 pub mod inventory;
 pub mod issue;
 pub mod issuer;
@@ -96,6 +97,8 @@ pub struct Authority {
     revoked: RwLock<revocation::Known>,
     /// What will become of certificates. Never held across an await.
     announcements: RwLock<announcement::All>,
+    /// Which certificates end while nothing stands ready in their place. Never held across an await.
+    late: Mutex<expiry::Late>,
     /// One turn per issuer: whoever holds it may change it.
     turns: Turns<IssuerName>,
     /// The reservations whose certificates are being signed right now, by their numbers.
@@ -123,6 +126,7 @@ impl Authority {
             profiles: RwLock::new(profiles),
             revoked: RwLock::new(revoked),
             announcements: RwLock::new(announcements),
+            late: Mutex::default(),
             turns: Turns::default(),
             signing_now: Mutex::default(),
         })

@@ -194,6 +194,12 @@ impl Authority {
         known.get(&(issuer.clone(), version))?.get(serial).map(|(revoked, _)| *revoked)
     }
 
+    /// Whether the certificate of ours with this serial number was revoked.
+    pub(super) fn is_serial_revoked(&self, serial: &Serial) -> bool {
+        let known = self.revoked.read().unwrap_or_else(PoisonError::into_inner);
+        known.values().any(|revoked| revoked.contains_key(serial))
+    }
+
     /// Whether the certificate with this name of its issuer, in DER, and this serial number, as it stands in it, is one of ours
     /// that was revoked.
     #[must_use]

@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::Authority;
 use super::issuer::{Issuer, IssuerVersion, Parent, VersionState, close_parent};
@@ -84,19 +84,11 @@ impl Authority {
         tick
     }
 
-    /// Tells the metrics how many certificates end soon, and which issuers need somebody.
-    pub async fn measure(&self) {
+    /// Tells the metrics which issuers need somebody.
+    pub fn measure(&self) {
         let now = self.now();
         let overdue = self.issuers().iter().filter(|issuer| needs_somebody(issuer, now)).count();
         self.parts.metrics.issuers_overdue(overdue);
-        let until = |hours| now.checked_add(SignedDuration::from_hours(hours)).unwrap_or(Timestamp::MAX);
-        for (within, hours) in [("1d", 24), ("7d", 7 * 24), ("30d", 30 * 24)] {
-            let until = until(hours);
-            match self.read(move |store| store.count_ends(now, until)).await {
-                Ok(count) => self.parts.metrics.certificates_ending(within, count),
-                Err(error) => tracing::warn!(cause = error.chain(), "certificates could not be counted"),
-            }
-        }
     }
 
     /// What an operator should look at, as sentences.
@@ -109,7 +101,7 @@ impl Authority {
                 format!("issuer {name} should have a new version by now: `signet issuer show {name}` tells what it waits for")
             })
         };
-        self.issuers().iter().filter_map(late).collect()
+        self.issuers().iter().filter_map(late).chain(self.late_certificates()).collect()
     }
 
     async fn prepare_as_house(&self, issuer: &Issuer, newest: Version) -> Result<()> {

@@ -7,6 +7,9 @@
 //! | answer for a certificate | when it is first asked for, and again once half its time is over | [`ANSWER_LIFE`] |
 //! | certificate of the responder | once half its time is over, and with each new key | [`RESPONDER_LIFE`] |
 //!
+//! The scheduler makes lists and responders; whoever asks a new issuer before that has them made at once, and everybody who asks
+//! meanwhile waits for the same ones. The certificate of a responder stands in the inventory and is used again after a restart.
+//!
 //! Nothing has to be told of a revocation: an answer is given only while it says what is true, and a list shows by the number of
 //! revocations it was made from that it is out of date. While a device is away, what is there is given until it ends.
 //!
@@ -30,7 +33,7 @@ use self::answers::{Answers, Kept};
 use self::bucket::Bucket;
 use super::inventory::State;
 use super::issue::{Signer, Wanted};
-use super::issuer::VersionState;
+use super::issuer::{Issuer, VersionState};
 use super::published::Published;
 use super::{Authority, Parts};
 use crate::admission::{Admission, Details, Permit, Released};
@@ -38,14 +41,16 @@ use crate::error::{Error, Kind, Result};
 use crate::keyring::{Keyring, NewKey};
 use crate::policy::{Facts, Target};
 use crate::signing::Signing;
+use crate::store::certificates::Search;
 use crate::telemetry::Metrics;
 use crate::types::operation::SignStatus;
 use crate::types::{
-    Algorithm, Caller, Clock, Domain, IssuerName, KeyName, Name, PublicKey, Resource, Retention, Rotation, Version,
+    Algorithm, Caller, Clock, Domain, IssuerName, KeyName, Name, PublicKey, Resource, Retention, Rotation, Turns,
+    Version,
 };
 use crate::x509::crl::{self, Head, Revoked};
 use crate::x509::ocsp::{self, Answer, CertificateId, Failure, IssuerHash, IssuerId, Request};
-use crate::x509::{Distribution, ExtendedUsage, KeyUsage, Subject, Template, Validity, lint, signature};
+use crate::x509::{Certificate, Distribution, ExtendedUsage, KeyUsage, Subject, Template, Validity, lint, signature};
 
 pub use crate::x509::ocsp::MAX_REQUEST;
 
@@ -67,6 +72,8 @@ pub const FRESH_BURST: u32 = 100;
 pub(super) const RESPONDER: &str = "[ocsp]";
 /// How many answers are signed at the same time.
 const LANES: usize = 16;
+/// Among how many of the newest certificates of an issuer's responders one is looked for that can be used again.
+const LOOK_BACK: usize = 64;
 
 /// The answer to an OCSP request.
 #[derive(Clone, Debug)]
@@ -96,6 +103,8 @@ pub struct Status {
     spare: Mutex<Bucket>,
     /// Who wants an answer signed waits here: those for one certificate for each other.
     lanes: [tokio::sync::Mutex<()>; LANES],
+    /// Whoever makes the list or the responder of a version holds its turn.
+    turns: Turns<Place>,
 }
 
 /// A version of an issuer that tells of revocation.
@@ -104,6 +113,8 @@ struct Voice {
     signer: Signer,
     /// The last second of its certificate.
     until: Timestamp,
+    /// Where its certificates say that its list is.
+    places: Vec<String>,
 }
 
 type Place = (IssuerName, Version);
@@ -113,6 +124,8 @@ struct Ready {
     lists: HashMap<Place, List>,
     responders: HashMap<Place, Arc<Responder>>,
     issuers: HashMap<IssuerId, Arc<Voice>>,
+    /// The issuers that these names are of, at which revision.
+    seen: HashMap<IssuerName, u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -120,6 +133,7 @@ struct List {
     published: Published,
     number: u64,
     revocations: usize,
+    places: Vec<String>,
     made: Timestamp,
 }
 
@@ -159,45 +173,76 @@ impl Status {
             spare: Mutex::new(Bucket::new(FRESH_PER_SECOND, FRESH_BURST, clock.now())),
             clock,
             lanes: Default::default(),
+            turns: Turns::default(),
         }
     }
 
-    /// The list of a version.
+    /// The list of a version, made now where there is none.
     ///
     /// # Errors
-    /// `NotFound` for a version that has none, `Unavailable` where it is not there yet or has ended.
-    pub fn list(&self, issuer: &IssuerName, version: Version) -> Result<Published> {
+    /// `NotFound` for a version that has none, `Unavailable` where none can be signed.
+    pub async fn list(&self, issuer: &IssuerName, version: Version) -> Result<Published> {
         let place = (issuer.clone(), version);
-        let list = self.ready.read().unwrap_or_else(PoisonError::into_inner).lists.get(&place).cloned();
-        if let Some(List { published, .. }) = list {
-            if published.until.is_none_or(|until| self.clock.now() < until) {
-                return Ok(published);
-            }
-            return Err(Error::new(Kind::Unavailable, "the revocation list has ended, and no new one could be signed"));
+        if let Some(list) = self.good_list(&place) {
+            return Ok(list);
         }
-        match self.voices().iter().any(|one| one.place() == place) {
-            true => Err(Error::new(Kind::Unavailable, "the revocation list is not there yet")),
-            false => Err(Error::new(Kind::NotFound, "there is no such list")),
+        let none = || Error::new(Kind::NotFound, "there is no such list");
+        let own = self.authority.issuer(issuer).map_err(|_| none())?;
+        let voice = voices_of(&own).into_iter().find(|one| one.place() == place).ok_or_else(none)?;
+        let turn = self.turns.of(&place);
+        let _turn = turn.lock().await;
+        if let Some(list) = self.good_list(&place) {
+            return Ok(list);
         }
+        self.make(&voice, self.renew_list(&voice)).await?;
+        let ended = || Error::new(Kind::Unavailable, "the revocation list has ended, and no new one could be signed");
+        self.good_list(&place).ok_or_else(ended)
+    }
+
+    fn good_list(&self, place: &Place) -> Option<Published> {
+        let list = self.ready.read().unwrap_or_else(PoisonError::into_inner).lists.get(place)?.published.clone();
+        list.until.is_none_or(|until| self.clock.now() < until).then_some(list)
+    }
+
+    /// The responder of a version, made now where there is none.
+    async fn responder(&self, voice: &Arc<Voice>) -> Result<Arc<Responder>> {
+        let place = voice.place();
+        if let Some(responder) = self.good_responder(&place) {
+            return Ok(responder);
+        }
+        let turn = self.turns.of(&place);
+        let _turn = turn.lock().await;
+        if let Some(responder) = self.good_responder(&place) {
+            return Ok(responder);
+        }
+        self.make(voice, self.renew_responder(voice)).await?;
+        let over = || Error::new(Kind::Unavailable, "the certificate of this version is over, and so is its responder");
+        self.good_responder(&place).ok_or_else(over)
+    }
+
+    fn good_responder(&self, place: &Place) -> Option<Arc<Responder>> {
+        let responder = self.ready.read().unwrap_or_else(PoisonError::into_inner).responders.get(place).cloned();
+        responder.filter(|one| self.clock.now() <= one.validity.not_after)
+    }
+
+    /// Makes something because a stranger asked for it, unless that failed a moment ago.
+    async fn make(&self, voice: &Voice, work: impl Future<Output = Result<()>>) -> Result<()> {
+        let (now, place) = (self.clock.now(), voice.place());
+        if self.failed_lately(&place, now) {
+            return Err(Error::new(Kind::Unavailable, "it could not be signed a moment ago").hint("ask again later"));
+        }
+        let made = work.await;
+        if let Err(error) = &made {
+            let (issuer, version) = &place;
+            tracing::warn!(%issuer, %version, cause = error.chain(), "revocation cannot be told yet");
+            self.failed().insert(place, now);
+        }
+        made
     }
 
     /// The versions that tell of revocation: those that issue or did, until their last certificate is dead.
     fn voices(&self) -> Vec<Arc<Voice>> {
-        let mut voices = Vec::new();
-        for issuer in self.authority.issuers() {
-            for version in issuer.versions() {
-                let speaks = match version.record.state {
-                    VersionState::Active | VersionState::Retired => true,
-                    VersionState::Requested | VersionState::Prepared | VersionState::Ended => false,
-                };
-                if let (true, Ok(signer), Ok(certificate)) =
-                    (speaks, version.signer(&issuer.record.name), version.certificate())
-                {
-                    voices.push(Arc::new(Voice { signer, until: certificate.validity().not_after }));
-                }
-            }
-        }
-        voices
+        self.authority.issuers().iter().flat_map(|issuer| voices_of(issuer)).collect()
     }
 
     /// Makes what is due: lists, responders and their certificates. What fails is tried again at the next tick.
@@ -207,10 +252,12 @@ impl Status {
         let mut overdue = 0;
         for voice in &voices {
             let (now, place) = (self.clock.now(), voice.place());
-            if self.failed().get(&place).is_some_and(|last| now.duration_since(*last).abs() < LIST_GAP) {
+            if self.failed_lately(&place, now) {
                 overdue += 1;
                 continue;
             }
+            let turn = self.turns.of(&place);
+            let _turn = turn.lock().await;
             for done in [self.renew_list(voice).await, self.renew_responder(voice).await] {
                 if let Err(error) = done {
                     let (issuer, version) = &place;
@@ -227,8 +274,13 @@ impl Status {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn failed_lately(&self, place: &Place, now: Timestamp) -> bool {
+        self.failed().get(place).is_some_and(|last| now.duration_since(*last).abs() < LIST_GAP)
+    }
+
     /// Drops what belongs to versions that are gone, and learns the names of those that are there.
     fn forget(&self, voices: &[Arc<Voice>]) {
+        let seen = self.authority.issuers().iter().map(|one| (one.record.name.clone(), one.revision())).collect();
         let mut issuers = HashMap::new();
         for voice in voices {
             for hash in IssuerHash::ALL {
@@ -242,7 +294,7 @@ impl Status {
         let mut ready = self.ready.write().unwrap_or_else(PoisonError::into_inner);
         ready.lists.retain(|place, _| lives(place));
         ready.responders.retain(|place, _| lives(place));
-        ready.issuers = issuers;
+        (ready.issuers, ready.seen) = (issuers, seen);
         drop(ready);
         self.failed().retain(|place, _| lives(place));
     }
@@ -253,7 +305,8 @@ impl Status {
         let last = self.ready.read().unwrap_or_else(PoisonError::into_inner).lists.get(&place).cloned();
         if let Some(last) = &last {
             let age = now.duration_since(last.made);
-            let changed = last.revocations != revocations && (age >= LIST_GAP || age.is_negative());
+            let other = last.revocations != revocations || last.places != voice.places;
+            let changed = other && (age >= LIST_GAP || age.is_negative());
             if !changed && age < LIST_LIFE / 2 && !age.is_negative() {
                 return Ok(());
             }
@@ -294,7 +347,8 @@ impl Status {
             Ok(bytes)
         })
         .await?;
-        Ok(List { published: Published::between(bytes, this_update, next_update), number, revocations, made: now })
+        let (published, places) = (Published::between(bytes, this_update, next_update), voice.places.clone());
+        Ok(List { published, number, revocations, places, made: now })
     }
 
     /// Makes the key of a responder where there is none, and its certificate where it is none of that key or is half over.
@@ -304,7 +358,14 @@ impl Status {
             return Ok(());
         }
         let key = voice.signer.issuer.responder()?;
-        let last = self.ready.read().unwrap_or_else(PoisonError::into_inner).responders.get(&place).cloned();
+        let mut last = self.ready.read().unwrap_or_else(PoisonError::into_inner).responders.get(&place).cloned();
+        if last.is_none() {
+            last = self.find_responder(voice, &key, now).await?.map(Arc::new);
+            if let Some(found) = &last {
+                let mut ready = self.ready.write().unwrap_or_else(PoisonError::into_inner);
+                ready.responders.insert(place.clone(), found.clone());
+            }
+        }
         let primary = self.keyring.find(&key).ok().and_then(|key| key.primary().ok().map(|version| version.number()));
         if let (Some(last), Some(primary)) = (&last, primary) {
             let Validity { not_before, not_after } = last.validity;
@@ -319,6 +380,39 @@ impl Status {
         let responder = permit.close(made, details).await.map(Released::into_inner)?;
         self.ready.write().unwrap_or_else(PoisonError::into_inner).responders.insert(place, Arc::new(responder));
         Ok(())
+    }
+
+    /// The newest certificate of the responder's key that was made before a restart and still holds.
+    async fn find_responder(&self, voice: &Voice, name: &KeyName, now: Timestamp) -> Result<Option<Responder>> {
+        let Ok(key) = self.keyring.find(name) else { return Ok(None) };
+        let Signer { issuer, version, .. } = &voice.signer;
+        let search = Search {
+            issuer: Some(issuer.clone()),
+            profile: Some(RESPONDER.to_owned()),
+            limit: LOOK_BACK,
+            ..Search::default()
+        };
+        for entry in self.authority.search(search).await?.0 {
+            let (validity, revoked) = (entry.validity, self.authority.revocation(issuer, *version, &entry.serial));
+            let holds = validity.not_before <= now && now <= validity.not_after && revoked.is_none();
+            let (true, Some(der)) = (holds && entry.version == *version, entry.der) else { continue };
+            let own = Certificate::parse(&der)?;
+            let public = own.public_key();
+            let of_key = key.versions().iter().find(|one| {
+                one.state() == crate::types::State::Active && one.public_key().is_ok_and(|known| known == *public)
+            });
+            if let Some(of_key) = of_key {
+                return Ok(Some(Responder {
+                    key: name.clone(),
+                    version: of_key.number(),
+                    public: public.clone(),
+                    algorithm: key.record.algorithm,
+                    certificate: der,
+                    validity,
+                }));
+            }
+        }
+        Ok(None)
     }
 
     async fn make_responder(
@@ -355,7 +449,7 @@ impl Status {
     pub async fn answer(&self, issuer: &IssuerName, bytes: &[u8]) -> Result<StatusAnswer> {
         self.authority.issuer(issuer)?;
         let Ok(request) = Request::parse(bytes) else { return Ok(self.fail(Failure::MalformedRequest)) };
-        let Some(voice) = self.voice(&request) else { return Ok(self.fail(Failure::Unauthorized)) };
+        let Some(voice) = self.voice(issuer, &request) else { return Ok(self.fail(Failure::Unauthorized)) };
         if voice.signer.issuer != *issuer {
             return Ok(self.fail(Failure::Unauthorized));
         }
@@ -372,8 +466,20 @@ impl Status {
         }
     }
 
-    /// The one version that all certificates of a request are of.
-    fn voice(&self, request: &Request) -> Option<Arc<Voice>> {
+    /// The one version that all certificates of a request are of. An issuer that is new, or has a new version, is looked at first.
+    fn voice(&self, issuer: &IssuerName, request: &Request) -> Option<Arc<Voice>> {
+        if let Some(known) = self.known_voice(request) {
+            return Some(known);
+        }
+        let revision = self.authority.issuer(issuer).ok()?.revision();
+        if self.ready.read().unwrap_or_else(PoisonError::into_inner).seen.get(issuer) == Some(&revision) {
+            return None;
+        }
+        self.forget(&self.voices());
+        self.known_voice(request)
+    }
+
+    fn known_voice(&self, request: &Request) -> Option<Arc<Voice>> {
         let ready = self.ready.read().unwrap_or_else(PoisonError::into_inner);
         let mut found = request.certificates.iter().map(|one| ready.issuers.get(one.issuer()));
         let first = found.next()??;
@@ -486,10 +592,7 @@ impl Status {
         statuses: &[ocsp::Status],
         now: Timestamp,
     ) -> Result<Signed> {
-        let place = voice.place();
-        let responder = self.ready.read().unwrap_or_else(PoisonError::into_inner).responders.get(&place).cloned();
-        let late = || Error::new(Kind::Unavailable, "the OCSP responder of this version is not there yet");
-        let responder = responder.filter(|one| now <= one.validity.not_after).ok_or_else(late)?;
+        let responder = self.responder(voice).await?;
         let (this_update, next_update) = (second(now)?, second(now + ANSWER_LIFE)?.min(responder.validity.not_after));
         let certificates = request.certificates.iter().zip(statuses);
         let answers: Vec<_> = certificates
@@ -538,11 +641,27 @@ impl Voice {
         (self.signer.issuer.clone(), self.signer.version)
     }
 
-    /// A list names no place of its own: the places that certificates carry change with the rules of their issuer, and a list of
-    /// another place would not count for them. What keeps the lists of two versions apart is that their keys differ.
     fn head(&self, number: u64, this_update: Timestamp, next_update: Timestamp) -> Head<'_> {
-        Head { issuer: &self.signer.view, number, this_update, next_update, places: &[] }
+        Head { issuer: &self.signer.view, number, this_update, next_update, places: &self.places }
     }
+}
+
+/// The versions of an issuer that tell of revocation.
+fn voices_of(issuer: &Issuer) -> Vec<Arc<Voice>> {
+    let mut voices = Vec::new();
+    for version in issuer.versions() {
+        let speaks = match version.record.state {
+            VersionState::Active | VersionState::Retired => true,
+            VersionState::Requested | VersionState::Prepared | VersionState::Ended => false,
+        };
+        if let (true, Ok(signer), Ok(certificate)) =
+            (speaks, version.signer(&issuer.record.name), version.certificate())
+        {
+            let places = version.record.places.clone().unwrap_or_default();
+            voices.push(Arc::new(Voice { signer, until: certificate.validity().not_after, places }));
+        }
+    }
+    voices
 }
 
 /// The key of the responders of an issuer: of its algorithm and in its device, so that whoever believes the one can read the other.

@@ -58,6 +58,8 @@ pub struct Facts<'a> {
     pub name: Option<&'a str>,
     /// Whether the caller proved the certified key.
     pub proven: Option<bool>,
+    /// Whether the caller asked for the certificate.
+    pub requested: Option<bool>,
     /// The time of the request.
     pub time: Option<Timestamp>,
 }

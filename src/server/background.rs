@@ -1,7 +1,7 @@
 //! What runs beside the requests: heads of the log, the scheduler, tidying.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -18,7 +18,7 @@ use crate::service::{Heads, Service};
 const HEADS: Duration = Duration::from_secs(1);
 /// How often all of the log is read again.
 const SCRUB: Duration = Duration::from_secs(600);
-/// How often certificates that end soon are counted.
+/// How often certificates that end soon are looked at, or seldomer: see [`REST`].
 const MEASURE: Duration = Duration::from_secs(60);
 /// How often old outcomes of idempotency keys are removed.
 const TIDY: Duration = Duration::from_secs(3600);
@@ -84,10 +84,13 @@ pub(super) fn start(
             }
         }));
         tasks.push(every(MEASURE, stop, {
-            let authority = service.authority();
+            let (authority, pace) = (service.authority(), Arc::new(Pace::default()));
             move || {
-                let authority = authority.clone();
-                async move { authority.measure().await }
+                let (authority, pace) = (authority.clone(), pace.clone());
+                async move {
+                    authority.measure();
+                    pace.run(authority.look_at_ends()).await;
+                }
             }
         }));
         tasks.push(every(TIDY, stop, {
@@ -106,6 +109,25 @@ pub(super) fn start(
         }));
     }
     tasks
+}
+
+/// How much longer than a look at all ends the pause after it is: with a million certificates a look takes seconds.
+const REST: u32 = 100;
+
+/// Keeps a job to a small part of the time.
+#[derive(Default)]
+struct Pace(Mutex<Option<(Instant, Duration)>>);
+
+impl Pace {
+    async fn run(&self, job: impl Future<Output = ()>) {
+        let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_some_and(|(ended, took)| ended.elapsed() < took * REST) {
+            return;
+        }
+        let began = Instant::now();
+        job.await;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), began.elapsed()));
+    }
 }
 
 /// Runs `job` at once and then again and again until `stop`; a run that has begun ends in peace.

@@ -19,9 +19,9 @@ impl Service {
     /// The revocation list of a version of an issuer.
     ///
     /// # Errors
-    /// `NotFound`, and `Unavailable` where it is not there yet or could not be renewed.
-    pub fn revocation_list(&self, issuer: &IssuerName, version: Version) -> Result<Published> {
-        self.status.list(issuer, version)
+    /// `NotFound`, and `Unavailable` where none can be signed.
+    pub async fn revocation_list(&self, issuer: &IssuerName, version: Version) -> Result<Published> {
+        self.status.list(issuer, version).await
     }
 
     /// The certificate of a version of an issuer, in DER.

@@ -91,6 +91,29 @@ pub struct Found {
     pub end: Option<End>,
 }
 
+/// A certificate with names that was signed, and what has taken its place. Its tag is not looked at: it is there to be counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// Where a page that ends here goes on.
+    pub cursor: Cursor,
+    /// Its serial number.
+    pub serial: Serial,
+    /// Who signed it.
+    pub issuer: IssuerName,
+    /// With which version.
+    pub version: Version,
+    /// What it was made from.
+    pub profile: String,
+    /// Its alternative names.
+    pub names: Vec<String>,
+    /// Its first second.
+    pub not_before: Timestamp,
+    /// Its last second.
+    pub not_after: Timestamp,
+    /// The newest certificate for the same names from the same profile that was signed later and ends later, whoever signed it.
+    pub successor: Option<Serial>,
+}
+
 /// How many rows there are of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Counts {

@@ -17,7 +17,7 @@ pub use sqlite::Sqlite;
 
 use std::collections::BTreeSet;
 
-use certificates::{Counts, Found, Page, Row, Search, Serial};
+use certificates::{Counts, Cursor, Ending, Found, Page, Row, Search, Serial};
 
 use crate::error::{Error, Kind, Result};
 use crate::types::{IssuerName, Version};
@@ -151,11 +151,11 @@ pub trait Store: Send + Sync {
     /// As [`Store::get`].
     fn last_end(&self, issuer: &IssuerName, version: Version) -> Result<Option<jiff::Timestamp>>;
 
-    /// How many certificates have their last second at or after `from` and before `until`, whatever came of them.
+    /// At most `limit` certificates with names that were signed and end after `after` and before `until`, the soonest first.
     ///
     /// # Errors
     /// As [`Store::get`].
-    fn count_ends(&self, from: jiff::Timestamp, until: jiff::Timestamp) -> Result<u64>;
+    fn endings(&self, after: Cursor, until: jiff::Timestamp, limit: usize) -> Result<Vec<Ending>>;
 
     /// How many certificates there are.
     ///

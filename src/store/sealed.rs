@@ -25,7 +25,7 @@ use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk};
 use aws_lc_rs::hmac;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::certificates::{Counts, Found, Page, Row, Search, Serial, Tag};
+use super::certificates::{Counts, Cursor, Ending, Found, Page, Row, Search, Serial, Tag};
 use super::{Change, Encode, Record, Store};
 use crate::error::{Error, Kind, Result};
 use crate::types::{IssuerName, SecretBytes, Version};
@@ -201,8 +201,8 @@ impl<S: Store> Store for Sealed<S> {
         self.driver.last_end(issuer, version)
     }
 
-    fn count_ends(&self, from: jiff::Timestamp, until: jiff::Timestamp) -> Result<u64> {
-        self.driver.count_ends(from, until)
+    fn endings(&self, after: Cursor, until: jiff::Timestamp, limit: usize) -> Result<Vec<Ending>> {
+        self.driver.endings(after, until, limit)
     }
 
     fn count_certificates(&self) -> Result<Counts> {

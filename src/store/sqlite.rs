@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
-use super::certificates::{Counts, Found, Page, Row as PublicRow, Search, Serial};
+use super::certificates::{Counts, Cursor, Ending, Found, Page, Row as PublicRow, Search, Serial};
 use super::{Change, Encode, MAX_VALUE, Record, Store, check_batch, check_expected, check_path, check_prefix, schema};
 use crate::error::{Error, Kind, Result};
 use crate::types::{IssuerName, Version};
@@ -183,8 +183,8 @@ impl Store for Sqlite {
         certificates::last_end(&self.reader(), issuer, version)
     }
 
-    fn count_ends(&self, from: jiff::Timestamp, until: jiff::Timestamp) -> Result<u64> {
-        certificates::count_ends(&self.reader(), from, until)
+    fn endings(&self, after: Cursor, until: jiff::Timestamp, limit: usize) -> Result<Vec<Ending>> {
+        certificates::endings(&self.reader(), after, until, limit)
     }
 
     fn count_certificates(&self) -> Result<Counts> {

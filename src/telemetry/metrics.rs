@@ -48,12 +48,47 @@ struct Made {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Validated {
+    challenge: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Refused {
+    problem: &'static str,
+}
+
+/// The certificates of one issuer from one profile.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, PartialOrd, Ord, EncodeLabelSet)]
+pub struct CertificateSet {
+    /// The issuer.
+    pub issuer: String,
+    /// The profile.
+    pub profile: String,
+}
+
+/// How many certificates of a set end soon, and nothing stands ready in their place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ending {
+    /// Within a day.
+    pub in_1d: u64,
+    /// Within a week.
+    pub in_7d: u64,
+    /// Within thirty days.
+    pub in_30d: u64,
+    /// When the next one ends, in seconds since 1970.
+    pub next: i64,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Origin {
     source: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Within {
+    issuer: String,
+    profile: String,
     within: &'static str,
 }
 
@@ -73,6 +108,7 @@ pub struct Metrics {
     rotations: Counter,
     certificates: Family<Made, Counter>,
     certificates_ending: Family<Within, Gauge>,
+    certificates_next_end: Family<CertificateSet, Gauge>,
     issuers_overdue: Gauge,
     audit_records: Gauge<u64, AtomicU64>,
     audit_signed: Gauge<u64, AtomicU64>,
@@ -80,6 +116,9 @@ pub struct Metrics {
     fetches: Family<Fetch, Counter>,
     ocsp_answers: Family<Answered, Counter>,
     status_overdue: Gauge,
+    acme_orders: Counter,
+    acme_validations: Family<Validated, Counter>,
+    acme_refusals: Family<Refused, Counter>,
     own_certificate_ends: Family<Origin, Gauge>,
     own_certificate_overdue: Gauge,
     own_certificates: Family<Made, Counter>,
@@ -109,6 +148,7 @@ impl Metrics {
             rotations: Counter::default(),
             certificates: Family::default(),
             certificates_ending: Family::default(),
+            certificates_next_end: Family::default(),
             issuers_overdue: Gauge::default(),
             audit_records: Gauge::default(),
             audit_signed: Gauge::default(),
@@ -116,6 +156,9 @@ impl Metrics {
             fetches: Family::default(),
             ocsp_answers: Family::default(),
             status_overdue: Gauge::default(),
+            acme_orders: Counter::default(),
+            acme_validations: Family::default(),
+            acme_refusals: Family::default(),
             own_certificate_ends: Family::default(),
             own_certificate_overdue: Gauge::default(),
             own_certificates: Family::default(),
@@ -137,7 +180,10 @@ impl Metrics {
         );
         r.register("rotations", "Rotations done", all.rotations.clone());
         r.register("certificates", "Certificates by what became of them", all.certificates.clone());
-        r.register("certificates_ending", "Certificates that end within a time", all.certificates_ending.clone());
+        let help = "Certificates that end within a time and have no successor, by issuer and profile";
+        r.register("certificates_ending", help, all.certificates_ending.clone());
+        let help = "When the next of these certificates ends, in seconds since 1970";
+        r.register("certificates_next_end", help, all.certificates_next_end.clone());
         r.register(
             "issuers_overdue",
             "Issuers whose next version is due and is not there",
@@ -150,6 +196,9 @@ impl Metrics {
         r.register("ocsp_answers", "OCSP requests, by how they were answered", all.ocsp_answers.clone());
         let help = "Revocation lists and OCSP responders that are due and could not be made";
         r.register("status_overdue", help, all.status_overdue.clone());
+        r.register("acme_orders", "Orders that ACME clients made", all.acme_orders.clone());
+        r.register("acme_validations", "Ends of ACME challenges, by kind and outcome", all.acme_validations.clone());
+        r.register("acme_refusals", "ACME requests that were refused, by type of problem", all.acme_refusals.clone());
         let help = "When the certificate ends that the server shows, in Unix time, by where it comes from";
         r.register_with_unit("own_certificate_ends", help, Unit::Seconds, all.own_certificate_ends.clone());
         let help = "Whether the server should have another certificate of its own and cannot have it";
@@ -224,9 +273,33 @@ impl Metrics {
         }
     }
 
-    /// Says how many certificates end within that time.
-    pub fn certificates_ending(&self, within: &'static str, count: u64) {
-        self.certificates_ending.get_or_create(&Within { within }).set(i64::try_from(count).unwrap_or(i64::MAX));
+    /// Says how many certificates of each set end soon. Sets that are not named any more are gone.
+    pub fn certificates_ending<'a>(&self, sets: impl IntoIterator<Item = (&'a CertificateSet, &'a Ending)>) {
+        self.certificates_ending.clear();
+        self.certificates_next_end.clear();
+        for (set, Ending { in_1d, in_7d, in_30d, next }) in sets {
+            let CertificateSet { issuer, profile } = set.clone();
+            for (within, count) in [("1d", in_1d), ("7d", in_7d), ("30d", in_30d)] {
+                let labels = Within { issuer: issuer.clone(), profile: profile.clone(), within };
+                self.certificates_ending.get_or_create(&labels).set(i64::try_from(*count).unwrap_or(i64::MAX));
+            }
+            self.certificates_next_end.get_or_create(set).set(*next);
+        }
+    }
+
+    /// Counts an order of ACME.
+    pub fn acme_ordered(&self) {
+        self.acme_orders.inc();
+    }
+
+    /// Counts the end of an ACME challenge: `valid`, or the type of the problem.
+    pub fn acme_validated(&self, challenge: &'static str, outcome: &'static str) {
+        self.acme_validations.get_or_create(&Validated { challenge, outcome }).inc();
+    }
+
+    /// Counts an ACME request that was refused.
+    pub fn acme_refused(&self, problem: &'static str) {
+        self.acme_refusals.get_or_create(&Refused { problem }).inc();
     }
 
     /// Says how many issuers should have a new version and have none.

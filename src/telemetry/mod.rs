@@ -5,7 +5,7 @@
 
 mod metrics;
 
-pub use metrics::{Metrics, Operation};
+pub use metrics::{CertificateSet, Ending, Metrics, Operation};
 
 use tracing_subscriber::EnvFilter;
 

@@ -1,7 +1,7 @@
 //! Keys that are well formed and give their secret away.
 //!
 //! What is not looked for: the Debian keys of 2008 (CVE-2008-0166). They are some hundred thousand per size and have no rule
-//! but a list; 2048-bit ones were a minority then, larger ones and EC keys hardly existed.
+//! but a list; 2048-bit ones were a minority then, larger ones and EC keys hardly existed. docs/certificates.md tells why there is none.
 
 use std::sync::LazyLock;
 

@@ -159,6 +159,13 @@ async fn each_kind_of_proof_is_found() {
     scene.dns.set("_acme-challenge.a.test", vec![Answer::Text("other".to_owned()), Answer::Text(digest)]);
     assert_eq!(client.answer(&challenge).await["status"], "valid");
     assert_eq!(client.read(&address).await["status"], "ready");
+    // Among so many texts that they come over TCP.
+    let (_, order) = client.order(&["many.test"]).await;
+    let challenge = client.challenge(&order["authorizations"][0], "dns-01").await;
+    let mut texts: Vec<_> = (0..60).map(|number| Answer::Text(format!("{number:043}"))).collect();
+    texts.push(Answer::Text(base64url(&client.digest(&challenge))));
+    scene.dns.set("_acme-challenge.many.test", texts);
+    assert_eq!((client.answer(&challenge).await["status"].as_str(), scene.dns.streams()), (Some("valid"), 1));
     // An alias leads elsewhere, as many have it.
     let (_, order) = client.order(&["b.test"]).await;
     let challenge = client.challenge(&order["authorizations"][0], "dns-01").await;
@@ -174,6 +181,18 @@ async fn each_kind_of_proof_is_found() {
         assert_eq!(ended["status"], "valid", "{ended}");
         shown.join().unwrap();
         assert_eq!(client.read(&address).await["status"], "ready");
+    }
+    // All of it is counted.
+    assert_eq!(client.post(&client.url("newOrder"), &json!({})).await.problem(), "malformed");
+    let metrics = scene.t.client.metrics().await.unwrap();
+    for line in [
+        "signet_acme_orders_total 6",
+        r#"signet_acme_validations_total{challenge="http-01",outcome="valid"} 1"#,
+        r#"signet_acme_validations_total{challenge="dns-01",outcome="valid"} 3"#,
+        r#"signet_acme_validations_total{challenge="tls-alpn-01",outcome="valid"} 2"#,
+        r#"signet_acme_refusals_total{problem="malformed"} 1"#,
+    ] {
+        assert!(metrics.lines().any(|own| own == line), "{line} in\n{metrics}");
     }
 }
 

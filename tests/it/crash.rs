@@ -1,5 +1,6 @@
 //! The service dies by `kill -9` and starts again: what was acknowledged is there, nothing half-made is visible.
 
+mod acme;
 mod agent;
 mod backup;
 mod birth;

@@ -1,5 +1,7 @@
 //! A device on a bad day, through the front: errors, never a wrong result, a lost key or a key too many.
 
+mod issuing;
+
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;

@@ -9,6 +9,8 @@ mod dns;
 mod golden;
 #[path = "../support/judges.rs"]
 mod judges;
+#[path = "../support/pkilint.rs"]
+mod pkilint;
 #[path = "../support/skip.rs"]
 mod skip;
 #[path = "../support/softhsm.rs"]
@@ -23,6 +25,7 @@ mod audit;
 mod backup;
 mod crash;
 mod est;
+mod expiry;
 mod faults;
 mod issuers;
 mod keys;
@@ -31,6 +34,7 @@ mod matrix;
 mod memory;
 mod own;
 mod process;
+mod revocation;
 mod rotation;
 mod server;
 mod services;

@@ -89,11 +89,19 @@ fn pass_on(stream: TcpStream, port: u16) {
 }
 
 /// A key of an account.
-pub(crate) struct AccountKey(EcdsaKeyPair);
+pub(crate) struct AccountKey(EcdsaKeyPair, Vec<u8>);
 
 impl AccountKey {
     pub(crate) fn new() -> Self {
-        Self(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap())
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+        let bytes = pair.to_pkcs8v1().unwrap().as_ref().to_vec();
+        Self(pair, bytes)
+    }
+
+    /// The same key, for another client.
+    pub(crate) fn copy(&self) -> Self {
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &self.1).unwrap();
+        Self(pair, self.1.clone())
     }
 
     pub(crate) fn jwk(&self) -> Value {

@@ -1,8 +1,14 @@
-//! A name server that answers what a test tells it, and lies on demand.
+//! A name server that answers what a test tells it, and lies on demand. What does not fit into a datagram it says to be truncated, and
+//! answers whole over TCP, as name servers do.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+
+/// The longest answer in a datagram.
+const DATAGRAM: usize = 1232;
 
 /// What a name has.
 #[derive(Clone, Debug)]
@@ -19,14 +25,18 @@ pub(crate) struct Dns {
     address: SocketAddr,
     names: Arc<Mutex<HashMap<String, Vec<Answer>>>>,
     folder: Arc<Mutex<Option<std::path::PathBuf>>>,
+    /// How many questions came over TCP.
+    streams: Arc<AtomicUsize>,
 }
 
 impl Dns {
     pub(crate) fn start() -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (socket, listener) = sockets();
         let address = socket.local_addr().unwrap();
         let names: Arc<Mutex<HashMap<String, Vec<Answer>>>> = Arc::default();
         let folder: Arc<Mutex<Option<std::path::PathBuf>>> = Arc::default();
+        let streams: Arc<AtomicUsize> = Arc::default();
+        answer_streams(listener, names.clone(), streams.clone());
         let (known, more) = (names.clone(), folder.clone());
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
@@ -39,16 +49,24 @@ impl Dns {
                         known.insert(file.file_name().into_string().unwrap(), texts);
                     }
                 }
-                if let Some(answer) = answer(&buffer[..length], &known) {
+                if let Some(mut answer) = answer(&buffer[..length], &known) {
+                    if answer.len() > DATAGRAM {
+                        truncate(&mut answer, &buffer[..length]);
+                    }
                     let _ = socket.send_to(&answer, from);
                 }
             }
         });
-        Self { address, names, folder }
+        Self { address, names, folder, streams }
     }
 
     pub(crate) const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// How many questions came over TCP.
+    pub(crate) fn streams(&self) -> usize {
+        self.streams.load(Ordering::Relaxed)
     }
 
     /// Says all of what `name` has.
@@ -65,6 +83,40 @@ impl Dns {
     pub(crate) fn host(&self, name: &str) {
         self.set(name, vec![Answer::Address([127, 0, 0, 1].into())]);
     }
+}
+
+/// A port that is free for both.
+fn sockets() -> (UdpSocket, TcpListener) {
+    loop {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        if let Ok(socket) = UdpSocket::bind(listener.local_addr().unwrap()) {
+            return (socket, listener);
+        }
+    }
+}
+
+fn answer_streams(listener: TcpListener, names: Arc<Mutex<HashMap<String, Vec<Answer>>>>, count: Arc<AtomicUsize>) {
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            count.fetch_add(1, Ordering::Relaxed);
+            let mut length = [0; 2];
+            let _ = stream.read_exact(&mut length);
+            let mut query = vec![0; usize::from(u16::from_be_bytes(length))];
+            let _ = stream.read_exact(&mut query);
+            if let Some(answer) = answer(&query, &names.lock().unwrap()) {
+                let length = u16::try_from(answer.len()).unwrap().to_be_bytes();
+                let _ = stream.write_all(&[&length, answer.as_slice()].concat());
+            }
+        }
+    });
+}
+
+/// Head and question of an answer, which says that there is more.
+fn truncate(answer: &mut Vec<u8>, query: &[u8]) {
+    let question = query[12..].iter().position(|byte| *byte == 0).unwrap() + 5;
+    answer.truncate(12 + question);
+    answer[2] |= 2;
+    answer[6..8].fill(0);
 }
 
 fn answer(query: &[u8], names: &HashMap<String, Vec<Answer>>) -> Option<Vec<u8>> {

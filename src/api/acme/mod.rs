@@ -88,7 +88,10 @@ impl Api {
         };
         let mut response = match unbroken(alive, work).await {
             Ok(response) => response,
-            Err(failure) => failure.respond(&id),
+            Err(failure) => {
+                service.metrics().acme_refused(failure.kind().as_str());
+                failure.respond(&id)
+            }
         };
         let headers = response.headers_mut();
         // "the server MUST include a Replay-Nonce header field in every successful response to a POST request and SHOULD provide

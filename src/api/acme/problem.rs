@@ -39,6 +39,11 @@ impl Failure {
         Self { error, status: None, terms }
     }
 
+    /// The type of its problem.
+    pub(super) fn kind(&self) -> ProblemKind {
+        ProblemKind::of(&self.error)
+    }
+
     pub(super) fn respond(&self, request_id: &str) -> Response<Body> {
         let Self { error, status, terms } = self;
         log(error, request_id);

@@ -112,7 +112,7 @@ async fn answer(
     match what {
         What::File => match param("file")?.split_once('.') {
             Some((number, "crl")) => {
-                let list = service.revocation_list(&issuer, version(number)?)?;
+                let list = service.revocation_list(&issuer, version(number)?).await?;
                 Ok(("crl", file(&list, Freshness::LIST)))
             }
             Some((number, "cer")) => {

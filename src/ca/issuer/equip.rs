@@ -20,6 +20,8 @@ use crate::x509::{Csr, Distribution, IssuerView, KeyUsage, Template, Validity, c
 
 /// How far certificates begin before they were made, for clocks that are late.
 const BACKDATE: SignedDuration = SignedDuration::from_mins(5);
+/// The most places that a list names.
+const MAX_PLACES: usize = 32;
 
 /// A version on its way into the record of its issuer.
 pub(super) struct Next {
@@ -57,6 +59,8 @@ impl Authority {
         let key = self.parts.keyring.find(&name.key())?;
         let public_key = key.version(version)?.public_key()?;
         let now = self.now();
+        let places = self.distribution(&next.record, version).crl;
+        next.own.places = Some(places).filter(|places| !places.is_empty() && next.record.parent != Parent::Itself);
         match next.record.parent.clone() {
             Parent::Itself => {
                 let template = root(&next.record, public_key, now);
@@ -149,6 +153,48 @@ impl Authority {
     }
 }
 
+impl Authority {
+    /// Remembers where the certificates that are about to be signed say that the list of their version is, because the list has to
+    /// say the same: one that names other places does not count for them.
+    pub(in crate::ca) async fn remember_places(&self, signer: &Signer, said: &[&[String]]) -> Result<()> {
+        for _ in 0..3 {
+            // A root that signs its own certificate is not there yet.
+            let Ok(issuer) = self.issuer(&signer.issuer) else { return Ok(()) };
+            let mut record = issuer.record.clone();
+            let own = record.versions.iter_mut().find(|one| one.version == signer.version);
+            let Some(known) = own.and_then(|own| own.places.is_some().then_some(&mut own.places)) else {
+                return Ok(());
+            };
+            let places = known.as_deref().and_then(|known| with(known, said));
+            if *known == places {
+                return Ok(());
+            }
+            *known = places;
+            let leaf = self.parts.admission.record_tidying("places");
+            match self.replace(leaf, issuer.revision(), record, None).await {
+                // Somebody else changed the issuer at this moment.
+                Err(error) if error.kind() == Kind::Stale => {}
+                changed => return changed.map(drop),
+            }
+        }
+        Err(Error::new(Kind::Busy, format!("issuer {} is being changed", signer.issuer)).hint("ask again"))
+    }
+}
+
+/// The places of a list, with those that further certificates name. None where one of them names none, or there are too many.
+fn with(known: &[String], said: &[&[String]]) -> Option<Vec<String>> {
+    let mut places = known.to_vec();
+    for own in said {
+        if own.is_empty() {
+            return None;
+        }
+        if !own.iter().any(|place| places.contains(place)) {
+            places.extend_from_slice(own);
+        }
+    }
+    (places.len() <= MAX_PLACES).then_some(places)
+}
+
 /// Closes the right to have an issuer certified together with what it was for.
 ///
 /// # Errors
@@ -192,5 +238,21 @@ fn root(record: &Record, public_key: PublicKey, now: Timestamp) -> Template {
         distribution: Distribution::default(),
         must_staple: false,
         no_check: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_names_the_places_of_all_its_certificates_or_none() {
+        let texts = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let (a, b, both, none) = (texts(&["a"]), texts(&["b"]), texts(&["b", "a"]), texts(&[]));
+        assert_eq!(with(&a, &[&a, &both]), Some(texts(&["a"])));
+        assert_eq!(with(&a, &[&b, &a]), Some(texts(&["a", "b"])));
+        assert_eq!(with(&a, &[&a, &none]), None);
+        let many: Vec<_> = (0..40).map(|number| number.to_string()).collect();
+        assert_eq!(with(&a, &[&many]), None);
     }
 }

@@ -109,6 +109,10 @@ pub struct VersionRecord {
     pub cross: Vec<Der>,
     /// Its request to an outside authority.
     pub request: Option<Der>,
+    /// Where its list is, as one or the other of these stands in each certificate that it signed. Absent where some name no place, as
+    /// that of a root does which it signed itself, or where it is not known.
+    #[serde(default)]
+    pub places: Option<Vec<String>>,
 }
 
 /// DER, as base64 in JSON.
@@ -128,6 +132,12 @@ impl Rules {
         }
         let constraints = &powers.constraints;
         constraints.permitted.iter().chain(&constraints.excluded).try_for_each(crate::x509::Subtree::check)?;
+        let urls = distribution.iter().flat_map(|Distribution { crl, ocsp, issuer }| [crl, ocsp, issuer]).flatten();
+        let fetched = |url: &&String| url.starts_with("http://") && url.bytes().all(|byte| byte.is_ascii_graphic());
+        if let Some(url) = urls.into_iter().find(|url| !fetched(url)) {
+            return Err(Error::new(Kind::Invalid, format!("{url:?} is no address that certificates can name"))
+                .hint("http://: what is fetched there is signed, and https would need it first"));
+        }
         let places =
             distribution.iter().flat_map(|Distribution { crl, ocsp, issuer }| [crl.len(), ocsp.len(), issuer.len()]);
         let longest = places.chain([policies.len(), constraints.permitted.len(), constraints.excluded.len()]).max();
@@ -162,6 +172,7 @@ impl VersionRecord {
             above: Vec::new(),
             cross: Vec::new(),
             request: None,
+            places: None,
         }
     }
 }

@@ -85,6 +85,7 @@ impl Service {
             changes.push(put(path, Expected::Revision(revision), &holding)?);
         }
         self.acme_commit(permit, &of(&order, "order made"), changes).await?;
+        self.parts.metrics.acme_ordered();
         Ok(order)
     }
 
@@ -396,12 +397,14 @@ impl Look {
             let (mut order, revision) = service.acme_load(endpoint, account, *id).await?;
             let now = service.parts.ledger.clock().now();
             let proven = found.is_ok();
+            let outcome = found.as_ref().err().map_or("valid", |problem| problem.kind.as_str());
             // A look that comes second finds the challenge at its end, and does not count.
             if order.conclude(*number, *kind, found, now) {
                 if proven {
                     service.parts.acme.quotas.give_back(Quota::FAILURES, &failure_key(account, identifier));
                 }
                 service.acme_store(&permit, endpoint, &order, revision, what).await?;
+                service.parts.metrics.acme_validated(kind.as_str(), outcome);
             }
             Ok(())
         };

@@ -6,7 +6,9 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Row as Line, Transactio
 
 use super::{damaged, trouble, unsigned};
 use crate::error::{Error, Kind, Result};
-use crate::store::certificates::{Counts, Cursor, End, Found, LOOKED_AT, Page, Reservation, Row, Search, Serial};
+use crate::store::certificates::{
+    Counts, Cursor, End, Ending, Found, LOOKED_AT, Page, Reservation, Row, Search, Serial,
+};
 use crate::types::{IssuerName, Version};
 
 const COLUMNS: &str = "c.number, c.serial, c.issuer, c.version, c.profile, c.requester, c.subject, c.names, c.not_before, \
@@ -316,14 +318,45 @@ pub(super) fn last_end(db: &Connection, issuer: &IssuerName, version: Version) -
     last.map(|second| Timestamp::from_second(second).map_err(|e| damaged().because(e))).transpose()
 }
 
-const LAST_END: &str = "SELECT max(not_after) FROM certificates WHERE issuer = ?1 AND version = ?2 AND profile = ?3";
-
-/// How many certificates end in that span. Walks their part of the index.
-pub(super) fn count_ends(db: &Connection, from: Timestamp, until: Timestamp) -> Result<u64> {
-    db.query_row(COUNT_ENDS, [from.as_second(), until.as_second()], |line| unsigned(line, 0)).map_err(trouble)
+/// At most `limit` certificates that end after `after` and before `until`, the soonest first.
+///
+/// A successor is looked for among the later certificates with the first of the names, the newest first: that is nearly always it.
+pub(super) fn endings(db: &Connection, after: Cursor, until: Timestamp, limit: usize) -> Result<Vec<Ending>> {
+    let query = "SELECT c.number, c.serial, c.issuer, c.version, c.profile, c.names, c.not_before, c.not_after, \
+          (SELECT s.serial FROM certificate_names n \
+           CROSS JOIN certificates s ON s.number = n.number \
+           CROSS JOIN certificate_ends x ON x.number = s.number \
+           WHERE n.name = substr(c.names, 1, instr(c.names || char(10), char(10)) - 1) AND n.number > c.number \
+             AND s.names = c.names AND s.profile = c.profile AND s.not_after > c.not_after AND x.signature IS NOT NULL \
+           ORDER BY n.number DESC LIMIT 1) \
+        FROM certificates c INDEXED BY certificates_by_end \
+        CROSS JOIN certificate_ends e ON e.number = c.number \
+        WHERE (c.not_after, c.number) > (?1, ?2) AND c.not_after < ?3 AND c.names <> '' AND e.signature IS NOT NULL \
+        ORDER BY c.not_after, c.number LIMIT ?4";
+    let mut statement = db.prepare_cached(query).map_err(trouble)?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let values = params![after.not_after, signed(after.number)?, until.as_second(), limit];
+    let lines = statement.query_map(values, |line| Ok(ending(line))).map_err(trouble)?;
+    lines.map(|line| line.map_err(trouble)?).collect()
 }
 
-const COUNT_ENDS: &str = "SELECT count(*) FROM certificates WHERE not_after >= ?1 AND not_after < ?2";
+fn ending(line: &Line<'_>) -> Result<Ending> {
+    let not_after = time(line, 7)?;
+    let successor = line.get::<_, Option<Vec<u8>>>(8).map_err(trouble)?;
+    Ok(Ending {
+        cursor: Cursor { number: unsigned(line, 0).map_err(trouble)?, not_after: not_after.as_second() },
+        serial: fixed(line, 1)?,
+        issuer: line.get::<_, String>(2).map_err(trouble)?.parse().map_err(|e| damaged().because(e))?,
+        version: Version::new(line.get(3).map_err(trouble)?).map_err(|e| damaged().because(e))?,
+        profile: line.get(4).map_err(trouble)?,
+        names: line.get::<_, String>(5).map_err(trouble)?.lines().map(str::to_owned).collect(),
+        not_before: time(line, 6)?,
+        not_after,
+        successor: successor.map(|_| fixed(line, 8)).transpose()?,
+    })
+}
+
+const LAST_END: &str = "SELECT max(not_after) FROM certificates WHERE issuer = ?1 AND version = ?2 AND profile = ?3";
 
 /// How many rows there are.
 pub(super) fn counts(db: &Connection) -> Result<Counts> {
@@ -400,7 +433,7 @@ mod tests {
         // A name is searched in one order only.
         let by_end = by_end.filter(|(walk, _)| !matches!(walk, Walk::Name(_))).map(|(walk, part)| walk.query(part));
         let families = [true, false].into_iter().flat_map(|own| NEXT.iter().map(move |step| next_family(own, step)));
-        let others = [by_number(), by_serial(), LAST_END.into(), COUNT_ENDS.into()];
+        let others = [by_number(), by_serial(), LAST_END.into()];
         for query in newest.chain(by_end).chain(families).chain(others) {
             let mut plan = db.prepare(&format!("EXPLAIN QUERY PLAN {query}")).unwrap();
             let nothing = vec![Value::Null; plan.parameter_count()];

@@ -138,14 +138,11 @@ impl Scene {
         Self { past, base, etag, announcement, issued }
     }
 
-    /// Starts a service that dies where the *client's* certificate comes to that point: at each start the two issuers get a
-    /// certificate for their OCSP responders first.
-    async fn serve_until(&self, t: &Installation, point: &str) -> (Process, String) {
-        let point = if point.starts_with("issue.") { format!("{point}:3") } else { point.to_owned() };
-        let mut first = t.serve_until(&point);
+    /// Starts a service that dies where the client's certificate comes to that point: the OCSP responders have theirs already.
+    async fn serve_until(&self, t: &Installation, point: &str) -> Process {
+        let mut first = t.serve_until(point);
         first.serves().await.unwrap();
-        responders(&t.client(Some(&t.token)), 4).await;
-        (first, point)
+        first
     }
 
     fn request(&self, change: Change) -> Request {
@@ -189,7 +186,7 @@ impl Scene {
 }
 
 /// Waits until there are that many certificates for OCSP responders.
-async fn responders(client: &Client, count: usize) {
+pub(super) async fn responders(client: &Client, count: usize) {
     eventually("the OCSP responders have certificates", async || {
         let page = PageRequest { size: Some(1000), token: None };
         let all = client.certificates(&CertificateQuery::default(), &page).await.ok()?.items;
@@ -260,11 +257,11 @@ async fn a_certificate_that_is_cut_short_is_known_and_its_serial_is_never_used_a
 async fn cut_short(scene: &Scene, change: Change, point: &str, left: Left) {
     // 1. The service dies while it works on the change.
     let t = scene.base.copy();
-    let (first, point) = scene.serve_until(&t, point).await;
+    let first = scene.serve_until(&t, point).await;
     let request = scene.request(change);
     let answer = request.send(&t, "once").await;
     assert!(answer.is_err(), "an answer in spite of a death at {point}: {answer:?}");
-    first.dies(&point).await;
+    first.dies(point).await;
     // 2. It starts again. What was about to be signed is known, closed, and counts as revoked.
     let second = t.serve().await;
     let client = t.client(Some(&t.token));
@@ -301,10 +298,10 @@ async fn a_death_while_reservations_are_closed_is_made_good_by_the_start_after_i
 
 async fn closing(scene: &Scene, point: &str) {
     let t = scene.base.copy();
-    let (first, signed) = scene.serve_until(&t, "issue.signed").await;
+    let first = scene.serve_until(&t, "issue.signed").await;
     let request = scene.request(Change::IssueMany);
     assert!(request.send(&t, "once").await.is_err());
-    first.dies(&signed).await;
+    first.dies("issue.signed").await;
     t.serve_until(point).dies(point).await;
     let last = t.serve().await;
     let client = t.client(Some(&t.token));
