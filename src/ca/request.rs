@@ -91,6 +91,17 @@ impl Request {
         names.dedup();
         names
     }
+
+    /// The subject that a policy has to allow: the one that the certificate will have. Where the profile is not known, it is all that is
+    /// asked for.
+    #[must_use]
+    pub fn subject(&self, profile: Option<&Known>) -> Subject {
+        let csr = match &self.source {
+            Source::Csr(csr) => Some(&**csr),
+            Source::Software(_) => None,
+        };
+        profile.map_or_else(|| self.subject.clone(), |known| known.profile.subject_of(csr, &self.subject))
+    }
 }
 
 impl Issuer {
@@ -136,6 +147,9 @@ impl Authority {
                 let asked = request.names(Some(known));
                 if template.sans.iter().any(|name| !asked.contains(name)) {
                     return Err(Error::internal("a certificate would have a name that nobody allowed"));
+                }
+                if template.subject != request.subject(Some(known)) {
+                    return Err(Error::internal("a certificate would have a subject that nobody allowed"));
                 }
                 Ok(Wanted { template, profile: known.name.to_string(), kind: known.profile.kind.rules() })
             });

@@ -108,9 +108,10 @@ impl Authority {
 
     async fn prepare_as_house(&self, issuer: &Issuer, newest: Version) -> Result<()> {
         let name = &issuer.record.name;
-        let permit = self.permit::<RotateIssuer>(name).await?;
+        let permit = self.permit::<RotateIssuer>(name, &Facts::default()).await?;
+        let asked = Facts { subject: Some(&issuer.record.subject), ..Facts::default() };
         let parent = match &issuer.record.parent {
-            Parent::Issuer(above) => Some(self.permit::<SignIntermediate>(above).await?),
+            Parent::Issuer(above) => Some(self.permit::<SignIntermediate>(above, &asked).await?),
             Parent::Itself | Parent::Outside => None,
         };
         let made = self.prepare(&permit, parent.as_ref(), name, Some(newest), None).await;
@@ -123,7 +124,7 @@ impl Authority {
 
     async fn activate_as_house(&self, issuer: &Issuer, version: Version) -> Result<()> {
         let name = &issuer.record.name;
-        let permit = self.permit::<RotateIssuer>(name).await?;
+        let permit = self.permit::<RotateIssuer>(name, &Facts::default()).await?;
         let activated = self.activate(&permit, name, version, None).await;
         permit
             .close(activated.map(drop), Details { version: Some(version), ..Details::default() })
@@ -131,10 +132,10 @@ impl Authority {
             .map(Released::into_inner)
     }
 
-    async fn permit<O: Operation>(&self, name: &IssuerName) -> Result<crate::admission::Permit<O>> {
+    async fn permit<O: Operation>(&self, name: &IssuerName, facts: &Facts<'_>) -> Result<crate::admission::Permit<O>> {
         let caller = Caller::system("rollover", crate::keyring::job_id());
         let target = Target::named(Resource::Issuer(name.clone()));
-        self.parts.admission.admit(&caller, &target, &Facts::default()).await
+        self.parts.admission.admit(&caller, &target, facts).await
     }
 
     /// Ends the retired versions whose last certificate is dead.

@@ -354,6 +354,61 @@ async fn who_may_have_which_name_is_policy() {
     assert_eq!(all.items.len(), 2, "the root and one leaf: nothing was issued for a refusal");
 }
 
+/// What programs read as the name of a peer is one of the names that policy was asked about; and it knows the whole subject.
+#[tokio::test]
+async fn the_subject_is_policy_too() {
+    let t = TestServer::start().await;
+    root(&t, "ca").await;
+    let text = r#"
+        permit (principal == Signet::Identity::"deployer", action == Signet::Action::"IssueCertificate", resource)
+        when { context has name && context.name like "dns:*.fleet.example" };
+        permit (principal == Signet::Identity::"deployer", action == Signet::Action::"IssueCertificate", resource)
+        when {
+          context has profile && context.profile == "default:code-signing" && !(context has name) &&
+          context has subject && context.subject has organization && context.subject.organization == "Example"
+        }
+        unless { context.subject has organizational_unit };
+        permit (principal == Signet::Identity::"deployer", action == Signet::Action::"SignIntermediate", resource)
+        when { context has subject && context.subject has common_name && context.subject.common_name like "Fleet *" };
+        permit (principal == Signet::Identity::"deployer",
+          action in [Signet::Action::"CreateIssuer", Signet::Action::"ReadIssuer"], resource);"#;
+    let policy = Policy { name: None, text: text.to_owned(), etag: None };
+    t.client.put_policy(&"deployer".parse().unwrap(), None, &policy).await.unwrap();
+    let body =
+        signet::wire::CreateToken { identity: "deployer".parse().unwrap(), groups: vec![], ttl: None, uses: None };
+    let deployer = t.client(Some(&t.client.create_token(&body).await.unwrap().token.unwrap().0));
+    let common = |name: &str| Subject { common_name: Some(name.to_owned()), ..Subject::default() };
+    let ask = async |profile: &str, names: &[&str], subject: Subject| {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        let request = CertificateWanted { names, subject, ..wanted("dns:unused") };
+        let body = IssueCertificate { profile: profile.parse().unwrap(), request };
+        deployer.issue(&"ca".parse().unwrap(), &body).await.map_err(|refused| refused.kind())
+    };
+    // 1. The common name of a peer is one of the names.
+    let one = "dns:a.fleet.example";
+    ask("client", &[one], common("a.fleet.example")).await.unwrap();
+    assert_eq!(ask("client", &[one], common("postgres")).await.unwrap_err(), Kind::Invalid);
+    assert_eq!(ask("client", &[one, "dns:postgres"], common("postgres")).await.unwrap_err(), Kind::Forbidden);
+    // 2. Who signs programs is nobody's peer: its subject is for policy alone.
+    let example = |unit: Option<&str>| Subject {
+        organization: Some("Example".to_owned()),
+        organizational_unit: unit.map(str::to_owned),
+        ..common("Releases")
+    };
+    ask("code-signing", &[], example(None)).await.unwrap();
+    for subject in [common("Releases"), example(Some("Finance"))] {
+        assert_eq!(ask("code-signing", &[], subject).await.unwrap_err(), Kind::Forbidden);
+    }
+    // 3. So is that of an authority.
+    let below = |name: &str, subject: &str| CreateIssuer {
+        parent: Some("ca".parse().unwrap()),
+        subject: common(subject),
+        ..new_issuer(name, "hsm", "ecdsa-p256-sha256")
+    };
+    deployer.create_issuer(&below("one", "Fleet One")).await.unwrap();
+    assert_eq!(deployer.create_issuer(&below("two", "Bank")).await.unwrap_err().kind(), Kind::Forbidden);
+}
+
 #[tokio::test]
 async fn a_batch_is_answered_item_by_item_and_a_repetition_by_what_came_of_it() {
     let t = TestServer::start().await;

@@ -6,8 +6,7 @@ use super::{Kind, MIN_LIFETIME, Profile, SubjectRule, refuse};
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::types::{Period, PublicKey, SpiffeId};
 use crate::x509::{
-    Authority, Csr, Distribution, KeyKind, KeyUsage, NameConstraints, San, SanKind, Subject, SubjectField, Template,
-    Validity,
+    Authority, Csr, Distribution, KeyKind, KeyUsage, NameConstraints, San, SanKind, Subject, Template, Validity,
 };
 
 /// What is asked for, by whatever protocol.
@@ -213,39 +212,45 @@ impl Profile {
         }
     }
 
-    /// What is fixed, and what is asked for and may be. What is asked for beside the CSR and may not be is refused; what the CSR
-    /// says besides is passed over.
-    fn subject(&self, requested: &Requested<'_>, sans: &[San]) -> Result<Subject> {
-        let SubjectRule { fixed, asked, required } = &self.subject;
+    /// The subject that answers a request with this CSR and this subject beside it: what is fixed, and what is asked for and may be. What
+    /// else is asked for is passed over.
+    #[must_use]
+    pub fn subject_of(&self, csr: Option<&Csr>, beside: &Subject) -> Subject {
+        let SubjectRule { fixed, asked, required: _ } = &self.subject;
         let mut subject = fixed.clone();
-        let of_csr = requested.csr.filter(|_| self.from_csr).map(Csr::subject);
-        for field in SubjectField::ALL.iter().copied() {
-            let beside = requested.subject.get(field);
-            if !asked.contains(&field) {
-                if beside.is_some_and(|value| fixed.get(field) != Some(value)) {
-                    return refuse(
-                        format!("the profile does not let {field} be asked for"),
-                        "leave it out of the subject",
-                    );
-                }
-                continue;
-            }
-            let value = beside.or_else(|| of_csr.and_then(|subject| subject.get(field)));
+        let of_csr = csr.filter(|_| self.from_csr).map(Csr::subject);
+        for field in asked.iter().copied() {
+            let value = beside.get(field).or_else(|| of_csr.and_then(|subject| subject.get(field)));
             if let Some(value) = value {
                 subject.set(field, Some(value.to_owned()));
             }
         }
+        subject
+    }
+
+    /// As [`Self::subject_of`], where what is asked for beside the CSR may be.
+    fn subject(&self, requested: &Requested<'_>, sans: &[San]) -> Result<Subject> {
+        let SubjectRule { fixed, asked, required } = &self.subject;
+        let odd = requested
+            .subject
+            .attributes()
+            .find(|(field, value)| !asked.contains(field) && fixed.get(*field) != Some(*value));
+        if let Some((field, _)) = odd {
+            return refuse(format!("the profile does not let {field} be asked for"), "leave it out of the subject");
+        }
+        let subject = self.subject_of(requested.csr, &requested.subject);
         subject.check()?;
         if let Some(field) = required.iter().find(|field| subject.get(**field).is_none()) {
             return refuse(format!("{field} is missing in the subject"), "the profile requires it");
         }
-        // CA/B BR, 7.1.4.3: where there is one, it is one of the alternative names.
-        let host = matches!(self.kind, Kind::Server | Kind::Peer);
-        let lone = |name: &String| !sans.iter().any(|san| san.kind() == SanKind::Dns && san.value() == *name);
-        if host && subject.common_name.as_ref().is_some_and(lone) {
+        let asked = subject.common_name.as_ref().filter(|name| fixed.common_name.as_ref() != Some(*name));
+        let kinds = self.kind.common_names();
+        let lone = |name: &String| !sans.iter().any(|san| kinds.contains(&san.kind()) && san.value() == *name);
+        if !kinds.is_empty() && asked.is_some_and(lone) {
+            let kinds: Vec<_> = kinds.iter().map(|kind| kind.as_str()).collect();
             return refuse(
-                "the common name is none of the DNS names",
-                "leave it out, or ask for it as a name of the kind dns, too",
+                "the common name is none of the names",
+                format!("leave it out, or ask for it as a name, too, of one of these kinds: {}", kinds.join(", ")),
             );
         }
         Ok(subject)
@@ -430,6 +435,35 @@ mod tests {
         let key = Ed25519KeyPair::generate().unwrap();
         let other = Requested { public_key: PublicKey::ed25519(key.public_key().as_ref()).unwrap(), ..good() };
         assert!(profile.apply(&other, now(), &issuer()).is_err());
+    }
+
+    /// Who reads the common name as the name of a peer reads what policy has decided on.
+    #[test]
+    fn the_common_name_of_a_peer_is_one_of_its_names() {
+        let common_name = r#""subject": {"asked": ["common_name"]}"#;
+        let client = format!(r#"{{"kind": "client", "names": ["dns:*", "email:*", "uri:*", "ip:*"], {common_name}}}"#);
+        let spiffe = format!(r#"{{"kind": "spiffe", "names": ["uri:spiffe://td/*", "dns:*"], {common_name}}}"#);
+        let peer = format!(r#"{{"kind": "peer", "names": ["dns:*", "uri:*"], {common_name}}}"#);
+        for (json, name, common, fits) in [
+            (&client, "dns:a.fleet.example", "postgres", false),
+            (&client, "dns:app", "app", true),
+            (&client, "email:joe@b.example", "joe@b.example", true),
+            (&client, "email:joe@b.example", "joe", false),
+            (&client, "uri:https://a.example/x", "https://a.example/x", true),
+            (&spiffe, "uri:spiffe://td/x", "postgres", false),
+            (&spiffe, "uri:spiffe://td/x", "spiffe://td/x", true),
+            (&peer, "dns:a.b", "a.b", true),
+            (&peer, "uri:https://a.example/x", "https://a.example/x", false),
+        ] {
+            let requested = Requested { subject: Subject::common(common), ..asked(&[name]) };
+            assert_eq!(profile(json).apply(&requested, now(), &issuer()).is_ok(), fits, "{name} {common}");
+        }
+        let lone = Requested { subject: Subject::common("postgres"), ..asked(&[]) };
+        assert!(profile(&client).apply(&lone, now(), &issuer()).is_err());
+        // One that stands in the profile was chosen by whoever may write profiles.
+        let fixed = profile(r#"{"kind": "client", "names": ["dns:*"], "subject": {"fixed": {"common_name": "app"}}}"#);
+        let template = fixed.apply(&asked(&["dns:a.b"]), now(), &issuer()).unwrap();
+        assert_eq!(template.subject, Subject::common("app"));
     }
 
     #[test]
