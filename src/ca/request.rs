@@ -1,6 +1,7 @@
 //! Requests for certificates: what a profile and an issuer make of them.
 
 use super::Authority;
+use super::bundle::Powers;
 use super::inventory::Entry;
 use super::issue::Wanted;
 use super::issuer::Issuer;
@@ -111,11 +112,11 @@ impl Issuer {
     /// [`Kind::State`] where no version issues.
     fn bounds(&self, authority: &Authority) -> Result<IssuerBounds> {
         let active = self.active()?;
-        let certificate = active.certificate()?;
-        let powers = certificate.authority().cloned();
+        let Powers { path_length, constraints } = authority.powers(&self.record.name, active.record.version)?;
         Ok(IssuerBounds {
-            validity: certificate.validity(),
-            authority: powers.ok_or_else(|| Error::internal(format!("issuer {} is no authority", self.record.name)))?,
+            validity: active.certificate()?.validity(),
+            path_length,
+            constraints,
             distribution: authority.distribution(&self.record, active.record.version),
         })
     }

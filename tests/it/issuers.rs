@@ -77,9 +77,14 @@ struct Outside {
 }
 
 fn outside(name: &str) -> Outside {
+    outside_with(name, CertificateParams::default())
+}
+
+fn outside_with(name: &str, mut params: CertificateParams) -> Outside {
     let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::default();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    if params.is_ca == IsCa::NoCa {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    }
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.distinguished_name.push(DnType::CommonName, name);
     let pem = params.self_signed(&key).unwrap().pem();
@@ -169,7 +174,10 @@ async fn path_length_constraints_and_life_of_an_issuer_bound_what_is_below() {
     deeper.parent = Some("middle".parse().unwrap());
     let refused = t.client.create_issuer(&deeper).await.unwrap_err();
     assert!(refused.public().contains("path length"), "{refused}");
-    // A name outside of what the root may certify is refused by openssl, and by us where the issuer's own certificate says so.
+    // What the root may not certify, nobody below it can, whatever its own certificate says: openssl looks at all of them.
+    holds(&root, &server(&t, "middle", "dns:web.fleet.example").await);
+    let refused = issue(&t, "middle", wanted("dns:web.elsewhere.example")).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::Invalid, "{refused}");
     let mut constrained = new_issuer("constrained", "hsm", "ecdsa-p256-sha256");
     constrained.parent = Some("root".parse().unwrap());
     constrained.rules.permitted = vec!["dns:fleet.example".to_owned()];
@@ -221,6 +229,39 @@ async fn an_outside_authority_certifies_by_request_and_import() {
     let leaf = server(&t, "sub", "dns:a.example").await;
     assert_eq!(leaf.version.number(), 2);
     verify(&authority.pem, &leaf.chain, leaf.certificate.as_deref().unwrap()).unwrap();
+}
+
+/// What stands above an issuer in an imported chain binds it, and whoever stands below it.
+#[tokio::test]
+async fn an_imported_chain_bounds_what_is_below() {
+    let t = TestServer::start().await;
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(2));
+    params.name_constraints = Some(rcgen::NameConstraints {
+        permitted_subtrees: vec![rcgen::GeneralSubtree::DnsName("fleet.example".to_owned())],
+        excluded_subtrees: Vec::new(),
+    });
+    let authority = outside_with("Bounded Root", params);
+    let mut new = new_issuer("sub", "hsm", "ecdsa-p256-sha256");
+    new.outside = true;
+    let issuer = t.client.create_issuer(&new).await.unwrap();
+    let mut csr = CertificateSigningRequestParams::from_pem(issuer.versions[0].request.as_deref().unwrap()).unwrap();
+    csr.params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    csr.params.use_authority_key_identifier_extension = true;
+    csr.params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let chain = format!("{}{}", csr.signed_by(&authority.issuer).unwrap().pem(), authority.pem);
+    t.client.import_issuer(&"sub".parse().unwrap(), &ImportIssuer { chain }).await.unwrap();
+    below(&t, "low", "sub", "hsm", "ecdsa-p256-sha256").await;
+    for issuer in ["sub", "low"] {
+        let leaf = server(&t, issuer, "dns:web.fleet.example").await;
+        verify(&authority.pem, &leaf.chain, leaf.certificate.as_deref().unwrap()).unwrap();
+        let refused = issue(&t, issuer, wanted("dns:web.elsewhere.example")).await.unwrap_err();
+        assert_eq!(refused.kind(), Kind::Invalid, "{refused}");
+    }
+    let mut deeper = new_issuer("deeper", "hsm", "ecdsa-p256-sha256");
+    deeper.parent = Some("low".parse().unwrap());
+    let refused = t.client.create_issuer(&deeper).await.unwrap_err();
+    assert!(refused.public().contains("path length"), "{refused}");
 }
 
 #[tokio::test]

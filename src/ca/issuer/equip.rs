@@ -104,7 +104,7 @@ impl Authority {
     ) -> Result<Template> {
         let (certificate, now) = (version.certificate()?, self.now());
         let mut powers = record.rules.powers.clone();
-        if let Some(own) = certificate.authority().and_then(|authority| authority.path_length) {
+        if let Some(own) = self.powers(&above.name, version.record.version)?.path_length {
             let left = own.checked_sub(1).ok_or_else(|| {
                 Error::new(
                     Kind::Invalid,

@@ -45,6 +45,8 @@ pub struct IssuerVersion {
     pub record: VersionRecord,
     /// Its certificate, and what certificates take over from it.
     certified: Option<(Certificate, IssuerView)>,
+    /// The certificates above it, nearest first, where an outside authority certified it.
+    above: Vec<Certificate>,
 }
 
 impl Issuer {
@@ -136,7 +138,14 @@ impl IssuerVersion {
                 Some((certificate, view))
             }
         };
-        Ok(Self { record: record.clone(), certified })
+        let above = record.above.iter().map(|Der(der)| Certificate::parse(der)).collect::<Result<_>>()?;
+        Ok(Self { record: record.clone(), certified, above })
+    }
+
+    /// The certificates above it, nearest first, where an outside authority certified it.
+    #[must_use]
+    pub fn above(&self) -> &[Certificate] {
+        &self.above
     }
 
     /// Its certificate.

@@ -65,8 +65,10 @@ impl<'a> Requested<'a> {
 pub struct IssuerBounds {
     /// Its own time.
     pub validity: Validity,
-    /// What it may certify.
-    pub authority: Authority,
+    /// How many authorities may stand below it; any number where absent.
+    pub path_length: Option<u8>,
+    /// Its own, and those of whatever stands above it: a name has to be permitted by each.
+    pub constraints: Vec<NameConstraints>,
     /// Where to look for the revocation of what it issues.
     pub distribution: Distribution,
 }
@@ -169,10 +171,10 @@ impl Profile {
                     format!("it allows: {}", known.join(", ")),
                 );
             }
-            if !issuer.authority.constraints.permit(name) {
+            if !issuer.constraints.iter().all(|constraints| constraints.permit(name)) {
                 return refuse(
                     format!("the issuer may not certify the name {name}"),
-                    "its certificate constrains names: use another issuer",
+                    "its certificate, or one above it, constrains names: use another issuer",
                 );
             }
         }
@@ -327,7 +329,7 @@ impl Profile {
             .authority
             .clone()
             .unwrap_or(Authority { path_length: Some(0), constraints: NameConstraints::default() });
-        let below = match issuer.authority.path_length {
+        let below = match issuer.path_length {
             Some(0) => {
                 return Err(Error::new(ErrorKind::State, "the issuer may certify no further authority")
                     .hint("its path length is 0: use the issuer above it"));
@@ -367,7 +369,8 @@ mod tests {
                 not_before: "2026-01-01T00:00:00Z".parse().unwrap(),
                 not_after: "2026-12-31T23:59:59Z".parse().unwrap(),
             },
-            authority: Authority { path_length: Some(1), constraints: NameConstraints::default() },
+            path_length: Some(1),
+            constraints: Vec::new(),
             distribution: Distribution { crl: vec!["http://a.example/1.crl".to_owned()], ..Distribution::default() },
         }
     }
@@ -487,9 +490,14 @@ mod tests {
     fn the_bounds_of_the_issuer_hold() {
         let server = profile(r#"{"kind": "server", "names": ["dns:*", "ip:*"]}"#);
         let mut bounds = issuer();
-        bounds.authority.constraints.permitted = vec!["dns:fleet.example".parse().unwrap()];
+        let permit = |text: &str| NameConstraints { permitted: vec![text.parse().unwrap()], ..Default::default() };
+        bounds.constraints = vec![permit("dns:fleet.example")];
         server.apply(&asked(&["dns:a.fleet.example", "ip:10.0.0.1"]), now(), &bounds).unwrap();
         assert!(server.apply(&asked(&["dns:a.example"]), now(), &bounds).is_err());
+        // Those of each certificate above count.
+        bounds.constraints.push(permit("dns:west.fleet.example"));
+        server.apply(&asked(&["dns:a.west.fleet.example"]), now(), &bounds).unwrap();
+        assert!(server.apply(&asked(&["dns:a.fleet.example"]), now(), &bounds).is_err());
 
         let json = r#"{"kind": "intermediate", "subject": {"asked": ["common_name"], "required": ["common_name"]},
             "lifetime": "365d", "authority": {"path_length": 3}}"#;
@@ -498,7 +506,7 @@ mod tests {
         for (above, below) in
             [(None, Some(Some(3))), (Some(9), Some(Some(3))), (Some(2), Some(Some(1))), (Some(0), None)]
         {
-            bounds.authority.path_length = above;
+            bounds.path_length = above;
             let made = intermediate.apply(&request, now(), &bounds).ok();
             assert_eq!(made.map(|template| template.authority.unwrap().path_length), below, "{above:?}");
         }
