@@ -40,6 +40,9 @@ permit (principal is Signet::Identity, action == Signet::Action::"WhoAmI", resou
 // An ACME account exists because its endpoint says so, or a key that was made for its identity. It says nothing of names.
 permit (principal is Signet::Identity, action == Signet::Action::"UseAcme", resource);
 
+// Somebody who might announced it, and now its time has come.
+permit (principal == Signet::System::"announcement", action == Signet::Action::"RevokeCertificate", resource is Signet::Issuer);
+
 permit (principal, action == Signet::Action::"RevokeCertificate", resource is Signet::Issuer)
 when { context has proven && context.proven };
 "#;

@@ -42,7 +42,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("doctor", &["config", "device", "store", "audit", "service"]),
     ("api", &["jose", "x509", "wire", "auth", "service"]),
     ("server", &["validation", "config", "device", "store", "policy", "auth", "audit", "ledger", "admission", "keyring", "envelope", "signing", "ca", "service", "doctor", "api"]),
-    ("agent", &["x509", "wire", "client"]),
+    // `device` for the file of a key that was made in the TPM beside the agent, which is `device::tpm::keyfile` and nothing else.
+    ("agent", &["x509", "wire", "client", "device"]),
     ("file", &["wire", "client"]),
     // `device` for the verb `device-worker`, which is that module and nothing else.
     ("cli", &["wire", "config", "client", "device", "audit", "doctor", "server", "agent", "file"]),

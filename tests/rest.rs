@@ -319,6 +319,7 @@ fn minimal(template: &str) -> Value {
         "/api/v1/policies/{name}" => json!({"text": ADMINISTRATORS_TEXT}),
         "/api/v1/issuers" => json!({"name": "ca", "subject": {"common_name": "CA"}, "algorithm": "ed25519"}),
         "/api/v1/issuers/{issuer}/activate" => json!({"version": 2}),
+        "/api/v1/issuers/{issuer}/announcements" => json!({"at": "2100-01-01T00:00:00Z"}),
         "/api/v1/issuers/{issuer}/import" => json!({"chain": strange_certificate()}),
         "/api/v1/issuers/{issuer}/cross-sign" => json!({"signer": "other"}),
         "/api/v1/issuers/{issuer}/issue" => json!({"profile": "server", "request": csr()}),

@@ -21,4 +21,5 @@ libfuzzer_sys::fuzz_target!(|body: &[u8]| {
     let _ = from_slice::<wire::Identity>(body);
     let _ = from_slice::<wire::Policy>(body);
     let _ = from_slice::<wire::Explain>(body);
+    let _ = from_slice::<wire::Announce>(body);
 });

@@ -8,12 +8,14 @@
 //!         key here ─▶ CSR ─▶ the server certifies ─▶ checked ─▶ new folder ─▶ one rename ─▶ the service is told
 //! ```
 //!
-//! The private key never leaves this machine. Whatever fails leaves the last pair in place; a pair that the service was not told of
+//! The private key never leaves this machine; where it is made in the TPM, not even that. Whatever fails leaves the last pair in place; a pair that the service was not told of
 //! is told of at the next look.
 
+mod key;
 mod pair;
 mod tell;
 
+pub use key::{Home, KeyType};
 pub use pair::{CERTIFICATE, CURRENT, Files, KEY, Pair, TRUST};
 pub use tell::{Signal, Tell};
 
@@ -23,37 +25,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use serde::Deserialize;
 
 use crate::client::{Certificate as Credential, Client};
+use crate::crash_point;
 use crate::error::{Error, Kind, Result};
-use crate::types::{Clock, IssuerName, Period, ProfileName, SecretBytes, Subject, words};
+use crate::types::{Clock, IssuerName, Period, ProfileName, Subject};
 use crate::wire::{CertificateWanted, IssueCertificate};
 use crate::x509::Certificate;
-
-words! {
-    /// The kind of a key that is made here.
-    KeyType: "type of key" {
-        /// NIST P-256.
-        EcdsaP256 = "ecdsa-p256",
-        /// NIST P-384.
-        EcdsaP384 = "ecdsa-p384",
-        /// Ed25519, which few browsers take.
-        Ed25519 = "ed25519",
-    }
-}
-
-impl KeyType {
-    fn generate(self) -> Result<KeyPair> {
-        let algorithm = match self {
-            Self::EcdsaP256 => &rcgen::PKCS_ECDSA_P256_SHA256,
-            Self::EcdsaP384 => &rcgen::PKCS_ECDSA_P384_SHA384,
-            Self::Ed25519 => &rcgen::PKCS_ED25519,
-        };
-        KeyPair::generate_for(algorithm).map_err(|e| Error::internal("making a key").because(e))
-    }
-}
 
 /// One certificate that is kept.
 #[derive(Clone, Debug, Deserialize)]
@@ -72,9 +51,12 @@ pub struct Settings {
     pub lifetime: Option<Period>,
     /// Where it is put.
     pub folder: PathBuf,
-    /// Its key.
+    /// The type of its key.
     #[serde(default = "usual_key")]
     pub key_type: KeyType,
+    /// Where its key is made.
+    #[serde(default)]
+    pub key_in: Home,
     /// After how many hundredths of its life the next one is asked for.
     #[serde(default = "usual_share")]
     pub renew_at: u8,
@@ -112,6 +94,18 @@ impl Settings {
         }
         self.names.iter().try_for_each(San::check)?;
         self.tell.check()?;
+        self.key_in.check(self.key_type)?;
+        if let Home::Tpm(_) = self.key_in {
+            // What would come of it is not what it looks like.
+            let refused = |what: &'static str, mend: &'static str| Err(Error::new(Kind::Unsupported, what).hint(mend));
+            if self.kubernetes_secret.is_some() {
+                return refused("a key in a TPM is of no use in a Secret", "leave kubernetes_secret out, or key_in");
+            }
+            if self.renew_by_certificate {
+                let mend = "renew by a token: leave renew_by_certificate out; or leave key_in out";
+                return refused("a key in a TPM cannot speak TLS for the agent itself", mend);
+            }
+        }
         let dns = |name: &String| {
             (1..=253).contains(&name.len())
                 && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.'))
@@ -168,13 +162,16 @@ impl<C: Fn(Option<Credential>) -> Result<Client>> Agent<C> {
     pub async fn look(&self, force: bool) -> Result<Looked> {
         let now = self.clock.now();
         let found = Pair::current(&self.settings.folder);
-        let good = found.filter(|pair| !force && self.fits(&pair.certificate) && now < self.next(&pair.certificate));
+        let good = found
+            .filter(|pair| !force && self.fits(&pair.certificate, pair.in_tpm) && now < self.next(&pair.certificate));
         let (pair, renewed) = match good {
             Some(pair) => (pair, false),
             None => (self.renew().await?, true),
         };
         if !pair.was_told() {
+            crash_point!("agent.before_tell");
             self.settings.tell.run(&self.settings.folder).await?;
+            crash_point!("agent.told");
             pair.told()?;
         }
         let ends = pair.certificate.validity().not_after;
@@ -206,14 +203,16 @@ impl<C: Fn(Option<Credential>) -> Result<Client>> Agent<C> {
         }
     }
 
-    /// Whether it is what is wanted: another list of names in the settings is another certificate.
-    fn fits(&self, certificate: &Certificate) -> bool {
+    /// Whether it is what is wanted: another list of names in the settings is another certificate, and so is another home of its
+    /// key.
+    fn fits(&self, certificate: &Certificate, in_tpm: bool) -> bool {
         let sorted = |names: &[San]| {
             let mut names = names.to_vec();
             names.sort();
             names
         };
-        sorted(certificate.sans()) == sorted(&self.settings.names)
+        in_tpm == matches!(self.settings.key_in, Home::Tpm(_))
+            && sorted(certificate.sans()) == sorted(&self.settings.names)
     }
 
     /// When the next certificate is asked for: at its share of the life of this one, and up to a tenth of the life later, so that
@@ -235,12 +234,8 @@ impl<C: Fn(Option<Credential>) -> Result<Client>> Agent<C> {
     }
 
     async fn renew(&self) -> Result<Pair> {
-        let Settings { issuer, profile, names, subject, lifetime, folder, key_type, .. } = &self.settings;
-        let key = key_type.generate()?;
-        let unmade = |e: rcgen::Error| Error::internal("making a request").because(e);
-        let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
-        let csr = params.serialize_request(&key).map_err(unmade)?.pem().map_err(unmade)?;
+        let Settings { issuer, profile, names, subject, lifetime, folder, key_type, key_in, .. } = &self.settings;
+        let (key, csr) = key_in.make(*key_type).await?.request().await?;
         let request = CertificateWanted {
             csr: Some(csr),
             names: names.iter().map(ToString::to_string).collect(),
@@ -249,16 +244,18 @@ impl<C: Fn(Option<Credential>) -> Result<Client>> Agent<C> {
             ..CertificateWanted::default()
         };
         let client = (self.connect)(self.credential())?;
+        crash_point!("agent.before_request");
         let made = client.issue(issuer, &IssueCertificate { profile: profile.clone(), request }).await?;
+        crash_point!("agent.certified");
         let leaf = made.certificate.ok_or_else(|| Error::internal("the server sent no certificate"))?;
         let trust = client.trust_bundle(issuer).await?;
-        let secret = SecretBytes::new(key.serialize_pem().into_bytes());
+        let secret = key.pem();
         let files = Files { key: &secret, chain: &format!("{leaf}{}", made.chain), trust: &trust };
-        let certificate = files.read()?;
-        if !self.fits(&certificate) {
+        let (certificate, in_tpm) = files.read()?;
+        if !self.fits(&certificate, in_tpm) {
             return Err(Error::new(Kind::Invalid, "the server certified other names than those that were asked for"));
         }
-        Pair::install(folder, &files, certificate, self.settings.kubernetes_secret.as_deref())
+        Pair::install(folder, &files, self.settings.kubernetes_secret.as_deref())
     }
 }
 

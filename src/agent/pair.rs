@@ -3,7 +3,7 @@
 //! ```text
 //! FOLDER/current        a link to the folder in force: it changes in one rename
 //! FOLDER/c-3f2a…        a pair, by the fingerprint of its certificate
-//!   tls.key             the private key, PKCS #8 in PEM, readable by its owner only
+//!   tls.key             the private key, PKCS #8 or TSS2 in PEM, readable by its owner only
 //!   tls.crt             the certificate and those between it and the anchor, leaf first
 //!   ca.crt              the anchors
 //!   secret.yaml         all three as a Secret of Kubernetes, where that is wanted
@@ -19,10 +19,11 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rcgen::{KeyPair, PublicKeyData};
 use zeroize::Zeroizing;
 
+use super::key;
 use crate::client::Certificate as Credential;
+use crate::crash_point;
 use crate::error::{Error, Kind, Result};
 use crate::types::SecretBytes;
 use crate::x509::Certificate;
@@ -56,19 +57,18 @@ pub struct Files<'a> {
 }
 
 impl Files<'_> {
-    /// The certificate, which is that of the key.
+    /// The certificate, which is that of the key; and whether the key is in a TPM.
     ///
     /// # Errors
     /// [`Kind::Invalid`] for what is no PEM, and for a certificate of another key.
-    pub fn read(&self) -> Result<Certificate> {
+    pub fn read(&self) -> Result<(Certificate, bool)> {
         let certificate = leaf(self.chain)?;
-        // The parser's own words are left out: they may quote the key.
-        let key = std::str::from_utf8(self.key.expose()).ok().and_then(|pem| KeyPair::from_pem(pem).ok());
-        let key = key.ok_or_else(|| Error::new(Kind::Invalid, "the private key cannot be read"))?;
-        if certificate.public_key().as_der() != key.subject_public_key_info() {
+        let key = key::read(self.key.expose());
+        let (key, in_tpm) = key.ok_or_else(|| Error::new(Kind::Invalid, "the private key cannot be read"))?;
+        if *certificate.public_key() != key {
             return Err(Error::new(Kind::Invalid, "the certificate is that of another key"));
         }
-        Ok(certificate)
+        Ok((certificate, in_tpm))
     }
 }
 
@@ -77,6 +77,8 @@ impl Files<'_> {
 pub struct Pair {
     /// The certificate.
     pub certificate: Certificate,
+    /// Whether its key is in a TPM.
+    pub in_tpm: bool,
     place: PathBuf,
 }
 
@@ -87,20 +89,16 @@ impl Pair {
         let place = folder.join(fs::read_link(folder.join(CURRENT)).ok()?);
         let text = |name: &str| read(&place.join(name)).ok();
         let (key, chain) = (SecretBytes::new(text(KEY)?), String::from_utf8(text(CERTIFICATE)?).ok()?);
-        let certificate = Files { key: &key, chain: &chain, trust: "" }.read().ok()?;
-        Some(Self { certificate, place })
+        let (certificate, in_tpm) = Files { key: &key, chain: &chain, trust: "" }.read().ok()?;
+        Some(Self { certificate, in_tpm, place })
     }
 
     /// Writes a pair and puts it in force; the one before it stays beside it, older ones and what crashes left are removed.
     ///
     /// # Errors
-    /// [`Kind::Unavailable`] where the folder cannot be written.
-    pub fn install(
-        folder: &Path,
-        files: &Files<'_>,
-        certificate: Certificate,
-        kubernetes_secret: Option<&str>,
-    ) -> Result<Self> {
+    /// As [`Files::read`]; [`Kind::Unavailable`] where the folder cannot be written.
+    pub fn install(folder: &Path, files: &Files<'_>, kubernetes_secret: Option<&str>) -> Result<Self> {
+        let (certificate, in_tpm) = files.read()?;
         let write = || {
             DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
             let before = fs::read_link(folder.join(CURRENT)).ok();
@@ -108,6 +106,7 @@ impl Pair {
             let name = PathBuf::from(format!("{PREFIX}{}", fingerprint.get(..32).unwrap_or_default()));
             clear(folder, &[before.as_deref()])?;
             let new = folder.join(NEW);
+            crash_point!("agent.before_pair");
             DirBuilder::new().mode(0o700).create(&new)?;
             file(&new.join(KEY), files.key.expose())?;
             file(&new.join(CERTIFICATE), files.chain.as_bytes())?;
@@ -117,16 +116,21 @@ impl Pair {
             }
             File::open(&new)?.sync_all()?;
             let place = folder.join(&name);
+            crash_point!("agent.before_name");
             fs::rename(&new, &place)?;
+            crash_point!("agent.named");
             // A link cannot be changed in place, but another one can take its name.
             symlink(&name, folder.join(NEW))?;
+            crash_point!("agent.linked");
             fs::rename(folder.join(NEW), folder.join(CURRENT))?;
+            crash_point!("agent.in_force");
             File::open(folder)?.sync_all()?;
             clear(folder, &[Some(name.as_path()), before.as_deref()])?;
+            crash_point!("agent.cleared");
             Ok(place)
         };
         let place = write().map_err(|e| unwritable(folder, &e))?;
-        Ok(Self { certificate, place })
+        Ok(Self { certificate, in_tpm, place })
     }
 
     /// It, as a credential.
@@ -165,18 +169,23 @@ fn clear(folder: &Path, keep: &[Option<&Path>]) -> io::Result<()> {
         if !ours || keep.contains(&Some(Path::new(&name))) {
             continue;
         }
+        crash_point!("agent.before_removal");
         if entry.file_type()?.is_dir() {
             fs::remove_dir_all(entry.path())?;
         } else {
             fs::remove_file(entry.path())?;
         }
+        crash_point!("agent.removed");
     }
     Ok(())
 }
 
 fn file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    crash_point!("agent.before_file");
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    crash_point!("agent.file_empty");
     file.write_all(bytes)?;
+    crash_point!("agent.file_written");
     file.sync_all()
 }
 
@@ -215,6 +224,8 @@ fn unwritable(folder: &Path, error: &io::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use rcgen::KeyPair;
+
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
@@ -232,7 +243,7 @@ mod tests {
 
     fn install(folder: &Path, made: &Made) -> Pair {
         let files = Files { key: &made.key, chain: &made.chain, trust: "anchors" };
-        Pair::install(folder, &files, files.read().unwrap(), Some("web-tls")).unwrap()
+        Pair::install(folder, &files, Some("web-tls")).unwrap()
     }
 
     fn names(folder: &Path) -> Vec<String> {

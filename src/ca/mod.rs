@@ -27,9 +27,11 @@
 //! issuers/NAMESPACE/NAME                            issuer::Record
 //! profiles/NAMESPACE/NAME                           profile::Profile
 //! revocations/NAMESPACE/NAME/NNNNNNNNNN/SERIAL      revocation::Revocation
+//! announcements/NAMESPACE/NAME/ID                   announcement::Announcement
 //! ```
 
 pub mod acme;
+pub mod announcement;
 pub mod bundle;
 pub mod inventory;
 pub mod issue;
@@ -38,6 +40,7 @@ pub mod pattern;
 pub mod profile;
 pub mod profiles;
 pub mod published;
+pub mod renewal;
 pub mod request;
 pub mod revocation;
 pub mod rollover;
@@ -91,6 +94,8 @@ pub struct Authority {
     profiles: RwLock<BTreeMap<ProfileName, profiles::Known>>,
     /// What was revoked, and until when that has to be told. Never held across an await.
     revoked: RwLock<revocation::Known>,
+    /// What will become of certificates. Never held across an await.
+    announcements: RwLock<announcement::All>,
     /// One turn per issuer: whoever holds it may change it.
     turns: Turns<IssuerName>,
     /// The reservations whose certificates are being signed right now, by their numbers.
@@ -111,12 +116,13 @@ impl Authority {
     pub fn load(parts: Parts) -> Result<Self> {
         let store = parts.ledger.store();
         let (issuers, profiles) = (issuer::read_all(&*store)?, profiles::read_all(&*store)?);
-        let revoked = revocation::read_all(&*store)?;
+        let (revoked, announcements) = (revocation::read_all(&*store)?, announcement::read_all(&*store)?);
         Ok(Self {
             parts,
             issuers: RwLock::new(issuers),
             profiles: RwLock::new(profiles),
             revoked: RwLock::new(revoked),
+            announcements: RwLock::new(announcements),
             turns: Turns::default(),
             signing_now: Mutex::default(),
         })

@@ -142,7 +142,7 @@ impl Authority {
         }
     }
 
-    async fn revoke_entries(
+    pub(super) async fn revoke_entries(
         &self,
         permit: &Permit<RevokeCertificate>,
         entries: &[Entry],

@@ -23,6 +23,9 @@ use crate::types::operation::{Operation, RotateIssuer, SignIntermediate};
 use crate::types::{Caller, IssuerName, Resource, Rollover, Version};
 use crate::x509::Validity;
 
+/// Who asks, in the audit log.
+const JOB: &str = "rollover";
+
 /// What one tick did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tick {
@@ -34,6 +37,8 @@ pub struct Tick {
     pub ended: usize,
     /// Reservations that nobody was signing any more.
     pub closed: usize,
+    /// Announcements whose time had come, or whose certificates are over.
+    pub announced: usize,
     /// What was due and failed.
     pub failed: usize,
 }
@@ -75,6 +80,7 @@ impl Authority {
             }
             self.end_retired(&issuer, now, &mut tick).await;
         }
+        self.keep_announcements(now, &mut tick).await;
         tick
     }
 
@@ -108,10 +114,10 @@ impl Authority {
 
     async fn prepare_as_house(&self, issuer: &Issuer, newest: Version) -> Result<()> {
         let name = &issuer.record.name;
-        let permit = self.permit::<RotateIssuer>(name, &Facts::default()).await?;
+        let permit = self.permit::<RotateIssuer>(JOB, name, &Facts::default()).await?;
         let asked = Facts { subject: Some(&issuer.record.subject), ..Facts::default() };
         let parent = match &issuer.record.parent {
-            Parent::Issuer(above) => Some(self.permit::<SignIntermediate>(above, &asked).await?),
+            Parent::Issuer(above) => Some(self.permit::<SignIntermediate>(JOB, above, &asked).await?),
             Parent::Itself | Parent::Outside => None,
         };
         let made = self.prepare(&permit, parent.as_ref(), name, Some(newest), None).await;
@@ -124,7 +130,7 @@ impl Authority {
 
     async fn activate_as_house(&self, issuer: &Issuer, version: Version) -> Result<()> {
         let name = &issuer.record.name;
-        let permit = self.permit::<RotateIssuer>(name, &Facts::default()).await?;
+        let permit = self.permit::<RotateIssuer>(JOB, name, &Facts::default()).await?;
         let activated = self.activate(&permit, name, version, None).await;
         permit
             .close(activated.map(drop), Details { version: Some(version), ..Details::default() })
@@ -132,8 +138,13 @@ impl Authority {
             .map(Released::into_inner)
     }
 
-    async fn permit<O: Operation>(&self, name: &IssuerName, facts: &Facts<'_>) -> Result<crate::admission::Permit<O>> {
-        let caller = Caller::system("rollover", crate::keyring::job_id());
+    pub(super) async fn permit<O: Operation>(
+        &self,
+        job: &'static str,
+        name: &IssuerName,
+        facts: &Facts<'_>,
+    ) -> Result<crate::admission::Permit<O>> {
+        let caller = Caller::system(job, crate::keyring::job_id());
         let target = Target::named(Resource::Issuer(name.clone()));
         self.parts.admission.admit(&caller, &target, facts).await
     }

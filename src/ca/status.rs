@@ -64,7 +64,7 @@ pub const FRESH_PER_SECOND: u32 = 10;
 /// How many of them at once.
 pub const FRESH_BURST: u32 = 100;
 /// What responders' certificates are made from, in the inventory.
-const RESPONDER: &str = "[ocsp]";
+pub(super) const RESPONDER: &str = "[ocsp]";
 /// How many answers are signed at the same time.
 const LANES: usize = 16;
 

@@ -7,7 +7,7 @@ use clap::Args;
 use super::input::{one_of, parsed, unreadable};
 use super::output::{note, time};
 use super::{App, block_on, subject, verbs};
-use crate::agent::{Agent as Keeper, KeyType, Looked, San, Settings, Signal, Tell, usual_key, usual_share};
+use crate::agent::{Agent as Keeper, Home, KeyType, Looked, San, Settings, Signal, Tell, usual_key, usual_share};
 use crate::client::{Certificate, Client};
 use crate::error::{Error, Kind, Result};
 use crate::types::{Clock, IssuerName, Period, ProfileName, Subject};
@@ -42,6 +42,7 @@ verbs! {
 Examples:
   signet agent cert fleet:web server /etc/nginx/tls --name dns:web.example.com --command /etc/nginx/reload
   signet agent cert fleet:db server /var/lib/postgresql/tls --name dns:db.example.com --pid-file /run/postgresql/main.pid
+  signet agent cert fleet:web server /etc/nginx/tls --name dns:web.example.com --key-in tpm --pid-file /run/nginx.pid
   signet agent cert --config /etc/signet/web.toml --once")]
 struct Cert {
     /// The issuer that signs.
@@ -54,7 +55,7 @@ struct Cert {
     #[arg(required_unless_present = "config")]
     folder: Option<PathBuf>,
     /// A TOML file that says all of this, in place of the options.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["issuer", "kind", "folder", "names", "subject", "lifetime", "key_type"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["issuer", "kind", "folder", "names", "subject", "lifetime", "key_type", "key_in"])]
     #[arg(conflicts_with_all = ["renew_at", "command", "pid_file", "signal", "kubernetes_secret", "renew_by_certificate"])]
     config: Option<PathBuf>,
     /// A name, as dns:web.example.com or uri:spiffe://td/web; may be given several times.
@@ -69,6 +70,11 @@ struct Cert {
     /// The type of the key.
     #[arg(long, value_name = "TYPE", value_parser = one_of(KeyType::ALL, KeyType::as_str), default_value = "ecdsa-p256")]
     key_type: Option<KeyType>,
+    /// Where the key is made: file, or tpm for the TPM of this machine, or tpm:ADDRESS.
+    ///
+    /// tls.key of a TPM is a TSS2 PRIVATE KEY, which programs read that use OpenSSL's tpm2 provider. docs/agent.md shows nginx.
+    #[arg(long, value_name = "HOME", value_parser = parsed::<Home>)]
+    key_in: Option<Home>,
     /// Ask for the next one after so many hundredths of the life of this one.
     #[arg(long, value_name = "N", default_value = "66")]
     renew_at: Option<u8>,
@@ -139,6 +145,7 @@ impl Cert {
             lifetime: self.lifetime,
             folder: self.folder.ok_or_else(missing)?,
             key_type: self.key_type.unwrap_or_else(usual_key),
+            key_in: self.key_in.unwrap_or_default(),
             renew_at: self.renew_at.unwrap_or_else(usual_share),
             tell,
             kubernetes_secret: self.kubernetes_secret,

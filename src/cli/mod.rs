@@ -6,6 +6,7 @@
 
 mod acme;
 mod agent;
+mod announcement;
 mod ask;
 mod audit;
 mod backup;
@@ -86,6 +87,7 @@ verbs! {
         Issuer(issuer::Issuer),
         Profile(profile::Profile),
         Cert(cert::Cert),
+        Announcement(announcement::Announcement),
         Token(token::Token),
         Acme(acme::Acme),
         Identity(identity::Identity),

@@ -7,9 +7,9 @@ use super::{Client, PageRequest};
 use crate::error::Result;
 use crate::types::{IssuerName, Name, ProfileName};
 use crate::wire::{
-    ActivateIssuer, BatchResults, Certificate, CreateIssuer, CrossSign, ImportIssuer, IssueCertificate,
-    IssueCertificates, Issuer, Page, Profile, RevokeCertificate, RevokeCertificates, RevokedCount, RotateIssuer,
-    UpdateIssuer,
+    ActivateIssuer, Announce, Announcement, BatchResults, Certificate, CreateIssuer, CrossSign, ImportIssuer,
+    IssueCertificate, IssueCertificates, Issuer, Page, Profile, RevokeCertificate, RevokeCertificates, RevokedCount,
+    RotateIssuer, UpdateIssuer,
 };
 
 /// Which certificates are looked for; all conditions hold together.
@@ -71,6 +71,23 @@ impl Client {
     /// Has another issuer certify the newest version of this one as well.
     pub async fn cross_sign(&self, issuer: &IssuerName, body: &CrossSign) -> Result<Issuer> {
         self.json(self.api(Method::POST, &["issuers", &issuer.to_string(), "cross-sign"]).body(body)?.change()?).await
+    }
+
+    /// Announces what will become of certificates of an issuer.
+    pub async fn announce(&self, issuer: &IssuerName, body: &Announce) -> Result<Announcement> {
+        let path = ["issuers", &issuer.to_string(), "announcements"];
+        self.json(self.api(Method::POST, &path).body(body)?.change()?).await
+    }
+
+    /// Lists the announcements of an issuer.
+    pub async fn announcements(&self, issuer: &IssuerName, page: &PageRequest) -> Result<Page<Announcement>> {
+        self.json(self.api(Method::GET, &["issuers", &issuer.to_string(), "announcements"]).page(page)).await
+    }
+
+    /// Takes an announcement back before its time.
+    pub async fn cancel_announcement(&self, issuer: &IssuerName, id: &str) -> Result<()> {
+        let path = ["issuers", &issuer.to_string(), "announcements", id];
+        self.bytes(self.api(Method::DELETE, &path).change()?).await.map(drop)
     }
 
     /// Reads the certificates that those who trust an issuer should trust, in PEM. Needs no credential.

@@ -65,6 +65,8 @@ pub enum Outcome {
     Profile(ProfileName),
     /// Certificates were issued; `None` for an item of a batch that failed.
     Certificates(Vec<Option<Serial>>),
+    /// An announcement was made or cancelled.
+    Announcement(IssuerName, String),
     /// That many certificates were revoked.
     Revoked(usize),
 }

@@ -4,6 +4,7 @@
 //! A protocol turns its own words into a call here and the answer back, and decides nothing.
 
 pub mod acme;
+mod announcements;
 mod archive;
 mod audit;
 mod authenticate;
@@ -28,6 +29,7 @@ mod wrap;
 pub use crate::admission::Released;
 pub use crate::auth::certificate::Match as CertificateRule;
 pub use crate::auth::registry::{IdentityRecord, TokenRecord};
+pub use crate::ca::announcement::{Announcement, Known as KnownAnnouncement, What as Announced};
 pub use crate::ca::inventory::{Entry, State as CertificateState};
 pub use crate::ca::issuer::{
     Issuer, IssuerUpdate, IssuerVersion, NewIssuer, Parent, Rules as IssuerRules, VersionState as IssuerState,
@@ -35,6 +37,7 @@ pub use crate::ca::issuer::{
 pub use crate::ca::profile::Profile;
 pub use crate::ca::profiles::Known as KnownProfile;
 pub use crate::ca::published::Published;
+pub use crate::ca::renewal::{Renewal, Window};
 pub use crate::ca::request::{Request as CertificateRequest, Source as KeySource};
 pub use crate::ca::status::{MAX_REQUEST as MAX_OCSP_REQUEST, StatusAnswer};
 pub use crate::envelope::{Blobs, Opened, Plain, Sealed};

@@ -84,6 +84,12 @@ words! {
         ListCertificates = "ListCertificates",
         /// Revoke certificates of an issuer.
         RevokeCertificate = "RevokeCertificate",
+        /// Announce that certificates of an issuer will be revoked, or should be replaced.
+        WriteAnnouncement = "WriteAnnouncement",
+        /// List the announcements of an issuer.
+        ReadAnnouncement = "ReadAnnouncement",
+        /// Take an announcement back before its time.
+        DeleteAnnouncement = "DeleteAnnouncement",
         /// Make an ACME endpoint, or write one anew.
         WriteAcmeEndpoint = "WriteAcmeEndpoint",
         /// Read or list ACME endpoints.

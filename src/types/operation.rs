@@ -31,7 +31,7 @@ operations! {
     ScheduleDestruction CancelDestruction DestroyVersion Wrap Unwrap UnwrapCompromised Rewrap GenerateDataKey Sign Verify
     Mac VerifyMac ReadPublicKey CreateIssuer ReadIssuer ListIssuers UpdateIssuer RotateIssuer ImportIssuerCertificate
     SignIntermediate SignStatus WriteProfile ReadProfile DeleteProfile IssueCertificate ReadCertificate ListCertificates
-    RevokeCertificate WriteAcmeEndpoint ReadAcmeEndpoint DeleteAcmeEndpoint
+    RevokeCertificate WriteAnnouncement ReadAnnouncement DeleteAnnouncement WriteAcmeEndpoint ReadAcmeEndpoint DeleteAcmeEndpoint
     CreateEabKey ReadEabKey RevokeEabKey UseAcme CreateToken ReadToken RevokeToken WriteIdentity ReadIdentity DeleteIdentity WritePolicy
     ReadPolicy DeletePolicy ReadAudit ReadStatus ReadMetrics Backup WhoAmI Start
 }

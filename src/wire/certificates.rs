@@ -280,7 +280,7 @@ pub struct Certificate {
     /// With which version.
     #[schema(value_type = u32)]
     pub version: Version,
-    /// The profile; `(root)`, `(intermediate)`, `(cross)` or `(ocsp)` for what the service makes for itself.
+    /// The profile; `(root)`, `(intermediate)`, `(cross)` or `[ocsp]` for what the service makes for itself.
     pub profile: String,
     /// Who asked for it.
     pub requester: String,
@@ -360,4 +360,68 @@ pub struct RevokeCertificates {
 pub struct RevokedCount {
     /// How many.
     pub revoked: usize,
+}
+
+/// Announces that certificates of an issuer, as many as were made until now, will be revoked at a time, or are to be replaced until
+/// then. All conditions hold together; without any it is about all of them.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Announce {
+    /// Only those of this version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u32>)]
+    pub version: Option<Version>,
+    /// Only those from this profile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub profile: Option<ProfileName>,
+    /// Only these, by their serial numbers; at most 1,000.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub serials: Vec<String>,
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// Why they are revoked then, as for a revocation; where absent nothing is revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoke: Option<String>,
+    /// An http or https address where people read about it; ACME clients are told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<String>,
+}
+
+/// An announcement.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Announcement {
+    /// Its id.
+    pub id: String,
+    /// Whose certificates.
+    #[schema(value_type = String)]
+    pub issuer: IssuerName,
+    /// As said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u32>)]
+    pub version: Option<Version>,
+    /// As said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub profile: Option<ProfileName>,
+    /// As said.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub serials: Vec<String>,
+    /// As said.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// As said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoke: Option<String>,
+    /// As said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<String>,
+    /// Since when it is told: certificates that were made later are not meant.
+    #[schema(value_type = String, format = DateTime)]
+    pub told: Timestamp,
+    /// Who said so.
+    pub by: String,
+    /// Whether its time has come and what it said was done.
+    pub done: bool,
 }

@@ -13,10 +13,10 @@ use crate::dns::{Answer, Dns};
 use crate::server::{Devices, TestServer};
 
 /// A server with an issuer `default:fleet` and an endpoint `default:web` that is open to the identity `hosts`, names and a place for proofs.
-struct Scene {
-    t: TestServer,
-    dns: Dns,
-    web: Web,
+pub(crate) struct Scene {
+    pub(crate) t: TestServer,
+    pub(crate) dns: Dns,
+    pub(crate) web: Web,
     tls: std::net::TcpListener,
 }
 
@@ -27,7 +27,12 @@ when { context has name && (context.name like "dns:*.test" || context.name == "i
 "#;
 
 impl Scene {
-    async fn set() -> Self {
+    pub(crate) async fn set() -> Self {
+        Self::set_earlier(SignedDuration::ZERO).await
+    }
+
+    /// A scene that much before the machine's own time.
+    pub(crate) async fn set_earlier(by: SignedDuration) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let (dns, web) = (Dns::start(), Web::start());
         let tls = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -38,6 +43,7 @@ impl Scene {
             https_port: Some(tls.local_addr().unwrap().port()),
         };
         let t = TestServer::configured(Devices::SoftHsm, |config| config.acme = acme).await;
+        t.clock.advance(-by);
         let policy = Policy { name: None, text: POLICY.to_owned(), etag: None };
         t.client.put_policy(&"hosts".parse().unwrap(), None, &policy).await.unwrap();
         crate::issuers::root(&t, "fleet").await;
@@ -66,13 +72,13 @@ impl Scene {
         self.t.client.create_acme_endpoint(&body).await.unwrap();
     }
 
-    fn http(&self) -> reqwest::Client {
+    pub(crate) fn http(&self) -> reqwest::Client {
         let authority = std::fs::read(self.t.server().own_authority().unwrap()).unwrap();
         let authority = reqwest::Certificate::from_pem(&authority).unwrap();
         reqwest::Client::builder().tls_certs_only([authority]).build().unwrap()
     }
 
-    fn directory(&self, endpoint: &str) -> String {
+    pub(crate) fn directory(&self, endpoint: &str) -> String {
         format!("https://{}/acme/default/{endpoint}/directory", self.t.server().address())
     }
 
@@ -82,14 +88,14 @@ impl Scene {
     }
 
     /// A client with one.
-    async fn client(&self) -> Client {
+    pub(crate) async fn client(&self) -> Client {
         let mut client = self.stranger().await;
         assert_eq!(client.register().await.status, 201);
         client
     }
 
     /// An order of `names` whose proofs are all there.
-    async fn ready(&self, client: &Client, names: &[&str]) -> (String, Value) {
+    pub(crate) async fn ready(&self, client: &Client, names: &[&str]) -> (String, Value) {
         let (address, order) = client.order(names).await;
         for (number, name) in names.iter().enumerate() {
             self.dns.host(name);
@@ -483,7 +489,7 @@ async fn orders_survive_a_restart_and_nonces_do_not() {
 }
 
 /// A request for `names`, in base64url, and its key.
-fn csr(names: &[&str]) -> (String, KeyPair) {
+pub(crate) fn csr(names: &[&str]) -> (String, KeyPair) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
     params.distinguished_name = rcgen::DistinguishedName::new();
@@ -491,12 +497,12 @@ fn csr(names: &[&str]) -> (String, KeyPair) {
 }
 
 /// The certificates of a chain in PEM, in DER.
-fn ders(chain: &str) -> Vec<Vec<u8>> {
+pub(crate) fn ders(chain: &str) -> Vec<Vec<u8>> {
     x509_parser::pem::Pem::iter_from_buffer(chain.as_bytes()).map(|pem| pem.unwrap().contents).collect()
 }
 
 /// How renewal information names a certificate.
-fn renewal_id(der: &[u8]) -> String {
+pub(crate) fn renewal_id(der: &[u8]) -> String {
     use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
     let (_, certificate) = X509Certificate::from_der(der).unwrap();
     let authority = certificate.extensions().iter().find_map(|extension| {
@@ -621,12 +627,12 @@ async fn the_python_client_goes_all_ways() {
     );
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// certbot with folders of its own, and what every call of it is given.
-struct Certbot {
+pub(crate) struct Certbot {
     program: std::path::PathBuf,
     folder: tempfile::TempDir,
     common: Vec<String>,
@@ -634,7 +640,18 @@ struct Certbot {
 }
 
 impl Certbot {
-    async fn run(&self, arguments: &[&str]) -> String {
+    pub(crate) fn new(scene: &Scene, program: std::path::PathBuf) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let mut common = vec!["-n".to_owned(), "--server".to_owned(), scene.directory("web")];
+        for (option, name) in [("--config-dir", "config"), ("--work-dir", "work"), ("--logs-dir", "logs")] {
+            common.extend([option.to_owned(), path(name)]);
+        }
+        let authority = scene.t.server().own_authority().unwrap().to_owned();
+        Self { program, folder, common, authority }
+    }
+
+    pub(crate) async fn run(&self, arguments: &[&str]) -> String {
         let mut certbot = tokio::process::Command::new(&self.program);
         certbot.args(arguments).args(&self.common).env("REQUESTS_CA_BUNDLE", &self.authority);
         let output = certbot.output().await.unwrap();
@@ -644,7 +661,7 @@ impl Certbot {
         said
     }
 
-    fn live(&self, name: &str) -> String {
+    pub(crate) fn live(&self, name: &str) -> String {
         std::fs::read_to_string(self.folder.path().join(format!("config/live/{name}/fullchain.pem"))).unwrap()
     }
 }
@@ -653,23 +670,10 @@ impl Certbot {
 async fn certbot_gets_renews_and_revokes() {
     let Some(program) = crate::judges::judge("certbot") else { return };
     let scene = Scene::set().await;
-    let (folder, texts, port) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), free_port());
+    let (texts, port) = (tempfile::tempdir().unwrap(), free_port());
     scene.web.forward(port);
     scene.dns.read_from(texts.path());
-    let path = |name: &str| folder.path().join(name).display().to_string();
-    let common = [
-        "-n".to_owned(),
-        "--server".to_owned(),
-        scene.directory("web"),
-        "--config-dir".to_owned(),
-        path("config"),
-        "--work-dir".to_owned(),
-        path("work"),
-        "--logs-dir".to_owned(),
-        path("logs"),
-    ];
-    let authority = scene.t.server().own_authority().unwrap().to_owned();
-    let certbot = Certbot { program, folder, common: common.to_vec(), authority };
+    let certbot = Certbot::new(&scene, program);
     // 1. http-01, by its own web server.
     scene.dns.host("bot.test");
     let port = port.to_string();

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use jiff::SignedDuration;
-use signet::agent::{Agent, CERTIFICATE, CURRENT, KEY, KeyType, Pair, Settings, TRUST, Tell};
+use signet::agent::{Agent, CERTIFICATE, CURRENT, Home, KEY, KeyType, Pair, Settings, TRUST, Tell};
 use signet::client::{Certificate as Credential, Client, Options};
 use signet::error::{Kind, Result};
 use signet::types::{Clock, Subject};
@@ -24,6 +24,7 @@ pub(crate) fn settings(folder: PathBuf, profile: &str, name: &str) -> Settings {
         lifetime: Some("10h".parse().unwrap()),
         folder,
         key_type: KeyType::EcdsaP256,
+        key_in: Home::File,
         renew_at: 66,
         tell: Tell::default(),
         kubernetes_secret: None,

@@ -1,5 +1,6 @@
 //! The service dies by `kill -9` and starts again: what was acknowledged is there, nothing half-made is visible.
 
+mod agent;
 mod backup;
 mod birth;
 mod certificates;
@@ -329,6 +330,7 @@ fn each_point_of_the_register_is_tried() {
     tried.extend(
         [birth::POINTS, setup::POINTS, backup::POINTS].concat().iter().map(|point| (plain(point), String::new())),
     );
+    tried.extend(agent::points().map(|point| (plain(point), String::new())));
     tried.extend(certificates::points().map(|(point, function)| (plain(point), function.to_owned())));
     let register = include_str!("../golden/crash-points.txt");
     let mut missing = Vec::new();

@@ -18,6 +18,7 @@ mod swtpm;
 
 mod acme;
 mod agent;
+mod announcements;
 mod audit;
 mod backup;
 mod crash;

@@ -118,6 +118,7 @@ struct Scene {
     mac: String,
     token_id: String,
     eab_id: String,
+    announcement_id: String,
     serial: String,
 }
 
@@ -162,6 +163,15 @@ impl Scene {
         };
         t.client.create_acme_endpoint(&endpoint).await.unwrap();
         let eab = CreateEabKey { identity: "host".parse().unwrap(), groups: vec![], ttl: None, uses: None };
+        let far = signet::wire::Announce {
+            version: None,
+            profile: None,
+            serials: vec![],
+            at: "2100-01-01T00:00:00Z".parse().unwrap(),
+            revoke: None,
+            explanation: None,
+        };
+        let announcement_id = t.client.announce(&"a:ca".parse().unwrap(), &far).await.unwrap().id;
         let eab_id = t.client.create_eab_key(&endpoint.name, &eab).await.unwrap().info.id;
 
         let token = async |identity: &str, ttl: &str, uses| {
@@ -216,6 +226,7 @@ impl Scene {
             mac: STANDARD.encode(&made.mac.0),
             token_id: nobody.0,
             eab_id,
+            announcement_id,
             serial,
             t,
         }
@@ -232,6 +243,7 @@ impl Scene {
         };
         let named = if path.contains("policies") { "tenant" } else { "host" };
         let path = path.replace("eab-keys/{id}", &format!("eab-keys/{}", self.eab_id));
+        let path = path.replace("announcements/{id}", &format!("announcements/{}", self.announcement_id));
         let path = path.replace("/acme/{namespace}/{endpoint}/", "/acme/a/web/").replace("{endpoint}", "a:web");
         path.replace("{key}", key)
             .replace("{version}", "1")
@@ -277,6 +289,7 @@ impl Scene {
             }
             ("PUT", "{name}") => r#"{"certificates":[{"dns":"new.example"}]}"#.to_owned(),
             ("POST", "endpoints") => r#"{"name":"a:fresh","issuer":"a:ca","profiles":["a:server"]}"#.to_owned(),
+            ("POST", "announcements") => r#"{"at":"2100-01-01T00:00:00Z"}"#.to_owned(),
             ("POST", "eab-keys") => r#"{"identity":"host"}"#.to_owned(),
             ("POST", "explain") => r#"{"identity":"nobody","action":"Sign"}"#.to_owned(),
             _ => panic!("no body for {method} {path}: give it one that would be accepted"),

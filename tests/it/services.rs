@@ -1,5 +1,6 @@
 //! nginx, PostgreSQL, Kubernetes and SPIFFE take the files of the agent as they are.
 
+use std::io::{BufRead, BufReader};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
@@ -7,7 +8,9 @@ use std::process::{Child, Command, Output, Stdio};
 
 use jiff::SignedDuration;
 use rustix::process::{Pid, Signal, getuid, kill_process};
-use signet::agent::{CURRENT, Pair, TRUST, Tell};
+use signet::agent::{Agent, CURRENT, Home, KeyType, Pair, Settings, TRUST, Tell};
+use signet::error::Kind;
+use signet::types::Clock;
 use signet::wire::RevokeCertificate;
 
 use crate::agent::{agent, fleet, settings};
@@ -15,7 +18,7 @@ use crate::judges::judge;
 use crate::process::eventually;
 use crate::server::TestServer;
 use crate::skip::skipped;
-use crate::swtpm::free_pair;
+use crate::swtpm::{Swtpm, free_pair};
 
 /// A program that serves until it is told to end.
 struct Serving(Child);
@@ -140,6 +143,166 @@ async fn nginx_serves_and_asks_by_the_files_and_refuses_the_revoked() {
     wanted.tell = Tell { pid_file: Some(at("nginx.pid")), ..Tell::default() };
     agent(&t, wanted).look(true).await.unwrap();
     eventually("the new client is let in", async || (through() == welcome(&app)).then_some(())).await;
+}
+
+/// What has OpenSSL use the TPM for keys, and nothing else. The page about the agent shows it.
+const WITH_TPM: &str = "openssl_conf = init\n[init]\nproviders = providers\nalg_section = algorithms\n\
+    [providers]\ndefault = usual\ntpm2 = hardware\n[usual]\nactivate = 1\n[hardware]\nactivate = 1\n\
+    [algorithms]\ndefault_properties = ?provider=tpm2,tpm2.digest!=yes,tpm2.cipher!=yes\n";
+
+#[tokio::test]
+async fn openssl_and_nginx_serve_by_a_key_in_the_tpm() {
+    let Some(nginx) = program("nginx", &[]) else { return };
+    let modules = Command::new("openssl").args(["version", "-m"]).output().unwrap();
+    let modules = String::from_utf8(modules.stdout).unwrap();
+    let Some(_) = program("tpm2.so", &[PathBuf::from(modules.split('"').nth(1).unwrap())]) else { return };
+    let [Some(bus), Some(manager)] = ["dbus-daemon", "tpm2-abrmd"].map(|name| program(name, &[])) else { return };
+    let t = fleet().await;
+    let (tpm, place) = (Swtpm::start(), tempfile::tempdir().unwrap());
+    let at = |name: &str| place.path().join(name);
+    let tcti = format!("swtpm:host=127.0.0.1,port={}", tpm.port());
+    let (web, app) = (at("web"), at("app"));
+    for kind in [KeyType::EcdsaP384, KeyType::EcdsaP256] {
+        let mut wanted = settings(web.clone(), "fleet:server", "dns:web.fleet.example");
+        (wanted.key_in, wanted.key_type) = (format!("tpm:{tcti}").parse().unwrap(), kind);
+        let keeper = agent(&t, wanted);
+        keeper.look(true).await.unwrap();
+        // A second look finds that the pair fits, without asking the TPM.
+        assert!(Pair::current(&web).unwrap().in_tpm && !keeper.look(false).await.unwrap().renewed);
+        let key = std::fs::read_to_string(file(&web, "tls.key")).unwrap();
+        assert!(key.starts_with("-----BEGIN TSS2 PRIVATE KEY-----\n"), "{key}");
+        // Other programs agree on what it is, and on whose certificate it has.
+        std::fs::write(at("openssl.cnf"), WITH_TPM).unwrap();
+        let openssl = |arguments: &[&str]| {
+            let mut command = Command::new("openssl");
+            command.args(arguments).env("OPENSSL_CONF", at("openssl.cnf")).env("TPM2OPENSSL_TCTI", &tcti);
+            let output = command.stdin(Stdio::null()).output().unwrap();
+            assert!(output.status.success(), "{arguments:?}: {}", said(&output));
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let of_key = openssl(&["pkey", "-in", &file(&web, "tls.key"), "-pubout"]);
+        assert_eq!(of_key, openssl(&["x509", "-in", &file(&web, "tls.crt"), "-noout", "-pubkey"]));
+        assert!(openssl(&["asn1parse", "-in", &file(&web, "tls.key")]).contains("2.23.133.10.1.3"));
+    }
+    agent(&t, settings(app.clone(), "fleet:client", "dns:app.fleet.example")).look(false).await.unwrap();
+
+    let [web_crt, web_key, trust] = ["tls.crt", "tls.key", TRUST].map(|name| file(&web, name));
+    let [app_crt, app_key] = ["tls.crt", "tls.key"].map(|name| file(&app, name));
+    let (port, other) = (free_pair(), free_pair());
+    let asks = |port: u16, with_certificate: bool| {
+        let mut command = Command::new("curl");
+        command.args(["-sS", "--noproxy", "*", "--cacert", &trust]);
+        command.args(["--resolve", &format!("web.fleet.example:{port}:127.0.0.1")]);
+        if with_certificate {
+            command.args(["--cert", &app_crt, "--key", &app_key]);
+        }
+        said(&command.arg(format!("https://web.fleet.example:{port}/")).output().unwrap())
+    };
+    // A TPM has room for three things, and programs share it by a resource manager. That of the kernel knows no software TPM.
+    let mut bus = Command::new(bus);
+    let mut bus = bus.args(["--session", "--nofork", "--print-address"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut address = String::new();
+    BufReader::new(bus.stdout.take().unwrap()).read_line(&mut address).unwrap();
+    let (_bus, address) = (Serving(bus), address.trim().to_owned());
+    let mut manager = Command::new(manager);
+    manager.args(["--session", &format!("--tcti={tcti}")]).env("DBUS_SESSION_BUS_ADDRESS", &address);
+    if getuid().is_root() {
+        manager.arg("--allow-root");
+    }
+    let _manager = Serving::start(&mut manager);
+    let with_tpm = |command: &mut Command| {
+        command.env("OPENSSL_CONF", at("openssl.cnf")).env("TPM2OPENSSL_TCTI", "tabrmd:bus_type=session");
+        command.env("DBUS_SESSION_BUS_ADDRESS", &address);
+    };
+    eventually("the resource manager serves", async || {
+        let mut command = Command::new("openssl");
+        with_tpm(command.args(["pkey", "-noout", "-in", &web_key]));
+        command.output().unwrap().status.success().then_some(())
+    })
+    .await;
+    // 1. openssl.
+    let accept = format!("127.0.0.1:{port}");
+    let mut server = Command::new("openssl");
+    server.args(["s_server", "-accept", &accept, "-www", "-Verify", "3", "-verify_return_error"]);
+    server.args(["-cert", &web_crt, "-cert_chain", &web_crt, "-key", &web_key, "-CAfile", &trust]);
+    with_tpm(&mut server);
+    let serving = Serving::start(&mut server);
+    eventually("openssl serves", async || asks(port, true).contains("Verify return code: 0 (ok)").then_some(())).await;
+    assert!(!asks(port, false).contains("Verify return code"));
+    drop(serving);
+    // 2. nginx.
+    let configuration = format!(
+        "daemon off; master_process off; env TPM2OPENSSL_TCTI; env DBUS_SESSION_BUS_ADDRESS; pid nginx.pid; error_log error.log info; events {{}}\n\
+         http {{ access_log off;\n\
+           server {{ listen 127.0.0.1:{other} ssl; ssl_protocols TLSv1.3; ssl_verify_client on; ssl_verify_depth 2;\n\
+             ssl_certificate {web_crt}; ssl_certificate_key {web_key}; ssl_client_certificate {trust};\n\
+             location / {{ return 200 \"$ssl_client_verify\\n\"; }} }} }}\n"
+    );
+    let page = include_str!("../../docs/agent.md");
+    assert!(WITH_TPM.lines().all(|line| page.contains(line)), "docs/agent.md shows other words");
+    std::fs::write(at("nginx.conf"), configuration).unwrap();
+    let mut command = Command::new(nginx);
+    command.arg("-p").arg(place.path()).args(["-c", "nginx.conf", "-e", "error.log"]);
+    with_tpm(&mut command);
+    let serving = Serving::start(&mut command);
+    eventually("nginx serves", async || (asks(other, true) == "SUCCESS\n").then_some(())).await;
+    assert!(asks(other, false).contains("400"));
+    drop(serving);
+    // 3. Another TPM has no use for the file.
+    let stranger = Swtpm::start();
+    let tcti = format!("swtpm:host=127.0.0.1,port={}", stranger.port());
+    let mut command = Command::new("openssl");
+    command.args(["dgst", "-sign", &web_key, "-out"]).arg(at("signature")).arg(at("openssl.cnf"));
+    command.env("OPENSSL_CONF", at("openssl.cnf")).env("TPM2OPENSSL_TCTI", &tcti);
+    assert!(!command.output().unwrap().status.success());
+}
+
+#[tokio::test]
+async fn what_a_tpm_cannot_do_is_refused_with_the_mend() {
+    let t = fleet().await;
+    let (mut tpm, place) = (Swtpm::start(), tempfile::tempdir().unwrap());
+    let folder = place.path().join("web");
+    let mut wanted = settings(folder.clone(), "fleet:server", "dns:web.fleet.example");
+    wanted.key_in = format!("tpm:swtpm:host=127.0.0.1,port={}", tpm.port()).parse().unwrap();
+    let client = t.impatient_client();
+    let refused = |wanted: Settings| {
+        let client = client.clone();
+        Agent::new(wanted, move |_| Ok(client.clone()), Clock::Manual(t.clock.clone())).err().unwrap()
+    };
+    let cases: [fn(&mut Settings); 4] = [
+        |it| it.key_type = KeyType::Ed25519,
+        |it| it.kubernetes_secret = Some("web".to_owned()),
+        |it| it.renew_by_certificate = true,
+        |it| it.key_in = "tpm:libevil.so".parse().unwrap(),
+    ];
+    for spoil in cases {
+        let mut spoilt = wanted.clone();
+        spoil(&mut spoilt);
+        let error = refused(spoilt);
+        assert!(matches!(error.kind(), Kind::Unsupported | Kind::Invalid) && error.mend().is_some(), "{error}");
+    }
+    // A TPM that is away, and one whose owner has a password: nothing is written, and the last pair stays.
+    let keeper = agent(&t, wanted.clone());
+    keeper.look(true).await.unwrap();
+    let before = std::fs::read(file(&folder, "tls.key")).unwrap();
+    let tool = |arguments: &[&str]| {
+        let tcti = format!("swtpm:host=127.0.0.1,port={}", tpm.port());
+        let output = Command::new(arguments[0]).args(&arguments[1..]).env("TPM2TOOLS_TCTI", tcti).output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+    };
+    tool(&["tpm2_changeauth", "-c", "owner", "secret"]);
+    let error = keeper.look(true).await.unwrap_err();
+    assert!(error.public().contains("the owner hierarchy of this TPM has a password"), "{error}");
+    tool(&["tpm2_changeauth", "-c", "owner", "-p", "secret"]);
+    keeper.look(true).await.unwrap();
+    let after = std::fs::read(file(&folder, "tls.key")).unwrap();
+    assert_ne!(before, after);
+    tpm.kill();
+    let error = keeper.look(true).await.unwrap_err();
+    assert_eq!((error.kind(), std::fs::read(file(&folder, "tls.key")).unwrap()), (Kind::Unavailable, after), "{error}");
+    // In a file again: that is another pair.
+    wanted.key_in = Home::File;
+    assert!(agent(&t, wanted).look(false).await.unwrap().renewed && !Pair::current(&folder).unwrap().in_tpm);
 }
 
 /// The folders where Debian puts the programs of PostgreSQL.

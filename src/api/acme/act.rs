@@ -10,8 +10,8 @@ use super::answer::{Addresses, Reply, time};
 use super::body;
 use super::routes::Act;
 use crate::error::{Error, Kind, Result};
-use crate::service::Service;
 use crate::service::acme::{ChallengeKind, ChallengeState, Id, Opened, Order, OrderState, ProblemKind, refuse};
+use crate::service::{Renewal, Service};
 use crate::types::EndpointName;
 
 /// When a client should look again at what is under way.
@@ -40,8 +40,13 @@ pub(super) async fn open(
         (Act::NewNonce, _) => Ok(Reply::empty(StatusCode::NO_CONTENT)),
         (Act::RenewalInfo, Some(id)) => {
             let renewal = service.acme_renewal(&endpoint.name, &id.parse()?).await?;
-            let window = json!({ "start": time(renewal.window.start), "end": time(renewal.window.end) });
-            Ok(Reply::json(&json!({ "suggestedWindow": window })).retry_after(renewal.ask_again))
+            let Renewal { window, ask_again, explanation } = renewal;
+            let window = json!({ "start": time(window.start), "end": time(window.end) });
+            let mut shown = json!({ "suggestedWindow": window });
+            if let (Some(shown), Some(explanation)) = (shown.as_object_mut(), explanation) {
+                shown.insert("explanationURL".to_owned(), json!(explanation));
+            }
+            Ok(Reply::json(&shown).retry_after(ask_again))
         }
         (
             Act::RenewalInfo

@@ -8,6 +8,7 @@
 //! nothing below `/api/`, not even which routes there are, and costs no memory for a body.
 
 mod acme;
+mod announcements;
 mod answer;
 mod audit;
 mod batch;

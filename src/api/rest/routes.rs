@@ -7,8 +7,8 @@ use http::{Method, StatusCode};
 
 use super::row::{Content, IDEMPOTENT, Parameter, RouteRow, route};
 use super::{
-    acme, audit, certificates, identities, issuers, keys, mac, openapi, policies, profiles, sign, system, tokens,
-    versions, wrap,
+    acme, announcements, audit, certificates, identities, issuers, keys, mac, openapi, policies, profiles, sign,
+    system, tokens, versions, wrap,
 };
 use crate::types::Action;
 
@@ -278,6 +278,26 @@ fn of_issuers() -> Vec<RouteRow> {
             &[Action::RevokeCertificate],
         )
         .json(BODY, certificates::revoke_all),
+        post(
+            "/api/v1/issuers/{issuer}/announcements",
+            "Announces that certificates of an issuer will be revoked at a time, or are to be replaced until then",
+            &[Action::WriteAnnouncement],
+        )
+        .success(StatusCode::CREATED)
+        .json(BODY, announcements::create),
+        route(Method::GET, "/api/v1/issuers/{issuer}/announcements", "Lists the announcements of an issuer")
+            .action(&[Action::ReadAnnouncement])
+            .query(&PAGE)
+            .bare(announcements::list),
+        route(
+            Method::DELETE,
+            "/api/v1/issuers/{issuer}/announcements/{id}",
+            "Takes an announcement back before its time",
+        )
+        .action(&[Action::DeleteAnnouncement])
+        .headers(CHANGE)
+        .success(StatusCode::NO_CONTENT)
+        .bare(announcements::cancel),
         route(Method::GET, "/api/v1/profiles", "Lists the profiles that the caller may read")
             .action(&[Action::ReadProfile])
             .query(const { &[NAMESPACE, PAGE[0], PAGE[1]] })

@@ -10,6 +10,7 @@ use clap::Args;
 use super::{App, verbs};
 use crate::error::Result;
 pub(super) use revoke::{REASONS, SUPERSEDED};
+pub(super) use show::moment;
 
 /// Issue, find, renew and revoke certificates.
 #[derive(Args, Debug)]

@@ -65,7 +65,7 @@ fn from_now(period: Period) -> Result<Timestamp> {
     Clock::System.now().checked_add(period.as_signed()).map_err(|_| Error::new(Kind::Invalid, "that is too far ahead"))
 }
 
-fn moment(text: &str) -> Result<Timestamp, String> {
+pub(in crate::cli) fn moment(text: &str) -> Result<Timestamp, String> {
     text.parse().map_err(|_| "write a time as 2027-01-01T00:00:00Z".to_owned())
 }
 

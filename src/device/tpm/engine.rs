@@ -253,13 +253,13 @@ pub(super) fn sign(link: &mut Link, key: &KeyRef, hash: Hash, digest: &[u8]) -> 
 }
 
 /// A ticket that says that the TPM did not hash the message itself. Keys that sign digests of anything do not want one.
-fn no_ticket() -> Result<HashcheckTicket, Trouble> {
+pub(super) fn no_ticket() -> Result<HashcheckTicket, Trouble> {
     let ticket = TPMT_TK_HASHCHECK { tag: TPM2_ST_HASHCHECK, hierarchy: TPM2_RH_NULL, digest: Default::default() };
     HashcheckTicket::try_from(ticket).map_err(during("TPM2_Sign"))
 }
 
 /// The signature in the form of [`crate::device::Device::sign`].
-fn raw(algorithm: Algorithm, hash: Hash, signature: &Signature) -> Result<Vec<u8>, Trouble> {
+pub(super) fn raw(algorithm: Algorithm, hash: Hash, signature: &Signature) -> Result<Vec<u8>, Trouble> {
     let wrong = || Fault::new(Class::KeyDamaged, format!("the TPM's signature is not one of {algorithm}"));
     let hash = template::hash_of(hash);
     match (signature, algorithm.curve(), algorithm.rsa_bits()) {

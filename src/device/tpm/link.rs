@@ -23,7 +23,7 @@ use tss_esapi::interface_types::algorithm::HashingAlgorithm;
 use tss_esapi::interface_types::resource_handles::Hierarchy;
 use tss_esapi::interface_types::session_handles::AuthSession;
 use tss_esapi::structures::{
-    Auth, CapabilityData, CreatePrimaryKeyResult, Private, PublicParameters, SymmetricDefinition,
+    Auth, CapabilityData, CreatePrimaryKeyResult, Private, Public, PublicParameters, SymmetricDefinition,
 };
 use zeroize::Zeroizing;
 
@@ -82,7 +82,7 @@ impl Link {
             flush_leftovers(&mut context);
         }
         // 3. The storage key: the same one each time, as long as it is the same TPM and nobody cleared it.
-        let made = derive_storage(&mut context)?;
+        let made = derive(&mut context, template::storage()?)?;
         let name = template::name(&made.out_public)?;
         if pinned.is_some_and(|pinned| pinned != name) {
             return Err(another_tpm().into());
@@ -263,8 +263,8 @@ impl Link {
     }
 }
 
-fn derive_storage(context: &mut Context) -> Result<CreatePrimaryKeyResult, Trouble> {
-    let template = template::storage()?;
+/// Derives a storage key: the same one for the same template, as long as nobody clears the TPM.
+pub(super) fn derive(context: &mut Context, template: Public) -> Result<CreatePrimaryKeyResult, Trouble> {
     let made = context.execute_with_session(Some(AuthSession::Password), |context| {
         context.create_primary(Hierarchy::Owner, template, None, None, None, None)
     });
@@ -315,7 +315,7 @@ fn session_object(session: AuthSession) -> ObjectHandle {
     tss_esapi::handles::SessionHandle::from(session).into()
 }
 
-fn flush(context: &mut Context, handle: ObjectHandle) -> Result<(), Trouble> {
+pub(super) fn flush(context: &mut Context, handle: ObjectHandle) -> Result<(), Trouble> {
     context.execute_without_session(|context| context.flush_context(handle)).map_err(during("TPM2_FlushContext"))
 }
 

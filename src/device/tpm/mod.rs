@@ -28,6 +28,7 @@
 mod abilities;
 pub mod codes;
 mod engine;
+pub mod keyfile;
 mod link;
 mod tcti;
 mod template;

@@ -24,13 +24,35 @@ const RSA_EXPONENT: [u8; 3] = [1, 0, 1];
 
 /// The storage key: P-256, protecting its children by AES-256. The usual storage key protects them by AES-128.
 pub(super) fn storage() -> Result<Public, Trouble> {
-    let parameters = PublicEccParameters::new(
-        SymmetricDefinitionObject::AES_256_CFB,
-        EccScheme::Null,
-        EccCurve::NistP256,
-        KeyDerivationFunctionScheme::Null,
-    );
+    storage_by(SymmetricDefinitionObject::AES_256_CFB)
+}
+
+/// The usual storage key, below which files of keys stand: every program makes the same one
+/// ([TPM 2.0 Key Files, 3.1.8](https://www.hansenpartnership.com/draft-bottomley-tpm2-keys.html#section-3.1.8)).
+pub(super) fn usual_storage() -> Result<Public, Trouble> {
+    storage_by(SymmetricDefinitionObject::AES_128_CFB)
+}
+
+fn storage_by(cipher: SymmetricDefinitionObject) -> Result<Public, Trouble> {
+    let parameters =
+        PublicEccParameters::new(cipher, EccScheme::Null, EccCurve::NistP256, KeyDerivationFunctionScheme::Null);
     build(PublicParameters::Ecc(parameters), attributes(|all| all.with_restricted(true).with_decrypt(true))?)
+}
+
+/// The template of a key for a file: ECDSA with the hash that the program chooses, or why there is none.
+pub(super) fn file_key(algorithm: Algorithm) -> Result<Public, Trouble> {
+    build(file_parameters(algorithm)?, attributes(|all| all.with_sign_encrypt(true))?)
+}
+
+/// What the TPM is to make for a file.
+pub(super) fn file_parameters(algorithm: Algorithm) -> Result<PublicParameters, Fault> {
+    let curve = algorithm.curve().ok_or_else(no_edwards)?;
+    Ok(PublicParameters::Ecc(PublicEccParameters::new(
+        SymmetricDefinitionObject::Null,
+        EccScheme::Null,
+        curve_of(curve),
+        KeyDerivationFunctionScheme::Null,
+    )))
 }
 
 /// The template of a key, or why a TPM has none.
@@ -134,7 +156,7 @@ pub(super) fn check(algorithm: Algorithm, public: &Public) -> Result<(), Trouble
 }
 
 /// A public area without the part that differs from key to key.
-fn blank(mut public: Public) -> Option<Public> {
+pub(super) fn blank(mut public: Public) -> Option<Public> {
     match &mut public {
         Public::Ecc { unique, .. } => *unique = EccPoint::default(),
         Public::Rsa { unique, .. } => *unique = PublicKeyRsa::default(),

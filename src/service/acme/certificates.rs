@@ -2,28 +2,18 @@
 
 use super::{Account, Endpoint, Id, Opened, Order, OrderState, ProblemKind, Recorded, Signer, of, put, refuse};
 use crate::admission::{Details, Permit, Released};
-use crate::ca::acme::renewal::{Reason as Why, Window, ask_again, window};
 use crate::ca::acme::{AuthorizationState, CertificateId, Holding, Identifier};
 use crate::ca::inventory::Entry;
-use crate::ca::issuer::VersionState;
+use crate::ca::renewal::Renewal;
 use crate::ca::request::Request;
 use crate::error::{Error, Kind, Result};
 use crate::policy::{Facts, Target};
 use crate::service::{Idempotency, Service};
 use crate::store::Expected;
 use crate::types::operation::{RevokeCertificate, UseAcme};
-use crate::types::{Caller, Credential, EndpointName, Resource, State};
+use crate::types::{Caller, Credential, EndpointName, Resource};
 use crate::x509::crl::Reason;
 use crate::x509::{Certificate, Csr, San, Serial};
-
-/// When a certificate should be renewed, and when to ask again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Renewal {
-    /// When to renew.
-    pub window: Window,
-    /// When to ask again.
-    pub ask_again: std::time::Duration,
-}
 
 /// A certificate that is to be revoked.
 #[derive(Clone, Debug)]
@@ -135,34 +125,7 @@ impl Service {
         if certificate.authority_key_id() != Some(id.authority.as_slice()) {
             return Err(none());
         }
-        let validity = certificate.validity();
-        Ok(Renewal { window: window(&validity, self.acme_why(&entry)?), ask_again: ask_again(&validity) })
-    }
-
-    /// Whether a certificate has to be renewed before its time: it is revoked, its issuer's key must not be trusted any more, or the
-    /// issuer has a new version, to which its hosts move in the first half of what is left.
-    fn acme_why(&self, entry: &Entry) -> Result<Why> {
-        let authority = &self.parts.authority;
-        if let Some(revoked) = authority.revocation(&entry.issuer, entry.version, &entry.serial) {
-            return Ok(Why::Revoked(revoked.at));
-        }
-        let key = self.parts.keyring.find(&entry.issuer.key())?;
-        match key.version(entry.version)?.state() {
-            State::Compromised | State::DestroyScheduled | State::Destroyed => {
-                return Ok(Why::Revoked(self.parts.ledger.clock().now()));
-            }
-            State::PreActive | State::Active | State::Suspended | State::Deactivated => {}
-        }
-        let issuer = authority.issuer(&entry.issuer)?;
-        let version = &issuer.version(entry.version)?.record;
-        match (version.state, version.retired) {
-            (VersionState::Retired | VersionState::Ended, Some(retired)) => {
-                let left = entry.validity.not_after.duration_since(retired) / 2;
-                Ok(Why::Announced(retired, retired.checked_add(left).unwrap_or(retired)))
-            }
-            (VersionState::Requested | VersionState::Prepared | VersionState::Active, _)
-            | (VersionState::Retired | VersionState::Ended, None) => Ok(Why::Age),
-        }
+        self.parts.authority.renewal(&entry)
     }
 
     /// Revokes a certificate, for its account, for an account that controls all of its names, or for its own key

@@ -17,7 +17,7 @@ pub use crate::ca::acme::{
 pub use crate::validation::Networks;
 pub use accounts::{AccountWish, NewAccount};
 pub use bindings::NewEabKey;
-pub use certificates::{Renewal, Revocation};
+pub use certificates::Revocation;
 pub use orders::OrderWish;
 use orders::of;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use signet::client::{CertificateQuery, Client, PageRequest};
-use signet::wire::{ActivateIssuer, Certificate, RotateIssuer};
+use signet::wire::{ActivateIssuer, Announce, Announcement, Certificate, IssueCertificate, RotateIssuer};
 
 use super::past::{self, Past, Request};
 use crate::issuers::{new_issuer, wanted};
@@ -23,6 +23,8 @@ enum Change {
     Stop,
     PutProfile,
     DeleteProfile,
+    Announce,
+    CancelAnnouncement,
 }
 
 /// What a death leaves in the inventory.
@@ -61,6 +63,13 @@ const WRITTEN: Way =
 const REMOVED: Way =
     &[("profile.before_removal", "delete_profile", Left::Nothing), ("profile.removed", "delete_profile", Left::Done)];
 
+const ANNOUNCED: Way =
+    &[("announcement.before_write", "announce", Left::Nothing), ("announcement.written", "announce", Left::Done)];
+const CANCELLED: Way = &[
+    ("announcement.before_removal", "forget_announcement", Left::Nothing),
+    ("announcement.removed", "forget_announcement", Left::Done),
+];
+
 const WAYS: &[(Change, Way)] = &[
     (Change::Issue, ISSUE),
     (Change::IssueMany, ISSUE),
@@ -75,15 +84,22 @@ const WAYS: &[(Change, Way)] = &[
     (Change::Stop, REPLACED),
     (Change::PutProfile, WRITTEN),
     (Change::DeleteProfile, REMOVED),
+    (Change::Announce, ANNOUNCED),
+    (Change::CancelAnnouncement, CANCELLED),
 ];
 
 /// Deaths while a start closes what an earlier death left.
 const CLOSING: &[&str] = &["issue.before_abandon", "issue.abandoned"];
 
+/// Deaths while what was announced is done.
+const COMING: &[&str] = &["announcement.before_end", "announcement.ended"];
+
 /// All points of this module with their functions, for the register.
 pub(super) fn points() -> impl Iterator<Item = (&'static str, &'static str)> {
     let closing = CLOSING.iter().map(|point| (*point, "abandon"));
-    WAYS.iter().flat_map(|(_, way)| way.iter().map(|(point, function, _)| (*point, *function))).chain(closing)
+    let coming = COMING.iter().map(|point| (*point, "carry_out"));
+    let ways = WAYS.iter().flat_map(|(_, way)| way.iter().map(|(point, function, _)| (*point, *function)));
+    ways.chain(closing).chain(coming)
 }
 
 /// An installation with issuers, whose jobs have done what is due.
@@ -91,6 +107,7 @@ struct Scene {
     past: Past,
     base: Installation,
     etag: String,
+    announcement: String,
     issued: usize,
 }
 
@@ -112,11 +129,13 @@ impl Scene {
             etag: None,
         };
         client.put_profile(&"spare".parse().unwrap(), None, &profile).await.unwrap();
+        let far = announce("2100-01-01T00:00:00Z".parse().unwrap());
+        let announcement = client.announce(&"next".parse().unwrap(), &far).await.unwrap().id;
         responders(&client, 2).await;
         let etag = client.issuer(&"ca".parse().unwrap()).await.unwrap().etag;
         let issued = certificates(&client).await.len();
         service.kill().await;
-        Self { past, base, etag, issued }
+        Self { past, base, etag, announcement, issued }
     }
 
     /// Starts a service that dies where the *client's* certificate comes to that point: at each start the two issuers get a
@@ -136,6 +155,7 @@ impl Scene {
             (new.outside, new.parent) = (outside, parent.map(|parent| parent.parse().unwrap()));
             serde_json::to_value(new).unwrap()
         };
+        let cancel = format!("issuers/next/announcements/{}", self.announcement);
         let (method, path, body) = match change {
             Change::Issue => {
                 ("POST", "issuers/ca/issue", serde_json::json!({"profile": "server", "request": wanted(0)}))
@@ -153,6 +173,11 @@ impl Scene {
             Change::Stop => ("PATCH", "issuers/ca", serde_json::json!({"enabled": false})),
             Change::PutProfile => ("PUT", "profiles/fresh", serde_json::json!({"profile": {"kind": "client"}})),
             Change::DeleteProfile => ("DELETE", "profiles/spare", serde_json::Value::Null),
+            Change::Announce => {
+                let body = announce("2100-01-01T00:00:00Z".parse().unwrap());
+                ("POST", "issuers/ca/announcements", serde_json::to_value(body).unwrap())
+            }
+            Change::CancelAnnouncement => ("DELETE", cancel.as_str(), serde_json::Value::Null),
         };
         Request {
             method: method.to_owned(),
@@ -181,6 +206,16 @@ async fn certificates(client: &Client) -> Vec<Certificate> {
     all.into_iter().filter(|one| !one.profile.starts_with('[')).collect()
 }
 
+/// An announcement of revocation.
+fn announce(at: jiff::Timestamp) -> Announce {
+    let revoke = Some("superseded".to_owned());
+    Announce { version: None, profile: None, serials: vec![], at, revoke, explanation: None }
+}
+
+async fn announcements(client: &Client, issuer: &str) -> Vec<Announcement> {
+    client.announcements(&issuer.parse().unwrap(), &PageRequest::default()).await.unwrap().items
+}
+
 /// Whether the change shows, whole and once.
 async fn shows(change: Change, client: &Client, issued: usize) -> bool {
     let signed = certificates(client).await.iter().filter(|one| one.state == "issued").count() - issued;
@@ -203,6 +238,12 @@ async fn shows(change: Change, client: &Client, issued: usize) -> bool {
         Change::Stop => !client.issuer(&"ca".parse().unwrap()).await.unwrap().enabled,
         Change::PutProfile => client.profile(&"fresh".parse().unwrap()).await.is_ok(),
         Change::DeleteProfile => client.profile(&"spare".parse().unwrap()).await.is_err(),
+        Change::Announce => {
+            let made = announcements(client, "ca").await.len();
+            assert!(made <= 1, "announced twice");
+            made == 1
+        }
+        Change::CancelAnnouncement => announcements(client, "next").await.is_empty(),
     }
 }
 
@@ -272,6 +313,32 @@ async fn closing(scene: &Scene, point: &str) {
     assert_eq!(all.iter().filter(|one| one.state == "lost" && one.revoked.is_some()).count(), 3);
     let body = ActivateIssuer { version: signet::types::Version::new(2).unwrap() };
     client.activate_issuer(&"next".parse().unwrap(), &body).await.unwrap();
+    last.kill().await;
+    t.audit_is_good();
+}
+
+#[tokio::test]
+async fn what_was_announced_is_done_by_the_start_after_a_death() {
+    let scene = Scene::make().await;
+    past::all(COMING.to_vec(), async |point| coming(&scene, point).await).await;
+}
+
+async fn coming(scene: &Scene, point: &str) {
+    let t = scene.base.copy();
+    let mut first = t.serve_until(point);
+    first.serves().await.unwrap();
+    let client = t.client(Some(&t.token));
+    let body = IssueCertificate { profile: "server".parse().unwrap(), request: wanted("dns:a.example") };
+    let issued = client.issue(&"ca".parse().unwrap(), &body).await.unwrap();
+    #[expect(clippy::disallowed_methods, reason = "the service has the clock of the machine")]
+    let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(2);
+    client.announce(&"ca".parse().unwrap(), &announce(soon)).await.unwrap();
+    first.dies(point).await;
+    let last = t.serve().await;
+    let client = t.client(Some(&t.token));
+    eventually("what was announced is done", async || announcements(&client, "ca").await[0].done.then_some(())).await;
+    let revoked = client.certificate(&issued.serial).await.unwrap();
+    assert_eq!(revoked.reason.as_deref(), Some("superseded"));
     last.kill().await;
     t.audit_is_good();
 }
