@@ -124,7 +124,7 @@ impl Announcement {
             && version.is_none_or(|version| version == entry.version)
             && profile.as_ref().is_none_or(|profile| profile.to_string() == entry.profile)
             && (serials.is_empty() || serials.contains(&entry.serial))
-            && !matches!(entry.profile.as_str(), "(root)" | super::status::RESPONDER)
+            && !entry.is_own()
     }
 
     fn path(&self) -> String {

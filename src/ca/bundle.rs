@@ -1,6 +1,7 @@
 //! What relying parties trust, what stands between that and a certificate, and what all of it leaves to the certificate.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::Authority;
 use super::issuer::{Issuer, IssuerVersion, Parent, VersionState};
@@ -106,20 +107,26 @@ impl Authority {
 
     /// Shows each certificate from that of a version up to its anchor.
     fn climb(&self, name: &IssuerName, version: Version, see: &mut dyn FnMut(&Certificate)) -> Result<()> {
-        let (mut name, mut version) = (name.clone(), version);
-        for _ in 0..=MAX_DEPTH {
-            let issuer = self.issuer(&name)?;
+        for (issuer, version) in self.line(name, version)? {
             let own = issuer.version(version)?;
             see(own.certificate()?);
-            match &own.record.signer {
-                Some((above, by)) => (name, version) = (above.clone(), *by),
-                None => {
-                    own.above().iter().for_each(see);
-                    return Ok(());
-                }
-            }
+            own.above().iter().for_each(&mut *see);
         }
-        Err(too_deep())
+        Ok(())
+    }
+
+    /// A version, the one of ours that certified it, and so on up to the last of ours.
+    pub(super) fn line(&self, name: &IssuerName, version: Version) -> Result<Vec<(Arc<Issuer>, Version)>> {
+        let (mut line, mut next) = (Vec::new(), Some((name.clone(), version)));
+        while let Some((name, version)) = next {
+            if line.len() > MAX_DEPTH {
+                return Err(too_deep());
+            }
+            let issuer = self.issuer(&name)?;
+            next = issuer.version(version)?.record.signer.clone();
+            line.push((issuer, version));
+        }
+        Ok(line)
     }
 }
 

@@ -13,6 +13,11 @@ use crate::store::certificates::{Cursor, End, Found, Reservation, Search};
 use crate::types::{Caller, IssuerName, Resource, Version, sha256, words};
 use crate::x509::{Serial, Validity};
 
+/// What the certificates of roots are made from.
+pub(super) const ROOT: &str = "(root)";
+/// What those of responders are made from.
+pub(super) const RESPONDER: &str = "[ocsp]";
+
 words! {
     /// What became of a certificate.
     State: "state of a certificate" {
@@ -64,6 +69,12 @@ impl Entry {
             Error::new(Kind::State, format!("certificate {} is {} and has no bytes", self.serial, self.state))
                 .hint("ask for another one")
         })
+    }
+
+    /// Whether the issuer made it for itself, as a root or as a responder: it is not one of those that it vouches for.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        matches!(self.profile.as_str(), ROOT | RESPONDER)
     }
 
     /// SHA-256 of its bytes, in hex; empty where it was never signed.

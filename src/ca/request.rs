@@ -142,7 +142,7 @@ impl Authority {
         let mut tries = 0;
         let made = loop {
             let (now, own) = (self.now(), self.issuer(issuer)?);
-            let (signer, bounds) = (own.signer(now)?, own.bounds(self)?);
+            let (signer, bounds) = (self.signer(&own, now)?, own.bounds(self)?);
             let wanted = requests.iter().zip(&keys).map(|(request, key)| {
                 let template = known.profile.apply(&request.words(key.as_ref())?, now, &bounds)?;
                 let asked = request.names(Some(known));

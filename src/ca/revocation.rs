@@ -112,7 +112,8 @@ impl Authority {
         self.revoke_entries(permit, &entries, reason, also).await
     }
 
-    /// Revokes every certificate of an issuer that is not over, or of one version of it, in steps. Answers how many were.
+    /// Revokes every certificate of an issuer that is not over, or of one version of it, in steps. Answers how many were. Its own two
+    /// kinds stay: a root does not speak about itself, and responders end soon by themselves.
     ///
     /// # Errors
     /// Those of the store; what was revoked until then stays so.
@@ -133,8 +134,8 @@ impl Authority {
             after = page.last().map(|last| last.cursor);
             let last = page.len() < limit;
             let of_version = |entry: &Entry| version.is_none_or(|version| entry.version == version);
-            let some: Vec<_> =
-                page.into_iter().filter(of_version).filter(|entry| entry.state == State::Issued).collect();
+            let meant = |entry: &Entry| of_version(entry) && !entry.is_own() && entry.state == State::Issued;
+            let some: Vec<_> = page.into_iter().filter(meant).collect();
             count += self.revoke_entries(permit, &some, reason, None).await?;
             if last {
                 return Ok(count);

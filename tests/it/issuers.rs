@@ -510,12 +510,54 @@ async fn certificates_are_revoked_by_policy_by_key_and_all_at_once() {
     // 3. What is left, all at once.
     let three = server(&t, "ca", "dns:c.example").await;
     let count = t.client.revoke_all(&name, &RevokeCertificates::default()).await.unwrap();
-    assert_eq!(count.revoked, 2, "the third, and the root's own");
+    assert_eq!(count.revoked, 1, "the third, and not the root itself");
     let all = t.client.certificates(&CertificateQuery::default(), &page).await.unwrap().items;
-    assert!(all.iter().all(|one| one.revoked.is_some()));
-    assert_eq!(t.server().service().authority().revoked(&name, three.version, t.clock_now()).len(), 4);
+    assert!(all.iter().all(|one| one.revoked.is_some() == (one.profile == "default:server")));
+    assert_eq!(t.server().service().authority().revoked(&name, three.version, t.clock_now()).len(), 3);
     assert_eq!(t.client.certificate(&"0".repeat(40)).await.unwrap_err().kind(), Kind::NotFound);
     drop(root);
+}
+
+/// What a root takes back, nobody below it can hand out.
+#[tokio::test]
+async fn a_revoked_intermediate_issues_no_more() {
+    let t = TestServer::start().await;
+    let root = root(&t, "root").await;
+    below(&t, "middle", "root", "hsm", "ecdsa-p256-sha256").await;
+    below(&t, "low", "middle", "hsm", "ecdsa-p256-sha256").await;
+    t.server().service().revocation_status().tick().await;
+    let count = t.client.revoke_all(&"root".parse().unwrap(), &RevokeCertificates::default()).await.unwrap();
+    assert_eq!(count.revoked, 1, "that of the intermediate: neither the root's own nor its responder's");
+    for issuer in ["middle", "low"] {
+        let refused = issue(&t, issuer, wanted("dns:a.example")).await.unwrap_err();
+        assert_eq!(refused.kind(), Kind::State, "{refused}");
+        assert!(refused.public().contains("issuer middle"), "{refused}");
+    }
+    let mut more = new_issuer("more", "hsm", "ecdsa-p256-sha256");
+    more.parent = Some("middle".parse().unwrap());
+    assert_eq!(t.client.create_issuer(&more).await.unwrap_err().kind(), Kind::State);
+    // The root goes on: with its list, which does not name it, openssl verifies what it signs.
+    let leaf = server(&t, "root", "dns:b.example").await;
+    t.clock.advance(SignedDuration::from_secs(60));
+    t.server().service().revocation_status().tick().await;
+    let list = t.server().service().revocation_status().list(&"root".parse().unwrap(), leaf.version).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::write(at("root.pem"), pem(&root)).unwrap();
+    std::fs::write(at("leaf.pem"), leaf.certificate.as_deref().unwrap()).unwrap();
+    std::fs::write(at("list.der"), &list.bytes).unwrap();
+    let run = |arguments: &[&str]| {
+        let output = Command::new("openssl").args(arguments).current_dir(folder.path()).output().unwrap();
+        assert!(output.status.success(), "{arguments:?} {}", String::from_utf8_lossy(&output.stderr));
+    };
+    run(&["crl", "-inform", "DER", "-in", "list.der", "-out", "list.pem"]);
+    run(&["verify", "-x509_strict", "-crl_check_all", "-CAfile", "root.pem", "-CRLfile", "list.pem", "leaf.pem"]);
+    // A new version of the intermediate issues again.
+    let name = "middle".parse().unwrap();
+    let rotated = t.client.rotate_issuer(&name, &RotateIssuer::default()).await.unwrap();
+    let body = ActivateIssuer { version: rotated.versions[1].version };
+    t.client.activate_issuer(&name, &body).await.unwrap();
+    holds(&root, &server(&t, "middle", "dns:a.example").await);
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::issue::Signer;
-use super::parse;
+use super::{Authority, parse};
 use crate::error::{Error, Kind, Result};
 use crate::store::Store;
 use crate::types::{Algorithm, IssuerName, Version};
@@ -101,11 +101,11 @@ impl Issuer {
         format!("\"{}\"", self.revision)
     }
 
-    /// The active version, ready to sign.
+    /// The active version, as whoever signs.
     ///
     /// # Errors
     /// [`Kind::State`] where none is active, it is over, or the issuer was stopped.
-    pub fn signer(&self, now: Timestamp) -> Result<Signer> {
+    fn signer(&self, now: Timestamp) -> Result<Signer> {
         if !self.record.enabled {
             return Err(Error::new(Kind::State, format!("issuer {} is stopped", self.record.name))
                 .hint("`signet issuer update --enabled true` lets it issue again"));
@@ -180,6 +180,30 @@ impl IssuerVersion {
     fn uncertified(&self) -> Error {
         Error::new(Kind::State, format!("version {} of the issuer has no certificate yet", self.record.version))
             .hint("`signet issuer csr` prints its request; `signet issuer import` takes the answer")
+    }
+}
+
+impl Authority {
+    /// The active version of an issuer, ready to sign at `now`.
+    ///
+    /// # Errors
+    /// [`Kind::State`] where none is active, it is over, or the issuer was stopped; or where nobody would believe it, because its
+    /// certificate or one above it was revoked.
+    pub(super) fn signer(&self, issuer: &Issuer, now: Timestamp) -> Result<Signer> {
+        let signer = issuer.signer(now)?;
+        for (one, version) in self.line(&signer.issuer, signer.version)? {
+            let (name, own) = (&one.record.name, one.version(version)?);
+            let by = own.record.signer.as_ref();
+            let serial = own.certificate()?.serial();
+            if let Some(revoked) = by.and_then(|(above, by)| self.revocation(above, *by, serial)) {
+                let text =
+                    format!("the certificate of version {version} of issuer {name} is revoked: {}", revoked.reason);
+                return Err(Error::new(Kind::State, text).hint(format!(
+                    "`signet issuer rotate {name}` makes a new version, and `activate` puts it in force"
+                )));
+            }
+        }
+        Ok(signer)
     }
 }
 
