@@ -15,6 +15,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 
 use super::Authority;
+use super::inventory::RESPONDER;
 use super::issuer::{Issuer, IssuerVersion, Parent, VersionState, close_parent};
 use crate::admission::{Details, Released};
 use crate::error::Result;
@@ -163,14 +164,15 @@ impl Authority {
         }
     }
 
-    /// Whether the version ended now. When its last certificate ends is looked up once, and again when that has come.
+    /// Whether the version ended now. When its last certificate ends is looked up once, and again when that has come. Those of its
+    /// responders do not count: they are made as long as it is there.
     async fn end_version(&self, name: &IssuerName, version: &IssuerVersion, now: Timestamp) -> Result<bool> {
         if version.record.last_end.is_some_and(|last| now <= last) {
             return Ok(false);
         }
         let number = version.record.version;
         let asked = (name.clone(), number);
-        let last = self.read(move |store| store.last_end(&asked.0, asked.1)).await?;
+        let last = self.read(move |store| store.last_end(&asked.0, asked.1, RESPONDER)).await?;
         let over = last.is_none_or(|last| last < now);
         let (_turn, issuer) = self.hold(name).await?;
         let mut record = issuer.record.clone();

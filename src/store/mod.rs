@@ -143,7 +143,7 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// As [`Store::get`].
-    fn last_end(&self, issuer: &IssuerName, version: Version) -> Result<Option<jiff::Timestamp>>;
+    fn last_end(&self, issuer: &IssuerName, version: Version, but: &str) -> Result<Option<jiff::Timestamp>>;
 
     /// How many certificates have their last second at or after `from` and before `until`, whatever came of them.
     ///

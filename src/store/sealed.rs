@@ -194,8 +194,8 @@ impl<S: Store> Store for Sealed<S> {
         self.driver.open_reservations()?.into_iter().map(|found| self.vouch(found)).collect()
     }
 
-    fn last_end(&self, issuer: &IssuerName, version: Version) -> Result<Option<jiff::Timestamp>> {
-        self.driver.last_end(issuer, version)
+    fn last_end(&self, issuer: &IssuerName, version: Version, but: &str) -> Result<Option<jiff::Timestamp>> {
+        self.driver.last_end(issuer, version, but)
     }
 
     fn count_ends(&self, from: jiff::Timestamp, until: jiff::Timestamp) -> Result<u64> {

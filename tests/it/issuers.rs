@@ -303,6 +303,64 @@ async fn an_issuer_is_rolled_over_in_time_without_anybody() {
     assert_eq!(t.client.certificate(&first.serial).await.unwrap().version.number(), 1);
 }
 
+/// Its responders are renewed for as long as it is there, and do not keep it.
+#[tokio::test]
+async fn a_retired_intermediate_ends_with_its_last_leaf() {
+    let t = TestServer::start().await;
+    root(&t, "root").await;
+    below(&t, "middle", "root", "hsm", "ecdsa-p256-sha256").await;
+    server(&t, "middle", "dns:a.example").await;
+    let name = "middle".parse().unwrap();
+    let rotated = t.client.rotate_issuer(&name, &RotateIssuer::default()).await.unwrap();
+    let body = ActivateIssuer { version: rotated.versions[1].version };
+    t.client.activate_issuer(&name, &body).await.unwrap();
+    let service = t.server().service();
+    for (hours, state) in [(1, "retired"), (22, "retired"), (2, "ended")] {
+        t.clock.advance(SignedDuration::from_hours(hours));
+        service.revocation_status().tick().await;
+        service.authority().tick().await;
+        assert_eq!(t.client.issuer(&name).await.unwrap().versions[0].state, state, "after {hours} h more");
+    }
+    let query = CertificateQuery { profile: Some("[ocsp]".to_owned()), ..CertificateQuery::default() };
+    let responders = t.client.certificates(&query, &PageRequest::default()).await.unwrap().items;
+    let lasts = |one: &Certificate| one.issuer == name && one.version.number() == 1 && one.not_after > t.clock_now();
+    assert!(responders.iter().any(lasts), "it still had a responder");
+}
+
+/// Below a parent that does not roll, a new version could not end later than the old one: it would be made for nothing, and soon
+/// another one.
+#[tokio::test]
+async fn nothing_rolls_that_cannot_last_longer() {
+    let t = TestServer::start().await;
+    let mut new = new_issuer("root", "hsm", "ecdsa-p256-sha256");
+    new.rules = IssuerRules { lifetime: Some("10d".parse().unwrap()), manual_rollover: true, ..IssuerRules::default() };
+    t.client.create_issuer(&new).await.unwrap();
+    below(&t, "middle", "root", "hsm", "ecdsa-p256-sha256").await;
+    let mut stopped = new_issuer("stopped", "hsm", "ecdsa-p256-sha256");
+    stopped.rules.lifetime = Some("10d".parse().unwrap());
+    t.client.create_issuer(&stopped).await.unwrap();
+    let update = signet::wire::UpdateIssuer { enabled: Some(false), ..Default::default() };
+    t.client.update_issuer(&"stopped".parse().unwrap(), None, &update).await.unwrap();
+    let end = t.client.issuer(&"middle".parse().unwrap()).await.unwrap().versions[0].not_after.unwrap();
+    for left in [SignedDuration::from_hours(72), SignedDuration::from_mins(4), SignedDuration::from_secs(60)] {
+        t.clock.advance(end.duration_since(t.clock_now()) - left);
+        for _ in 0..3 {
+            assert_eq!(t.server().service().authority().tick().await, signet::ca::rollover::Tick::default(), "{left}");
+        }
+    }
+    // Once the parent has a new version, what is below follows it.
+    let name = "root".parse().unwrap();
+    let rotated = t.client.rotate_issuer(&name, &RotateIssuer::default()).await.unwrap();
+    let body = ActivateIssuer { version: rotated.versions[1].version };
+    t.client.activate_issuer(&name, &body).await.unwrap();
+    let tick = t.server().service().authority().tick().await;
+    assert_eq!((tick.prepared, tick.activated), (1, 1));
+    // And so does a stopped one that goes on.
+    let update = signet::wire::UpdateIssuer { enabled: Some(true), ..Default::default() };
+    t.client.update_issuer(&"stopped".parse().unwrap(), None, &update).await.unwrap();
+    assert_eq!(t.server().service().authority().tick().await.prepared, 1);
+}
+
 #[tokio::test]
 async fn certificates_are_issued_while_their_issuer_is_rolled_over() {
     let t = TestServer::start().await;

@@ -167,10 +167,11 @@ pub(super) fn open(db: &Connection) -> Result<Vec<Found>> {
     lines.map(|line| line.map_err(trouble)?).collect()
 }
 
-/// The last second of the last certificate of that version of an issuer. Reads all of them.
-pub(super) fn last_end(db: &Connection, issuer: &IssuerName, version: Version) -> Result<Option<Timestamp>> {
-    let query = "SELECT max(not_after) FROM certificates WHERE issuer = ?1 AND version = ?2";
-    let last = db.query_row(query, params![issuer.to_string(), version.number()], |line| line.get::<_, Option<i64>>(0));
+/// The last second of the last certificate of that version of an issuer, but for those from one profile. Reads all of them.
+pub(super) fn last_end(db: &Connection, issuer: &IssuerName, version: Version, but: &str) -> Result<Option<Timestamp>> {
+    let query = "SELECT max(not_after) FROM certificates WHERE issuer = ?1 AND version = ?2 AND profile <> ?3";
+    let asked = params![issuer.to_string(), version.number(), but];
+    let last = db.query_row(query, asked, |line| line.get::<_, Option<i64>>(0));
     let last = last.map_err(trouble)?;
     last.map(|second| Timestamp::from_second(second).map_err(|e| damaged().because(e))).transpose()
 }
