@@ -63,7 +63,7 @@ impl Authority {
             // Preparing and activating may both be due: a service that was down for long does one after the other.
             for _ in 0..2 {
                 let Ok(issuer) = self.issuer(&issuer.record.name) else { continue };
-                let (done, count) = match due(&issuer, now) {
+                let (done, count) = match self.due(&issuer, now) {
                     Some(Due::Prepare(newest)) => (self.prepare_as_house(&issuer, newest).await, &mut tick.prepared),
                     Some(Due::Activate(version)) => {
                         (self.activate_as_house(&issuer, version).await, &mut tick.activated)
@@ -111,6 +111,27 @@ impl Authority {
             })
         };
         self.issuers().iter().filter_map(late).collect()
+    }
+
+    /// What an issuer's rule asks for at `now`. Nothing is due for one that is stopped, nor a version that could not end later than
+    /// the active one, because the parent's end bounds both: each would be made for nothing, and soon the next one.
+    fn due(&self, issuer: &Issuer, now: Timestamp) -> Option<Due> {
+        let Rollover { prepare, activate } = issuer.record.rules.rollover.filter(|_| issuer.record.enabled)?;
+        let life = issuer.active().ok()?.certificate().ok()?.validity();
+        let newest = issuer.versions().last()?;
+        match newest.record.state {
+            VersionState::Prepared => (point(life, activate) <= now).then_some(Due::Activate(newest.record.version)),
+            VersionState::Active if point(life, prepare) <= now => {
+                let parent = match &issuer.record.parent {
+                    Parent::Issuer(above) => self.issuer(above).and_then(|above| above.ends()).ok()?,
+                    Parent::Itself | Parent::Outside => Timestamp::MAX,
+                };
+                let lifetime = issuer.record.rules.lifetime.as_signed();
+                let end = now.checked_add(lifetime).unwrap_or(Timestamp::MAX).min(parent);
+                (end > life.not_after).then_some(Due::Prepare(newest.record.version))
+            }
+            VersionState::Active | VersionState::Requested | VersionState::Retired | VersionState::Ended => None,
+        }
     }
 
     async fn prepare_as_house(&self, issuer: &Issuer, newest: Version) -> Result<()> {
@@ -185,19 +206,6 @@ impl Authority {
         let leaf = self.parts.admission.record_tidying("rollover");
         self.replace(leaf, issuer.revision(), record, None).await?;
         Ok(over)
-    }
-}
-
-/// What an issuer's rule asks for at `now`.
-fn due(issuer: &Issuer, now: Timestamp) -> Option<Due> {
-    let Rollover { prepare, activate } = issuer.record.rules.rollover?;
-    let active = issuer.active().ok()?;
-    let life = active.certificate().ok()?.validity();
-    let newest = issuer.versions().last()?;
-    match newest.record.state {
-        VersionState::Prepared => (point(life, activate) <= now).then_some(Due::Activate(newest.record.version)),
-        VersionState::Active => (point(life, prepare) <= now).then_some(Due::Prepare(newest.record.version)),
-        VersionState::Requested | VersionState::Retired | VersionState::Ended => None,
     }
 }
 

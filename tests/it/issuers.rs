@@ -339,8 +339,13 @@ async fn nothing_rolls_that_cannot_last_longer() {
     let mut stopped = new_issuer("stopped", "hsm", "ecdsa-p256-sha256");
     stopped.rules.lifetime = Some("10d".parse().unwrap());
     t.client.create_issuer(&stopped).await.unwrap();
-    let update = signet::wire::UpdateIssuer { enabled: Some(false), ..Default::default() };
-    t.client.update_issuer(&"stopped".parse().unwrap(), None, &update).await.unwrap();
+    let enable = async |enabled: bool| {
+        let name = "stopped".parse().unwrap();
+        let etag = t.client.issuer(&name).await.unwrap().etag;
+        let update = signet::wire::UpdateIssuer { enabled: Some(enabled), ..Default::default() };
+        t.client.update_issuer(&name, &etag, &update).await.unwrap();
+    };
+    enable(false).await;
     let end = t.client.issuer(&"middle".parse().unwrap()).await.unwrap().versions[0].not_after.unwrap();
     for left in [SignedDuration::from_hours(72), SignedDuration::from_mins(4), SignedDuration::from_secs(60)] {
         t.clock.advance(end.duration_since(t.clock_now()) - left);
@@ -356,8 +361,7 @@ async fn nothing_rolls_that_cannot_last_longer() {
     let tick = t.server().service().authority().tick().await;
     assert_eq!((tick.prepared, tick.activated), (1, 1));
     // And so does a stopped one that goes on.
-    let update = signet::wire::UpdateIssuer { enabled: Some(true), ..Default::default() };
-    t.client.update_issuer(&"stopped".parse().unwrap(), None, &update).await.unwrap();
+    enable(true).await;
     assert_eq!(t.server().service().authority().tick().await.prepared, 1);
 }
 
@@ -589,7 +593,7 @@ async fn a_revoked_intermediate_issues_no_more() {
     for issuer in ["middle", "low"] {
         let refused = issue(&t, issuer, wanted("dns:a.example")).await.unwrap_err();
         assert_eq!(refused.kind(), Kind::State, "{refused}");
-        assert!(refused.public().contains("issuer middle"), "{refused}");
+        assert!(refused.public().contains("issuer default:middle"), "{refused}");
     }
     let mut more = new_issuer("more", "hsm", "ecdsa-p256-sha256");
     more.parent = Some("middle".parse().unwrap());
