@@ -53,11 +53,11 @@ impl Authority {
             Parent::Itself => issuer
                 .versions()
                 .iter()
-                .filter(living)
+                .filter(|one| self.stands(name, one))
                 .flat_map(IssuerVersion::certificate)
                 .for_each(|one| add(one.der())),
             Parent::Outside => {
-                for version in issuer.versions().iter().filter(living) {
+                for version in issuer.versions().iter().filter(|one| self.stands(name, one)) {
                     if let Some(top) = version.record.above.last() {
                         add(&top.0);
                     }
@@ -67,6 +67,16 @@ impl Authority {
             Parent::Issuer(_) => return Err(too_deep()),
         }
         Ok(())
+    }
+
+    /// Whether relying parties are told of a version: it lives, and its key is not compromised.
+    #[must_use]
+    pub fn stands(&self, issuer: &IssuerName, version: &IssuerVersion) -> bool {
+        let lives = match version.record.state {
+            VersionState::Prepared | VersionState::Active | VersionState::Retired => true,
+            VersionState::Requested | VersionState::Ended => false,
+        };
+        lives && self.fell(issuer, version.record.version).is_none()
     }
 
     /// The certificates between one that this version signed and the anchor, nearest first, without the anchor.
@@ -133,13 +143,6 @@ impl Authority {
 fn too_deep() -> Error {
     Error::new(Kind::State, format!("more than {MAX_DEPTH} issuers stand above this one"))
         .hint("make it below one that stands higher up")
-}
-
-fn living(version: &&IssuerVersion) -> bool {
-    match version.record.state {
-        VersionState::Prepared | VersionState::Active | VersionState::Retired => true,
-        VersionState::Requested | VersionState::Ended => false,
-    }
 }
 
 /// Whether the issuer stands at the top.

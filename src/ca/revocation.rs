@@ -18,7 +18,7 @@ use crate::error::{Error, Kind, Result};
 use crate::store::certificates::{Reservation, Search};
 use crate::store::{Change, Expected, Store};
 use crate::types::operation::RevokeCertificate;
-use crate::types::{IssuerName, Verifier, Version};
+use crate::types::{IssuerName, State as KeyState, Verifier, Version};
 use crate::x509::crl::{Reason, Revoked};
 use crate::x509::{Certificate, KeyKind, Serial};
 
@@ -153,7 +153,7 @@ impl Authority {
         let (at, by) = (self.now(), permit.caller().principal.to_string());
         let new: Vec<_> = entries
             .iter()
-            .filter(|entry| self.revocation(&entry.issuer, entry.version, &entry.serial).is_none())
+            .filter(|entry| self.recorded(&entry.issuer, entry.version, &entry.serial).is_none())
             .map(|entry| Revocation {
                 format: FORMAT,
                 issuer: entry.issuer.clone(),
@@ -182,11 +182,28 @@ impl Authority {
         Ok(new.len())
     }
 
-    /// When and why a certificate was revoked, where it was.
+    /// When and why a certificate was revoked, where it was; or since when nobody can tell it from one that somebody else signed.
     #[must_use]
     pub fn revocation(&self, issuer: &IssuerName, version: Version, serial: &Serial) -> Option<Revoked> {
+        let fell = || self.fell(issuer, version);
+        self.recorded(issuer, version, serial)
+            .or_else(|| fell().map(|at| Revoked { serial: *serial, at, reason: Reason::CaCompromise }))
+    }
+
+    /// The revocation that was recorded of a certificate.
+    fn recorded(&self, issuer: &IssuerName, version: Version, serial: &Serial) -> Option<Revoked> {
         let known = self.revoked.read().unwrap_or_else(PoisonError::into_inner);
         known.get(&(issuer.clone(), version))?.get(serial).map(|(revoked, _)| *revoked)
+    }
+
+    /// Since when the key of a version is declared compromised: nothing that it signed counts any more, whenever that was.
+    #[must_use]
+    pub fn fell(&self, issuer: &IssuerName, version: Version) -> Option<Timestamp> {
+        let key = self.parts.keyring.find(&issuer.key()).ok()?;
+        let record = &key.version(version).ok()?.record;
+        let compromised = [Some(record.state), record.before].contains(&Some(KeyState::Compromised));
+        // Certificates and answers know whole seconds.
+        compromised.then(|| Timestamp::from_second(record.changed.as_second()).unwrap_or(record.changed))
     }
 
     /// Whether the certificate with this name of its issuer, in DER, and this serial number, as it stands in it, is one of ours

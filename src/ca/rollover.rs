@@ -110,7 +110,14 @@ impl Authority {
                 format!("issuer {name} should have a new version by now: `signet issuer show {name}` tells what it waits for")
             })
         };
-        self.issuers().iter().filter_map(late).collect()
+        self.issuers().iter().flat_map(|issuer| late(issuer).or_else(|| self.silenced(issuer, now))).collect()
+    }
+
+    /// Why the version that should issue cannot: its key is compromised, or a certificate that it needs was revoked.
+    fn silenced(&self, issuer: &Issuer, now: Timestamp) -> Option<String> {
+        issuer.active().ok().filter(|_| issuer.record.enabled)?;
+        let refused = self.signer(issuer, now).err()?;
+        Some(format!("issuer {} cannot issue: {}", issuer.record.name, refused.public()))
     }
 
     /// What an issuer's rule asks for at `now`. Nothing is due for one that is stopped, nor a version that could not end later than

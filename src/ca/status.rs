@@ -206,6 +206,10 @@ impl Status {
         let mut overdue = 0;
         for voice in &voices {
             let (now, place) = (self.clock.now(), voice.place());
+            // Its key signs nothing more. The responder that is there says so, as long as its certificate lasts.
+            if self.authority.fell(&place.0, place.1).is_some() {
+                continue;
+            }
             if self.failed().get(&place).is_some_and(|last| now.duration_since(*last).abs() < LIST_GAP) {
                 overdue += 1;
                 continue;

@@ -622,6 +622,60 @@ async fn a_revoked_intermediate_issues_no_more() {
     holds(&root, &server(&t, "middle", "dns:a.example").await);
 }
 
+/// Whoever has the key of an authority signs whatever they like: nothing below it is told to be good.
+#[tokio::test]
+async fn a_compromised_issuer_is_trusted_no_more() {
+    let t = TestServer::start().await;
+    let root = root(&t, "root").await;
+    let (name, key) = ("root".parse().unwrap(), "root".parse().unwrap());
+    let leaf = server(&t, "root", "dns:a.example").await;
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::write(at("root.pem"), pem(&root)).unwrap();
+    std::fs::write(at("leaf.pem"), leaf.certificate.as_deref().unwrap()).unwrap();
+    let openssl = |arguments: &[&str]| {
+        let output = Command::new("openssl").arg("ocsp").args(arguments).current_dir(folder.path()).output().unwrap();
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    };
+    openssl(&["-issuer", "root.pem", "-cert", "leaf.pem", "-no_nonce", "-reqout", "request"]);
+    let service = t.server().service();
+    let told = async || {
+        service.revocation_status().tick().await;
+        let answer = service.certificate_status(&name, &std::fs::read(at("request")).unwrap()).await.unwrap();
+        let bytes = match answer {
+            signet::service::StatusAnswer::Lasting(published) => published.bytes,
+            signet::service::StatusAnswer::Once(bytes) => bytes,
+        };
+        std::fs::write(at("answer"), bytes).unwrap();
+        openssl(&["-respin", "answer", "-issuer", "root.pem", "-cert", "leaf.pem", "-CAfile", "root.pem", "-no_nonce"])
+    };
+    assert!(told().await.contains("leaf.pem: good"));
+    assert_eq!(service.authority().bundle(&name).unwrap().certificates.len(), 1);
+    t.client.change_version(&key, root.versions[0].version, signet::client::Transition::Compromise).await.unwrap();
+    // 1. OCSP takes back what it said; the bundle and the API have no such version.
+    let said = told().await;
+    assert!(said.contains("leaf.pem: revoked") && said.contains("Reason: cACompromise"), "{said}");
+    assert!(service.authority().bundle(&name).unwrap().certificates.is_empty());
+    let shown = t.client.issuer(&name).await.unwrap();
+    assert_eq!((shown.active, shown.versions[0].state.as_str()), (None, "compromised"));
+    let reason = t.client.certificate(&leaf.serial).await.unwrap().reason;
+    assert_eq!(reason.as_deref(), Some("ca-compromise"));
+    // 2. It issues nothing, no number is lost by trying, and the operator is told.
+    let refused = issue(&t, "root", wanted("dns:b.example")).await.unwrap_err();
+    assert!(refused.kind() == Kind::State && refused.public().contains("compromised"), "{refused}");
+    let all = t.client.certificates(&CertificateQuery::default(), &PageRequest::default()).await.unwrap().items;
+    assert!(all.iter().all(|one| one.state == "issued"));
+    let problems = t.client.status().await.unwrap().problems;
+    assert!(problems.iter().any(|one| one.contains("issuer default:root cannot issue")), "{problems:?}");
+    // 3. The next version takes over, alone, after a restart as well.
+    let rotated = t.client.rotate_issuer(&name, &RotateIssuer::default()).await.unwrap();
+    let body = ActivateIssuer { version: rotated.versions[1].version };
+    let new = t.client.activate_issuer(&name, &body).await.unwrap();
+    holds(&new, &server(&t, "root", "dns:b.example").await);
+    assert_eq!(service.authority().bundle(&name).unwrap().certificates.len(), 1);
+    assert!(t.client.status().await.unwrap().problems.is_empty());
+}
+
 #[tokio::test]
 async fn certificates_are_found_by_what_they_say_page_by_page() {
     let mut t = TestServer::start().await;

@@ -188,9 +188,17 @@ impl Authority {
     ///
     /// # Errors
     /// [`Kind::State`] where none is active, it is over, or the issuer was stopped; or where nobody would believe it, because its
-    /// certificate or one above it was revoked.
+    /// certificate or one above it was revoked, or a key of theirs is compromised.
     pub(super) fn signer(&self, issuer: &Issuer, now: Timestamp) -> Result<Signer> {
         let signer = issuer.signer(now)?;
+        if self.fell(&signer.issuer, signer.version).is_some() {
+            let Signer { issuer: name, version, .. } = &signer;
+            return Err(Error::new(
+                Kind::State,
+                format!("the key of version {version} of issuer {name} is compromised"),
+            )
+            .hint(format!("`signet issuer rotate {name}` makes a new version, and `activate` puts it in force")));
+        }
         for (one, version) in self.line(&signer.issuer, signer.version)? {
             let (name, own) = (&one.record.name, one.version(version)?);
             let by = own.record.signer.as_ref();
