@@ -104,24 +104,26 @@ impl Ledger {
         self.write(&mut turn, leaf, changes, Vec::new()).await
     }
 
-    /// As [`Self::commit`], and reserves certificates that are about to be signed. Answers their numbers, in order.
+    /// As [`Self::commit`], and reserves certificates that are about to be signed. `take` gets their numbers, in order, before anybody can
+    /// see the reservations; what it makes of them is the answer, and is dropped where the commit fails.
     ///
     /// # Errors
     /// As [`Self::commit`]; `Conflict` for a serial number that was used.
-    pub async fn reserve(
+    pub async fn reserve<T>(
         &self,
         leaf: Record,
         changes: Vec<Change>,
         mut reservations: Vec<Reservation>,
-    ) -> Result<Vec<u64>> {
+        take: impl FnOnce(Vec<u64>) -> T,
+    ) -> Result<T> {
         let mut turn = self.turn.lock().await;
         let last = self.counted(&mut turn).await?.reserved;
         for (number, reservation) in (last + 1..).zip(&mut reservations) {
             reservation.number = number;
         }
-        let numbers = reservations.iter().map(|reservation| reservation.number).collect();
+        let taken = take(reservations.iter().map(|reservation| reservation.number).collect());
         self.write(&mut turn, leaf, changes, reservations.into_iter().map(Row::Reserve).collect()).await?;
-        Ok(numbers)
+        Ok(taken)
     }
 
     /// As [`Self::commit`], and says what came of reservations.
@@ -203,6 +205,15 @@ impl Ledger {
         Ok(reserved.saturating_sub(ended))
     }
 
+    /// The number of the last reservation.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub async fn reserved(&self) -> Result<u64> {
+        let mut turn = self.turn.lock().await;
+        Ok(self.counted(&mut turn).await?.reserved)
+    }
+
     /// The store, to read from.
     #[must_use]
     pub fn store(&self) -> Arc<dyn Store> {
@@ -240,4 +251,54 @@ fn identify(changes: &[Change], rows: &[Row]) -> Result<String> {
         hashes.extend(sha256(&[&row.to_bytes()]));
     }
     Ok(format!("{}:{}", hex::encode(random), hex::encode(sha256(&[&hashes]))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::{Origin, Settings};
+    use crate::store::{Sealed, Sqlite, StorageKey};
+
+    /// Whoever looks for reservations that nobody signs finds none that it does not know the number of.
+    #[tokio::test]
+    async fn a_number_is_taken_before_its_reservation_can_be_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Settings::new(folder.path().join("audit"), Origin::of_instance("test").unwrap());
+        let driver = Sqlite::create(&folder.path().join("signet.db")).unwrap();
+        let store: Arc<dyn Store> = Arc::new(Sealed::new(driver, StorageKey::generate().unwrap()));
+        let log = Arc::new(Log::create(settings).unwrap());
+        let (ledger, _) = Ledger::open(store.clone(), log, Clock::default()).await.unwrap();
+        let leaf = serde_json::json!({"phase": "change", "time": "", "request": "r", "principal": "identity/a",
+            "action": "IssueCertificate", "resource": "issuer/a:b"});
+        let leaf = || serde_json::from_value::<Record>(leaf.clone()).unwrap();
+        let time = jiff::Timestamp::UNIX_EPOCH;
+        let reservation = |serial| Reservation {
+            number: 0,
+            serial: [serial; 20],
+            issuer: "a:b".parse().unwrap(),
+            version: crate::types::Version::FIRST,
+            profile: "default:server".to_owned(),
+            requester: "identity/a".to_owned(),
+            subject: String::new(),
+            names: Vec::new(),
+            not_before: time,
+            not_after: time,
+            at: time,
+            body: vec![1],
+            tag: [0; 32],
+        };
+        let take = |numbers| {
+            assert!(store.open_reservations().unwrap().is_empty());
+            assert!(ledger.turn.try_lock().is_err(), "nobody else commits before these");
+            numbers
+        };
+        let taken = ledger.reserve(leaf(), Vec::new(), vec![reservation(1), reservation(2)], take).await.unwrap();
+        assert_eq!((taken, store.open_reservations().unwrap().len()), (vec![1, 2], 2));
+        assert_eq!(ledger.reserved().await.unwrap(), 2);
+        // A commit that fails leaves nothing taken.
+        let guard = Arc::new(());
+        let held = guard.clone();
+        let again = ledger.reserve(leaf(), Vec::new(), vec![reservation(1)], |_| held).await;
+        assert!(again.is_err() && Arc::strong_count(&guard) == 1);
+    }
 }

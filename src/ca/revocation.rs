@@ -116,7 +116,7 @@ impl Authority {
     /// kinds stay: a root does not speak about itself, and responders end soon by themselves.
     ///
     /// # Errors
-    /// Those of the store; what was revoked until then stays so.
+    /// Those of the store, and `Busy` where some are being signed for too long; what was revoked until then stays so.
     pub async fn revoke_all(
         &self,
         permit: &Permit<RevokeCertificate>,
@@ -125,20 +125,44 @@ impl Authority {
         reason: Reason,
     ) -> Result<usize> {
         permit.covers_issuer(issuer)?;
-        let (mut after, mut count) = (None, 0);
+        // 1. All that was reserved until now is meant: what is being signed will be certificates in a moment.
+        let last = self.parts.ledger.reserved().await?;
+        let (count, waiting) = self.revoke_up_to(permit, issuer, version, reason, last).await?;
+        if !waiting {
+            return Ok(count);
+        }
+        // 2. Once they are signed, they are revoked as well; what nobody signs any more is closed, and so counts as revoked.
+        self.settled(last).await?;
+        self.close_reservations().await?;
+        let (more, _) = self.revoke_up_to(permit, issuer, version, reason, last).await?;
+        Ok(count + more)
+    }
+
+    /// One pass over the certificates with numbers up to `last`. Answers how many were revoked, and whether some were being signed.
+    async fn revoke_up_to(
+        &self,
+        permit: &Permit<RevokeCertificate>,
+        issuer: &IssuerName,
+        version: Option<Version>,
+        reason: Reason,
+        last: u64,
+    ) -> Result<(usize, bool)> {
+        let (mut after, mut count, mut waiting) = (None, 0, false);
         loop {
             let (now, limit) = (self.now(), super::issue::MAX_BATCH);
             let ends = Some((now, Timestamp::MAX));
             let page =
                 self.search(Search { issuer: Some(issuer.clone()), ends, after, limit, ..Search::default() }).await?;
             after = page.last().map(|last| last.cursor);
-            let last = page.len() < limit;
+            let is_last = page.len() < limit;
             let of_version = |entry: &Entry| version.is_none_or(|version| entry.version == version);
-            let meant = |entry: &Entry| of_version(entry) && !entry.is_own() && entry.state == State::Issued;
-            let some: Vec<_> = page.into_iter().filter(meant).collect();
+            let meant = |entry: &Entry| of_version(entry) && !entry.is_own() && entry.cursor.number <= last;
+            let (some, others): (Vec<_>, Vec<_>) =
+                page.into_iter().filter(meant).partition(|entry| entry.state == State::Issued);
+            waiting |= others.iter().any(|entry| entry.state == State::Reserved);
             count += self.revoke_entries(permit, &some, reason, None).await?;
-            if last {
-                return Ok(count);
+            if is_last {
+                return Ok((count, waiting));
             }
         }
     }

@@ -16,6 +16,7 @@ use signet::wire::{
     IssueCertificates, Issuer, IssuerRules, Policy, Profile, RevokeCertificate, RevokeCertificates, RotateIssuer,
 };
 
+use crate::process::eventually;
 use crate::server::{Devices, TestServer};
 
 /// An issuer that is wanted.
@@ -578,6 +579,39 @@ async fn certificates_are_revoked_by_policy_by_key_and_all_at_once() {
     assert_eq!(t.server().service().authority().revoked(&name, three.version, t.clock_now()).len(), 3);
     assert_eq!(t.client.certificate(&"0".repeat(40)).await.unwrap_err().kind(), Kind::NotFound);
     drop(root);
+}
+
+/// What is being signed at that moment is meant, too.
+#[tokio::test]
+async fn all_are_revoked_and_those_that_are_being_signed() {
+    let t = TestServer::with(Devices::WithTpm).await;
+    let name = "ca".parse().unwrap();
+    t.client.create_issuer(&new_issuer("ca", "tpm", "ecdsa-p256-sha256")).await.unwrap();
+    let first = server(&t, "ca", "dns:a.example").await;
+    let tpm = t.tpm.as_ref().unwrap();
+    tpm.freeze();
+    let late = issue(&t, "ca", wanted("dns:b.example"));
+    let revoking = async {
+        let query = CertificateQuery { name: Some("dns:b.example".to_owned()), ..CertificateQuery::default() };
+        eventually("it is being signed", async || {
+            let found = t.client.certificates(&query, &PageRequest::default()).await.unwrap().items;
+            found.first().filter(|one| one.state == "reserved").map(drop)
+        })
+        .await;
+        let whole = RevokeCertificates::default();
+        let thaw = async {
+            eventually("the first pass is over", async || t.client.certificate(&first.serial).await.unwrap().revoked)
+                .await;
+            tpm.thaw();
+        };
+        tokio::join!(t.client.revoke_all(&name, &whole), thaw).0.unwrap()
+    };
+    let (late, count) = tokio::join!(late, revoking);
+    let late = t.client.certificate(&late.unwrap().serial).await.unwrap();
+    assert!(late.state == "issued" && late.revoked.is_some());
+    assert_eq!(count.revoked, 2);
+    server(&t, "ca", "dns:c.example").await;
+    assert_eq!(t.server().service().authority().revocations(&name, first.version), 2, "what came later is not meant");
 }
 
 /// What a root takes back, nobody below it can hand out.
