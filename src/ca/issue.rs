@@ -176,8 +176,7 @@ impl Authority {
         let serial = Serial::random()?;
         let body = certificate::to_be_signed(&template, &serial, &signer.view)?;
         lint::check(&body, &Subjectmatter { kind, issuer: signer.certificate.as_deref() })?;
-        let mut names: Vec<_> = template.sans.iter().map(ToString::to_string).collect();
-        names.dedup();
+        let names = template.sans.iter().map(ToString::to_string).collect();
         let reservation = Reservation {
             number: 0,
             serial: *serial.as_bytes(),
