@@ -35,6 +35,13 @@ permit (
   resource
 );
 
+// The service's own certificate, from the issuer and the profile that the configuration names.
+permit (
+  principal == Signet::System::"tls",
+  action in [Signet::Action::"ReadIssuer", Signet::Action::"IssueCertificate"],
+  resource
+);
+
 permit (principal is Signet::Identity, action == Signet::Action::"WhoAmI", resource);
 
 // An ACME account exists because its endpoint says so, or a key that was made for its identity. It says nothing of names.

@@ -39,7 +39,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("signing", &["device", "admission", "keyring"]),
     ("ca", &["jose", "validation", "x509", "store", "policy", "audit", "ledger", "admission", "keyring", "signing"]),
     ("service", &["jose", "validation", "x509", "device", "store", "policy", "auth", "audit", "ledger", "admission", "keyring", "envelope", "signing", "ca"]),
-    ("doctor", &["config", "device", "store", "audit", "service"]),
+    ("doctor", &["x509", "config", "device", "store", "audit", "service"]),
     ("api", &["jose", "x509", "wire", "auth", "service"]),
     ("server", &["validation", "config", "device", "store", "policy", "auth", "audit", "ledger", "admission", "keyring", "envelope", "signing", "ca", "service", "doctor", "api"]),
     // `device` for the file of a key that was made in the TPM beside the agent, which is `device::tpm::keyfile` and nothing else.

@@ -94,6 +94,7 @@ async fn service(folder: &Path) -> Arc<Service> {
         log_key: public.clone(),
         heads: Arc::new(Heads::new(log, worker, key, public).unwrap()),
         registry: Arc::new(Registry::load(&*store).unwrap()),
+        own: None,
         acme: Desk::new(Validator::new(Resolver::new(Vec::new()), Ports::default())).unwrap(),
         metrics,
         instance: "test".into(),

@@ -44,7 +44,7 @@ pub mod renewal;
 pub mod request;
 pub mod revocation;
 pub mod rollover;
-mod software;
+pub mod software;
 pub mod status;
 
 use std::collections::{BTreeMap, BTreeSet};

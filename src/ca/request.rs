@@ -12,7 +12,7 @@ use crate::admission::Permit;
 use crate::error::{Error, Kind, Result};
 use crate::store::Change;
 use crate::types::operation::Builds;
-use crate::types::{IssuerName, SecretBytes};
+use crate::types::{IssuerName, PublicKey, SecretBytes};
 use crate::x509::{Csr, KeyKind, San, Subject};
 
 /// Whose key is certified.
@@ -22,6 +22,13 @@ pub enum Source {
     Csr(Box<Csr>),
     /// One that is made now, outside any device, and handed out once.
     Software(KeyKind),
+    /// One that the service itself holds, for a certificate of its own: there is nothing to prove, and nothing to hand out.
+    Held {
+        /// Its kind.
+        kind: KeyKind,
+        /// Its public half.
+        public: PublicKey,
+    },
 }
 
 /// A certificate that somebody asks for. What is absent is for the profile to say.
@@ -75,7 +82,7 @@ impl Request {
     pub fn key_kind(&self) -> KeyKind {
         match &self.source {
             Source::Csr(csr) => csr.key_kind(),
-            Source::Software(kind) => *kind,
+            Source::Software(kind) | Source::Held { kind, .. } => *kind,
         }
     }
 
@@ -85,7 +92,7 @@ impl Request {
     pub fn names(&self, profile: Option<&Known>) -> Vec<San> {
         let of_csr = match &self.source {
             Source::Csr(csr) if profile.is_none_or(|known| known.profile.from_csr) => csr.sans(),
-            Source::Csr(_) | Source::Software(_) => &[],
+            Source::Csr(_) | Source::Software(_) | Source::Held { .. } => &[],
         };
         let mut names: Vec<_> = of_csr.iter().chain(&self.names).cloned().collect();
         names.sort();
@@ -99,7 +106,7 @@ impl Request {
     pub fn subject(&self, profile: Option<&Known>) -> Subject {
         let csr = match &self.source {
             Source::Csr(csr) => Some(&**csr),
-            Source::Software(_) => None,
+            Source::Software(_) | Source::Held { .. } => None,
         };
         profile.map_or_else(|| self.subject.clone(), |known| known.profile.subject_of(csr, &self.subject))
     }
@@ -178,6 +185,7 @@ impl Request {
     fn words(&self, key: Option<&SoftwareKey>) -> Result<Requested<'_>> {
         let plain = match (&self.source, key) {
             (Source::Csr(csr), _) => Requested::by_csr(csr),
+            (Source::Held { public, .. }, _) => Requested::for_key(public.clone()),
             (Source::Software(_), Some(key)) => Requested { software: true, ..Requested::for_key(key.public.clone()) },
             (Source::Software(_), None) => return Err(Error::internal("a key was not made")),
         };
@@ -197,7 +205,7 @@ async fn software_keys(requests: &[Request]) -> Result<Vec<Option<SoftwareKey>>>
     let kinds: Vec<_> = requests
         .iter()
         .map(|request| match &request.source {
-            Source::Csr(_) => None,
+            Source::Csr(_) | Source::Held { .. } => None,
             Source::Software(kind) => Some(*kind),
         })
         .collect();

@@ -1,4 +1,5 @@
-//! Keys that are made outside any device, for profiles that say so: shown once, kept nowhere, erased from memory.
+//! Keys that are made outside any device: for profiles that say so, shown once and kept nowhere; and for the service's own
+//! certificate. Erased from memory in either case.
 
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rsa::KeySize;
@@ -12,11 +13,11 @@ use crate::x509::KeyKind;
 
 /// A key pair in memory.
 #[derive(Debug)]
-pub(super) struct SoftwareKey {
+pub struct SoftwareKey {
     /// The public half.
-    pub(super) public: PublicKey,
+    pub public: PublicKey,
     /// The private half: PKCS #8 in PEM ([RFC 5958](https://www.rfc-editor.org/rfc/rfc5958), [RFC 7468, 10](https://www.rfc-editor.org/rfc/rfc7468#section-10)).
-    pub(super) pem: SecretBytes,
+    pub pem: SecretBytes,
 }
 
 impl SoftwareKey {
@@ -24,7 +25,7 @@ impl SoftwareKey {
     ///
     /// # Errors
     /// [`crate::error::Kind::Internal`] where the generator fails.
-    pub(super) fn generate(kind: KeyKind) -> Result<Self> {
+    pub fn generate(kind: KeyKind) -> Result<Self> {
         match kind {
             KeyKind::EcdsaP256 => ecdsa(&lc::ECDSA_P256_SHA256_ASN1_SIGNING),
             KeyKind::EcdsaP384 => ecdsa(&lc::ECDSA_P384_SHA384_ASN1_SIGNING),

@@ -172,7 +172,7 @@ async fn write_profile(folder: &Path, server: &Server) -> Result<PathBuf> {
     sink::write(&token_file, token.as_bytes(), Access::Owner, false)?;
     let profile = Profile {
         server: Some(format!("https://{}", server.address())),
-        ca: server.own_authority().map(Path::to_owned),
+        ca: server.own_authority(),
         token_file: Some(token_file),
         ..Profile::default()
     };

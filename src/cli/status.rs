@@ -5,7 +5,7 @@ use clap::Args;
 use super::App;
 use super::output::{facts, joined, table, yes_no};
 use crate::error::{Error, Kind, Result};
-use crate::wire::{DeviceStatus, Status as Body};
+use crate::wire::{DeviceStatus, ServerCertificate, Status as Body};
 
 /// Show the state of the service and its devices; exits with 7 where it is not ready.
 #[derive(Args, Debug)]
@@ -38,6 +38,7 @@ fn shown(status: &Body, abilities: bool, terminal: bool) -> String {
         ("ready", yes_no(status.ready).to_owned()),
         ("keys", status.keys.to_string()),
         ("rotations overdue", overdue),
+        ("certificate", certificate(status.certificate.as_ref())),
         ("audit records", format!("{}, of which {} below a signed head", status.audit_size, status.audit_signed)),
     ]);
     for (title, lines) in [("problem", &status.problems), ("recovered", &status.recovered)] {
@@ -52,6 +53,13 @@ fn shown(status: &Body, abilities: bool, terminal: bool) -> String {
         text.push_str(&ability_table(&status.devices, terminal));
     }
     text
+}
+
+fn certificate(shown: Option<&ServerCertificate>) -> String {
+    let Some(ServerCertificate { source, serial, names, expires }) = shown else { return "-".to_owned() };
+    let serial = serial.as_ref().map(|serial| format!(" {serial}")).unwrap_or_default();
+    let expires = expires.map(|at| format!(" until {at}")).unwrap_or_default();
+    format!("{source}{serial}{expires} for {}", joined(names))
 }
 
 fn devices(devices: &[DeviceStatus], terminal: bool) -> String {

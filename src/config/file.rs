@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use crate::types::{EstLabel, Name, Period};
+use crate::types::{EstLabel, IssuerName, Name, Period, ProfileName};
 
 /// The configuration file.
 #[derive(Debug, Default, Deserialize)]
@@ -18,6 +18,7 @@ pub struct File {
     pub(super) acme: AcmeFile,
     pub(super) est: EstFile,
     pub(super) pki: PkiFile,
+    pub(super) tls: TlsFile,
     pub(super) devices: BTreeMap<Name, DeviceFile>,
 }
 
@@ -29,6 +30,14 @@ pub(super) struct ServerFile {
     pub(super) certificate: Option<PathBuf>,
     pub(super) key: Option<PathBuf>,
     pub(super) client_authorities: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct TlsFile {
+    pub(super) issuer: Option<IssuerName>,
+    pub(super) profile: Option<ProfileName>,
+    pub(super) names: Option<Vec<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

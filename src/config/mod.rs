@@ -10,11 +10,11 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use file::{AcmeFile, DeviceFile};
+use file::{AcmeFile, DeviceFile, TlsFile};
 
 use crate::device::{PinSource, Pkcs11Settings, Settings, TokenSelector, TpmSettings};
 use crate::error::{Error, Kind, Result};
-use crate::types::{EstLabel, Name, Period};
+use crate::types::{EstLabel, IssuerName, Name, Period, ProfileName};
 
 /// A checked configuration.
 #[derive(Clone, Debug)]
@@ -27,6 +27,8 @@ pub struct Config {
     pub names: Vec<String>,
     /// The server's own certificate; self-made where absent.
     pub certificate: Option<CertificateFiles>,
+    /// The certificate that one of the service's own issuers is to give it, in place of a self-made one.
+    pub own_certificate: Option<OwnCertificate>,
     /// Who signs client certificates; none are accepted where absent.
     pub client_authorities: Option<PathBuf>,
     /// The device that holds the root key and the key of the audit log.
@@ -65,6 +67,17 @@ pub struct Pki {
     pub listen: Option<SocketAddr>,
     /// What stands before `/pki/` in the URLs that certificates carry; they carry none where absent.
     pub url: Option<String>,
+}
+
+/// A certificate from one of the service's own issuers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnCertificate {
+    /// The issuer.
+    pub issuer: IssuerName,
+    /// The profile.
+    pub profile: ProfileName,
+    /// Its names: hosts and addresses.
+    pub names: Vec<String>,
 }
 
 /// A certificate and its key.
@@ -110,7 +123,7 @@ impl Config {
     }
 
     fn check(file: File) -> Result<Self> {
-        let File { server, storage, keys, acme, est, pki, devices } = file;
+        let File { server, storage, keys, acme, est, pki, tls, devices } = file;
         let devices = devices
             .into_iter()
             .map(|(name, device)| {
@@ -131,6 +144,8 @@ impl Config {
                 return Err(Error::new(Kind::Invalid, "server.certificate and server.key go together"));
             }
         };
+        let names = server.names.unwrap_or_else(|| vec!["localhost".to_owned(), "127.0.0.1".to_owned()]);
+        let own_certificate = check_tls(tls, &names, certificate.is_some())?;
         let tick = keys.tick.unwrap_or(Period::seconds(1));
         if tick.as_secs() == 0 {
             return Err(Error::new(Kind::Invalid, "keys.tick is at least 1s"));
@@ -142,8 +157,9 @@ impl Config {
         Ok(Self {
             data: storage.data.unwrap_or_else(|| Self::DEFAULT_DATA.into()),
             listen,
-            names: server.names.unwrap_or_else(|| vec!["localhost".to_owned(), "127.0.0.1".to_owned()]),
+            names,
             certificate,
+            own_certificate,
             client_authorities: server.client_authorities,
             root_device,
             default_device,
@@ -177,6 +193,26 @@ fn check_acme(acme: AcmeFile) -> Result<Acme> {
         }
     }
     Ok(Acme { url, resolvers: resolvers.unwrap_or_default(), http_port, https_port })
+}
+
+fn check_tls(tls: TlsFile, own: &[String], from_files: bool) -> Result<Option<OwnCertificate>> {
+    let TlsFile { issuer, profile, names } = tls;
+    let Some(issuer) = issuer else {
+        if profile.is_some() || names.is_some() {
+            return Err(Error::new(Kind::Invalid, "tls.profile and tls.names belong to tls.issuer")
+                .hint("name the issuer that is to give the service its certificate"));
+        }
+        return Ok(None);
+    };
+    if from_files {
+        return Err(Error::new(Kind::Invalid, "tls.issuer and server.certificate exclude each other")
+            .hint("the certificate comes from files, or from one of the service's own issuers"));
+    }
+    let profile = match profile {
+        Some(profile) => profile,
+        None => format!("{}:server", issuer.namespace).parse()?,
+    };
+    Ok(Some(OwnCertificate { issuer, profile, names: names.unwrap_or_else(|| own.to_vec()) }))
 }
 
 /// The longest URL that is put before `/pki/`.
@@ -277,6 +313,16 @@ mod tests {
     }
 
     #[test]
+    fn an_own_certificate_has_names_and_a_profile_by_itself() {
+        let config =
+            Config::parse(&format!("[server]\nnames = [\"kms.example\"]\n[tls]\nissuer = \"pki:fleet\"\n{TPM}"));
+        let own = config.unwrap().own_certificate.unwrap();
+        assert_eq!((own.issuer.to_string().as_str(), own.profile.to_string().as_str()), ("pki:fleet", "pki:server"));
+        assert_eq!(own.names, ["kms.example"]);
+        assert_eq!(Config::parse(TPM).unwrap().own_certificate, None);
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         let cases = [
             ("", "no device is configured"),
@@ -296,6 +342,15 @@ mod tests {
             (
                 "[pki]\nurl = \"http://a.example/\"\n[devices.a]\nkind = \"tpm\"\ntcti = \"device:/dev/tpmrm0\"",
                 "pki.url",
+            ),
+            (
+                "[tls]\nprofile = \"a\"\n[devices.a]\nkind = \"tpm\"\ntcti = \"device:/dev/tpmrm0\"",
+                "belong to tls.issuer",
+            ),
+            (
+                "[server]\ncertificate = \"/c\"\nkey = \"/k\"\n[tls]\nissuer = \"a\"\n\
+                 [devices.a]\nkind = \"tpm\"\ntcti = \"device:/dev/tpmrm0\"",
+                "exclude each other",
             ),
             ("[devices.a]\nkind = \"tpm\"\ntcti = \"device:/dev/tpmrm0\"\n[keys]\ndefault_device = \"b\"", "names b"),
         ];

@@ -13,7 +13,8 @@ use crate::config::Config;
 use crate::device::{PinSource, Settings, Worker};
 use crate::error::{Error, Kind, Result};
 use crate::telemetry::Metrics;
-use crate::types::Name;
+use crate::types::{Clock, Name};
+use crate::x509::Certificate;
 
 /// What was found of one thing.
 #[derive(Clone, Debug, Serialize)]
@@ -81,6 +82,7 @@ pub fn explain(code: &str) -> Result<Meaning> {
 pub async fn examine(config: &Config, program: &Path) -> Vec<Finding> {
     let mut findings = vec![folder(&config.data)];
     findings.extend(audit(&config.data));
+    findings.extend(certificate(config));
     let running = is_running(&config.data);
     if running {
         findings.push(note("service", "it is running: ask it for its devices with `signet status`"));
@@ -145,6 +147,53 @@ fn audit(data: &Path) -> Vec<Finding> {
             .collect(),
         Err(error) => vec![wrong("audit log", error.chain(), "restore the log from a backup")],
     }
+}
+
+/// The certificate that the server shows, or will where it does not run.
+fn certificate(config: &Config) -> Option<Finding> {
+    let what = "server certificate";
+    let own = config.data.join("tls");
+    let path = match &config.certificate {
+        Some(files) => files.chain.clone(),
+        None => [own.join("served.pem"), own.join("server.pem")].into_iter().find(|path| path.exists())?,
+    };
+    let leaf = std::fs::read(&path).map_err(|e| Error::new(Kind::Invalid, e.to_string())).and_then(|pem| {
+        let (_, der) = der::pem::decode_vec(first_block(&pem)).map_err(|e| Error::new(Kind::Invalid, e.to_string()))?;
+        Certificate::parse(&der)
+    });
+    let leaf = match leaf {
+        Ok(leaf) => leaf,
+        Err(error) => return Some(note(what, format!("{} cannot be read: {error}", path.display()))),
+    };
+    let names: Vec<_> = leaf.sans().iter().map(ToString::to_string).collect();
+    let until = leaf.validity().not_after;
+    let text = format!("{}, for {}, until {until}", path.display(), names.join(" "));
+    let self_made =
+        std::fs::read(own.join("server.pem")).is_ok_and(|own| std::fs::read(&path).is_ok_and(|one| one == own));
+    Some(match &config.own_certificate {
+        _ if until < Clock::System.now() => wrong(
+            what,
+            format!("{text}: it is over"),
+            "`signet status` tells why there is no other one; SIGHUP reads files again",
+        ),
+        Some(wish) if self_made => note(
+            what,
+            format!(
+                "{text}: self-made, until issuer {} gives one; `signet status` tells what it waits for",
+                wish.issuer
+            ),
+        ),
+        Some(_) | None => good(what, text),
+    })
+}
+
+/// The first block of a PEM file, without what stands around it.
+fn first_block(pem: &[u8]) -> &[u8] {
+    const BEGIN: &[u8] = b"-----BEGIN";
+    const END: &[u8] = b"-----END CERTIFICATE-----";
+    let from = pem.windows(BEGIN.len()).position(|part| part == BEGIN).unwrap_or(0);
+    let until = pem.windows(END.len()).position(|part| part == END).map_or(pem.len(), |at| at + END.len());
+    pem.get(from..until).unwrap_or_default()
 }
 
 /// The key that signs heads, as `root.json` pins it.

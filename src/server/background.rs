@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Options;
+use super::tls::Certificate;
 use crate::audit::Log;
 use crate::config::Config;
 use crate::keyring::Scheduler;
@@ -25,6 +26,7 @@ const TIDY: Duration = Duration::from_secs(3600);
 /// Starts the jobs; each ends when `stop` says so.
 pub(super) fn start(
     service: &Arc<Service>,
+    certificate: &Arc<Certificate>,
     heads: &Arc<Heads>,
     log: &Arc<Log>,
     config: &Config,
@@ -70,6 +72,13 @@ pub(super) fn start(
             move || {
                 let status = status.clone();
                 async move { status.tick().await }
+            }
+        }));
+        tasks.push(every(config.tick.as_duration(), stop, {
+            let certificate = certificate.clone();
+            move || {
+                let certificate = certificate.clone();
+                async move { certificate.tick().await }
             }
         }));
         tasks.push(every(MEASURE, stop, {

@@ -11,6 +11,7 @@
 
 mod activity;
 mod connection;
+mod linger;
 mod seats;
 mod tls;
 

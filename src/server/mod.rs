@@ -5,7 +5,7 @@
 //!   root.json      how the store is unsealed, what is pinned of each device
 //!   signet.db      the sealed store
 //!   audit/         the audit log
-//!   tls/           the self-made server certificate, where none is configured
+//!   tls/           the self-made server certificate and what clients trust, where no certificate is configured
 //!   scratch/       backups on their way out; those of a service that died are removed at the next start
 //!   lock           one service at a time
 //! ```
@@ -27,7 +27,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -45,7 +44,7 @@ use crate::error::{Error, Kind, Result};
 use crate::keyring::Keyring;
 use crate::ledger::Ledger;
 use crate::service::acme::Desk;
-use crate::service::{Heads, Parts, SCRATCH_PREFIX, Service, policies};
+use crate::service::{Heads, OwnWish, Parts, SCRATCH_PREFIX, Service, policies};
 use crate::signing::Signing;
 use crate::store::{Sealed, Sqlite, Store};
 use crate::telemetry::Metrics;
@@ -91,8 +90,7 @@ impl Options {
 pub struct Server {
     service: Arc<Service>,
     address: SocketAddr,
-    certificate: tls::Certificate,
-    tls: Arc<ArcSwap<rustls::ServerConfig>>,
+    certificate: Arc<tls::Certificate>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
     pki_address: Option<SocketAddr>,
@@ -126,10 +124,10 @@ impl Server {
         let (log, heads) = (parts.log.clone(), parts.heads.clone());
         let service = Arc::new(Service::new(parts));
         restore::draw_consequences(&config.data, &service).await?;
+        service.open_own_certificate().await?;
+        let certificate = Arc::new(tls::Certificate::load(config, service.clone(), &options.clock)?);
         let (stop, _) = watch::channel(false);
-        let tasks = background::start(&service, &heads, &log, config, &options, &stop);
-        let certificate = tls::Certificate::load(config, &options.clock)?;
-        let tls = Arc::new(ArcSwap::from_pointee(certificate.server_config()?));
+        let tasks = background::start(&service, &certificate, &heads, &log, config, &options, &stop);
         let tcp = TcpListener::bind(config.listen).await.map_err(|e| {
             Error::new(Kind::Unavailable, format!("cannot listen on {}: {e}", config.listen))
                 .hint("choose another server.listen, or end what listens there")
@@ -147,13 +145,12 @@ impl Server {
             let (transport, limits) = (listen::Transport::Plain, options.limits.clone());
             listeners.push(tokio::spawn(listen::serve(tcp, transport, app, limits, metrics.clone(), ended(&stop))));
         }
-        let transport = listen::Transport::Tls(tls.clone());
+        let transport = listen::Transport::Tls(certificate.current());
         listeners.push(tokio::spawn(listen::serve(tcp, transport, app, options.limits, metrics, ended(&stop))));
         Ok(Self {
             service,
             address,
             certificate,
-            tls,
             stop,
             tasks,
             pki_address,
@@ -178,10 +175,16 @@ impl Server {
         self.pki_address
     }
 
-    /// The authorities that its certificate leads to, in PEM, where it made them itself.
+    /// What clients on this machine trust, in PEM, where the server made it: its own authority, and the anchors of the issuer
+    /// that gives it its certificate.
     #[must_use]
-    pub fn own_authority(&self) -> Option<&Path> {
-        self.certificate.own_authority()
+    pub fn own_authority(&self) -> Option<PathBuf> {
+        self.certificate.trusted()
+    }
+
+    /// Gets another certificate from its own issuer where one is due; the scheduler does so by itself.
+    pub async fn renew_certificate(&self) {
+        self.certificate.tick().await;
     }
 
     /// Reads the certificate from its files again; connections that are open keep the old one.
@@ -189,8 +192,7 @@ impl Server {
     /// # Errors
     /// `Invalid` where the files do not hold; then the old certificate stays.
     pub fn reload_certificate(&self) -> Result<()> {
-        self.tls.store(Arc::new(self.certificate.server_config()?));
-        Ok(())
+        self.certificate.reload()
     }
 
     /// The operations, for tests that look behind the front.
@@ -388,6 +390,7 @@ async fn open(
         heads: Arc::new(heads),
         registry: Arc::new(Registry::load(&*store)?),
         acme: Desk::new(validator(config))?,
+        own: own_wish(config)?,
         metrics: metrics.clone(),
         instance: root.instance,
         default_device: config.default_device.clone(),
@@ -395,6 +398,12 @@ async fn open(
         recovered,
         problems: report.problems,
     })
+}
+
+/// The certificate that the configuration wants of one of the service's own issuers.
+fn own_wish(config: &Config) -> Result<Option<OwnWish>> {
+    let Some(own) = &config.own_certificate else { return Ok(None) };
+    OwnWish::new(own.issuer.clone(), own.profile.clone(), &own.names).map(Some)
 }
 
 /// Who looks for the proofs of ACME, as the configuration says.

@@ -127,7 +127,7 @@ impl Service {
 
     /// A permit where every name of every request is allowed, each with the subject that it stands beside. A request without names is asked
     /// about once, without.
-    async fn admit_names<O: Operation>(
+    pub(super) async fn admit_names<O: Operation>(
         &self,
         caller: &Caller,
         issuer: &IssuerName,

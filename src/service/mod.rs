@@ -16,6 +16,7 @@ mod identities;
 mod issuers;
 mod keys;
 mod mac;
+mod own;
 mod pki;
 pub mod policies;
 mod profiles;
@@ -54,6 +55,7 @@ pub use heads::Heads;
 pub use idempotency::{Idempotency, MAX_KEY, Outcome, PATIENCE};
 pub use issuers::IssuerPage;
 pub use keys::{KeyPage, VersionStep};
+pub use own::{CertificateSource, Held as OwnCertificate, OwnWish, Served, Shown as ShownCertificate};
 pub use restored::Restoration;
 pub use sign::{SignatureMade, VerifyRequest};
 pub use system::{BoundVersion, DeviceState, Manifest, Status};
@@ -107,6 +109,8 @@ pub struct Parts {
     pub registry: Arc<Registry>,
     /// What ACME keeps in memory.
     pub acme: acme::Desk,
+    /// The certificate that the service wants for itself; none where it has one from elsewhere.
+    pub own: Option<OwnWish>,
     /// Metrics.
     pub metrics: Metrics,
     /// The random id of this installation.
@@ -128,6 +132,7 @@ pub struct Service {
     envelope: Envelope,
     signing: Signing,
     status: Arc<RevocationStatus>,
+    own: own::Own,
     /// Changes whose idempotency key is being worked on.
     in_flight: Turns<String>,
     /// Held from the reading of a token's record to the commit of its change: a use that is charged and a revocation at the
@@ -140,8 +145,9 @@ pub struct Service {
 impl Service {
     /// Puts the parts together.
     #[must_use]
-    pub fn new(parts: Parts) -> Self {
+    pub fn new(mut parts: Parts) -> Self {
         Self {
+            own: own::Own::new(parts.own.take()),
             envelope: Envelope::new(parts.keyring.clone()),
             signing: Signing::new(parts.keyring.clone()),
             status: Arc::new(RevocationStatus::new(parts.authority.clone())),

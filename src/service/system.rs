@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{SCRATCH_PREFIX, Service};
+use super::{SCRATCH_PREFIX, Served, Service};
 use crate::admission::{Details, Released};
 use crate::crash_point;
 use crate::device::{Ability, Locator, Settings, Worker};
@@ -30,6 +30,8 @@ pub struct Status {
     pub recovered: Vec<String>,
     /// The random id of this installation.
     pub instance: String,
+    /// The certificate that the listener shows; none in a service without TLS.
+    pub certificate: Option<Served>,
     /// The devices.
     pub devices: Vec<DeviceState>,
     /// How many keys there are.
@@ -141,11 +143,13 @@ impl Service {
         let ready = problems.is_empty();
         problems.extend(self.parts.problems.iter().cloned());
         problems.extend(self.parts.authority.problems());
+        problems.extend(self.own_problems());
         let status = Status {
             ready,
             problems,
             recovered: self.parts.recovered.clone(),
             instance: self.parts.instance.clone(),
+            certificate: self.served(),
             devices,
             keys: self.parts.keyring.len(),
             overdue: self.parts.keyring.overdue(),

@@ -48,6 +48,11 @@ struct Made {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Origin {
+    source: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Within {
     within: &'static str,
 }
@@ -75,6 +80,9 @@ pub struct Metrics {
     fetches: Family<Fetch, Counter>,
     ocsp_answers: Family<Answered, Counter>,
     status_overdue: Gauge,
+    own_certificate_ends: Family<Origin, Gauge>,
+    own_certificate_overdue: Gauge,
+    own_certificates: Family<Made, Counter>,
 }
 
 impl Default for Metrics {
@@ -108,6 +116,9 @@ impl Metrics {
             fetches: Family::default(),
             ocsp_answers: Family::default(),
             status_overdue: Gauge::default(),
+            own_certificate_ends: Family::default(),
+            own_certificate_overdue: Gauge::default(),
+            own_certificates: Family::default(),
         };
         let mut r = Registry::with_prefix("signet");
         r.register("requests", "Operations by action and outcome", all.requests.clone());
@@ -139,6 +150,12 @@ impl Metrics {
         r.register("ocsp_answers", "OCSP requests, by how they were answered", all.ocsp_answers.clone());
         let help = "Revocation lists and OCSP responders that are due and could not be made";
         r.register("status_overdue", help, all.status_overdue.clone());
+        let help = "When the certificate ends that the server shows, in Unix time, by where it comes from";
+        r.register_with_unit("own_certificate_ends", help, Unit::Seconds, all.own_certificate_ends.clone());
+        let help = "Whether the server should have another certificate of its own and cannot have it";
+        r.register("own_certificate_overdue", help, all.own_certificate_overdue.clone());
+        let help = "Certificates that the service asked for itself, by what came of it";
+        r.register("own_certificates", help, all.own_certificates.clone());
         all.registry = Arc::new(r);
         all
     }
@@ -237,6 +254,24 @@ impl Metrics {
     /// signatures, `failure`.
     pub fn ocsp_answered(&self, how: &'static str) {
         self.ocsp_answers.get_or_create(&Answered { how }).inc();
+    }
+
+    /// Says which certificate the server shows, and when it ends in Unix time where that is known.
+    pub fn own_certificate_ends(&self, source: &'static str, until: Option<i64>) {
+        self.own_certificate_ends.clear();
+        if let Some(until) = until {
+            self.own_certificate_ends.get_or_create(&Origin { source }).set(until);
+        }
+    }
+
+    /// Says whether the server should have another certificate and cannot have it.
+    pub fn own_certificate_overdue(&self, overdue: bool) {
+        self.own_certificate_overdue.set(i64::from(overdue));
+    }
+
+    /// Counts a certificate that the service asked for itself: `issued` or `failed`.
+    pub fn own_certificate_renewed(&self, outcome: &'static str) {
+        self.own_certificates.get_or_create(&Made { outcome }).inc();
     }
 
     /// Says how many lists and responders are due and could not be made.

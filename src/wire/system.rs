@@ -191,6 +191,9 @@ pub struct Status {
     /// What start-up found and mended, newest first.
     #[serde(default)]
     pub recovered: Vec<String>,
+    /// The certificate that the server shows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<ServerCertificate>,
     /// The devices.
     pub devices: Vec<DeviceStatus>,
     /// How many keys there are.
@@ -202,6 +205,23 @@ pub struct Status {
     pub audit_size: u64,
     /// Records below the newest signed head.
     pub audit_signed: u64,
+}
+
+/// The certificate that the server shows.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ServerCertificate {
+    /// Where it comes from: `files`, `self-made` or `issued`.
+    pub source: String,
+    /// The serial number, in hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+    /// Its names, as `dns:kms.example.com`.
+    #[serde(default)]
+    pub names: Vec<String>,
+    /// When it ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub expires: Option<Timestamp>,
 }
 
 /// The state of a device.

@@ -14,7 +14,12 @@ struct Fleet {
     t: TestServer,
     folder: tempfile::TempDir,
     token: String,
+    /// The version of HTTP that is spoken, as an option of curl.
+    http: &'static str,
 }
+
+const HTTP1: &str = "--http1.1";
+const HTTP2: &str = "--http2";
 
 /// What came back.
 #[derive(Debug)]
@@ -25,7 +30,7 @@ struct Answer {
 }
 
 impl Fleet {
-    async fn start() -> Self {
+    async fn start(http: &'static str) -> Self {
         let (mut t, folder) = (TestServer::start().await, tempfile::tempdir().unwrap());
         root(&t, "fleet:root").await;
         let mut below = new_issuer("fleet:devices", "hsm", "ecdsa-p256-sha256");
@@ -47,7 +52,7 @@ impl Fleet {
         t.config.client_authorities = Some(clients);
         t.config.est = Some("fleet:devices:peer".parse().unwrap());
         t.restart().await;
-        Self { t, folder, token }
+        Self { t, folder, token, http }
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -64,7 +69,7 @@ impl Fleet {
         let (head, body) = (self.file("head"), self.file("body"));
         let _ = std::fs::remove_file(&body);
         let output = tokio::process::Command::new("curl")
-            .args(["--silent", "--show-error", "--http1.1", "--tlsv1.3", "--write-out", "%{http_code}", "--cacert"])
+            .args(["--silent", "--show-error", self.http, "--tlsv1.3", "--write-out", "%{http_code}", "--cacert"])
             .arg(self.t.server().own_authority().unwrap())
             .arg("--dump-header")
             .arg(&head)
@@ -143,7 +148,16 @@ const GW1: &[&str] = &["-addext", "subjectAltName=DNS:gw1.fleet.example"];
 
 #[tokio::test]
 async fn a_device_enrols_enrols_again_and_is_revoked() {
-    let fleet = Fleet::start().await;
+    life_of_a_device(HTTP1).await;
+}
+
+#[tokio::test]
+async fn a_device_enrols_enrols_again_and_is_revoked_over_http2() {
+    life_of_a_device(HTTP2).await;
+}
+
+async fn life_of_a_device(http: &'static str) {
+    let fleet = Fleet::start(http).await;
     // What everybody may read: the certificates above, and which keys are taken.
     let answer = fleet.curl("fleet:devices:peer/cacerts", &[]).await;
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -214,7 +228,33 @@ fn serial(certificate: &str) -> String {
 
 #[tokio::test]
 async fn what_must_not_be_enrolled_is_refused() {
-    let fleet = Fleet::start().await;
+    refusals(HTTP1).await;
+}
+
+#[tokio::test]
+async fn what_must_not_be_enrolled_is_refused_over_http2() {
+    refusals(HTTP2).await;
+}
+
+/// What is answered before a body was read is heard by who is still sending it.
+#[tokio::test]
+async fn a_refusal_is_heard_whatever_is_still_being_sent() {
+    for http in [HTTP1, HTTP2] {
+        let fleet = Fleet::start(http).await;
+        for bytes in [1_000, 80_000, 130_000, 4_000_000] {
+            let body = "A".repeat(bytes);
+            for _ in 0..10 {
+                assert_eq!(fleet.post("simpleenroll", &body, &[]).await.status, 401, "{http} {bytes}");
+            }
+            if bytes > signet::api::est::MAX_BODY {
+                assert_eq!(fleet.enrol("simpleenroll", &body).await.status, 413, "{http} {bytes}");
+            }
+        }
+    }
+}
+
+async fn refusals(http: &'static str) {
+    let fleet = Fleet::start(http).await;
     let good = fleet.request("good", "/CN=gw1.fleet.example", GW1);
     // Who is nobody learns nothing, also where there is nothing.
     for path in ["simpleenroll", "simplereenroll", "fullcmc", "a:b:c/simpleenroll", "serverkeygen"] {

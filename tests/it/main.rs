@@ -28,6 +28,7 @@ mod issuers;
 mod keys;
 mod mac;
 mod matrix;
+mod own;
 mod process;
 mod rotation;
 mod server;

@@ -101,6 +101,7 @@ impl House {
             registry: Arc::new(Registry::load(&*store).unwrap()),
             metrics: metrics.clone(),
             instance: "test".into(),
+            own: None,
             acme: Desk::new(Validator::new(Resolver::new(Vec::new()), Ports::default())).unwrap(),
             default_device: "hsm".parse().unwrap(),
             scratch: folder.path().to_owned(),

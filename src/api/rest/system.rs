@@ -14,8 +14,8 @@ use super::Api;
 use super::answer::{Answer, Archive, OpenMetrics, Reply, typed};
 use super::call::Call;
 use crate::error::{Error, Kind, Result};
-use crate::service::{DeviceState, Jwk, Released};
-use crate::wire::{DeviceAbility, DeviceStatus, Status, WhoAmI};
+use crate::service::{DeviceState, Jwk, Released, Served};
+use crate::wire::{DeviceAbility, DeviceStatus, ServerCertificate, Status, WhoAmI};
 
 /// How long the set of published keys is kept: anybody may ask for it, and making it costs time.
 const KEEP: Duration = Duration::from_secs(1);
@@ -37,6 +37,7 @@ pub(super) async fn status(call: Call) -> Result<Released<Reply<Status>>> {
             ready: status.ready,
             problems: status.problems,
             recovered: status.recovered,
+            certificate: status.certificate.map(certificate),
             devices: status.devices.into_iter().map(device).collect(),
             keys: status.keys as u64,
             rotations_overdue: status.overdue,
@@ -45,6 +46,15 @@ pub(super) async fn status(call: Call) -> Result<Released<Reply<Status>>> {
         }
         .into()
     }))
+}
+
+fn certificate(served: Served) -> ServerCertificate {
+    let Served { source, certificate } = served;
+    let (serial, names, expires) = match certificate {
+        Some(shown) => (Some(shown.serial.to_string()), shown.names, Some(shown.until)),
+        None => (None, Vec::new(), None),
+    };
+    ServerCertificate { source: source.to_string(), serial, names, expires }
 }
 
 fn device(state: DeviceState) -> DeviceStatus {

@@ -189,7 +189,7 @@ impl Authority {
     /// # Errors
     /// [`Kind::State`] where none is active, it is over, or the issuer was stopped; or where nobody would believe it, because its
     /// certificate or one above it was revoked, or a key of theirs is compromised.
-    pub(super) fn signer(&self, issuer: &Issuer, now: Timestamp) -> Result<Signer> {
+    pub fn signer(&self, issuer: &Issuer, now: Timestamp) -> Result<Signer> {
         let signer = issuer.signer(now)?;
         if self.fell(&signer.issuer, signer.version).is_some() {
             let Signer { issuer: name, version, .. } = &signer;

@@ -241,6 +241,13 @@ impl Profile {
         ]
     }
 
+    /// Whether TLS servers can show its certificates.
+    #[must_use]
+    pub fn is_for_servers(&self) -> bool {
+        let extended = self.extended.as_deref().unwrap_or_else(|| self.kind.extended());
+        self.kind != Kind::Intermediate && extended.contains(&ExtendedUsage::ServerAuth)
+    }
+
     /// That it makes sense, before it is stored.
     ///
     /// # Errors

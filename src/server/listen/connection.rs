@@ -24,12 +24,13 @@ use tower::ServiceExt;
 
 use super::Limits;
 use super::activity::{Activity, Noticed};
+use super::linger::Lingering;
 use crate::api::Peer;
 use crate::auth::certificate::Claims;
 use crate::error::Result;
 
 /// How much of a body a client may send before somebody reads it: on one stream, and on all of a connection.
-const STREAM_WINDOW: u32 = 128 * 1024;
+pub(super) const STREAM_WINDOW: u32 = 128 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// How many streams a peer may reset before the server has looked at them, and how many it may make fail.
 const RESETS: usize = 20;
@@ -220,7 +221,8 @@ impl hyper::service::Service<Request<Incoming>> for Front {
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
 
-    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let mut request = Lingering::of(request);
         let begun = self.activity.begin();
         if let Some(status) = refusal(request.headers(), self.most_headers) {
             let mut response = Response::new(begun.answered(Body::empty()));
