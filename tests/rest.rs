@@ -566,6 +566,8 @@ fn the_table_of_limits_holds_the_numbers_of_the_code() {
         ("alternative names of a certificate or request", grouped(x509::certificate::MAX_NAMES)),
         ("bytes of an alternative name", grouped(x509::San::MAX)),
         ("bytes of a certificate that is read", grouped(x509::certificate::MAX_CERTIFICATE)),
+        ("certificates of one name", grouped(store::certificates::LOOKED_AT)),
+        ("changes that share a transaction", grouped(signet::ledger::MOST_CHANGES)),
         ("bytes of the path of a record", grouped(store::MAX_PATH)),
         ("bytes of a record", grouped(store::MAX_VALUE)),
         ("audit records that wait", grouped(log.queue)),

@@ -177,6 +177,8 @@ fn a_scan_finds_what_starts_with_the_prefix_in_byte_order() {
         assert_eq!(paths(store, "keys/ab"), ["keys/ab"]);
         assert_eq!(paths(store, "keys/zz"), [""; 0]);
         assert_eq!(paths(store, "k").len(), all.len());
+        assert_eq!(store.paths("").unwrap(), all);
+        assert_eq!(store.paths("keys/a_").unwrap(), ["keys/a_b/1"]);
     });
 }
 
@@ -190,6 +192,7 @@ fn what_is_no_path_is_refused() {
         }
         for bad in ["%", "keys/%", "K", "~"] {
             assert_eq!(store.scan(bad).unwrap_err().kind(), Kind::Invalid, "{bad:?}");
+            assert_eq!(store.paths(bad).unwrap_err().kind(), Kind::Invalid, "{bad:?}");
         }
         assert!(store.scan("").unwrap().is_empty());
         store.commit(&[put(&"a".repeat(512), Expected::Any, "x")]).unwrap();
@@ -443,7 +446,7 @@ mod files {
         let newer = Sqlite::open(&file).unwrap_err();
         assert_eq!(newer.kind(), Kind::State);
         assert!(newer.public().contains("99"), "{newer}");
-        sql(&file, "PRAGMA user_version = 2");
+        sql(&file, "PRAGMA user_version = 3");
         Sqlite::open(&file).unwrap();
 
         for altered in [
@@ -623,7 +626,8 @@ mod certificates {
     //! The table of certificates: written once, found by what it says, and not to be changed unseen.
 
     use jiff::{SignedDuration, Timestamp};
-    use signet::store::certificates::{Counts, Cursor, End, Found, Reservation, Row, Search};
+    use proptest::prelude::*;
+    use signet::store::certificates::{Counts, End, Found, Page, Reservation, Row, Search};
     use signet::types::Version;
 
     use super::files::sql;
@@ -679,7 +683,7 @@ mod certificates {
         each_driver(|store, _, _| {
             fill(store);
             let all = Search { limit: 100, ..Search::default() };
-            let find = |search: Search| numbers(&store.certificates(&search).unwrap());
+            let find = |search: Search| numbers(&store.certificates(&search).unwrap().found);
             assert_eq!(find(all.clone()), [10, 9, 8, 7, 6, 5, 4, 3, 2, 1]);
             assert_eq!(find(Search { issuer: Some("a:one".parse().unwrap()), ..all.clone() }), [5, 4, 3, 2, 1]);
             assert_eq!(find(Search { namespace: Some("b".parse().unwrap()), ..all.clone() }), [10, 9, 8, 7, 6]);
@@ -710,17 +714,131 @@ mod certificates {
                 Search { limit: 3, ends: Some((at(0), at(1000))), ..Search::default() },
             ];
             for search in searches {
-                let (mut seen, mut after): (Vec<u64>, Option<Cursor>) = (Vec::new(), None);
-                loop {
-                    let page = store.certificates(&Search { after, ..search.clone() }).unwrap();
-                    let Some(last) = page.last() else { break };
-                    after = Some(last.reservation.cursor());
-                    seen.extend(numbers(&page));
-                }
+                let mut seen = all_pages(store, &search);
                 seen.sort_unstable();
                 assert_eq!(seen, (1..=10).collect::<Vec<_>>(), "{search:?}");
             }
         });
+    }
+
+    /// The numbers on all pages of a search, in their order.
+    fn all_pages(store: &dyn Store, search: &Search) -> Vec<u64> {
+        let (mut seen, mut after) = (Vec::new(), None);
+        loop {
+            let Page { found, next } = store.certificates(&Search { after, ..search.clone() }).unwrap();
+            assert!(found.len() <= search.limit);
+            seen.extend(numbers(&found));
+            if next.is_none() {
+                return seen;
+            }
+            after = next;
+        }
+    }
+
+    /// How many certificates the next test looks for.
+    const MANY: u64 = 10_000;
+
+    /// The `number`th of many: issuers, versions, profiles and requesters that go together in some ways and not in others, names
+    /// of few and of many, and ends of which many are the same.
+    fn one_of_many(number: u64) -> Reservation {
+        let issuer = ["a:one", "a:two", "a-b:one", "b:one"][usize::try_from(number % 7 % 4).unwrap()];
+        let own = format!("dns:h{}.example", number % 900);
+        let all = "dns:all.example".to_owned();
+        Reservation {
+            version: Version::new(1 + u32::try_from(number / 4000).unwrap()).unwrap(),
+            profile: format!("default:p{}", number % 3),
+            // Who asks for one profile never asks for another.
+            requester: format!("identity/r{}", number % 12),
+            names: if number.is_multiple_of(5) { vec![own] } else { vec![own, all] },
+            not_after: at(i64::try_from(number * 7919 % 10_007 / 100 * 100).unwrap()),
+            ..reservation(number, issuer, &[])
+        }
+    }
+
+    fn many(folder: &tempfile::TempDir) -> Sealed<Sqlite> {
+        let store = Sealed::new(Sqlite::create(&folder.path().join("signet.db")).unwrap(), key());
+        let rows: Vec<_> = (1..=MANY).map(|number| Row::Reserve(one_of_many(number))).collect();
+        for rows in rows.chunks(1000) {
+            store.commit_rows(&[], rows).unwrap();
+        }
+        store
+    }
+
+    /// Sometimes one of `texts`.
+    fn maybe(texts: &'static [&'static str]) -> impl Strategy<Value = Option<String>> {
+        prop_oneof![Just(None), proptest::sample::select(texts).prop_map(|text| Some(text.to_owned()))]
+    }
+
+    #[test]
+    fn any_search_among_many_finds_what_a_plain_filter_finds() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = many(&folder);
+        let all: Vec<_> = (1..=MANY).map(one_of_many).collect();
+        let conditions = (
+            maybe(&["a:one", "a:two", "b:one", "b:none"]),
+            maybe(&["a", "a-b", "b", "c"]),
+            maybe(&["default:p0", "default:p2", "default:p"]),
+            maybe(&["identity/r0", "identity/r11", "identity/r"]),
+            maybe(&["dns:all.example", "dns:h7.example", "dns:h"]),
+            proptest::option::of((0..10_100_i64, 0..10_100_i64)),
+            150..=1000_usize,
+        );
+        // Each case reads up to ten thousand certificates.
+        let config = ProptestConfig::with_cases(ProptestConfig::default().cases / 8);
+        proptest!(ProptestConfig { failure_persistence: None, ..config }, |(conditions in conditions)| {
+            let (issuer, namespace, profile, requester, name, ends, limit) = conditions;
+            let search = Search {
+                issuer: issuer.map(|issuer| issuer.parse().unwrap()),
+                namespace: namespace.map(|namespace| namespace.parse().unwrap()),
+                profile,
+                requester,
+                name,
+                ends: ends.map(|(from, until)| (at(from), at(until))),
+                after: None,
+                limit,
+            };
+            let mut expected: Vec<_> = all.iter().filter(|one| search.fits(one)).collect();
+            if search.ends.is_some() && search.name.is_none() {
+                expected.sort_by_key(|one| (one.not_after, one.number));
+            } else {
+                expected.reverse();
+            }
+            let expected: Vec<_> = expected.into_iter().map(|one| one.number).collect();
+            prop_assert_eq!(all_pages(&store, &search), expected, "{:?}", search);
+        });
+    }
+
+    #[test]
+    fn the_last_end_of_a_version_is_that_of_all_its_profiles() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = many(&folder);
+        for (issuer, version) in [("a:one", 1), ("a:two", 2), ("b:one", 3), ("a:none", 1)] {
+            let of = |one: &Reservation| one.issuer.to_string() == issuer && one.version.number() == version;
+            let expected = (1..=MANY).map(one_of_many).filter(of).map(|one| one.not_after).max();
+            let version = Version::new(version).unwrap();
+            assert_eq!(
+                store.last_end(&issuer.parse().unwrap(), version, "[ocsp]").unwrap(),
+                expected,
+                "{issuer} {version}"
+            );
+        }
+    }
+
+    /// What `tests/vectors/make.py` writes of the same two rows.
+    #[test]
+    fn the_tags_of_rows_are_as_they_are_drawn() {
+        let golden = include_str!("golden/certificate-row-v1.txt");
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("signet.db");
+        let store = Sealed::new(Sqlite::create(&file).unwrap(), key());
+        let names = ["dns:web.example.com", "ip:10.0.0.1"];
+        let row = Reservation { subject: "CN=web".into(), ..reservation(1, "fleet:root", &names) };
+        store.commit_rows(&[], &[Row::Reserve(row.clone()), end(1, Some(&[9, 9]))]).unwrap();
+        drop(store);
+        let found = Sqlite::open(&file).unwrap().certificate(&row.serial).unwrap().unwrap();
+        let tags =
+            [found.reservation.tag, found.end.unwrap().tag].map(|tag| tag.map(|byte| format!("{byte:02x}")).concat());
+        assert_eq!(golden.lines().collect::<Vec<_>>(), tags);
     }
 
     #[test]

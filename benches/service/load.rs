@@ -66,6 +66,12 @@ pub(crate) fn request(path: &str, token: &str, body: &str) -> Vec<u8> {
     .into_bytes()
 }
 
+/// The bytes of a GET below the certificates.
+pub(crate) fn fetch(rest: &str, token: &str) -> Vec<u8> {
+    format!("GET /api/v1/certificates{rest} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\n\r\n")
+        .into_bytes()
+}
+
 /// Has each of `connections` send `request` again and again until the time is over, at least once.
 pub(crate) async fn turn(connections: &mut [Connection], request: &[u8], time: Duration) -> Turn {
     let began = Instant::now();
@@ -95,7 +101,7 @@ pub(crate) async fn turn(connections: &mut [Connection], request: &[u8], time: D
 
 impl Connection {
     /// Sends a request and reads its whole answer, which must be a success.
-    async fn ask(&mut self, request: &[u8]) -> &[u8] {
+    pub(crate) async fn ask(&mut self, request: &[u8]) -> &[u8] {
         self.stream.write_all(request).await.expect("the server reads");
         self.stream.flush().await.expect("the server reads");
         let mut filled = 0;
@@ -119,7 +125,11 @@ impl Connection {
 fn head(bytes: &[u8]) -> Option<(usize, usize)> {
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&bytes[..end]).expect("a head in ASCII");
-    assert!(head.starts_with("HTTP/1.1 200 "), "{}", String::from_utf8_lossy(bytes));
+    assert!(
+        head.starts_with("HTTP/1.1 200 ") || head.starts_with("HTTP/1.1 201 "),
+        "{}",
+        String::from_utf8_lossy(bytes)
+    );
     let value = |line: &str| Some(line.split_once(": ")?.1.parse().expect("a length"));
     let length = head.split("\r\n").find(|line| line.len() > 15 && line[..15].eq_ignore_ascii_case("content-length:"));
     Some((end + 4, length.and_then(value).expect("a length")))

@@ -22,6 +22,8 @@
     reason = "a measurement may stop, and prints"
 )]
 
+mod inventory;
+mod issuing;
 mod load;
 mod place;
 mod process;
@@ -46,6 +48,7 @@ use signet::types::{
 };
 use signet::wire::{Base64, CreateKey, SecretBase64, Sign, Unwrap, Wrap};
 
+use issuing::Issuing;
 use load::Connection;
 use place::Place;
 use process::own_cpu;
@@ -61,10 +64,15 @@ const BATCHES_AT_ONCE: usize = 2;
 /// How many keys a server starts with where its start is measured.
 const MANY_KEYS: usize = 1000;
 
+/// How the name of a row begins that issues certificates.
+const CERTIFICATE: &str = "certificate-";
+
 /// What is done with a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Operation {
     Sign(Algorithm),
+    /// Issues a certificate under a key of this algorithm.
+    Issue(Algorithm),
     Wrap,
     Unwrap,
 }
@@ -72,7 +80,7 @@ enum Operation {
 impl Operation {
     const fn algorithm(self) -> Algorithm {
         match self {
-            Self::Sign(algorithm) => algorithm,
+            Self::Sign(algorithm) | Self::Issue(algorithm) => algorithm,
             Self::Wrap | Self::Unwrap => Algorithm::Aes256GcmDerived,
         }
     }
@@ -80,6 +88,7 @@ impl Operation {
     const fn verb(self) -> &'static str {
         match self {
             Self::Sign(_) => "sign",
+            Self::Issue(_) => "issue",
             Self::Wrap => "wrap",
             Self::Unwrap => "unwrap",
         }
@@ -88,6 +97,7 @@ impl Operation {
     fn name(self) -> String {
         match self {
             Self::Sign(algorithm) => algorithm.to_string(),
+            Self::Issue(algorithm) => format!("{CERTIFICATE}{algorithm}"),
             Self::Wrap | Self::Unwrap => self.verb().to_owned(),
         }
     }
@@ -122,6 +132,10 @@ impl Wanted {
         for sessions in [true, false] {
             self.swtpm(sessions, &mut report).await;
         }
+        if self.wants("inventory") {
+            eprintln!("inventory");
+            report.inventory = Some(inventory::measure().await);
+        }
         report
     }
 
@@ -130,14 +144,15 @@ impl Wanted {
     }
 
     async fn softhsm(&self, report: &mut Report) {
-        let signing = [Algorithm::EcdsaP256, Algorithm::Ed25519, Algorithm::Rsa2048Pkcs1].map(Operation::Sign);
-        let operations = || signing.into_iter().chain([Operation::Wrap, Operation::Unwrap]);
+        let algorithms = [Algorithm::EcdsaP256, Algorithm::Ed25519, Algorithm::Rsa2048Pkcs1];
+        let signing = algorithms.map(Operation::Sign).into_iter().chain([Operation::Wrap, Operation::Unwrap]);
+        let operations = || signing.clone().chain(algorithms.map(Operation::Issue));
         let mut rows = Vec::new();
         for residency in [Residency::Resident, Residency::Wrapped] {
             rows.extend(operations().map(|operation| (residency, operation)));
         }
         // SoftHSM 2.6 cannot wrap Edwards keys.
-        rows.retain(|row| *row != (Residency::Wrapped, Operation::Sign(Algorithm::Ed25519)));
+        rows.retain(|(residency, one)| (*residency, one.algorithm()) != (Residency::Wrapped, Algorithm::Ed25519));
         rows.retain(|(residency, operation)| self.wants(&row_name("softhsm", *residency, *operation)));
         if rows.is_empty() && !self.wants("house") {
             return;
@@ -161,7 +176,7 @@ impl Wanted {
         let signing = [Algorithm::EcdsaP256, Algorithm::Rsa2048Pkcs1].map(Operation::Sign);
         let mut rows: Vec<_> = signing
             .into_iter()
-            .chain([Operation::Wrap, Operation::Unwrap])
+            .chain([Operation::Wrap, Operation::Unwrap, Operation::Issue(Algorithm::EcdsaP256)])
             .map(|operation| (Residency::Wrapped, operation))
             .collect();
         rows.retain(|(residency, operation)| self.wants(&row_name(device, *residency, *operation)));
@@ -188,6 +203,9 @@ impl Wanted {
             let subject = Subject::new(&place.client(), *residency, *operation).await;
             if let Some(cost) = subject.check(self.time / 10) {
                 report.costs.checks.insert(operation.name(), cost);
+            }
+            if let Some(cost) = subject.lint(self.time / 10).await {
+                report.costs.lint = cost;
             }
             let mut connections = load::connect(place.address(), &place.authority(), Load::MOST).await;
             let row = self.row(device, place, raw, raw_threads, &subject, &mut connections).await;
@@ -260,6 +278,8 @@ struct Subject {
     operation: Operation,
     message: Vec<u8>,
     verifier: Option<Verifier>,
+    /// What issues, where that is the operation.
+    issuing: Option<Issuing>,
     /// A signature over the message, raw.
     signature: Option<Vec<u8>>,
     /// What is unwrapped, again and again.
@@ -270,34 +290,49 @@ impl Subject {
     async fn new(client: &Client, residency: Residency, operation: Operation) -> Self {
         let algorithm = operation.algorithm();
         let name = format!("{residency}-{}", operation.name());
-        let key = client.create_key(&new_key(&name, algorithm, residency)).await.expect("a key").name;
-        let verifier = match operation {
-            Operation::Sign(_) => {
-                let public = client.public_key(&key, None).await.expect("a public key");
-                Some(Verifier::new(algorithm, &public_key(&public.pem)).expect("a verifier"))
-            }
-            Operation::Wrap | Operation::Unwrap => None,
-        };
         let message = vec![42; 32];
-        let signature = match operation {
+        let mut subject = Self {
+            client: client.clone(),
+            key: name.parse().expect("a name"),
+            residency,
+            operation,
+            message,
+            verifier: None,
+            issuing: None,
+            signature: None,
+            blob: Vec::new(),
+        };
+        if let Operation::Issue(algorithm) = operation {
+            subject.issuing = Some(Issuing::new(client, &name, algorithm, residency).await);
+            return subject;
+        }
+        let key = client.create_key(&new_key(&name, algorithm, residency)).await.expect("a key").name;
+        match operation {
             Operation::Sign(algorithm) => {
-                let request = Sign { message: Some(Base64(message.clone())), ..Sign::default() };
+                let public = client.public_key(&key, None).await.expect("a public key");
+                subject.verifier = Some(Verifier::new(algorithm, &public_key(&public.pem)).expect("a verifier"));
+                let request = Sign { message: Some(Base64(subject.message.clone())), ..Sign::default() };
                 let signed = client.sign(&key, &request).await.expect("a signature").signature;
-                Some(SignatureFormat::Der.decode(algorithm, &STANDARD.decode(signed).unwrap()).unwrap())
+                let der = STANDARD.decode(signed).unwrap();
+                subject.signature = Some(SignatureFormat::Der.decode(algorithm, &der).unwrap());
             }
-            Operation::Wrap | Operation::Unwrap => None,
-        };
-        let blob = match operation {
-            Operation::Sign(_) => Vec::new(),
             Operation::Wrap | Operation::Unwrap => {
-                client.wrap(&key, &wrap(&message)).await.expect("a ciphertext").ciphertext.0
+                let wrapped = client.wrap(&key, &wrap(&subject.message)).await.expect("a ciphertext");
+                subject.blob = wrapped.ciphertext.0;
             }
-        };
-        Self { client: client.clone(), key, residency, operation, message, verifier, signature, blob }
+            Operation::Issue(_) => {}
+        }
+        subject.key = key;
+        subject
     }
 
     fn request(&self, load: Load, token: &str) -> Vec<u8> {
+        if let Some(issuing) = &self.issuing {
+            let (path, body) = issuing.ask(load.items());
+            return load::request(&format!("/api/v1/{path}"), token, &body.to_string());
+        }
         let item = match self.operation {
+            Operation::Issue(_) => json!({}),
             Operation::Sign(_) => json!({ "message": STANDARD.encode(&self.message) }),
             Operation::Wrap => json!({ "plaintext": STANDARD.encode(&self.message), "context": context() }),
             Operation::Unwrap => json!({ "ciphertext": STANDARD.encode(&self.blob), "context": context() }),
@@ -323,6 +358,7 @@ impl Subject {
         };
         let bytes = |field: &str| STANDARD.decode(last[field].as_str().expect(field)).expect("base64");
         match self.operation {
+            Operation::Issue(_) => drop(self.issuing.as_ref().map(|issuing| issuing.judge(last))),
             Operation::Sign(algorithm) => {
                 let raw = SignatureFormat::Der.decode(algorithm, &bytes("signature")).expect("a signature");
                 assert!(self.verifies(&raw), "the signature does not verify");
@@ -352,6 +388,16 @@ impl Subject {
     fn check(&self, time: Duration) -> Option<f64> {
         let signature = self.signature.as_ref()?;
         Some(cost(time, || assert!(self.verifies(signature))))
+    }
+
+    /// What the rules cost that a certificate is held against, in microseconds.
+    async fn lint(&self, time: Duration) -> Option<f64> {
+        let issuing = self.issuing.as_ref()?;
+        let (_, body) = issuing.ask(None);
+        let body = serde_json::from_value(body).expect("a request");
+        let made = self.client.issue(&issuing.name, &body).await.expect("a certificate");
+        let certificate = issuing.judge(&json!({ "certificate": made.certificate }));
+        Some(cost(time, || issuing.lint(&certificate)))
     }
 }
 

@@ -15,7 +15,7 @@ use crate::process::{children, cpu};
 use crate::softhsm::{LABEL, MODULE, SoftHsm};
 
 /// The program that is measured where `BENCH_PROGRAM` names no other.
-const PROGRAM: &str = env!("CARGO_BIN_EXE_signet");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_signet");
 
 /// A server at work.
 pub(crate) struct Place {
@@ -81,9 +81,19 @@ impl Place {
         place
     }
 
-    /// Ends the server and starts it again.
-    pub(crate) fn restart(&mut self) {
+    /// Ends the server.
+    pub(crate) fn stop(&mut self) {
         self.serving.take();
+    }
+
+    /// Its data folder.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// Ends the server, where it runs, and starts it again.
+    pub(crate) fn restart(&mut self) {
+        self.stop();
         self.serving = Some(Serving::start(self.folder.path()));
     }
 

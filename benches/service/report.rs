@@ -7,6 +7,8 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 use signet::types::Residency;
 
+use crate::CERTIFICATE;
+use crate::inventory::Inventory;
 use crate::raw::Sample;
 
 /// How much a service may add to device and check, in microseconds of processor time: alone, and as one of a hundred.
@@ -17,6 +19,10 @@ const CROWD: f64 = 0.95;
 /// What a TPM behind the service must reach of its raw throughput, for operations that take longer than this, in microseconds.
 const TPM: f64 = 0.95;
 const SLOW: f64 = 200.0;
+/// How much a certificate may cost beside the raw signature, alone.
+const CERTIFICATE_ALONE: f64 = 200.0;
+/// The 99th percentile of a search, in microseconds, for a page of 100.
+const SEARCH: f64 = 20_000.0;
 const MEMORY: u64 = 40 << 20;
 const START: Duration = Duration::from_secs(1);
 
@@ -34,6 +40,16 @@ impl Load {
         [Self::Connections(1), Self::Connections(8), Self::Connections(32), Self::Batch(100), Self::Batch(1000)];
     /// The most connections of any load.
     pub(crate) const MOST: usize = 32;
+}
+
+impl Load {
+    /// The items of a request, where it is a batch.
+    pub(crate) const fn items(self) -> Option<usize> {
+        match self {
+            Self::Connections(_) => None,
+            Self::Batch(items) => Some(items),
+        }
+    }
 }
 
 impl fmt::Display for Load {
@@ -84,6 +100,8 @@ pub(crate) struct Costs {
     pub(crate) checks: BTreeMap<String, f64>,
     /// Sealing and opening one envelope, without the device.
     pub(crate) envelope: (f64, f64),
+    /// Holding one certificate against all rules.
+    pub(crate) lint: f64,
 }
 
 /// What is true of the service as a whole.
@@ -100,6 +118,7 @@ pub(crate) struct House {
 pub(crate) struct Report {
     pub(crate) costs: Costs,
     pub(crate) house: Option<House>,
+    pub(crate) inventory: Option<Inventory>,
     pub(crate) rows: Vec<Row>,
 }
 
@@ -162,7 +181,9 @@ impl Report {
     fn bars(&self) -> Vec<Bar> {
         let mut bars = Vec::new();
         for row in &self.rows {
-            if row.is_software_token() {
+            if row.operation.starts_with(CERTIFICATE) {
+                certificate_bar(row, &mut bars);
+            } else if row.is_software_token() {
                 self.software_bars(row, &mut bars);
             } else {
                 tpm_bar(row, &mut bars);
@@ -183,6 +204,16 @@ impl Report {
                 bar: format!("< {} ms", START.as_millis()),
                 met: *start < START,
             });
+        }
+        for searched in self.inventory.iter().flat_map(|inventory| &inventory.searches) {
+            if searched.items <= 100 {
+                bars.push(Bar {
+                    name: format!("search by {}: 99th percentile", searched.name),
+                    figure: format!("{:.1} ms", searched.p99 / 1e3),
+                    bar: format!("< {:.0} ms", SEARCH / 1e3),
+                    met: searched.p99 < SEARCH,
+                });
+            }
         }
         bars
     }
@@ -231,10 +262,14 @@ impl Report {
                 );
             }
         }
+        if let Some(inventory) = &self.inventory {
+            print_inventory(inventory);
+        }
         println!("\nour own cryptography, processor time in microseconds");
         for (algorithm, cost) in &self.costs.checks {
             println!("  check of {algorithm:<20} {cost:>6.1}");
         }
+        println!("  lint of a certificate         {:>6.1}", self.costs.lint);
         let (seal, open) = self.costs.envelope;
         println!("  envelope, seal                {seal:>6.1}\n  envelope, open                {open:>6.1}\n");
         println!("the bars");
@@ -242,6 +277,40 @@ impl Report {
             println!("  {:<7} {name}: {figure}; bar {bar}", if met { "met" } else { "NOT MET" });
         }
     }
+}
+
+fn print_inventory(inventory: &Inventory) {
+    let Inventory { certificates, filled, database, start, memory, searches } = inventory;
+    let (mib, millis) = (|bytes: u64| bytes as f64 / f64::from(1 << 20), |time: &Duration| time.as_secs_f64() * 1e3);
+    println!("\nan inventory of {certificates} certificates, filled in {filled:.0} s");
+    println!(
+        "  database {:.0} MiB; start {:.0} ms, and {:.0} ms while it was empty",
+        mib(*database),
+        millis(&start.1),
+        millis(&start.0)
+    );
+    println!(
+        "  resident memory of the server {:.1} MiB empty, {:.1} MiB after the start, {:.1} MiB after the searches",
+        mib(memory.0),
+        mib(memory.1),
+        mib(memory.2)
+    );
+    println!("  {:<44} {:>6} {:>9} {:>9}", "search, microseconds over HTTPS", "items", "p50", "p99");
+    for searched in searches {
+        println!("  {:<44} {:>6} {:>9.0} {:>9.0}", searched.name, searched.items, searched.p50, searched.p99);
+    }
+}
+
+/// What a certificate may cost more than its signature.
+fn certificate_bar(row: &Row, bars: &mut Vec<Bar>) {
+    let Some(cell) = row.cell(Load::Connections(32)) else { return };
+    let raw = row.raw_cpu();
+    bars.push(Bar {
+        name: format!("{}, one at a time on 32 connections: processor time", row.name()),
+        figure: format!("{:.1} us = device {raw:.1} + {:.1}", cell.cpu(), cell.cpu() - raw),
+        bar: format!("<= {raw:.1} + {CERTIFICATE_ALONE:.0} us"),
+        met: cell.cpu() <= raw + CERTIFICATE_ALONE,
+    });
 }
 
 /// The bar of a device whose operations are slow enough to hide ours.

@@ -20,6 +20,10 @@ impl Store for One {
         Ok(Vec::new())
     }
 
+    fn paths(&self, _: &str) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
     fn commit_with(&self, _: &[Change], _: &[Row], _: &Encode<'_>) -> Result<u64> {
         Ok(1)
     }

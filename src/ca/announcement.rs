@@ -280,28 +280,26 @@ impl Authority {
         permit: Option<&Permit<RevokeCertificate>>,
         now: Timestamp,
     ) -> Result<Option<Timestamp>> {
-        let limit = super::issue::MAX_BATCH;
         let search = Search {
             issuer: Some(announcement.issuer.clone()),
             profile: announcement.what.profile.as_ref().map(ToString::to_string),
             ends: Some((now, Timestamp::MAX)),
-            limit,
+            limit: super::issue::MAX_BATCH,
             ..Search::default()
         };
         let (mut after, mut last) = (None, None);
         loop {
-            let page = self.search(Search { after, ..search.clone() }).await?;
-            after = page.last().map(|entry| entry.cursor);
-            let is_last = page.len() < limit;
+            let (page, next) = self.search(Search { after, ..search.clone() }).await?;
             let meant = |entry: &Entry| entry.state == State::Issued && announcement.covers(entry);
             let some: Vec<_> = page.into_iter().filter(meant).collect();
             if let (Some(permit), Some(reason)) = (permit, announcement.what.revoke) {
                 self.revoke_entries(permit, &some, reason, None).await?;
             }
             last = some.iter().map(|entry| entry.validity.not_after).max().max(last);
-            if is_last {
+            if next.is_none() {
                 return Ok(last);
             }
+            after = next;
         }
     }
 

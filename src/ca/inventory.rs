@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::Authority;
 use crate::error::{Error, Kind, Result};
-use crate::store::certificates::{Cursor, End, Found, Reservation, Search};
+use crate::store::certificates::{Cursor, End, Found, Page, Reservation, Search};
 use crate::types::{Caller, IssuerName, Resource, Version, sha256, words};
 use crate::x509::{Serial, Validity};
 
@@ -33,6 +33,8 @@ words! {
 /// A certificate of the inventory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
+    /// Its number in the inventory: later ones have greater ones.
+    pub number: u64,
     /// Its serial number.
     pub serial: Serial,
     /// Who signed it.
@@ -55,8 +57,6 @@ pub struct Entry {
     pub der: Option<Vec<u8>>,
     /// What became of it.
     pub state: State,
-    /// Where a page that ends here goes on.
-    pub cursor: Cursor,
 }
 
 impl Entry {
@@ -89,9 +89,8 @@ impl Entry {
     /// [`Kind::Internal`] for a row whose parts are no certificate, which its tag excludes.
     pub(super) fn new(found: Found) -> Result<Self> {
         let Found { reservation, end } = found;
-        let cursor = reservation.cursor();
         let Reservation {
-            number: _,
+            number,
             serial,
             issuer,
             version,
@@ -111,6 +110,7 @@ impl Entry {
             Some(End { signature: Some(signature), .. }) => (State::Issued, Some(join(&body, &signature)?)),
         };
         Ok(Self {
+            number,
             serial: Serial::from_bytes(serial),
             issuer,
             version,
@@ -122,7 +122,6 @@ impl Entry {
             reserved: at,
             der,
             state,
-            cursor,
         })
     }
 }
@@ -161,12 +160,16 @@ impl Authority {
         self.read(move |store| store.certificate(&serial)?.map(Entry::new).transpose()).await
     }
 
-    /// A page of a search.
+    /// A page of a search, and where the next one begins.
     ///
     /// # Errors
     /// `Tampered` where a row was changed.
-    pub async fn search(&self, search: Search) -> Result<Vec<Entry>> {
-        self.read(move |store| store.certificates(&search)?.into_iter().map(Entry::new).collect()).await
+    pub async fn search(&self, search: Search) -> Result<(Vec<Entry>, Option<Cursor>)> {
+        self.read(move |store| {
+            let Page { found, next } = store.certificates(&search)?;
+            Ok((found.into_iter().map(Entry::new).collect::<Result<_>>()?, next))
+        })
+        .await
     }
 
     /// Closes the reservations that nobody is signing: those that a crash or a failing store left. Their serial numbers count as

@@ -123,8 +123,7 @@ impl Authority {
         let reservations = ready.iter().map(|one| one.reservation.clone()).collect();
         let leaf = permit.record(Phase::Change, &details);
         crash_point!("issue.before_reserve");
-        let take = |numbers| self.under_way(numbers);
-        let under_way = self.parts.ledger.reserve(leaf, Vec::new(), reservations, take).await?;
+        let under_way = self.under_way(self.parts.ledger.reserve(leaf, Vec::new(), reservations).await?);
         for (one, number) in ready.iter_mut().zip(&under_way.numbers) {
             one.reservation.number = *number;
         }
@@ -215,9 +214,7 @@ impl Authority {
                 signed.await;
             }
         };
-        tokio::time::timeout(PATIENCE, settled)
-            .await
-            .map_err(|_| Error::new(Kind::Busy, "some certificates are still being signed").hint("ask again"))
+        tokio::time::timeout(PATIENCE, settled).await.map_err(|_| still_signed())
     }
 
     /// Ends reservations of which no certificate came, or nobody knows.
@@ -232,6 +229,11 @@ impl Authority {
         self.parts.metrics.issued(0, reservations.len());
         Ok(())
     }
+}
+
+/// The answer to who would wait for too long.
+pub(super) fn still_signed() -> Error {
+    Error::new(Kind::Busy, "some certificates are still being signed").hint("ask again")
 }
 
 impl Prepared {

@@ -142,7 +142,7 @@ impl Authority {
         issuer: &IssuerName,
         known: &Known,
         requests: &[Request],
-        also: impl Fn(&[Result<Entry>]) -> Result<Option<Change>>,
+        also: impl Fn(&[Result<Entry>]) -> Result<Vec<Change>>,
     ) -> Result<Vec<Result<Issued>>> {
         permit.covers_issuer(issuer)?;
         let mut keys = software_keys(requests).await?;
@@ -161,8 +161,7 @@ impl Authority {
                 }
                 Ok(Wanted { template, profile: known.name.to_string(), kind: known.profile.kind.rules() })
             });
-            let made =
-                self.certify(permit, &signer, wanted.collect(), |made| Ok(also(made)?.into_iter().collect())).await;
+            let made = self.certify(permit, &signer, wanted.collect(), &also).await;
             tries += 1;
             match made {
                 // The issuer was rotated at this moment: its new version takes over.

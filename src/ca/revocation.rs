@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::inventory::{Entry, State};
+use super::issue::still_signed;
 use super::issuer::Issuer;
 use super::{Authority, FORMAT, parse, put};
 use crate::admission::{Details, Permit};
@@ -131,10 +132,13 @@ impl Authority {
         if !waiting {
             return Ok(count);
         }
-        // 2. Once they are signed, they are revoked as well; what nobody signs any more is closed, and so counts as revoked.
+        // 2. Once they are signed, they are revoked as well.
         self.settled(last).await?;
-        self.close_reservations().await?;
-        let (more, _) = self.revoke_up_to(permit, issuer, version, reason, last).await?;
+        let (more, waiting) = self.revoke_up_to(permit, issuer, version, reason, last).await?;
+        if waiting {
+            // The next tick looks whether anybody signs them.
+            return Err(still_signed());
+        }
         Ok(count + more)
     }
 
@@ -151,19 +155,18 @@ impl Authority {
         loop {
             let (now, limit) = (self.now(), super::issue::MAX_BATCH);
             let ends = Some((now, Timestamp::MAX));
-            let page =
-                self.search(Search { issuer: Some(issuer.clone()), ends, after, limit, ..Search::default() }).await?;
-            after = page.last().map(|last| last.cursor);
-            let is_last = page.len() < limit;
+            let search = Search { issuer: Some(issuer.clone()), ends, after, limit, ..Search::default() };
+            let (page, next) = self.search(search).await?;
             let of_version = |entry: &Entry| version.is_none_or(|version| entry.version == version);
-            let meant = |entry: &Entry| of_version(entry) && !entry.is_own() && entry.cursor.number <= last;
+            let meant = |entry: &Entry| of_version(entry) && !entry.is_own() && entry.number <= last;
             let (some, others): (Vec<_>, Vec<_>) =
                 page.into_iter().filter(meant).partition(|entry| entry.state == State::Issued);
             waiting |= others.iter().any(|entry| entry.state == State::Reserved);
             count += self.revoke_entries(permit, &some, reason, None).await?;
-            if is_last {
+            if next.is_none() {
                 return Ok((count, waiting));
             }
+            after = next;
         }
     }
 

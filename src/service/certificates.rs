@@ -11,6 +11,7 @@ use crate::ca::request::{Issued, Request};
 use crate::ca::revocation::proves;
 use crate::error::{Error, Kind, Result};
 use crate::policy::{Facts, Target};
+use crate::store::Change;
 use crate::store::certificates::{Cursor, Search};
 use crate::types::operation::{
     Builds, IssueCertificate, ListCertificates, Operation, ReadCertificate, RevokeCertificate, SignIntermediate,
@@ -81,8 +82,25 @@ impl Service {
         idempotency: &Idempotency,
     ) -> Result<Released<Vec<Result<Certified>>>> {
         check_batch(requests.len())?;
-        let known = self.parts.authority.profile(profile).ok();
-        let asked = Asked { issuer, profile, requests, idempotency };
+        self.issue_all(caller, Asked { issuer, profile, requests, idempotency, also: &|_| Ok(Vec::new()) }).await
+    }
+
+    /// As [`Self::issue`], with what `also` makes of the certificate in the commit that records it.
+    pub(super) async fn issue_with(
+        &self,
+        caller: &Caller,
+        issuer: &IssuerName,
+        profile: &ProfileName,
+        request: Request,
+        also: &Also<'_>,
+    ) -> Result<Released<Certified>> {
+        let idempotency = &Idempotency::default();
+        let asked = Asked { issuer, profile, requests: vec![request], idempotency, also };
+        self.issue_all(caller, asked).await?.try_map(only)
+    }
+
+    async fn issue_all(&self, caller: &Caller, asked: Asked<'_>) -> Result<Released<Vec<Result<Certified>>>> {
+        let known = self.parts.authority.profile(asked.profile).ok();
         // Who makes an authority does more than who makes a leaf.
         match known {
             Some(known) if known.profile.kind == ProfileKind::Intermediate => {
@@ -98,7 +116,7 @@ impl Service {
         asked: Asked<'_>,
         known: Option<Known>,
     ) -> Result<Released<Vec<Result<Certified>>>> {
-        let Asked { issuer, profile, requests, idempotency } = asked;
+        let Asked { issuer, profile, requests, idempotency, also } = asked;
         let permit: Permit<O> = self.admit_names(caller, issuer, profile, &requests, known.as_ref()).await?;
         let mut details = Details::default().fact("profile", profile);
         let result = async {
@@ -110,7 +128,9 @@ impl Service {
             };
             let also = |made: &[Result<Entry>]| {
                 let serials = made.iter().map(|one| one.as_ref().ok().map(|entry| entry.serial)).collect();
-                turn.record(Outcome::Certificates(serials))
+                let mut changes = also(made)?;
+                changes.extend(turn.record(Outcome::Certificates(serials))?);
+                Ok(changes)
             };
             let made = self.parts.authority.issue(&permit, issuer, &known, &requests, also).await?;
             Ok(made.into_iter().map(|one| one.and_then(|issued| self.certified(issued))).collect())
@@ -218,9 +238,7 @@ impl Service {
     }
 
     async fn page(&self, caller: &Caller, search: Search) -> Result<CertificatePage> {
-        let limit = search.limit;
-        let found = self.parts.authority.search(search).await?;
-        let next = (found.len() == limit).then(|| found.last().map(|last| last.cursor)).flatten();
+        let (found, next) = self.parts.authority.search(search).await?;
         let policies = self.parts.admission.policies();
         let facts = Facts { time: Some(self.parts.ledger.clock().now()), ..Facts::default() };
         let readable = |entry: &Entry| {
@@ -325,4 +343,8 @@ struct Asked<'a> {
     profile: &'a ProfileName,
     requests: Vec<Request>,
     idempotency: &'a Idempotency,
+    also: &'a Also<'a>,
 }
+
+/// What is committed with certificates that were made.
+type Also<'a> = dyn Fn(&[Result<Entry>]) -> Result<Vec<Change>> + Send + Sync + 'a;

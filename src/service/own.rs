@@ -352,10 +352,10 @@ impl Service {
             key: SecretBytes::new(key.expose().to_vec()),
         };
         let also = |made: &[Result<Entry>]| {
-            let Some(Ok(entry)) = made.first() else { return Ok(None) };
+            let Some(Ok(entry)) = made.first() else { return Ok(Vec::new()) };
             let value = serde_json::to_vec(&stored(entry.serial))
                 .map_err(|e| Error::internal(format!("own certificate: {e}")))?;
-            Ok(Some(Change { path: PATH.to_owned(), expected: Expected::Any, value: Some(value) }))
+            Ok(vec![Change { path: PATH.to_owned(), expected: Expected::Any, value: Some(value) }])
         };
         let made = self.parts.authority.issue(&permit, &wish.issuer, known, &requests, also).await.and_then(only);
         if let Ok(issued) = &made {

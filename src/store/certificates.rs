@@ -20,6 +20,9 @@ use jiff::Timestamp;
 
 use crate::types::{IssuerName, Name, Version};
 
+/// How many certificates of one name are held against the further conditions of a search, for one page of it.
+pub const LOOKED_AT: usize = 1000;
+
 /// The tag of a row; zeros until the sealed store sets it.
 pub type Tag = [u8; 32];
 
@@ -108,9 +111,9 @@ pub struct Cursor {
     pub not_after: i64,
 }
 
-/// Which certificates are looked for; all conditions hold together. Newest first; where `ends` is given, the one that ends
-/// soonest first.
-#[derive(Clone, Debug, Default)]
+/// Which certificates are looked for; all conditions hold together. Newest first; where `ends` is given and no name, the one that
+/// ends soonest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Search {
     /// Of this issuer.
     pub issuer: Option<IssuerName>,
@@ -128,6 +131,34 @@ pub struct Search {
     pub after: Option<Cursor>,
     /// How many at most.
     pub limit: usize,
+}
+
+/// Some of the certificates that a search finds, in its order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The certificates: at most as many as were wanted, and perhaps fewer, or none, though there are more.
+    pub found: Vec<Found>,
+    /// Where the next page begins; `None` where this was the last.
+    pub next: Option<Cursor>,
+}
+
+impl Search {
+    /// Whether a certificate fulfils all conditions.
+    #[must_use]
+    pub fn fits(&self, one: &Reservation) -> bool {
+        let Self { issuer, namespace, profile, requester, name, ends, after: _, limit: _ } = self;
+        issuer.as_ref().is_none_or(|issuer| *issuer == one.issuer)
+            && namespace.as_ref().is_none_or(|namespace| *namespace == one.issuer.namespace)
+            && profile.as_ref().is_none_or(|profile| *profile == one.profile)
+            && requester.as_ref().is_none_or(|requester| *requester == one.requester)
+            && name.as_ref().is_none_or(|name| one.names.contains(name))
+            && ends.is_none_or(|(from, until)| from <= one.not_after && one.not_after < until)
+    }
+
+    /// Its conditions alone.
+    pub(super) fn without_place(&self) -> Self {
+        Self { after: None, limit: 0, ..self.clone() }
+    }
 }
 
 impl Row {

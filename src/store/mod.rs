@@ -17,7 +17,7 @@ pub use sqlite::Sqlite;
 
 use std::collections::BTreeSet;
 
-use certificates::{Counts, Found, Row, Search, Serial};
+use certificates::{Counts, Found, Page, Row, Search, Serial};
 
 use crate::error::{Error, Kind, Result};
 use crate::types::{IssuerName, Version};
@@ -45,7 +45,7 @@ pub enum Expected {
 }
 
 /// One change of a batch.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Change {
     /// Where.
     pub path: String,
@@ -90,6 +90,12 @@ pub trait Store: Send + Sync {
     /// As [`Store::get`].
     fn scan(&self, prefix: &str) -> Result<Vec<Record>>;
 
+    /// The paths of what [`Store::scan`] finds, without reading or opening any of it.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    fn paths(&self, prefix: &str) -> Result<Vec<String>>;
+
     /// Makes all `changes`, storing each value as `encode` turns it out, adds `rows`, and answers the revision of the changes.
     /// This is how a layer above binds what it stores to the revision, which only the driver's transaction knows.
     ///
@@ -127,11 +133,11 @@ pub trait Store: Send + Sync {
     /// As [`Store::get`].
     fn certificate(&self, serial: &Serial) -> Result<Option<Found>>;
 
-    /// At most `search.limit` certificates.
+    /// A page of a search.
     ///
     /// # Errors
     /// As [`Store::get`].
-    fn certificates(&self, search: &Search) -> Result<Vec<Found>>;
+    fn certificates(&self, search: &Search) -> Result<Page>;
 
     /// The reservations that have no end, oldest first. Reads the whole table.
     ///

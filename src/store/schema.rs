@@ -17,6 +17,7 @@ pub(super) const APPLICATION_ID: i32 = 0x5347_4e54;
 const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/sqlite/0001_records.sql"),
     include_str!("../../migrations/sqlite/0002_certificates.sql"),
+    include_str!("../../migrations/sqlite/0003_certificate_searches.sql"),
 ];
 
 /// Lays the schema out in an empty database.

@@ -25,7 +25,7 @@ use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk};
 use aws_lc_rs::hmac;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::certificates::{Counts, Found, Row, Search, Serial, Tag};
+use super::certificates::{Counts, Found, Page, Row, Search, Serial, Tag};
 use super::{Change, Encode, Record, Store};
 use crate::error::{Error, Kind, Result};
 use crate::types::{IssuerName, SecretBytes, Version};
@@ -106,23 +106,19 @@ pub struct Sealed<S> {
     key: StorageKey,
 }
 
-impl<S> Sealed<S> {
-    /// The tag of a public row.
-    fn tag(&self, row: &[u8]) -> Result<Tag> {
-        let key = self.key.row_key()?;
-        let mut tag = Tag::default();
-        tag.copy_from_slice(hmac::sign(&key, row).as_ref());
-        Ok(tag)
-    }
+/// The tag of a public row.
+fn tag(key: &hmac::Key, row: &[u8]) -> Tag {
+    let mut tag = Tag::default();
+    tag.copy_from_slice(hmac::sign(key, row).as_ref());
+    tag
+}
 
-    /// A certificate whose tags hold.
-    fn vouch(&self, found: Found) -> Result<Found> {
-        let key = self.key.row_key()?;
-        let Found { reservation, end } = &found;
-        let own = hmac::verify(&key, &reservation.to_bytes(), &reservation.tag).is_ok();
-        let ended = end.as_ref().is_none_or(|end| hmac::verify(&key, &end.to_bytes(), &end.tag).is_ok());
-        if own && ended { Ok(found) } else { Err(changed(&found)) }
-    }
+/// A certificate whose tags hold.
+fn vouch(key: &hmac::Key, found: Found) -> Result<Found> {
+    let Found { reservation, end } = &found;
+    let own = hmac::verify(key, &reservation.to_bytes(), &reservation.tag).is_ok();
+    let ended = end.as_ref().is_none_or(|end| hmac::verify(key, &end.to_bytes(), &end.tag).is_ok());
+    if own && ended { Ok(found) } else { Err(changed(&found)) }
 }
 
 fn changed(found: &Found) -> Error {
@@ -156,11 +152,18 @@ impl<S: Store> Store for Sealed<S> {
         self.driver.scan(prefix)?.into_iter().map(|record| self.open(record)).collect()
     }
 
+    fn paths(&self, prefix: &str) -> Result<Vec<String>> {
+        self.driver.paths(prefix)
+    }
+
     fn commit_with(&self, changes: &[Change], rows: &[Row], encode: &Encode<'_>) -> Result<u64> {
         let mut rows = rows.to_vec();
-        for row in &mut rows {
-            let tag = self.tag(&row.to_bytes())?;
-            *row.tag_mut() = tag;
+        if !rows.is_empty() {
+            let key = self.key.row_key()?;
+            for row in &mut rows {
+                let tag = tag(&key, &row.to_bytes());
+                *row.tag_mut() = tag;
+            }
         }
         self.driver.commit_with(changes, &rows, &|path, revision, value| {
             let mut value = encode(path, revision, value)?;
@@ -176,22 +179,22 @@ impl<S: Store> Store for Sealed<S> {
     }
 
     fn certificate(&self, serial: &Serial) -> Result<Option<Found>> {
-        self.driver.certificate(serial)?.map(|found| self.vouch(found)).transpose()
+        let key = self.key.row_key()?;
+        self.driver.certificate(serial)?.map(|found| vouch(&key, found)).transpose()
     }
 
-    fn certificates(&self, search: &Search) -> Result<Vec<Found>> {
-        let found = self.driver.certificates(search)?;
-        // The table of names is there to find by; what counts is in the row.
-        let fits = |one: &Found| search.name.as_ref().is_none_or(|name| one.reservation.names.contains(name));
-        found
-            .into_iter()
-            .map(|one| self.vouch(one))
-            .map(|one| one.and_then(|one| if fits(&one) { Ok(one) } else { Err(changed(&one)) }))
-            .collect()
+    fn certificates(&self, search: &Search) -> Result<Page> {
+        let (page, key) = (self.driver.certificates(search)?, self.key.row_key()?);
+        // The indexes are there to find by; what counts is in the row.
+        let vouch = |found| {
+            vouch(&key, found).and_then(|one| if search.fits(&one.reservation) { Ok(one) } else { Err(changed(&one)) })
+        };
+        Ok(Page { found: page.found.into_iter().map(vouch).collect::<Result<_>>()?, next: page.next })
     }
 
     fn open_reservations(&self) -> Result<Vec<Found>> {
-        self.driver.open_reservations()?.into_iter().map(|found| self.vouch(found)).collect()
+        let key = self.key.row_key()?;
+        self.driver.open_reservations()?.into_iter().map(|found| vouch(&key, found)).collect()
     }
 
     fn last_end(&self, issuer: &IssuerName, version: Version, but: &str) -> Result<Option<jiff::Timestamp>> {

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
-use super::certificates::{Counts, Found, Row as PublicRow, Search, Serial};
+use super::certificates::{Counts, Found, Page, Row as PublicRow, Search, Serial};
 use super::{Change, Encode, MAX_VALUE, Record, Store, check_batch, check_expected, check_path, check_prefix, schema};
 use crate::error::{Error, Kind, Result};
 use crate::types::{IssuerName, Version};
@@ -127,6 +127,16 @@ impl Store for Sqlite {
         rows.and_then(Iterator::collect).map_err(|e| trouble(e).context(prefix))
     }
 
+    fn paths(&self, prefix: &str) -> Result<Vec<String>> {
+        check_prefix(prefix)?;
+        let reader = self.reader();
+        let mut statement = reader
+            .prepare_cached("SELECT path FROM records WHERE path >= ?1 AND path < ?2 ORDER BY path")
+            .map_err(|e| trouble(e).context(prefix))?;
+        let rows = statement.query_map([prefix, &format!("{prefix}~")], |row| row.get(0));
+        rows.and_then(Iterator::collect).map_err(|e| trouble(e).context(prefix))
+    }
+
     fn commit_with(&self, changes: &[Change], rows: &[PublicRow], encode: &Encode<'_>) -> Result<u64> {
         check_batch(changes)?;
         let mut writer = lock(&self.writer);
@@ -161,7 +171,7 @@ impl Store for Sqlite {
         certificates::find(&self.reader(), serial)
     }
 
-    fn certificates(&self, search: &Search) -> Result<Vec<Found>> {
+    fn certificates(&self, search: &Search) -> Result<Page> {
         certificates::search(&self.reader(), search)
     }
 

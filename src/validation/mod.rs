@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A name is resolved once per connection, and the connection goes to the address that was checked, so that no answer can be
-//! exchanged in between. Everything has an end: 30 seconds for a challenge, 64 KiB for an answer, ten redirects, each of them
+//! exchanged in between. Everything has an end: 30 seconds for a challenge and its CAA records, 64 KiB for an answer, ten redirects, each of them
 //! checked like the first address. What is learned is whether the proof was there; nothing that was read is shown.
 
 mod dns;
@@ -23,7 +23,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// How long all of one challenge may take.
+/// How long all of one challenge may take, with the look at CAA records.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long one connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -114,6 +114,7 @@ pub enum Proof {
 pub struct Validator {
     resolver: Resolver,
     ports: Ports,
+    patience: Duration,
 }
 
 /// Where the proofs are looked for.
@@ -135,28 +136,27 @@ impl Validator {
     /// One that asks `resolver`.
     #[must_use]
     pub const fn new(resolver: Resolver, ports: Ports) -> Self {
-        Self { resolver, ports }
+        Self { resolver, ports, patience: PATIENCE }
     }
 
-    /// The resolver.
-    #[must_use]
-    pub const fn resolver(&self) -> &Resolver {
-        &self.resolver
-    }
-
-    /// Looks for `proof` that somebody controls `host`, at public addresses and those of `networks`.
+    /// Looks for `proof` that somebody controls `host`, at public addresses and those of `networks`, and then for the CAA records
+    /// that count for it, where somebody wants to know. An address has none.
     ///
     /// # Errors
-    /// Why it was not found.
-    pub async fn check(&self, host: &Host, proof: &Proof, networks: &Networks) -> Outcome<()> {
+    /// Why it was not found; why nobody knows whether issuing is forbidden.
+    pub async fn check(&self, host: &Host, proof: &Proof, networks: &Networks, caa: bool) -> Outcome<Vec<CaaRecord>> {
         let look = async {
             match proof {
-                Proof::Http { token, authorization } => http::check(self, host, token, authorization, networks).await,
-                Proof::Dns { digest } => self.check_dns(host, digest).await,
-                Proof::TlsAlpn { digest } => tls::check(self, host, digest, networks).await,
+                Proof::Http { token, authorization } => http::check(self, host, token, authorization, networks).await?,
+                Proof::Dns { digest } => self.check_dns(host, digest).await?,
+                Proof::TlsAlpn { digest } => tls::check(self, host, digest, networks).await?,
+            }
+            match host {
+                Host::Name(name) if caa => self.resolver.caa(name).await,
+                Host::Name(_) | Host::Address(_) => Ok(Vec::new()),
             }
         };
-        timeout(PATIENCE, look).await.unwrap_or_else(|_| {
+        timeout(self.patience, look).await.unwrap_or_else(|_| {
             Err(Failure::new(FailureKind::Connection, format!("{host} was not looked at within 30 seconds")))
         })
     }
@@ -202,5 +202,44 @@ impl Validator {
             }
         }
         Err(Failure::new(FailureKind::Connection, format!("{host} takes no connection on port {port}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UdpSocket;
+
+    use super::*;
+
+    /// A name server with a TXT record `x` for every name, and no answer to any other question.
+    async fn text_alone() -> SocketAddr {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut buffer = [0; 512];
+            while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+                // Without OPT, which is the last eleven bytes of the query; the kind is the second but one number of what is left.
+                let question = &buffer[..length - 11];
+                if question[question.len() - 4..][..2] != [0, 16] {
+                    continue;
+                }
+                let record = [0xc0, 12, 0, 16, 0, 1, 0, 0, 0, 60, 0, 2, 1, b'x'];
+                let head = [buffer[0], buffer[1], 0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0];
+                socket.send_to(&[&head, &question[12..], &record].concat(), from).await.unwrap();
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn caa_records_are_part_of_the_look_and_of_its_time() {
+        let validator = Validator::new(Resolver::new(vec![text_alone().await]), Ports::default());
+        let host = Host::Name("a.test".to_owned());
+        let (proof, networks) = (Proof::Dns { digest: "x".to_owned() }, Networks::default());
+        assert_eq!(validator.check(&host, &proof, &networks, false).await, Ok(Vec::new()));
+        // One question that has no answer is given up after six seconds, the whole look here after one.
+        let hasty = Validator { patience: Duration::from_secs(1), ..validator };
+        let failure = hasty.check(&host, &proof, &networks, true).await.unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Connection, "{failure}");
     }
 }

@@ -302,7 +302,6 @@ fn uri(text: &str) -> Result<(), Wrong> {
     if !text.bytes().all(known) {
         return Err(Wrong("has a character that URIs do not have", "ASCII without spaces; the rest as %XX"));
     }
-    text.split('%').skip(1).try_for_each(escape)?;
     let scheme = |text: &str| {
         text.starts_with(|c: char| c.is_ascii_lowercase())
             && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b))
@@ -314,6 +313,7 @@ fn uri(text: &str) -> Result<(), Wrong> {
     if text.starts_with("spiffe:") {
         return spiffe(text);
     }
+    text.split('%').skip(1).try_for_each(escape)?;
     let (authority, path) = match rest.strip_prefix("//") {
         None => (None, rest),
         Some(rest) => {

@@ -39,6 +39,27 @@ def record():
     (GOLDEN / "record-v1.bin").write_bytes(magic + salt + sealed)
 
 
+def row():
+    """The tags of a row that is about to be signed, and of its end."""
+    def number(value):
+        return value.to_bytes(8, "big")
+
+    def text(value):
+        value = value if isinstance(value, bytes) else value.encode()
+        return len(value).to_bytes(4, "big") + value
+
+    names = ["dns:web.example.com", "ip:10.0.0.1"]
+    serial = b"\x07" * 12 + number(1)
+    reservation = number(1) + text(serial) + text("fleet:root") + number(1)
+    reservation += text("default:server") + text("identity/r1") + text("CN=web")
+    reservation += len(names).to_bytes(4, "big") + b"".join(text(name) for name in names)
+    reservation += number(1) + number(10) + number(2) + text(b"\x01\x02\x03")
+    end = number(1) + number(3) + (1).to_bytes(4, "big") + text(b"\x09\x09")
+    key = expand(bytes(range(32)), b"signet certificate row v1", b"")
+    tags = [hmac.digest(key, fields, "sha256") for fields in (b"R" + reservation, b"E" + end)]
+    (GOLDEN / "certificate-row-v1.txt").write_text("".join(tag.hex() + "\n" for tag in tags))
+
+
 def encode_context(entries):
     def text(value):
         value = value.encode()
@@ -181,6 +202,7 @@ def write_json(name, value):
 
 
 record()
+row()
 context()
 envelope()
 file()

@@ -10,7 +10,7 @@ use super::answer::{Addresses, Reply, time};
 use super::body;
 use super::routes::Act;
 use crate::error::{Error, Kind, Result};
-use crate::service::acme::{ChallengeKind, ChallengeState, Id, Opened, Order, OrderState, ProblemKind, refuse};
+use crate::service::acme::{ChallengeKind, ChallengeState, Id, Opened, Order, OrderState};
 use crate::service::{Renewal, Service};
 use crate::types::EndpointName;
 
@@ -121,25 +121,15 @@ impl Call {
         Ok(reply.location(self.addresses.account(account.id)))
     }
 
-    /// Only an account itself may look at it.
-    fn only_own(&self) -> Result<()> {
-        if self.opened.account()?.0.id == self.id()? {
-            return Ok(());
-        }
-        Err(refuse(ProblemKind::Unauthorized, "this is another account"))
-    }
-
     async fn account(&self) -> Result<Reply> {
-        self.only_own()?;
         let wish = body::account(self.payload())?;
-        let account = self.service.acme_update_account(&self.opened, wish).await?.into_inner();
+        let account = self.service.acme_update_account(&self.opened, self.id()?, wish).await?.into_inner();
         Ok(Reply::json(&self.addresses.show_account(&account)).location(self.addresses.account(account.id)))
     }
 
     async fn orders(&self) -> Result<Reply> {
-        self.only_own()?;
         body::nothing(self.payload())?;
-        let orders = self.service.acme_orders(&self.opened).await?.into_inner();
+        let orders = self.service.acme_orders(&self.opened, self.id()?).await?.into_inner();
         let orders: Vec<_> = orders.into_iter().map(|id| self.addresses.order(id)).collect();
         Ok(Reply::json(&json!({ "orders": orders })))
     }

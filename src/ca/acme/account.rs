@@ -17,8 +17,6 @@ words! {
         Valid = "valid",
         /// Ended by its owner, for ever.
         Deactivated = "deactivated",
-        /// Ended by us, for ever.
-        Revoked = "revoked",
     }
 }
 
@@ -107,7 +105,6 @@ impl Account {
             AccountState::Valid => Ok(()),
             // "the server MUST reject further requests authorized by that account's key", with "unauthorized"
             AccountState::Deactivated => Err(refuse(ProblemKind::Unauthorized, "the account is deactivated")),
-            AccountState::Revoked => Err(refuse(ProblemKind::Unauthorized, "the account is revoked")),
         }
     }
 

@@ -8,6 +8,8 @@
 //!       given up
 //! ```
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +19,7 @@ use super::problem::{ProblemKind, Recorded, Subproblem, refuse, refuse_names};
 use super::{CertificateId, Id, Identifier};
 use crate::error::Result;
 use crate::types::{EndpointName, ProfileName, words};
-use crate::x509::Serial;
+use crate::x509::{San, Serial};
 
 words! {
     /// The state of an order.
@@ -48,8 +50,6 @@ words! {
         Deactivated = "deactivated",
         /// It was found too long ago.
         Expired = "expired",
-        /// Taken back by us.
-        Revoked = "revoked",
     }
 }
 
@@ -198,7 +198,7 @@ impl Order {
     /// `malformed` for no names, too many, or one twice; `rejectedIdentifier` for a name that no challenge of the endpoint fits.
     pub fn new(endpoint: &Endpoint, account: Id, new: NewOrder, now: Timestamp) -> Result<Self> {
         let NewOrder { identifiers, profile, replaces } = new;
-        let distinct: std::collections::BTreeSet<_> = identifiers.iter().collect();
+        let distinct: BTreeSet<_> = identifiers.iter().collect();
         if identifiers.is_empty() || identifiers.len() > Self::MAX_NAMES || distinct.len() != identifiers.len() {
             let text = format!("an order has 1 to {} names, each once", Self::MAX_NAMES);
             return Err(refuse(ProblemKind::Malformed, text));
@@ -257,8 +257,17 @@ impl Order {
         }
         if let Some(state) = self.state.after(OrderEvent::Expired) {
             self.state = state;
-            self.error = Some(Recorded { kind: ProblemKind::Malformed, detail: "the order has expired".to_owned() });
+            self.error = Some(expired());
         }
+    }
+
+    /// The request of the certificate that is to be issued now, where one is: an order that is not being processed has come to its
+    /// end, or not yet to that point. What fails for a moment is tried again, but not on proofs and CAA records of yesterday
+    /// ([RFC 8659, 5.6](https://www.rfc-editor.org/rfc/rfc8659)).
+    #[must_use]
+    pub fn due(&self, now: Timestamp) -> Option<Result<&[u8], Recorded>> {
+        let csr = self.csr.as_deref().filter(|_| self.state == OrderState::Processing)?;
+        Some(if now < self.expires { Ok(csr) } else { Err(expired()) })
     }
 
     /// An authorization by its number.
@@ -346,8 +355,7 @@ impl Order {
         let all = self.authorizations.iter().all(|one| one.state == AuthorizationState::Valid);
         let ended = self.authorizations.iter().any(|one| match one.state {
             AuthorizationState::Pending | AuthorizationState::Valid => false,
-            AuthorizationState::Invalid | AuthorizationState::Deactivated => true,
-            AuthorizationState::Expired | AuthorizationState::Revoked => true,
+            AuthorizationState::Invalid | AuthorizationState::Deactivated | AuthorizationState::Expired => true,
         });
         let event = match (all, ended) {
             (true, _) => OrderEvent::Proven,
@@ -386,7 +394,13 @@ impl Order {
     /// Where the orders of an account stand.
     #[must_use]
     pub fn folder(endpoint: &EndpointName, account: Id) -> String {
-        format!("{}/order/{account}/", Endpoint::folder(endpoint))
+        format!("{}{account}/", Self::folder_of_all(endpoint))
+    }
+
+    /// Where the orders of all accounts stand.
+    #[must_use]
+    pub fn folder_of_all(endpoint: &EndpointName) -> String {
+        format!("{}/order/", Endpoint::folder(endpoint))
     }
 
     /// Where one stands.
@@ -403,11 +417,23 @@ impl Holding {
         Self { format: 1, account, order, replaced_by: None }
     }
 
+    /// Whether an order for `asked` is the renewal of this certificate for `own`, which goes first: for the same names, and before any
+    /// other. Who gives it up and tries again is counted, or it could be tried for ever.
+    #[must_use]
+    pub fn renewed_by(&self, own: &[San], asked: &[Identifier]) -> bool {
+        let set = |names: &mut dyn Iterator<Item = San>| names.collect::<BTreeSet<_>>();
+        self.replaced_by.is_none() && set(&mut own.iter().cloned()) == set(&mut asked.iter().map(Identifier::san))
+    }
+
     /// Where it stands.
     #[must_use]
     pub fn path(endpoint: &EndpointName, serial: &str) -> String {
         format!("{}/certificate/{serial}", Endpoint::folder(endpoint))
     }
+}
+
+fn expired() -> Recorded {
+    Recorded { kind: ProblemKind::Malformed, detail: "the order has expired".to_owned() }
 }
 
 fn none() -> crate::error::Error {
@@ -482,7 +508,7 @@ mod tests {
             AuthorizationEvent::Deactivated,
             AuthorizationEvent::Expired,
         ];
-        let ends = [A::Invalid, A::Deactivated, A::Expired, A::Revoked];
+        let ends = [A::Invalid, A::Deactivated, A::Expired];
         walk(A::TABLE, A::ALL, &events, A::Pending, &ends, A::after);
         let events = [ChallengeEvent::Answered, ChallengeEvent::Proven, ChallengeEvent::Failed];
         walk(C::TABLE, C::ALL, &events, C::Pending, &[C::Valid, C::Invalid], C::after);
@@ -503,7 +529,7 @@ mod tests {
         assert_eq!(order.state, OrderState::Ready);
         order.finalize(vec![1]).unwrap();
         assert!(order.finalize(vec![2]).is_err());
-        assert_eq!(order.csr.as_deref(), Some(&[1][..]));
+        assert_eq!(order.due(now()), Some(Ok(&[1][..])));
         assert!(order.issued(Ok(Serial::from_bytes([7; 20]))));
         assert!(!order.issued(Ok(Serial::from_bytes([8; 20]))), "one certificate");
         assert_eq!((order.state, order.certificate), (OrderState::Valid, Some("07".repeat(20))));
@@ -537,6 +563,34 @@ mod tests {
         // The proof that comes too late changes no state but its own.
         old.conclude(0, Http01, Ok(()), now());
         assert_eq!((old.state, old.authorizations[0].state), (OrderState::Invalid, AuthorizationState::Invalid));
+    }
+
+    #[test]
+    fn a_certificate_is_due_while_its_proofs_are_good() {
+        let mut order = order(&["a.test"]).unwrap();
+        order.answer(0, Http01).unwrap();
+        order.conclude(0, Http01, Ok(()), now());
+        assert_eq!(order.due(now()), None);
+        order.finalize(vec![1]).unwrap();
+        let end = now() + Order::LIFETIME;
+        assert_eq!(order.due(end - SignedDuration::from_secs(1)), Some(Ok(&[1][..])));
+        let late = order.due(end).unwrap().unwrap_err();
+        assert!(order.issued(Err(late)));
+        assert_eq!((order.state, order.due(now())), (OrderState::Invalid, None));
+    }
+
+    #[test]
+    fn a_renewal_has_the_same_names_and_is_the_first() {
+        let id = Id::random().unwrap();
+        let mut holding = Holding::new(id, id);
+        let names = |names: &[&str]| names.iter().map(|name| Identifier::Dns((*name).to_owned())).collect::<Vec<_>>();
+        let own: Vec<_> = names(&["a.test", "b.test"]).iter().map(Identifier::san).collect();
+        assert!(holding.renewed_by(&own, &names(&["b.test", "a.test"])));
+        for others in [&["a.test"][..], &["a.test", "b.test", "c.test"], &["a.test", "*.b.test"], &[]] {
+            assert!(!holding.renewed_by(&own, &names(others)), "{others:?}");
+        }
+        holding.replaced_by = Some(id);
+        assert!(!holding.renewed_by(&own, &names(&["a.test", "b.test"])));
     }
 
     #[test]

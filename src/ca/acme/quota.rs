@@ -29,6 +29,16 @@ impl Quota {
     pub const ORDERS: Self = Self { what: "new orders of one account", count: 300, seconds: 3 * 3600 };
     /// Proofs that were not found, for one account and name.
     pub const FAILURES: Self = Self { what: "failed validations of one name", count: 10, seconds: 3600 };
+
+    /// In how many microseconds all of it comes back.
+    fn whole(self) -> i64 {
+        i64::from(self.seconds) * 1_000_000
+    }
+
+    /// In how many one of it does.
+    fn one(self) -> i64 {
+        self.whole() / i64::from(self.count.max(1))
+    }
 }
 
 /// How many things can be counted at once. Beyond that, who was not counted yet is refused.
@@ -58,10 +68,17 @@ impl Quotas {
         self.look(quota, whom, now, false)
     }
 
+    /// Gives back one that was taken.
+    pub fn give_back(&self, quota: Quota, whom: &str) {
+        let mut full = self.full.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(back) = full.get_mut(&(quota, whom.to_owned())) {
+            *back -= quota.one();
+        }
+    }
+
     fn look(&self, quota: Quota, whom: &str, now: Timestamp, take: bool) -> Result<()> {
         let now = now.as_microsecond();
-        let whole = i64::from(quota.seconds) * 1_000_000;
-        let one = whole / i64::from(quota.count.max(1));
+        let (whole, one) = (quota.whole(), quota.one());
         let mut full = self.full.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (quota, whom.to_owned());
         let back = full.get(&key).copied().unwrap_or(now).max(now) + one;
@@ -107,6 +124,9 @@ mod tests {
         assert!(quotas.check(quota, "a", start).is_err());
         quotas.take(quota, "b", start).unwrap();
         let later = start + SignedDuration::from_secs(10);
+        quotas.take(quota, "a", later).unwrap();
+        assert!(quotas.take(quota, "a", later).is_err());
+        quotas.give_back(quota, "a");
         quotas.take(quota, "a", later).unwrap();
         assert!(quotas.take(quota, "a", later).is_err());
         let much_later = start + SignedDuration::from_secs(1000);

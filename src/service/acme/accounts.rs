@@ -2,7 +2,9 @@
 
 use serde_json::{Map, Value};
 
-use super::{Account, AccountState, Contacts, EabKey, Id, Opened, ProblemKind, Signer, caller, origin, put, refuse};
+use super::{
+    Account, AccountState, Contacts, EabKey, Id, Opened, ProblemKind, Signer, caller, only_own, origin, put, refuse,
+};
 use crate::admission::{Details, Released};
 use crate::ca::acme::{Quota, unbound};
 use crate::error::{Error, Result};
@@ -52,26 +54,28 @@ impl Service {
         if let Some(account) = self.acme_account_of(opened, key).await? {
             // "If the server receives a newAccount request signed with a key for which it already has an account registered …
             // then it MUST return a response with status code 200 (OK)"
-            account.alive()?;
-            let caller = self.acme_caller(&opened.endpoint, &account, opened.address, &opened.request_id).await?;
+            let caller = match account.alive() {
+                Ok(()) => self.acme_caller(&opened.endpoint, &account, opened.address, &opened.request_id).await,
+                Err(ended) => Err(ended),
+            };
+            let caller = match caller {
+                Ok(caller) => caller,
+                Err(refused) => return self.acme_refuse(opened, "a new account", refused).await,
+            };
             let permit = self.acme_admit(&caller, &opened.endpoint).await?;
             return permit.close(Ok((account, false)), details("account found")).await;
         }
-        let refused = match self.acme_prepare_account(opened, key, &new, url).await {
+        match self.acme_prepare_account(opened, key, &new, url).await {
             Ok((account, speaker, changes)) => {
                 let credential = Credential::AcmeAccount(account.id.to_string());
                 let caller = caller(speaker, credential, opened.address, &opened.request_id);
                 let permit = self.acme_admit(&caller, &opened.endpoint).await?;
                 let details = details("account made").fact("account", account.id);
                 let result = self.acme_commit(&permit, &details, changes).await.map(|_| (account, true));
-                return permit.close(result, details).await;
+                permit.close(result, details).await
             }
-            Err(error) => error,
-        };
-        let address = opened.address.map(|address| address.to_string()).unwrap_or_default();
-        let what = format!("a new account at acme-endpoint/{}", opened.endpoint.name);
-        self.parts.admission.unauthenticated(&opened.request_id, &address, &what, &refused).await?;
-        Err(refused)
+            Err(refused) => self.acme_refuse(opened, "a new account", refused).await,
+        }
     }
 
     async fn acme_account_of(&self, opened: &Opened, key: &SignerKey) -> Result<Option<Account>> {
@@ -140,11 +144,11 @@ impl Service {
         Ok((key, change))
     }
 
-    /// Changes an account, or ends it. Without a wish it is only read.
+    /// Changes the account with that id, or ends it. Without a wish it is only read.
     ///
     /// # Errors
-    /// Those of the ledger.
-    pub async fn acme_update_account(&self, opened: &Opened, wish: AccountWish) -> Result<Released<Account>> {
+    /// `unauthorized` where another account has signed; those of the ledger.
+    pub async fn acme_update_account(&self, opened: &Opened, id: Id, wish: AccountWish) -> Result<Released<Account>> {
         let (account, caller) = opened.account()?;
         let permit = self.acme_admit(caller, &opened.endpoint).await?;
         let AccountWish { contacts, deactivate } = wish;
@@ -154,6 +158,7 @@ impl Service {
             (None, false) => "account read",
         };
         let result = async {
+            only_own(account, id)?;
             if contacts.is_none() && !deactivate {
                 return Ok(account.clone());
             }

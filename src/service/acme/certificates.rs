@@ -8,7 +8,7 @@ use crate::ca::renewal::Renewal;
 use crate::ca::request::Request;
 use crate::error::{Error, Kind, Result};
 use crate::policy::{Facts, Target};
-use crate::service::{Idempotency, Service};
+use crate::service::Service;
 use crate::store::Expected;
 use crate::types::operation::{RevokeCertificate, UseAcme};
 use crate::types::{Caller, Credential, EndpointName, Resource};
@@ -25,9 +25,9 @@ pub struct Revocation {
 }
 
 impl Service {
-    /// Issues the certificate of an order that is being processed. The idempotency key is the order's, so that there is one
-    /// certificate, whoever asks how often and whatever crashes in between. What fails for the moment leaves the order as it is: it is
-    /// tried again when the order is read.
+    /// Issues the certificate of an order that is being processed; the order has it in the same commit, so there is one certificate,
+    /// whoever asks how often and whatever crashes in between. What fails for the moment leaves the order as it is: it is tried again
+    /// when the order is read, until the order ends.
     pub(super) async fn acme_issue(
         &self,
         permit: &Permit<UseAcme>,
@@ -36,37 +36,54 @@ impl Service {
         mut order: Order,
         revision: u64,
     ) -> Result<Order> {
-        let issued = match self.acme_certify(endpoint, caller, &order).await {
-            Err(error) if matches!(error.kind(), Kind::Busy | Kind::Unavailable) => {
-                tracing::warn!(order = %order.id, cause = error.chain(), "a certificate is to be issued later");
-                return Ok(order);
-            }
-            Err(error) if matches!(error.kind(), Kind::Internal | Kind::Tampered) => {
-                tracing::error!(order = %order.id, cause = error.chain(), "a certificate was not issued");
-                Err(Recorded::from(&error))
-            }
-            issued => issued.map_err(|error| Recorded::from(&error)),
+        let issued = match order.due(self.parts.ledger.clock().now()) {
+            None => return Ok(order),
+            Some(Err(late)) => Err(late),
+            Some(Ok(csr)) => match self.acme_certify(endpoint, caller, &order, csr, revision).await {
+                Err(error) if matches!(error.kind(), Kind::Busy | Kind::Unavailable) => {
+                    tracing::warn!(order = %order.id, cause = error.chain(), "a certificate is to be issued later");
+                    return Ok(order);
+                }
+                Err(error) if matches!(error.kind(), Kind::Internal | Kind::Tampered) => {
+                    tracing::error!(order = %order.id, cause = error.chain(), "a certificate was not issued");
+                    Err(Recorded::from(&error))
+                }
+                issued => issued.map_err(|error| Recorded::from(&error)),
+            },
         };
-        let holding = issued.as_ref().ok().map(|serial| {
-            let path = Holding::path(&endpoint.name, &serial.to_string());
-            put(path, Expected::Any, &Holding::new(order.account, order.id))
-        });
-        let what = if issued.is_ok() { "certificate issued" } else { "certificate refused" };
-        if order.issued(issued) {
+        let refused = issued.is_err();
+        order.issued(issued);
+        if refused {
             let path = Order::path(&endpoint.name, order.account, order.id);
-            let mut changes = vec![put(path, Expected::Revision(revision), &order)?];
-            changes.extend(holding.transpose()?);
-            self.acme_commit(permit, &of(&order, what), changes).await?;
+            let change = put(path, Expected::Revision(revision), &order)?;
+            self.acme_commit(permit, &of(&order, "certificate refused"), vec![change]).await?;
         }
         Ok(order)
     }
 
-    async fn acme_certify(&self, endpoint: &Endpoint, caller: &Caller, order: &Order) -> Result<Serial> {
-        let der = order.csr.as_deref().ok_or_else(|| Error::internal("an order without its request is processed"))?;
-        let mut request = Request::by_csr(Csr::parse(der)?);
+    async fn acme_certify(
+        &self,
+        endpoint: &Endpoint,
+        caller: &Caller,
+        order: &Order,
+        csr: &[u8],
+        revision: u64,
+    ) -> Result<Serial> {
+        let mut request = Request::by_csr(Csr::parse(csr)?);
         request.names = order.identifiers.iter().map(Identifier::san).collect();
-        let idempotency = Idempotency::new(Some(&format!("acme-{}", order.id)), &[der])?;
-        let made = self.issue(caller, &endpoint.issuer, &order.profile, request, &idempotency).await?;
+        let also = |made: &[Result<Entry>]| {
+            let mut changes = Vec::new();
+            for entry in made.iter().flatten() {
+                let mut done = order.clone();
+                done.issued(Ok(entry.serial));
+                let path = Order::path(&endpoint.name, order.account, order.id);
+                changes.push(put(path, Expected::Revision(revision), &done)?);
+                let path = Holding::path(&endpoint.name, &entry.serial.to_string());
+                changes.push(put(path, Expected::Absent, &Holding::new(order.account, order.id))?);
+            }
+            Ok(changes)
+        };
+        let made = self.issue_with(caller, &endpoint.issuer, &order.profile, request, &also).await?;
         Ok(made.into_inner().entry.serial)
     }
 
@@ -118,6 +135,16 @@ impl Service {
     /// `NotFound`.
     pub async fn acme_renewal(&self, endpoint: &EndpointName, id: &CertificateId) -> Result<Renewal> {
         let endpoint = self.acme_endpoint(endpoint).await?;
+        let (entry, _) = self.acme_identified(&endpoint, id).await?;
+        self.parts.authority.renewal(&entry)
+    }
+
+    /// The certificate of the endpoint's issuer that has this name: all of it counts, key identifier and serial number.
+    pub(super) async fn acme_identified(
+        &self,
+        endpoint: &Endpoint,
+        id: &CertificateId,
+    ) -> Result<(Entry, Certificate)> {
         let none = || Error::new(Kind::NotFound, "there is no such certificate here");
         let entry = self.parts.authority.find(&id.serial).await?;
         let entry = entry.filter(|entry| entry.issuer == endpoint.issuer).ok_or_else(none)?;
@@ -125,7 +152,7 @@ impl Service {
         if certificate.authority_key_id() != Some(id.authority.as_slice()) {
             return Err(none());
         }
-        self.parts.authority.renewal(&entry)
+        Ok((entry, certificate))
     }
 
     /// Revokes a certificate, for its account, for an account that controls all of its names, or for its own key
@@ -135,13 +162,11 @@ impl Service {
     /// `unauthorized`, `alreadyRevoked`, `badRevocationReason`.
     pub async fn acme_revoke(&self, opened: &Opened, revocation: Revocation) -> Result<Released<()>> {
         let Revocation { certificate: der, reason } = revocation;
-        let malformed = |e: Error| refuse(ProblemKind::Malformed, e.public().to_owned());
-        let certificate = Certificate::parse(&der).map_err(malformed)?;
-        let entry = self.parts.authority.find(certificate.serial()).await?;
         let issuer = &opened.endpoint.issuer;
-        let entry = entry.filter(|entry| entry.issuer == *issuer && entry.der.as_deref() == Some(der.as_slice()));
-        let entry = entry.ok_or_else(|| Error::new(Kind::NotFound, "there is no such certificate here"))?;
-        let caller = self.acme_may_revoke(opened, &certificate, &entry).await?;
+        let (entry, caller) = match self.acme_revoker(opened, &der).await {
+            Ok(found) => found,
+            Err(refused) => return self.acme_refuse(opened, "a revocation", refused).await,
+        };
         let facts = Facts { proven: Some(true), ..Facts::default() };
         let target = Target::named(Resource::Issuer(issuer.clone()));
         let permit = self.parts.admission.admit::<RevokeCertificate>(&caller, &target, &facts).await?;
@@ -159,6 +184,18 @@ impl Service {
         };
         let result = result.await;
         permit.close(result, Details::default().fact("acme", "certificate revoked").fact("serial", entry.serial)).await
+    }
+
+    /// The certificate with these bytes, and who revokes it.
+    async fn acme_revoker(&self, opened: &Opened, der: &[u8]) -> Result<(Entry, Caller)> {
+        let malformed = |e: Error| refuse(ProblemKind::Malformed, e.public().to_owned());
+        let certificate = Certificate::parse(der).map_err(malformed)?;
+        let entry = self.parts.authority.find(certificate.serial()).await?;
+        let here = |entry: &Entry| entry.issuer == opened.endpoint.issuer && entry.der.as_deref() == Some(der);
+        let none = || Error::new(Kind::NotFound, "there is no such certificate here");
+        let entry = entry.filter(here).ok_or_else(none)?;
+        let caller = self.acme_may_revoke(opened, &certificate, &entry).await?;
+        Ok((entry, caller))
     }
 
     async fn acme_may_revoke(&self, opened: &Opened, certificate: &Certificate, entry: &Entry) -> Result<Caller> {

@@ -80,14 +80,19 @@ impl Service {
         let resource = namespace.map_or(Resource::Service, |namespace| Resource::Namespace(namespace.clone()));
         let permit = self.admit::<ReadAcmeEndpoint>(caller, resource).await?;
         let folder = namespace.map_or_else(|| "acme/".to_owned(), |namespace| format!("acme/{namespace}/"));
-        let store = self.parts.ledger.store();
-        let all = super::blocking(move || {
-            let records = store.scan(&folder)?;
-            let endpoints = records.iter().filter(|record| record.path.ends_with("/endpoint"));
-            endpoints.map(|record| Ok(super::parse::<Endpoint>(record)?.0)).collect()
-        });
-        let all = all.await;
+        let all = self.acme_endpoints(folder).await;
         permit.close(all, Details::default()).await
+    }
+
+    /// The endpoints of a folder; of what else stands there nothing is opened.
+    pub(super) async fn acme_endpoints(&self, folder: String) -> Result<Vec<Endpoint>> {
+        let store = self.parts.ledger.store();
+        super::blocking(move || {
+            let paths = store.paths(&folder)?.into_iter().filter(|path| path.ends_with("/endpoint"));
+            let records = paths.filter_map(|path| store.get(&path).transpose());
+            records.map(|record| Ok(super::parse(&record?)?.0)).collect()
+        })
+        .await
     }
 
     /// Removes an endpoint, with its accounts, orders and binding keys. Certificates stay as they are.

@@ -29,7 +29,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Service;
-use crate::admission::{Details, Permit};
+use crate::admission::{Details, Permit, Released};
 use crate::audit::Phase;
 use crate::ca::acme::{Nonces, Quotas};
 use crate::error::{Error, Kind, Result};
@@ -49,9 +49,17 @@ pub struct Desk {
     turns: Turns<Id>,
     /// Held while an account is made or gets another key, so that one key is one account, and a binding is used once.
     enrolling: tokio::sync::Mutex<()>,
-    /// The proofs that are being looked for.
-    looking: Mutex<HashSet<(Id, usize, ChallengeKind)>>,
+    /// The proofs that are being looked for. Held for one look at the table.
+    looking: Mutex<HashSet<Sought>>,
 }
+
+/// A proof that is looked for: account, order, number of the authorization, and kind.
+type Sought = (Id, Id, usize, ChallengeKind);
+
+/// How many proofs are looked for at once.
+pub const LOOKS: usize = 256;
+/// How many of them for one account.
+pub const LOOKS_OF_ACCOUNT: usize = 32;
 
 impl Desk {
     /// An empty desk.
@@ -182,15 +190,17 @@ impl Service {
         let nonce = jws.nonce.as_deref().ok_or_else(|| refuse(ProblemKind::BadNonce, "the request has no nonce"))?;
         self.parts.acme.nonces.take(nonce)?;
         let (address, request_id) = (request.address, request.request_id.clone());
-        let signer = match (&jws.key, request.signer) {
-            (KeyReference::Own(key), WhoSigns::Key | WhoSigns::Either) => Signer::Key(Box::new(key.clone())),
+        let (signer, payload) = match (&jws.key, request.signer) {
+            (KeyReference::Own(key), WhoSigns::Key | WhoSigns::Either) => {
+                (Signer::Key(Box::new(key.clone())), jws.verify(key)?.to_vec())
+            }
             (KeyReference::Named(kid), WhoSigns::Account | WhoSigns::Either) => {
                 let account = self.acme_named(&endpoint.name, request.accounts, kid).await?;
                 // First the signature: what an account is, is told to whoever has its key.
-                jws.verify(&account.key)?;
+                let payload = jws.verify(&account.key)?.to_vec();
                 account.alive()?;
                 let caller = self.acme_caller(&endpoint, &account, address, &request_id).await?;
-                Signer::Account(Box::new(account), caller)
+                (Signer::Account(Box::new(account), caller), payload)
             }
             (KeyReference::Own(_), WhoSigns::Account) => {
                 return Err(refuse(ProblemKind::Malformed, "this request is signed by an account: send kid, not jwk"));
@@ -199,11 +209,6 @@ impl Service {
                 return Err(refuse(ProblemKind::Malformed, "this request is signed by a new key: send jwk, not kid"));
             }
         };
-        let key = match &signer {
-            Signer::Account(account, _) => &account.key,
-            Signer::Key(key) => key.as_ref(),
-        };
-        let payload = jws.verify(key)?.to_vec();
         Ok(Opened { endpoint, signer, payload, address, request_id })
     }
 
@@ -245,6 +250,22 @@ impl Service {
         self.admit(caller, Resource::AcmeEndpoint(endpoint.name.clone())).await
     }
 
+    /// Records a refusal and answers it: one of the account, or of nobody where a key has signed that is none.
+    async fn acme_refuse<T>(&self, opened: &Opened, what: &'static str, error: Error) -> Result<T> {
+        match &opened.signer {
+            Signer::Account(_, caller) => {
+                let permit = self.acme_admit(caller, &opened.endpoint).await?;
+                permit.close(Err(error), Details::default().fact("acme", what)).await.map(Released::into_inner)
+            }
+            Signer::Key(_) => {
+                let address = opened.address.map(|address| address.to_string()).unwrap_or_default();
+                let what = format!("{what} at acme-endpoint/{}", opened.endpoint.name);
+                self.parts.admission.unauthenticated(&opened.request_id, &address, &what, &error).await?;
+                Err(error)
+            }
+        }
+    }
+
     /// A record, and its revision.
     async fn acme_read<T: DeserializeOwned + Send + 'static>(&self, path: String) -> Result<Option<(T, u64)>> {
         let store = self.parts.ledger.store();
@@ -272,6 +293,11 @@ fn caller(speaker: Speaker, credential: Credential, address: Option<IpAddr>, req
     Caller { principal: Principal::Identity(identity), groups, credential, address, request_id: request_id.clone() }
 }
 
+/// Only an account itself may look at it.
+fn only_own(account: &Account, id: Id) -> Result<()> {
+    if account.id == id { Ok(()) } else { Err(refuse(ProblemKind::Unauthorized, "this is another account")) }
+}
+
 fn no_endpoint(name: &EndpointName) -> Error {
     Error::new(Kind::NotFound, format!("there is no ACME endpoint {name}"))
 }
@@ -297,11 +323,14 @@ fn origin(address: Option<IpAddr>) -> String {
 }
 
 impl Desk {
-    fn begin(&self, order: Id, number: usize, kind: ChallengeKind) -> bool {
-        self.looking.lock().unwrap_or_else(PoisonError::into_inner).insert((order, number, kind))
+    /// Whether a proof is to be looked for now: not where somebody does, and not where as many as may be are.
+    fn begin(&self, sought: Sought) -> bool {
+        let mut looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_account = looking.iter().filter(|other| other.0 == sought.0).count();
+        looking.len() < LOOKS && of_account < LOOKS_OF_ACCOUNT && looking.insert(sought)
     }
 
-    fn end(&self, order: Id, number: usize, kind: ChallengeKind) {
-        self.looking.lock().unwrap_or_else(PoisonError::into_inner).remove(&(order, number, kind));
+    fn end(&self, sought: Sought) {
+        self.looking.lock().unwrap_or_else(PoisonError::into_inner).remove(&sought);
     }
 }

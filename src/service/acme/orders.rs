@@ -4,17 +4,20 @@ use std::sync::Arc;
 
 use super::{
     Account, ChallengeKind, ChallengeState, Endpoint, Id, Identifier, Opened, Order, OrderState, ProblemKind, Recorded,
-    Subproblem, put, refuse,
+    Subproblem, only_own, put, refuse,
 };
 use crate::admission::{Details, Permit, Released};
 use crate::ca::acme::{CertificateId, Holding, NewOrder, Quota, caa, refuse_names};
 use crate::error::{Error, Kind, Result};
 use crate::policy::{Facts, Target};
 use crate::service::Service;
-use crate::store::{Change, Expected};
+use crate::store::{Change, Expected, Record};
 use crate::types::operation::UseAcme;
 use crate::types::{Action, Algorithm, Caller, Resource};
 use crate::x509::{Csr, San};
+
+/// How many old orders are removed by one commit.
+const TIDIED_AT_ONCE: usize = 500;
 
 /// What a client orders.
 #[derive(Clone, Debug)]
@@ -25,6 +28,15 @@ pub struct OrderWish {
     pub profile: Option<String>,
     /// The certificate that is to be replaced.
     pub replaces: Option<CertificateId>,
+}
+
+/// The certificate that an order replaces.
+struct Predecessor {
+    path: String,
+    holding: Holding,
+    revision: u64,
+    /// Whether the order is its renewal, and goes first.
+    renewal: bool,
 }
 
 impl Service {
@@ -59,8 +71,8 @@ impl Service {
             Some(id) => Some(self.acme_predecessor(endpoint, account, id, &identifiers).await?),
             None => None,
         };
-        // A renewal that was asked for is not counted: RFC 9773, 5 says that it should go first.
-        if replaced.is_none() {
+        // A renewal is not counted: RFC 9773, 5 says that it should go first.
+        if !replaced.as_ref().is_some_and(|predecessor| predecessor.renewal) {
             self.parts.acme.quotas.take(Quota::ORDERS, &account.id.to_string(), now)?;
         }
         let new = NewOrder { identifiers, profile, replaces };
@@ -68,7 +80,7 @@ impl Service {
         self.acme_permitted(endpoint, caller, &order)?;
         let path = Order::path(&endpoint.name, account.id, order.id);
         let mut changes = vec![put(path, Expected::Absent, &order)?];
-        if let Some((path, mut holding, revision)) = replaced {
+        if let Some(Predecessor { path, mut holding, revision, renewal: _ }) = replaced {
             holding.replaced_by = Some(order.id);
             changes.push(put(path, Expected::Revision(revision), &holding)?);
         }
@@ -83,13 +95,14 @@ impl Service {
         account: &Account,
         id: &CertificateId,
         identifiers: &[Identifier],
-    ) -> Result<(String, Holding, u64)> {
+    ) -> Result<Predecessor> {
         let unknown = || refuse(ProblemKind::Malformed, "the certificate to be replaced is not one of this account");
         let path = Holding::path(&endpoint.name, &id.serial.to_string());
-        let (holding, revision) = self.acme_read::<Holding>(path.clone()).await?.ok_or_else(unknown)?;
-        if holding.account != account.id {
-            return Err(unknown());
-        }
+        let found = self.acme_read::<Holding>(path.clone()).await?;
+        let (holding, revision) = found.filter(|(holding, _)| holding.account == account.id).ok_or_else(unknown)?;
+        // What it says, it says itself: its order is forgotten long before it ends.
+        let absent = |error: Error| if error.kind() == Kind::NotFound { unknown() } else { error };
+        let (_, certificate) = self.acme_identified(endpoint, id).await.map_err(absent)?;
         if let Some(successor) = holding.replaced_by {
             let path = Order::path(&endpoint.name, account.id, successor);
             let now = self.parts.ledger.clock().now();
@@ -102,12 +115,12 @@ impl Service {
                 return Err(refuse(ProblemKind::AlreadyReplaced, text));
             }
         }
-        let before = self.acme_read::<Order>(Order::path(&endpoint.name, account.id, holding.order)).await?;
-        let shared = before.is_some_and(|(order, _)| order.identifiers.iter().any(|name| identifiers.contains(name)));
+        let shared = identifiers.iter().any(|name| certificate.sans().contains(&name.san()));
         if !shared {
             return Err(refuse(ProblemKind::Malformed, "the certificate to be replaced has none of these names"));
         }
-        Ok((path, holding, revision))
+        let renewal = holding.renewed_by(certificate.sans(), identifiers);
+        Ok(Predecessor { path, holding, revision, renewal })
     }
 
     /// Whether the profile has such names, and policy would let this caller have them, with some kind of key. The permit itself is asked for
@@ -165,7 +178,7 @@ impl Service {
             let (mut order, _) = self.acme_load(&opened.endpoint, account, id).await?;
             if order.state == OrderState::Processing {
                 let turn = self.parts.acme.turns.of(&id);
-                // Whoever holds the turn is issuing it.
+                // Whoever holds the turn is issuing it; whoever held it may have come to its end.
                 if let Ok(_turn) = turn.try_lock() {
                     let (now, revision) = self.acme_load(&opened.endpoint, account, id).await?;
                     order = self.acme_issue(&permit, &opened.endpoint, caller, now, revision).await?;
@@ -178,19 +191,23 @@ impl Service {
         permit.close(result, Details::default().fact("acme", "order read").fact("order", id)).await
     }
 
-    /// The orders of an account, newest last.
+    /// The orders of the account with that id, newest last.
     ///
     /// # Errors
-    /// Where the store cannot be read.
-    pub async fn acme_orders(&self, opened: &Opened) -> Result<Released<Vec<Id>>> {
+    /// `unauthorized` where another account has signed; where the store cannot be read.
+    pub async fn acme_orders(&self, opened: &Opened, id: Id) -> Result<Released<Vec<Id>>> {
         let (account, caller) = opened.account()?;
         let permit = self.acme_admit(caller, &opened.endpoint).await?;
-        let orders =
-            self.acme_scan::<Order>(Order::folder(&opened.endpoint.name, account.id)).await.map(|mut orders| {
-                orders.sort_by_key(|order| order.created);
-                // "SHOULD include pending orders and SHOULD NOT include orders that are invalid"
-                orders.iter().filter(|order| order.state != OrderState::Invalid).map(|order| order.id).collect()
-            });
+        let orders = async {
+            only_own(account, id)?;
+            let mut orders = self.acme_scan::<Order>(Order::folder(&opened.endpoint.name, account.id)).await?;
+            orders.sort_by_key(|order| order.created);
+            let now = self.parts.ledger.clock().now();
+            orders.iter_mut().for_each(|order| order.look_at(now));
+            // "SHOULD include pending orders and SHOULD NOT include orders that are invalid"
+            Ok(orders.iter().filter(|order| order.state != OrderState::Invalid).map(|order| order.id).collect())
+        };
+        let orders = orders.await;
         permit.close(orders, Details::default().fact("acme", "orders read")).await
     }
 
@@ -254,8 +271,9 @@ impl Service {
             let (mut order, revision) = self.acme_load(&opened.endpoint, account, id).await?;
             let now = self.parts.ledger.clock().now();
             let whom = failure_key(account, &order.authorization(number)?.identifier);
-            self.parts.acme.quotas.check(Quota::FAILURES, &whom, now)?;
             if order.answer(number, kind)? {
+                // What is looked for counts as not found until it is: else many orders at once would have as many tries.
+                self.parts.acme.quotas.take(Quota::FAILURES, &whom, now)?;
                 self.acme_store(&permit, &opened.endpoint, &order, revision, "challenge answered").await?;
             }
             self.acme_look_again(opened, &order, account_url)?;
@@ -265,12 +283,13 @@ impl Service {
         permit.close(result, Details::default().fact("acme", "challenge answered").fact("order", id)).await
     }
 
-    /// Looks for the proofs that are to be looked for and that nobody looks for.
+    /// Looks for the proofs that are to be looked for and that nobody looks for, as many as there is room for: the others' turn comes
+    /// when somebody asks after them.
     fn acme_look_again(self: &Arc<Self>, opened: &Opened, order: &Order, account_url: &str) -> Result<()> {
         let (account, caller) = opened.account()?;
         for (number, authorization) in order.authorizations.iter().enumerate() {
             for challenge in authorization.challenges.iter().filter(|one| one.state == ChallengeState::Processing) {
-                if self.parts.acme.begin(order.id, number, challenge.kind) {
+                if self.parts.acme.begin((account.id, order.id, number, challenge.kind)) {
                     let look = Look {
                         service: self.clone(),
                         endpoint: opened.endpoint.clone(),
@@ -307,30 +326,34 @@ impl Service {
             self.acme_issue(&permit, &opened.endpoint, caller, order, revision).await
         };
         let result = result.await;
-        permit.close(result, Details::default().fact("acme", "order finalized").fact("order", id)).await
+        let details = match &result {
+            Ok(order) => of(order, "order finalized"),
+            Err(_) => Details::default().fact("acme", "order finalized").fact("order", id),
+        };
+        permit.close(result, details).await
     }
 
-    /// Removes orders that ended long ago.
+    /// Removes orders that ended long ago. Nothing but orders is opened: accounts and what they hold are kept for ever.
     ///
     /// # Errors
     /// Where the store cannot be read or written.
     pub async fn acme_tidy(&self) -> Result<()> {
         let oldest = self.parts.ledger.clock().now().checked_sub(Order::KEEP).unwrap_or(jiff::Timestamp::MIN);
-        let store = self.parts.ledger.store();
-        let changes: Vec<_> = super::blocking(move || {
-            let old = |record: &crate::store::Record| {
-                let order = record.path.split('/').nth(3) == Some("order");
-                order && super::parse::<Order>(record).is_ok_and(|(order, _)| order.expires < oldest)
-            };
-            let records = store.scan("acme/")?.into_iter().filter(old).take(500);
-            Ok(records.map(|record| Change { path: record.path, expected: Expected::Any, value: None }).collect())
-        })
-        .await?;
-        if changes.is_empty() {
-            return Ok(());
+        for endpoint in self.acme_endpoints("acme/".to_owned()).await? {
+            let store = self.parts.ledger.store();
+            let old = super::blocking(move || {
+                let records = store.scan(&Order::folder_of_all(&endpoint.name))?;
+                let old =
+                    |record: &Record| super::parse::<Order>(record).is_ok_and(|(order, _)| order.expires < oldest);
+                Ok(records.into_iter().filter(old).map(|record| record.path).collect::<Vec<_>>())
+            });
+            for some in old.await?.chunks(TIDIED_AT_ONCE) {
+                let removal = |path: &String| Change { path: path.clone(), expected: Expected::Any, value: None };
+                let leaf = self.parts.admission.record_tidying("forget-orders");
+                self.parts.ledger.commit(leaf, some.iter().map(removal).collect()).await?;
+            }
         }
-        let leaf = self.parts.admission.record_tidying("forget-orders");
-        self.parts.ledger.commit(leaf, changes).await.map(drop)
+        Ok(())
     }
 }
 
@@ -352,7 +375,7 @@ impl Look {
             // It is looked for again when the order is read.
             tracing::warn!(cause = error.chain(), "the end of a challenge could not be recorded");
         }
-        self.service.parts.acme.end(self.order, self.number, self.kind);
+        self.service.parts.acme.end((self.account.id, self.order, self.number, self.kind));
     }
 
     async fn look(&self) -> Result<()> {
@@ -362,13 +385,11 @@ impl Look {
         let proof = order.challenge(*number, *kind)?.proof(&account.key.thumbprint);
         let validator = &service.parts.acme.validator;
         let identifier = &authorization.identifier;
-        let mut found = validator.check(&identifier.host(), &proof, &endpoint.networks).await.map_err(Recorded::from);
-        if let (Ok(()), Identifier::Dns(name), false) = (&found, identifier, endpoint.caa.is_empty()) {
-            found = match validator.resolver().caa(name).await {
-                Ok(records) => caa::permit(&records, &endpoint.caa, authorization.wildcard, account_url, *kind),
-                Err(failure) => Err(failure.into()),
-            };
-        }
+        let caa = !endpoint.caa.is_empty();
+        let found = validator.check(&identifier.host(), &proof, &endpoint.networks, caa).await;
+        let found = found
+            .map_err(Recorded::from)
+            .and_then(|records| caa::permit(&records, &endpoint.caa, authorization.wildcard, account_url, *kind));
         // A service that goes down writes nothing more; the next one looks again.
         if service.draining.load(std::sync::atomic::Ordering::Relaxed) {
             return Ok(());
@@ -381,12 +402,11 @@ impl Look {
             let _turn = turn.lock().await;
             let (mut order, revision) = service.acme_load(endpoint, account, *id).await?;
             let now = service.parts.ledger.clock().now();
-            let failed = found.is_err();
+            let proven = found.is_ok();
             // A look that comes second finds the challenge at its end, and does not count.
             if order.conclude(*number, *kind, found, now) {
-                if failed {
-                    // Who has none left is told at the next answer.
-                    let _ = service.parts.acme.quotas.take(Quota::FAILURES, &failure_key(account, identifier), now);
+                if proven {
+                    service.parts.acme.quotas.give_back(Quota::FAILURES, &failure_key(account, identifier));
                 }
                 service.acme_store(&permit, endpoint, &order, revision, what).await?;
             }
@@ -436,5 +456,6 @@ pub(super) fn of(order: &Order, what: &'static str) -> Details {
         .fact("order", order.id)
         .fact("account", order.account)
         .fact("state", order.state)
+        .fact("serial", order.certificate.as_deref().unwrap_or_default())
         .fact("names", names)
 }

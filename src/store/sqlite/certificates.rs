@@ -1,4 +1,4 @@
-//! The tables of `migrations/sqlite/0002_certificates.sql`.
+//! The tables of `migrations/sqlite/0002_certificates.sql`, and the indexes of `0003_certificate_searches.sql`.
 
 use jiff::Timestamp;
 use rusqlite::types::Value;
@@ -6,7 +6,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Row as Line, Transactio
 
 use super::{damaged, trouble, unsigned};
 use crate::error::{Error, Kind, Result};
-use crate::store::certificates::{Counts, Cursor, End, Found, Reservation, Row, Search, Serial};
+use crate::store::certificates::{Counts, Cursor, End, Found, LOOKED_AT, Page, Reservation, Row, Search, Serial};
 use crate::types::{IssuerName, Version};
 
 const COLUMNS: &str = "c.number, c.serial, c.issuer, c.version, c.profile, c.requester, c.subject, c.names, c.not_before, \
@@ -80,83 +80,212 @@ fn taken(error: rusqlite::Error) -> Error {
 
 /// The certificate with that serial number.
 pub(super) fn find(db: &Connection, serial: &Serial) -> Result<Option<Found>> {
-    let query = format!("SELECT {COLUMNS} FROM certificates c {ENDS} WHERE c.serial = ?1");
-    let mut statement = db.prepare_cached(&query).map_err(trouble)?;
+    let mut statement = db.prepare_cached(&by_serial()).map_err(trouble)?;
     statement.query_row([serial.as_slice()], |line| Ok(found(line))).optional().map_err(trouble)?.transpose()
 }
 
-/// A page of a search.
-///
-/// One index is walked in the order of the answer and nothing is sorted: that of the most selective condition; the other
-/// conditions are looked at row by row.
-pub(super) fn search(db: &Connection, search: &Search) -> Result<Vec<Found>> {
-    let (query, values) = page(search)?;
-    let mut statement = db.prepare_cached(&query).map_err(trouble)?;
-    let lines = statement.query_map(params_from_iter(values), |line| Ok(found(line))).map_err(trouble)?;
-    lines.map(|line| line.map_err(trouble)?).collect()
+fn by_serial() -> String {
+    format!("SELECT {COLUMNS} FROM certificates c {ENDS} WHERE c.serial = ?1")
 }
 
-fn page(search: &Search) -> Result<(String, Vec<Value>)> {
-    let Search { issuer, namespace, profile, requester, name, ends, after, limit } = search;
-    let mut conditions: Vec<&str> = Vec::new();
-    let mut values: Vec<Value> = Vec::new();
-    let mut when = |condition, value: Value| {
-        conditions.push(condition);
-        values.push(value);
+fn by_number() -> String {
+    format!("SELECT {COLUMNS} FROM certificates c {ENDS} WHERE c.number = ?1")
+}
+
+/// A page of a search: walks of indexes give the numbers of its certificates in the order of the answer, then each is read.
+/// Nothing is sorted or looked at that is not on the page, but for the other conditions of a search by name: they are held
+/// against the certificates of that name, a bounded number of them for each page.
+pub(super) fn search(db: &Connection, search: &Search) -> Result<Page> {
+    let by_name = search.name.is_some();
+    let exact = !by_name || Search { name: search.name.clone(), ..Search::default() } == search.without_place();
+    let most = if exact { search.limit } else { search.limit.max(LOOKED_AT) };
+    // All of it sees one moment; nothing is written, so it ends as it began.
+    let moment = db.unchecked_transaction().map_err(trouble)?;
+    let places = places(&moment, search, most.saturating_add(1))?;
+    let beside_name = Search { name: None, ..search.clone() };
+    let mut page = Page::default();
+    for (index, (_, number)) in places.iter().enumerate().take(most) {
+        let one = read(&moment, *number)?;
+        let cursor = one.reservation.cursor();
+        // What another walk answers fits, or is damaged: that is for the layer above to say.
+        if !by_name || beside_name.fits(&one.reservation) {
+            page.found.push(one);
+        }
+        if page.found.len() == search.limit || index + 1 == most {
+            page.next = (index + 1 < places.len()).then_some(cursor);
+            break;
+        }
+    }
+    Ok(page)
+}
+
+/// Where a certificate stands in the order of an answer, and its number.
+type Place = (i64, i64);
+
+/// Certificates that lie together in an index.
+enum Walk<'a> {
+    /// All of them.
+    All,
+    /// Those with this name.
+    Name(&'a str),
+    /// Those of this family.
+    Family(&'a Family),
+    /// Those of this family that this one asked for.
+    Of(&'a str, &'a Family),
+}
+
+/// What certificates share that are issued alike.
+#[derive(Clone, Default)]
+struct Family {
+    issuer: String,
+    version: u32,
+    profile: String,
+}
+
+/// A part of a walk; each says two numbers.
+enum Part {
+    /// Newest first: below the first number, above the second.
+    Newest(i64, i64),
+    /// Those that end in this second, above this number.
+    Tie(i64, i64),
+    /// The one that ends soonest first: after this second, before that one.
+    Ends(i64, i64),
+}
+
+/// The first `count` places of an answer, in its order.
+fn places(db: &Connection, search: &Search, count: usize) -> Result<Vec<Place>> {
+    let Search { issuer, namespace, profile, requester, name, ends: _, after: _, limit: _ } = search;
+    let all = issuer.is_none() && namespace.is_none() && profile.is_none() && requester.is_none();
+    let families = if all || name.is_some() { Vec::new() } else { families(db, search)? };
+    let walks: Vec<_> = match (name, requester) {
+        (Some(name), _) => vec![Walk::Name(name)],
+        (None, _) if all => vec![Walk::All],
+        (None, Some(requester)) => families.iter().map(|family| Walk::Of(requester, family)).collect(),
+        (None, None) => families.iter().map(Walk::Family).collect(),
     };
-    let table = if let Some(name) = name {
-        when("n.name = ?", name.clone().into());
-        // A cross join stays in the order it is written in.
-        "certificate_names n CROSS JOIN certificates c ON c.number = n.number"
-    } else if ends.is_some() {
-        "certificates c INDEXED BY certificates_by_end"
-    } else if requester.is_some() {
-        "certificates c INDEXED BY certificates_by_requester"
-    } else if profile.is_some() {
-        "certificates c INDEXED BY certificates_by_profile"
-    } else if issuer.is_some() {
-        "certificates c INDEXED BY certificates_by_issuer"
+    let mut best: Vec<Place> = Vec::new();
+    for walk in &walks {
+        // The places of one walk are of no use where enough others come before them: the more walks, the shorter they are.
+        let worst = best.get(count.saturating_sub(1)).copied();
+        for part in parts(search, worst)? {
+            best.extend(walk.places(db, &part, count)?);
+        }
+        best.sort_unstable();
+        best.truncate(count);
+    }
+    Ok(best)
+}
+
+/// What is wanted of each walk, where nothing counts that comes after `worst`.
+fn parts(search: &Search, worst: Option<Place>) -> Result<Vec<Part>> {
+    let after =
+        search.after.map(|Cursor { number, not_after }| Ok::<_, Error>((not_after, signed(number)?))).transpose()?;
+    let Some((from, until)) = search.ends.filter(|_| search.name.is_none()) else {
+        let below = after.map_or(i64::MAX, |(_, number)| number);
+        return Ok(vec![Part::Newest(below, worst.map_or(0, |(_, number)| number))]);
+    };
+    let (from, until) = (from.as_second(), until.as_second());
+    let until = worst.map_or(until, |(end, _)| until.min(end.saturating_add(1)));
+    let tie = after.filter(|(end, _)| (from..until).contains(end)).map(|(end, number)| Part::Tie(end, number));
+    let rest = Part::Ends(after.map_or(from - 1, |(end, _)| end.max(from - 1)), until);
+    Ok(tie.into_iter().chain([rest]).collect())
+}
+
+impl Walk<'_> {
+    /// At most `count` places of a part of it, in order.
+    fn places(&self, db: &Connection, part: &Part, count: usize) -> Result<Vec<Place>> {
+        let (Part::Newest(first, second) | Part::Tie(first, second) | Part::Ends(first, second)) = *part;
+        let mut values: Vec<Value> = vec![first.into(), second.into(), i64::try_from(count).unwrap_or(i64::MAX).into()];
+        match self {
+            Self::All => {}
+            Self::Name(name) => values.push((*name).to_owned().into()),
+            Self::Family(family) => values.extend(family.values()),
+            Self::Of(requester, family) => {
+                values.extend(family.values().into_iter().chain([(*requester).to_owned().into()]))
+            }
+        }
+        let mut statement = db.prepare_cached(&self.query(part)).map_err(trouble)?;
+        let places = statement.query_map(params_from_iter(values), |line| Ok((line.get(0)?, line.get(1)?)));
+        places.and_then(Iterator::collect).map_err(trouble)
+    }
+
+    fn query(&self, part: &Part) -> String {
+        let by_end = !matches!(part, Part::Newest(..));
+        let (table, own) = match (self, by_end) {
+            (Self::All, false) => ("certificates NOT INDEXED", ""),
+            (Self::All, true) => ("certificates INDEXED BY certificates_by_end", ""),
+            (Self::Name(_), _) => ("certificate_names", "name = ?4 AND "),
+            (Self::Family(_), false) => ("certificates INDEXED BY certificates_by_family", FAMILY),
+            (Self::Family(_), true) => ("certificates INDEXED BY certificates_by_family_and_end", FAMILY),
+            (Self::Of(..), false) => ("certificates INDEXED BY certificates_by_requester", FAMILY_OF),
+            (Self::Of(..), true) => ("certificates INDEXED BY certificates_by_requester_and_end", FAMILY_OF),
+        };
+        let (place, between, order) = match part {
+            Part::Newest(..) => ("-number", "number < ?1 AND number > ?2", "number DESC"),
+            Part::Tie(..) => ("not_after", "not_after = ?1 AND number > ?2", "number"),
+            Part::Ends(..) => ("not_after", "not_after > ?1 AND not_after < ?2", "not_after, number"),
+        };
+        format!("SELECT {place}, number FROM {table} WHERE {own}{between} ORDER BY {order} LIMIT ?3")
+    }
+}
+
+const FAMILY: &str = "issuer = ?4 AND version = ?5 AND profile = ?6 AND ";
+const FAMILY_OF: &str = "issuer = ?4 AND version = ?5 AND profile = ?6 AND requester = ?7 AND ";
+
+impl Family {
+    fn values(&self) -> [Value; 3] {
+        [self.issuer.clone().into(), self.version.into(), self.profile.clone().into()]
+    }
+}
+
+/// The families that a search is about: one step in an index for each family of the issuers, or of the requester.
+fn families(db: &Connection, search: &Search) -> Result<Vec<Family>> {
+    let Search { issuer, namespace, profile, requester, .. } = search;
+    // All names of a namespace start with it and a colon.
+    let (first, scope) = match (issuer, namespace) {
+        (Some(issuer), _) => (issuer.to_string(), issuer.to_string()),
+        (None, Some(namespace)) => (format!("{namespace}:"), format!("{namespace}:")),
+        (None, None) => (String::new(), String::new()),
+    };
+    let inside =
+        |family: &Family| if issuer.is_some() { family.issuer == scope } else { family.issuer.starts_with(&scope) };
+    let wanted = |family: &Family| {
+        profile.as_ref().is_none_or(|profile| *profile == family.profile)
+            && namespace.as_ref().is_none_or(|namespace| family.issuer.starts_with(&format!("{namespace}:")))
+    };
+    let mut next = db.prepare_cached(&next_family(requester.is_some())).map_err(trouble)?;
+    let (mut all, mut last) = (Vec::new(), Family { issuer: first, ..Family::default() });
+    loop {
+        let values = last.values().into_iter().chain(requester.clone().map(Value::from));
+        let family =
+            |line: &Line<'_>| Ok(Family { issuer: line.get(0)?, version: line.get(1)?, profile: line.get(2)? });
+        match next.query_row(params_from_iter(values), family).optional().map_err(trouble)? {
+            Some(family) if inside(&family) => last = family,
+            Some(_) | None => return Ok(all),
+        }
+        if wanted(&last) {
+            all.push(last.clone());
+        }
+    }
+}
+
+/// The first family after another one, of all certificates or of those of a requester.
+fn next_family(of_requester: bool) -> String {
+    let (index, own) = if of_requester {
+        ("certificates_by_requester", "requester = ?4 AND ")
     } else {
-        "certificates c"
+        ("certificates_by_family", "")
     };
-    let texts = [("c.requester = ?", requester), ("c.profile = ?", profile)];
-    for (condition, text) in texts {
-        if let Some(text) = text {
-            when(condition, text.clone().into());
-        }
-    }
-    if let Some(issuer) = issuer {
-        when("c.issuer = ?", issuer.to_string().into());
-    }
-    if let Some(namespace) = namespace {
-        // All names of the namespace start with it and a colon, and no character of a name lies between ':' and ';'.
-        when("c.issuer >= ?", format!("{namespace}:").into());
-        when("c.issuer < ?", format!("{namespace};").into());
-    }
-    if let Some((from, until)) = ends {
-        when("c.not_after >= ?", from.as_second().into());
-        when("c.not_after < ?", until.as_second().into());
-    }
-    let by_end = name.is_none() && ends.is_some();
-    match (after, by_end) {
-        (Some(Cursor { number, not_after }), true) => {
-            when("(c.not_after, c.number) > (?, ?)", (*not_after).into());
-            values.push(signed(*number)?.into());
-        }
-        (Some(Cursor { number, .. }), false) => {
-            when(if name.is_some() { "n.number < ?" } else { "c.number < ?" }, signed(*number)?.into());
-        }
-        (None, _) => {}
-    }
-    let order = match (name, by_end) {
-        (Some(_), _) => "n.number DESC",
-        (None, true) => "c.not_after, c.number",
-        (None, false) => "c.number DESC",
-    };
-    let conditions = if conditions.is_empty() { "1".to_owned() } else { conditions.join(" AND ") };
-    values.push(i64::try_from(*limit).unwrap_or(i64::MAX).into());
-    let query = format!("SELECT {COLUMNS} FROM {table} {ENDS} WHERE {conditions} ORDER BY {order} LIMIT ?");
-    Ok((query, values))
+    format!(
+        "SELECT issuer, version, profile FROM certificates INDEXED BY {index} \
+         WHERE {own}(issuer, version, profile) > (?1, ?2, ?3) ORDER BY issuer, version, profile LIMIT 1"
+    )
+}
+
+/// The certificate with that number, which a walk has named.
+fn read(db: &Connection, number: i64) -> Result<Found> {
+    let mut statement = db.prepare_cached(&by_number()).map_err(trouble)?;
+    statement.query_row([number], |line| Ok(found(line))).map_err(trouble)?
 }
 
 /// The reservations that have no end, oldest first.
@@ -167,20 +296,26 @@ pub(super) fn open(db: &Connection) -> Result<Vec<Found>> {
     lines.map(|line| line.map_err(trouble)?).collect()
 }
 
-/// The last second of the last certificate of that version of an issuer, but for those from one profile. Reads all of them.
+/// The last second of the last certificate of that version of an issuer, but for those from one profile.
 pub(super) fn last_end(db: &Connection, issuer: &IssuerName, version: Version, but: &str) -> Result<Option<Timestamp>> {
-    let query = "SELECT max(not_after) FROM certificates WHERE issuer = ?1 AND version = ?2 AND profile <> ?3";
-    let asked = params![issuer.to_string(), version.number(), but];
-    let last = db.query_row(query, asked, |line| line.get::<_, Option<i64>>(0));
-    let last = last.map_err(trouble)?;
+    let mut query = db.prepare_cached(LAST_END).map_err(trouble)?;
+    let mut last: Option<i64> = None;
+    for family in families(db, &Search { issuer: Some(issuer.clone()), ..Search::default() })? {
+        if family.version == version.number() && family.profile != but {
+            last = last.max(query.query_row(params_from_iter(family.values()), |line| line.get(0)).map_err(trouble)?);
+        }
+    }
     last.map(|second| Timestamp::from_second(second).map_err(|e| damaged().because(e))).transpose()
 }
 
+const LAST_END: &str = "SELECT max(not_after) FROM certificates WHERE issuer = ?1 AND version = ?2 AND profile = ?3";
+
 /// How many certificates end in that span. Walks their part of the index.
 pub(super) fn count_ends(db: &Connection, from: Timestamp, until: Timestamp) -> Result<u64> {
-    let query = "SELECT count(*) FROM certificates WHERE not_after >= ?1 AND not_after < ?2";
-    db.query_row(query, [from.as_second(), until.as_second()], |line| unsigned(line, 0)).map_err(trouble)
+    db.query_row(COUNT_ENDS, [from.as_second(), until.as_second()], |line| unsigned(line, 0)).map_err(trouble)
 }
+
+const COUNT_ENDS: &str = "SELECT count(*) FROM certificates WHERE not_after >= ?1 AND not_after < ?2";
 
 /// How many rows there are.
 pub(super) fn counts(db: &Connection) -> Result<Counts> {
@@ -244,30 +379,26 @@ fn signed(number: u64) -> Result<i64> {
 mod tests {
     use super::*;
 
-    /// Whatever is asked, no page is sorted: it is read off an index.
+    /// Whatever is asked, nothing is sorted and no table is read as a whole: `SEARCH` is what SQLite calls a way into an index.
     #[test]
-    fn no_search_sorts() {
+    fn whatever_is_asked_is_read_off_an_index() {
         let mut db = Connection::open_in_memory().unwrap();
         crate::store::schema::create(&mut db).unwrap();
-        let time = Timestamp::UNIX_EPOCH;
-        let (issuer, profile, requester) = (Some("a:b".parse().unwrap()), Some("p".to_owned()), Some("r".to_owned()));
-        let none = Search { limit: 10, ..Search::default() };
-        let searches = [
-            none.clone(),
-            Search { name: Some("dns:a".into()), ends: Some((time, time)), issuer: issuer.clone(), ..none.clone() },
-            Search { ends: Some((time, time)), requester: requester.clone(), ..none.clone() },
-            Search { requester, issuer: issuer.clone(), ..none.clone() },
-            Search { profile, namespace: Some("a".parse().unwrap()), ..none.clone() },
-            Search { issuer, ..none.clone() },
-        ];
-        for search in searches {
-            for after in [None, Some(Cursor { number: 7, not_after: 7 })] {
-                let (query, values) = page(&Search { after, ..search.clone() }).unwrap();
-                let mut plan = db.prepare(&format!("EXPLAIN QUERY PLAN {query}")).unwrap();
-                let lines = plan.query_map(params_from_iter(values), |line| line.get::<_, String>(3)).unwrap();
-                let plan: Vec<_> = lines.map(Result::unwrap).collect();
-                assert!(!plan.iter().any(|step| step.contains("TEMP B-TREE")), "{query}\n{plan:#?}");
-            }
+        let family = Family::default();
+        let walks = [Walk::All, Walk::Name("dns:a"), Walk::Family(&family), Walk::Of("identity/a", &family)];
+        let newest = walks.iter().map(|walk| walk.query(&Part::Newest(9, 0)));
+        let by_end = [Part::Tie(0, 0), Part::Ends(0, 9)];
+        let by_end = by_end.iter().flat_map(|part| walks.iter().map(move |walk| (walk, part)));
+        // A name is searched in one order only.
+        let by_end = by_end.filter(|(walk, _)| !matches!(walk, Walk::Name(_))).map(|(walk, part)| walk.query(part));
+        let others =
+            [next_family(false), next_family(true), by_number(), by_serial(), LAST_END.into(), COUNT_ENDS.into()];
+        for query in newest.chain(by_end).chain(others) {
+            let mut plan = db.prepare(&format!("EXPLAIN QUERY PLAN {query}")).unwrap();
+            let nothing = vec![Value::Null; plan.parameter_count()];
+            let lines = plan.query_map(params_from_iter(nothing), |line| line.get::<_, String>(3)).unwrap();
+            let plan: Vec<_> = lines.map(Result::unwrap).collect();
+            assert!(plan.iter().all(|step| step.starts_with("SEARCH ")), "{query}\n{plan:#?}");
         }
     }
 }
