@@ -22,8 +22,8 @@ use crate::telemetry::Metrics;
 use crate::types::operation::{Includes, Operation};
 use crate::types::{Action, Caller, Clock, Context, IssuerName, KeyId, KeyName, Name, ProfileName, Resource, Version};
 
-/// What the house allows itself, and everybody whom it knows: to ask who they are, to read what the API is, and to revoke a
-/// certificate whose key they hold. Always in force beside the stored policies.
+/// What the house allows itself, and everybody whom it knows: to ask who they are, to read what the API is, to revoke a
+/// certificate whose key they hold, and to ask when to renew one that they asked for. Always in force beside the stored policies.
 const HOUSE: &str = r#"
 permit (
   principal is Signet::System,
@@ -35,12 +35,14 @@ permit (
   resource
 );
 
-// The service's own certificate, from the issuer and the profile that the configuration names.
+// The service's own certificate, from the issuer and the profile that the configuration names, and a key for it in a device.
 permit (
   principal == Signet::System::"tls",
   action in [Signet::Action::"ReadIssuer", Signet::Action::"IssueCertificate"],
   resource
 );
+permit (principal == Signet::System::"tls", action == Signet::Action::"CreateKey", resource)
+when { resource has domain && resource.domain == "tls" };
 
 permit (principal is Signet::Identity, action == Signet::Action::"WhoAmI", resource);
 
@@ -52,6 +54,9 @@ permit (principal == Signet::System::"announcement", action == Signet::Action::"
 
 permit (principal, action == Signet::Action::"RevokeCertificate", resource is Signet::Issuer)
 when { context has proven && context.proven };
+
+permit (principal is Signet::Identity, action == Signet::Action::"ReadRenewal", resource is Signet::Issuer)
+when { context has requested && context.requested };
 "#;
 
 /// Decides, and makes permits.

@@ -59,6 +59,7 @@ const EXEMPT: &[(&str, &str, &str)] = &[
     ("src/admission.rs", "recovered", "tells what was mended before; told again after a crash or not, nothing changes"),
     ("src/server/mod.rs", "clear", "removes what nobody points to; what a crash leaves of it the next start removes"),
     ("src/admission.rs", "drop", "the caller is gone, and nothing waits for this record"),
+    ("src/agent/pair.rs", "follow", "what a crash tears cannot be read, and is drawn again"),
     ("src/agent/pair.rs", "clear", "as that one: its points stand around both ways to remove something"),
     ("src/ca/status.rs", "make_list", "a list that nobody has seen is made again, under a greater number"),
     ("src/ca/status.rs", "sign", "an answer that nobody has seen is signed again"),

@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use proptest::prelude::*;
 use signet::error::Kind;
-use signet::signing::domain::{allows, allows_digest};
+use signet::signing::domain::{allows, allows_digest, is_own_handshake};
 use signet::types::{Algorithm, Domain};
 use x509_parser::prelude::FromDer;
 
@@ -252,7 +252,7 @@ fn digests_are_for_raw_keys_and_messages_for_the_others() {
         assert_eq!(error.kind(), Kind::Invalid);
         assert!(error.mend().is_some());
     }
-    for domain in [Domain::X509, Domain::Ssh, Domain::Log] {
+    for domain in [Domain::X509, Domain::Ssh, Domain::Log, Domain::Tls] {
         for (_, body) in x509_bodies() {
             assert_eq!(allows(domain, P256, &body).unwrap_err().kind(), Kind::Invalid);
         }
@@ -271,4 +271,26 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_tls_key_signs_what_a_server_of_tls_signs() {
+    let message = |context: &str, hash: usize| [&[b' '; 64][..], context.as_bytes(), &[0], &vec![7; hash]].concat();
+    let server = "TLS 1.3, server CertificateVerify";
+    assert!(is_own_handshake(&message(server, 32)) && is_own_handshake(&message(server, 48)));
+    let good = message(server, 32);
+    for bad in [
+        message("TLS 1.3, client CertificateVerify", 32),
+        message(server, 0),
+        message(server, 31),
+        message(server, 64),
+        good[1..].to_vec(),
+        [&[b' '][..], &good].concat(),
+        [&good[..97], &good[98..]].concat(),
+        Vec::new(),
+    ] {
+        assert!(!is_own_handshake(&bad), "{bad:?}");
+    }
+    // And what it signs is nobody else's.
+    assert!(artifact(&good).is_some_and(|said| said.contains("TLS")));
 }

@@ -8,9 +8,11 @@
 //!         key here ─▶ CSR ─▶ the server certifies ─▶ checked ─▶ new folder ─▶ one rename ─▶ the service is told
 //! ```
 //!
-//! The private key never leaves this machine; where it is made in the TPM, not even that. Whatever fails leaves the last pair in place; a pair that the service was not told of
+//! The server is asked now and then whether a certificate should be renewed before its time: because it will be revoked, or its
+//! issuer is replaced. The private key never leaves this machine; where it is made in the TPM, not even that. Whatever fails leaves the last pair in place; a pair that the service was not told of
 //! is told of at the next look.
 
+mod advice;
 mod key;
 mod pair;
 mod tell;
@@ -26,6 +28,8 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
+
+use advice::Advice;
 
 use crate::client::{Certificate as Credential, Client};
 use crate::crash_point;
@@ -126,6 +130,8 @@ pub struct Looked {
     pub ends: Timestamp,
     /// When the next one is asked for.
     pub next: Timestamp,
+    /// How long the server asks to wait before the next look.
+    pub ask_again: Option<Duration>,
 }
 
 /// The longest time between two looks: clocks jump, and machines sleep.
@@ -162,8 +168,15 @@ impl<C: Fn(Option<Credential>) -> Result<Client>> Agent<C> {
     pub async fn look(&self, force: bool) -> Result<Looked> {
         let now = self.clock.now();
         let found = Pair::current(&self.settings.folder);
-        let good = found
-            .filter(|pair| !force && self.fits(&pair.certificate, pair.in_tpm) && now < self.next(&pair.certificate));
+        let good = found.filter(|pair| !force && self.fits(&pair.certificate, pair.in_tpm) && now < self.next(pair));
+        let (good, ask_again) = match good {
+            // It is not due by what is known here; but the server may know more.
+            Some(pair) => {
+                let ask_again = self.ask(&pair).await;
+                (Some(pair).filter(|pair| now < self.next(pair)), ask_again)
+            }
+            None => (None, None),
+        };
         let (pair, renewed) = match good {
             Some(pair) => (pair, false),
             None => (self.renew().await?, true),
@@ -175,7 +188,7 @@ impl<C: Fn(Option<Credential>) -> Result<Client>> Agent<C> {
             pair.told()?;
         }
         let ends = pair.certificate.validity().not_after;
-        Ok(Looked { renewed, ends, next: self.next(&pair.certificate) })
+        Ok(Looked { renewed, ends, next: self.next(&pair), ask_again })
     }
 
     /// Looks for ever.
@@ -183,13 +196,14 @@ impl<C: Fn(Option<Credential>) -> Result<Client>> Agent<C> {
         let mut failures = 0_u32;
         loop {
             let wait = match self.look(false).await {
-                Ok(Looked { renewed, ends, next }) => {
+                Ok(Looked { renewed, ends, next, ask_again }) => {
                     failures = 0;
                     if renewed {
                         tracing::info!(%ends, %next, folder = %self.settings.folder.display(), "a new certificate is in place");
                     }
                     let left = next.duration_since(self.clock.now());
-                    Duration::try_from(left).unwrap_or_default().clamp(SHORTEST_WAIT, LONGEST_WAIT)
+                    let wait = Duration::try_from(left).unwrap_or_default().min(ask_again.unwrap_or(LONGEST_WAIT));
+                    wait.clamp(SHORTEST_WAIT, LONGEST_WAIT)
                 }
                 Err(error) => {
                     failures = failures.saturating_add(1);
@@ -215,10 +229,46 @@ impl<C: Fn(Option<Credential>) -> Result<Client>> Agent<C> {
             && sorted(certificate.sans()) == sorted(&self.settings.names)
     }
 
-    /// When the next certificate is asked for: at its share of the life of this one, and up to a tenth of the life later, so that
-    /// a fleet that was started together does not come back together. Each certificate has its own moment, which a restart
-    /// does not change.
-    fn next(&self, certificate: &Certificate) -> Timestamp {
+    /// Asks the server when to renew, and keeps what it says. That it cannot be asked changes nothing. Answers when to ask again.
+    async fn ask(&self, pair: &Pair) -> Option<Duration> {
+        let asked = async {
+            let client = (self.connect)(self.credential())?;
+            client.renewal(&pair.certificate.serial().to_string()).await
+        };
+        let renewal = match asked.await {
+            Ok(renewal) => renewal,
+            Err(error) => {
+                let cause = error.chain();
+                tracing::debug!(cause, "the server did not say when to renew");
+                return None;
+            }
+        };
+        let kept = pair.advice();
+        let advice = Advice::of(&renewal, kept);
+        if advice != kept {
+            let why = renewal.explanation.as_deref().unwrap_or_default();
+            match advice {
+                Some(advice) => {
+                    tracing::info!(until = %renewal.end, at = %advice.moment, why, "the server asks for an early renewal");
+                }
+                None => tracing::info!("the server no longer asks for an early renewal"),
+            }
+            if let Err(error) = pair.follow(advice) {
+                tracing::error!(cause = error.chain(), "the moment of an early renewal cannot be kept");
+            }
+        }
+        Some(Duration::from_secs(renewal.ask_again))
+    }
+
+    /// When the next certificate is asked for: by its age, or earlier where the server has said so.
+    fn next(&self, pair: &Pair) -> Timestamp {
+        let usual = self.by_age(&pair.certificate);
+        pair.advice().map_or(usual, |advice| usual.min(advice.moment))
+    }
+
+    /// At its share of the life of a certificate, and up to a tenth of the life later, so that a fleet that was started together
+    /// does not come back together. Each certificate has its own moment, which a restart does not change.
+    fn by_age(&self, certificate: &Certificate) -> Timestamp {
         let validity = certificate.validity();
         let life = validity.not_after.duration_since(validity.not_before).as_secs().max(0);
         let [spread, ..] = certificate.fingerprint();

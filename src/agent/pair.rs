@@ -8,6 +8,7 @@
 //!   ca.crt              the anchors
 //!   secret.yaml         all three as a Secret of Kubernetes, where that is wanted
 //!   told                there once the service was told
+//!   advice              when to renew, where the server has said that it should be early
 //! ```
 //!
 //! The names are those of a TLS Secret. What a crash leaves is either not linked, and is removed by the next look, or whole.
@@ -21,6 +22,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
+use super::advice::Advice;
 use super::key;
 use crate::client::Certificate as Credential;
 use crate::crash_point;
@@ -38,6 +40,7 @@ pub const CERTIFICATE: &str = "tls.crt";
 pub const TRUST: &str = "ca.crt";
 const SECRET: &str = "secret.yaml";
 const TOLD: &str = "told";
+const ADVICE: &str = "advice";
 /// What is being written.
 const NEW: &str = "new";
 /// What the name of a folder of a pair starts with.
@@ -143,6 +146,24 @@ impl Pair {
             read(&self.place.join(name)).map_err(unreadable)
         };
         Ok(Credential { chain: read(CERTIFICATE)?, key: SecretBytes::new(read(KEY)?) })
+    }
+
+    /// The advice about it that is followed.
+    pub(super) fn advice(&self) -> Option<Advice> {
+        Advice::read(&fs::read_to_string(self.place.join(ADVICE)).ok()?)
+    }
+
+    /// Keeps advice, or forgets it.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`] where that cannot be written.
+    pub(super) fn follow(&self, advice: Option<Advice>) -> Result<()> {
+        let path = self.place.join(ADVICE);
+        let done = match advice {
+            Some(advice) => fs::write(path, advice.written()),
+            None => fs::remove_file(path),
+        };
+        done.map_err(|e| unwritable(&self.place, &e))
     }
 
     /// Whether the service was told of it.

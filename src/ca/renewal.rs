@@ -35,6 +35,8 @@ pub struct Renewal {
     pub window: Window,
     /// When to ask again.
     pub ask_again: Duration,
+    /// Whether that is before its time: not by its age.
+    pub early: bool,
     /// Where people read why, if that was announced.
     pub explanation: Option<String>,
 }
@@ -94,7 +96,12 @@ impl Authority {
         let explanation = || announced.as_ref().and_then(|one| one.explanation.clone());
         if let Some(gone) = self.gone(entry, now)? {
             let window = Window::until(gone, now);
-            return Ok(Renewal { window, ask_again: ask_again(validity, None), explanation: explanation() });
+            return Ok(Renewal {
+                window,
+                ask_again: ask_again(validity, None),
+                early: true,
+                explanation: explanation(),
+            });
         }
         let told = announced.as_ref().map(|one| before(one.told, one.at));
         let rollover = self.replaced(entry)?;
@@ -103,9 +110,12 @@ impl Authority {
             Some(end) => Ok(Renewal {
                 window: Window::until(end, now),
                 ask_again: ask_again(validity, Some(end.duration_since(now)).filter(|left| left.is_positive())),
+                early: true,
                 explanation: if told == Some(end) { explanation() } else { None },
             }),
-            None => Ok(Renewal { window: usual, ask_again: ask_again(validity, None), explanation: None }),
+            None => {
+                Ok(Renewal { window: usual, ask_again: ask_again(validity, None), early: false, explanation: None })
+            }
         }
     }
 

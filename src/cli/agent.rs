@@ -116,7 +116,7 @@ impl Cert {
         crate::telemetry::start_logs();
         block_on(async {
             if once {
-                let Looked { renewed, ends, next } = keeper.look(force).await?;
+                let Looked { renewed, ends, next, ask_again: _ } = keeper.look(force).await?;
                 let what = if renewed { "a new certificate is in place" } else { "the certificate stays" };
                 note(format!("{what}: it ends {}, and the next one is due {}", time(ends), time(next)));
                 return Ok(());

@@ -8,7 +8,7 @@ use super::input::{one_of, parsed, read_text};
 use super::output::{facts, joined, note, or_dash};
 use super::{App, all, ask, verbs};
 use crate::error::{Kind, Result};
-use crate::types::{Action, KeyName, Name};
+use crate::types::{Action, IssuerName, KeyName, Name, ProfileName};
 use crate::wire::{self, Explanation};
 
 /// Store, show and remove policies, and ask why.
@@ -133,6 +133,8 @@ impl Delete {
 #[command(after_help = "\
 Examples:
   signet policy explain ci Sign release --group builders
+  signet policy explain web IssueCertificate --issuer fleet --from server --name dns:web.fleet.example
+  signet policy explain ci WriteProfile --from fleet:server
   signet policy explain ci Backup")]
 struct Explain {
     /// Who.
@@ -141,9 +143,19 @@ struct Explain {
     /// The operation.
     #[arg(value_parser = one_of(Action::ALL, Action::as_str), hide_possible_values = true)]
     action: Action,
-    /// On which key; not given for the service itself.
+    /// On which key; without KEY, --issuer and --from it is the service itself.
     #[arg(id = "resource", value_name = "KEY", value_parser = parsed::<KeyName>)]
+    #[arg(conflicts_with_all = ["issuer", "of", "certified"])]
     key: Option<KeyName>,
+    /// On which issuer.
+    #[arg(long, value_name = "ISSUER", value_parser = parsed::<IssuerName>)]
+    issuer: Option<IssuerName>,
+    /// For a certificate from this profile; without --issuer, on the profile itself.
+    #[arg(long = "from", id = "of", value_name = "PROFILE", value_parser = parsed::<ProfileName>)]
+    profile: Option<ProfileName>,
+    /// For a certificate with this name, as dns:web.example.com.
+    #[arg(long = "name", id = "certified", value_name = "NAME", requires = "issuer")]
+    name: Option<String>,
     /// A group to assume.
     #[arg(long = "group", value_name = "NAME", value_parser = parsed::<Name>)]
     groups: Vec<Name>,
@@ -151,8 +163,8 @@ struct Explain {
 
 impl Explain {
     fn run(self, app: &App) -> Result<()> {
-        let Self { identity, action, key, groups } = self;
-        let body = wire::Explain { identity, groups, action: action.to_string(), key };
+        let Self { identity, action, key, issuer, profile, name, groups } = self;
+        let body = wire::Explain { identity, groups, action: action.to_string(), key, issuer, profile, name };
         let explanation = app.online(async |client| client.explain(&body).await)?;
         app.out.answer(&explanation, shown)
     }

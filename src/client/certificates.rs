@@ -8,8 +8,8 @@ use crate::error::Result;
 use crate::types::{IssuerName, Name, ProfileName};
 use crate::wire::{
     ActivateIssuer, Announce, Announcement, BatchResults, Certificate, CreateIssuer, CrossSign, ImportIssuer,
-    IssueCertificate, IssueCertificates, Issuer, Page, Profile, RevokeCertificate, RevokeCertificates, RevokedCount,
-    RotateIssuer, UpdateIssuer,
+    IssueCertificate, IssueCertificates, Issuer, Page, Profile, Renewal, RevokeCertificate, RevokeCertificates,
+    RevokedCount, RotateIssuer, UpdateIssuer,
 };
 
 /// Which certificates are looked for; all conditions hold together.
@@ -138,6 +138,11 @@ impl Client {
     /// Reads a certificate by its serial number.
     pub async fn certificate(&self, serial: &str) -> Result<Certificate> {
         self.json(self.api(Method::GET, &["certificates", serial])).await
+    }
+
+    /// Reads when a certificate should be renewed.
+    pub async fn renewal(&self, serial: &str) -> Result<Renewal> {
+        self.json(self.api(Method::GET, &["certificates", serial, "renewal"])).await
     }
 
     /// Searches certificates.

@@ -38,6 +38,7 @@ pub(super) struct TlsFile {
     pub(super) issuer: Option<IssuerName>,
     pub(super) profile: Option<ProfileName>,
     pub(super) names: Option<Vec<String>>,
+    pub(super) device: Option<Name>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -78,6 +78,8 @@ pub struct OwnCertificate {
     pub profile: ProfileName,
     /// Its names: hosts and addresses.
     pub names: Vec<String>,
+    /// The device that keeps its key; the sealed store where absent.
+    pub device: Option<Name>,
 }
 
 /// A certificate and its key.
@@ -145,7 +147,7 @@ impl Config {
             }
         };
         let names = server.names.unwrap_or_else(|| vec!["localhost".to_owned(), "127.0.0.1".to_owned()]);
-        let own_certificate = check_tls(tls, &names, certificate.is_some())?;
+        let own_certificate = check_tls(tls, &names, certificate.is_some(), &devices)?;
         let tick = keys.tick.unwrap_or(Period::seconds(1));
         if tick.as_secs() == 0 {
             return Err(Error::new(Kind::Invalid, "keys.tick is at least 1s"));
@@ -195,11 +197,16 @@ fn check_acme(acme: AcmeFile) -> Result<Acme> {
     Ok(Acme { url, resolvers: resolvers.unwrap_or_default(), http_port, https_port })
 }
 
-fn check_tls(tls: TlsFile, own: &[String], from_files: bool) -> Result<Option<OwnCertificate>> {
-    let TlsFile { issuer, profile, names } = tls;
+fn check_tls(
+    tls: TlsFile,
+    own: &[String],
+    from_files: bool,
+    devices: &BTreeMap<Name, Settings>,
+) -> Result<Option<OwnCertificate>> {
+    let TlsFile { issuer, profile, names, device } = tls;
     let Some(issuer) = issuer else {
-        if profile.is_some() || names.is_some() {
-            return Err(Error::new(Kind::Invalid, "tls.profile and tls.names belong to tls.issuer")
+        if profile.is_some() || names.is_some() || device.is_some() {
+            return Err(Error::new(Kind::Invalid, "tls.profile, tls.names and tls.device belong to tls.issuer")
                 .hint("name the issuer that is to give the service its certificate"));
         }
         return Ok(None);
@@ -212,7 +219,8 @@ fn check_tls(tls: TlsFile, own: &[String], from_files: bool) -> Result<Option<Ow
         Some(profile) => profile,
         None => format!("{}:server", issuer.namespace).parse()?,
     };
-    Ok(Some(OwnCertificate { issuer, profile, names: names.unwrap_or_else(|| own.to_vec()) }))
+    let device = device.map(|device| known(devices, "tls.device", device)).transpose()?;
+    Ok(Some(OwnCertificate { issuer, profile, names: names.unwrap_or_else(|| own.to_vec()), device }))
 }
 
 /// The longest URL that is put before `/pki/`.

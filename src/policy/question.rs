@@ -60,6 +60,8 @@ pub struct Facts<'a> {
     pub subject: Option<&'a Subject>,
     /// Whether the caller proved the certified key.
     pub proven: Option<bool>,
+    /// Whether the caller asked for the certificate.
+    pub requested: Option<bool>,
     /// The time of the request.
     pub time: Option<Timestamp>,
 }

@@ -204,7 +204,7 @@ fn key_attributes<'a>(facts: &KeyFacts<'a>) -> Vec<(&'a str, RestrictedExpressio
 
 /// The record `context` of a request: see the schema.
 pub(super) fn context(caller: Option<&Caller>, facts: &Facts<'_>) -> Result<Context, String> {
-    let Facts { context, algorithm, digest, profile, name, subject, proven, time } = *facts;
+    let Facts { context, algorithm, digest, profile, name, subject, proven, requested, time } = *facts;
     let mut fields: Vec<(&str, RestrictedExpression)> = Vec::new();
     if let Some(caller) = caller {
         let kind = match &caller.credential {
@@ -227,6 +227,7 @@ pub(super) fn context(caller: Option<&Caller>, facts: &Facts<'_>) -> Result<Cont
     fields.extend(profile.map(|profile| ("profile", text(&profile.to_string()))));
     fields.extend(name.map(|name| ("name", text(name))));
     fields.extend(subject.map(attributes).transpose()?.map(|subject| ("subject", subject)));
+    fields.extend(requested.map(|requested| ("requested", RestrictedExpression::new_bool(requested))));
     fields.extend(proven.map(|proven| ("proven", RestrictedExpression::new_bool(proven))));
     Context::from_pairs(fields.into_iter().map(|(name, value)| (name.to_owned(), value))).map_err(|e| e.to_string())
 }

@@ -11,6 +11,7 @@
 
 mod activity;
 mod connection;
+mod handshake;
 mod linger;
 mod seats;
 mod tls;
@@ -20,7 +21,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
-use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -31,7 +31,8 @@ use self::seats::Seats;
 use crate::error::Result;
 use crate::telemetry::Metrics;
 
-pub use self::tls::{SelfMade, self_signed, tls_config};
+pub use self::handshake::{DeviceKey, Sign};
+pub use self::tls::{SelfMade, Tls, self_signed, tls_config};
 
 /// What a client may make last or grow. The defaults are those of `docs/limits.md`.
 #[derive(Clone, Debug)]
@@ -82,7 +83,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Clone, Debug)]
 pub enum Transport {
     /// TLS. The configuration may be exchanged at any time: new connections use what is there.
-    Tls(Arc<ArcSwap<ServerConfig>>),
+    Tls(Arc<ArcSwap<Tls>>),
     /// Nothing: only for what anybody may read and is signed.
     Plain,
 }

@@ -403,7 +403,7 @@ async fn open(
 /// The certificate that the configuration wants of one of the service's own issuers.
 fn own_wish(config: &Config) -> Result<Option<OwnWish>> {
     let Some(own) = &config.own_certificate else { return Ok(None) };
-    OwnWish::new(own.issuer.clone(), own.profile.clone(), &own.names).map(Some)
+    OwnWish::new(own.issuer.clone(), own.profile.clone(), &own.names, own.device.clone()).map(Some)
 }
 
 /// Who looks for the proofs of ACME, as the configuration says.

@@ -23,8 +23,8 @@ use super::read_file;
 use crate::config::Config;
 use crate::crash_point;
 use crate::error::{Error, Kind, Result};
-use crate::service::{CertificateSource, OwnCertificate, Service};
-use crate::types::{Clock, SecretBytes};
+use crate::service::{CertificateSource, OwnCertificate, OwnKey, Service};
+use crate::types::{Clock, KeyName, SecretBytes, Version};
 
 /// Where a PEM block of a certificate ends.
 const END: &str = "-----END CERTIFICATE-----\n";
@@ -38,7 +38,7 @@ pub(super) struct Certificate {
     clients: Option<PathBuf>,
     /// The folder of the self-made authority, where there is one.
     own: Option<PathBuf>,
-    current: Arc<ArcSwap<rustls::ServerConfig>>,
+    current: Arc<ArcSwap<listen::Tls>>,
     /// What is shown and what is trusted now. Held while that is exchanged.
     shown: Mutex<Shown>,
 }
@@ -69,7 +69,7 @@ impl Certificate {
     }
 
     /// What new connections are served with.
-    pub(super) fn current(&self) -> Arc<ArcSwap<rustls::ServerConfig>> {
+    pub(super) fn current(&self) -> Arc<ArcSwap<listen::Tls>> {
         self.current.clone()
     }
 
@@ -96,6 +96,15 @@ impl Certificate {
         self.own.as_ref().map(|folder| folder.join("ca.pem"))
     }
 
+    /// Has a device sign the handshakes.
+    fn signer(&self, key: &KeyName, version: Version) -> listen::Sign {
+        let (service, key) = (self.service.clone(), key.clone());
+        Arc::new(move |message| {
+            let (service, key) = (service.clone(), key.clone());
+            Box::pin(async move { service.sign_handshake(&key, version, message).await })
+        })
+    }
+
     fn shown(&self) -> std::sync::MutexGuard<'_, Shown> {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -108,19 +117,26 @@ impl Certificate {
             shown.anchors = anchors;
         }
         let issued = self.service.own_certificate();
-        let (source, chain, config) = match &issued {
+        let (source, chain, tls) = match &issued {
             Some(issued) => {
                 let clients = self.clients.as_deref().map(read_file).transpose()?;
-                let config = listen::tls_config(issued.chain.as_bytes(), &issued.key, clients.as_deref())?;
-                (CertificateSource::Issued, issued.chain.clone().into_bytes(), config)
+                let chain = issued.chain.as_bytes();
+                let tls = match &issued.key {
+                    OwnKey::Stored(key) => listen::tls_config(chain, key, clients.as_deref())?,
+                    OwnKey::Device { name, version, public } => {
+                        let key = listen::DeviceKey::new(public.clone(), self.signer(name, *version));
+                        listen::Tls::by_device(chain, key, clients.as_deref())?
+                    }
+                };
+                (CertificateSource::Issued, chain.to_vec(), tls)
             }
             None => {
                 let source = if self.own.is_some() { CertificateSource::SelfMade } else { CertificateSource::Files };
-                let config = from_files(&self.chain, &self.key, self.clients.as_deref())?;
-                (source, read_file(&self.chain)?, config)
+                let tls = from_files(&self.chain, &self.key, self.clients.as_deref())?;
+                (source, read_file(&self.chain)?, tls)
             }
         };
-        self.current.store(Arc::new(config));
+        self.current.store(Arc::new(tls));
         let leaf = CertificateDer::from_pem_slice(&chain).map(|leaf| leaf.to_vec()).unwrap_or_default();
         self.service.shows(source, &leaf);
         if source != CertificateSource::Files && !same(issued.as_ref(), shown.issued.as_ref()) {
@@ -142,7 +158,7 @@ fn same(one: Option<&Arc<OwnCertificate>>, other: Option<&Arc<OwnCertificate>>) 
     }
 }
 
-fn from_files(chain: &Path, key: &Path, clients: Option<&Path>) -> Result<rustls::ServerConfig> {
+fn from_files(chain: &Path, key: &Path, clients: Option<&Path>) -> Result<listen::Tls> {
     let clients = clients.map(read_file).transpose()?;
     listen::tls_config(&read_file(chain)?, &SecretBytes::new(read_file(key)?), clients.as_deref())
 }

@@ -7,6 +7,7 @@ use crate::admission::{Details, Permit, Released};
 use crate::ca::inventory::{Entry, no_certificate};
 use crate::ca::profile::Kind as ProfileKind;
 use crate::ca::profiles::Known;
+use crate::ca::renewal::Renewal;
 use crate::ca::request::{Issued, Request};
 use crate::ca::revocation::proves;
 use crate::error::{Error, Kind, Result};
@@ -14,7 +15,8 @@ use crate::policy::{Facts, Target};
 use crate::store::Change;
 use crate::store::certificates::{Cursor, Search};
 use crate::types::operation::{
-    Builds, IssueCertificate, ListCertificates, Operation, ReadCertificate, RevokeCertificate, SignIntermediate,
+    Builds, IssueCertificate, ListCertificates, Operation, ReadCertificate, ReadRenewal, RevokeCertificate,
+    SignIntermediate,
 };
 use crate::types::{Action, Algorithm, Caller, IssuerName, ProfileName, Resource, Subject, Version};
 use crate::x509::crl::{Reason, Revoked};
@@ -212,6 +214,19 @@ impl Service {
     pub async fn read_certificate(&self, caller: &Caller, serial: &Serial) -> Result<Released<Certified>> {
         let (permit, entry) = self.admit_certificate::<ReadCertificate>(caller, serial, &Facts::default()).await?;
         let result = entry.and_then(|entry| self.certified(Issued { entry, key: None }));
+        permit.close(result, Details::default().fact("serial", serial)).await
+    }
+
+    /// When a certificate should be renewed. Who asked for it may know; others as policies say.
+    ///
+    /// # Errors
+    /// `NotFound`, also for one that the caller may not know of.
+    pub async fn certificate_renewal(&self, caller: &Caller, serial: &Serial) -> Result<Released<Renewal>> {
+        let known = self.parts.authority.find(serial).await?;
+        let requested = known.map(|entry| entry.requester == caller.principal.to_string());
+        let facts = Facts { requested, ..Facts::default() };
+        let (permit, entry) = self.admit_certificate::<ReadRenewal>(caller, serial, &facts).await?;
+        let result = entry.and_then(|entry| self.parts.authority.renewal(&entry));
         permit.close(result, Details::default().fact("serial", serial)).await
     }
 

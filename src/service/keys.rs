@@ -69,7 +69,13 @@ impl Service {
         let asked = Facts { algorithm: Some(new.algorithm), ..Facts::default() };
         let permit = self.parts.admission.admit::<CreateKey>(caller, &target, &asked).await?;
         let name = new.name.clone();
-        let create = async |turn: Turn| self.parts.keyring.create(&permit, new, turn.of_key()).await;
+        let create = async |turn: Turn| {
+            if new.domain == Some(Domain::Tls) {
+                return Err(Error::new(Kind::Invalid, "the domain tls belongs to the service itself")
+                    .hint("tls.device in the configuration has it make such a key for its own certificate"));
+            }
+            self.parts.keyring.create(&permit, new, turn.of_key()).await
+        };
         close_key(self.key_once(caller, &name, idempotency, create).await, permit).await
     }
 
@@ -312,7 +318,7 @@ struct Change<'a> {
 }
 
 /// Closes an operation that answers with a key.
-async fn close_key<O: Operation>(result: Result<Arc<Key>>, permit: Permit<O>) -> Result<Released<Arc<Key>>> {
+pub(super) async fn close_key<O: Operation>(result: Result<Arc<Key>>, permit: Permit<O>) -> Result<Released<Arc<Key>>> {
     let details = match &result {
         Ok(key) => Details::of(key.record.id, key.record.latest),
         Err(_) => Details::default(),

@@ -55,7 +55,7 @@ pub use heads::Heads;
 pub use idempotency::{Idempotency, MAX_KEY, Outcome, PATIENCE};
 pub use issuers::IssuerPage;
 pub use keys::{KeyPage, VersionStep};
-pub use own::{CertificateSource, Held as OwnCertificate, OwnWish, Served, Shown as ShownCertificate};
+pub use own::{CertificateSource, Held as OwnCertificate, OwnKey, OwnWish, Served, Shown as ShownCertificate};
 pub use restored::Restoration;
 pub use sign::{SignatureMade, VerifyRequest};
 pub use system::{BoundVersion, DeviceState, Manifest, Status};

@@ -21,6 +21,7 @@ use arc_swap::ArcSwapOption;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::keys::close_key;
 use super::{Service, only};
 use crate::admission::{Details, Permit, Released};
 use crate::ca::inventory::Entry;
@@ -29,10 +30,14 @@ use crate::ca::renewal::Window;
 use crate::ca::request::{Request, Source};
 use crate::ca::software::SoftwareKey;
 use crate::error::{Error, Kind, Result};
-use crate::keyring::job_id;
+use crate::keyring::{Key, NewKey, job_id, resource};
+use crate::policy::{Facts, KeyFacts, Target};
 use crate::store::{Change, Expected};
-use crate::types::operation::IssueCertificate;
-use crate::types::{Caller, IssuerName, ProfileName, SecretBytes, words};
+use crate::types::operation::{CreateKey, IssueCertificate};
+use crate::types::{
+    Algorithm, Caller, Domain, IssuerName, KeyName, Name, Period, ProfileName, PublicKey, Retention, Rotation,
+    SecretBytes, Version, words,
+};
 use crate::x509::{Certificate, KeyKind, San, Serial, Subject, SubjectField};
 
 /// Where the certificate and its key stand.
@@ -40,6 +45,8 @@ const PATH: &str = "own/tls";
 /// The job, as policies and the audit log name it.
 const JOB: &str = "tls";
 const FORMAT: u32 = 1;
+/// Of the key in a device.
+const NAMESPACE: &str = "signet";
 /// How long after a first failure it is tried again; then twice as long each time.
 const FIRST_WAIT: SignedDuration = SignedDuration::from_secs(5);
 /// The longest time between two tries.
@@ -56,6 +63,8 @@ pub struct OwnWish {
     pub profile: ProfileName,
     /// Its names.
     pub names: Vec<San>,
+    /// The device that is to keep its key; the sealed store where absent.
+    pub device: Option<Name>,
 }
 
 impl OwnWish {
@@ -63,7 +72,7 @@ impl OwnWish {
     ///
     /// # Errors
     /// [`Kind::Invalid`] for what is neither, or none at all.
-    pub fn new(issuer: IssuerName, profile: ProfileName, names: &[String]) -> Result<Self> {
+    pub fn new(issuer: IssuerName, profile: ProfileName, names: &[String], device: Option<Name>) -> Result<Self> {
         let parse = |name: &String| name.parse::<IpAddr>().map_or_else(|_| San::dns(name), San::ip);
         let mut names = names.iter().map(parse).collect::<Result<Vec<_>>>().map_err(|e| e.context("tls.names"))?;
         names.sort();
@@ -72,7 +81,7 @@ impl OwnWish {
             return Err(Error::new(Kind::Invalid, "the service's own certificate needs a name")
                 .hint("list the hosts and addresses that clients use in tls.names"));
         }
-        Ok(Self { issuer, profile, names })
+        Ok(Self { issuer, profile, names, device })
     }
 }
 
@@ -115,9 +124,26 @@ pub struct Held {
     pub entry: Entry,
     /// The certificate and those between it and the anchor, in PEM.
     pub chain: String,
-    /// The private key, in PEM.
-    pub key: SecretBytes,
+    /// The private key.
+    pub key: OwnKey,
     wish: OwnWish,
+}
+
+/// The private key of the service's own certificate.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OwnKey {
+    /// In PEM, kept in the sealed store.
+    Stored(SecretBytes),
+    /// A version of a key in a device, whose domain is `tls`.
+    Device {
+        /// The key.
+        name: KeyName,
+        /// The version.
+        version: Version,
+        /// Its public half.
+        public: PublicKey,
+    },
 }
 
 /// How it is stored.
@@ -127,8 +153,9 @@ struct Stored {
     issuer: IssuerName,
     profile: ProfileName,
     names: Vec<San>,
+    device: Option<Name>,
     serial: Serial,
-    key: SecretBytes,
+    key: OwnKey,
 }
 
 /// Why there is not what should be.
@@ -201,9 +228,9 @@ impl Service {
                 .because(e)
                 .hint("a newer program may have written it: start the version that did, or restore a backup")
         })?;
-        let Stored { format: _, issuer, profile, names, serial, key } = stored;
+        let Stored { format: _, issuer, profile, names, device, serial, key } = stored;
         if let Some(entry) = self.parts.authority.find(&serial).await? {
-            let held = self.hold(entry, key, OwnWish { issuer, profile, names })?;
+            let held = self.hold(entry, key, OwnWish { issuer, profile, names, device })?;
             self.own.held.store(Some(Arc::new(held)));
         }
         Ok(())
@@ -305,6 +332,12 @@ impl Service {
         if held.wish != *wish {
             return Some("the configuration asks for another one");
         }
+        if let OwnKey::Device { name, version, .. } = &held.key {
+            let newest = self.parts.keyring.find(name).and_then(|key| Ok(key.primary()?.number()));
+            if newest.map_or(true, |newest| newest != *version) {
+                return Some("its key has a new version");
+            }
+        }
         // A single client need not be spread. What cannot be found out any more is no reason to trust it.
         let usual = Window::usual(validity);
         if self.parts.authority.renewal(&held.entry).map_or(true, |renewal| renewal.window != usual) {
@@ -323,17 +356,18 @@ impl Service {
             return Err(Error::new(Kind::Invalid, format!("profile {} is not for servers", known.name))
                 .hint("name another one in tls.profile, of the kind server or peer"));
         }
-        let kind = KEYS.into_iter().find(|kind| known.profile.keys.contains(kind));
+        let kinds = if wish.device.is_some() { 1 } else { KEYS.len() };
+        let kind = KEYS.into_iter().take(kinds).find(|kind| known.profile.keys.contains(kind));
         let kind = kind.ok_or_else(|| {
             Error::new(Kind::Invalid, format!("profile {} certifies no key that the server could have", known.name))
-                .hint(format!("it should certify {} or {}", KEYS[0], KEYS[1]))
+                .hint(format!("it should certify {}", KEYS[0]))
         })?;
         Ok((known, kind))
     }
 
     async fn get_own_certificate(&self, wish: &OwnWish, known: &Known, kind: KeyKind) -> Result<Held> {
         let caller = Caller::system(JOB, job_id());
-        let SoftwareKey { public, pem: key } = SoftwareKey::generate(kind)?;
+        let (public, key) = self.own_key(&caller, wish, kind).await?;
         let request = Request {
             names: wish.names.clone(),
             subject: subject(known, &wish.names),
@@ -348,8 +382,9 @@ impl Service {
             issuer: wish.issuer.clone(),
             profile: wish.profile.clone(),
             names: wish.names.clone(),
+            device: wish.device.clone(),
             serial,
-            key: SecretBytes::new(key.expose().to_vec()),
+            key: key.copy(),
         };
         let also = |made: &[Result<Entry>]| {
             let Some(Ok(entry)) = made.first() else { return Ok(Vec::new()) };
@@ -366,13 +401,84 @@ impl Service {
         self.hold(issued.entry, key, wish.clone())
     }
 
-    fn hold(&self, entry: Entry, key: SecretBytes, wish: OwnWish) -> Result<Held> {
+    /// A new key for each certificate; in a device, the newest version of the one that is there for that.
+    async fn own_key(&self, caller: &Caller, wish: &OwnWish, kind: KeyKind) -> Result<(PublicKey, OwnKey)> {
+        let Some(device) = &wish.device else {
+            let SoftwareKey { public, pem } = SoftwareKey::generate(kind)?;
+            return Ok((public, OwnKey::Stored(pem)));
+        };
+        let name: KeyName = format!("{NAMESPACE}:tls.{device}").parse()?;
+        let key = match self.parts.keyring.find(&name) {
+            Ok(key) => key,
+            Err(_) => self.make_own_key(caller, device_key(name.clone(), device.clone())).await?,
+        };
+        if key.record.domain != Some(Domain::Tls) || key.record.algorithm != Algorithm::EcdsaP256 {
+            return Err(Error::new(
+                Kind::Conflict,
+                format!("the key {name} is not one for the service's own certificate"),
+            ));
+        }
+        let version = key.primary()?;
+        let public = version.public_key()?;
+        Ok((public.clone(), OwnKey::Device { name, version: version.number(), public }))
+    }
+
+    async fn make_own_key(&self, caller: &Caller, new: NewKey) -> Result<Arc<Key>> {
+        let facts = KeyFacts {
+            purpose: new.algorithm.purpose(),
+            algorithm: new.algorithm,
+            domain: new.domain,
+            device: &new.device,
+            labels: &new.labels,
+        };
+        let target = Target { resource: resource(&new.name), key: Some(facts) };
+        let asked = Facts { algorithm: Some(new.algorithm), ..Facts::default() };
+        let permit = self.parts.admission.admit::<CreateKey>(caller, &target, &asked).await?;
+        let made = self.parts.keyring.create(&permit, new, |_| Ok(None)).await;
+        close_key(made, permit).await.map(Released::into_inner)
+    }
+
+    /// Signs a handshake with a key of a device: see [`crate::signing::Signing::sign_handshake`].
+    ///
+    /// # Errors
+    /// As said there.
+    pub async fn sign_handshake(&self, key: &KeyName, version: Version, message: Vec<u8>) -> Result<Vec<u8>> {
+        self.signing.sign_handshake(key, version, message).await
+    }
+
+    fn hold(&self, entry: Entry, key: OwnKey, wish: OwnWish) -> Result<Held> {
         let above = self.parts.authority.chain(&entry.issuer, entry.version)?;
         let mut chain = Certificate::parse(entry.certificate()?)?.to_pem()?;
         for der in above {
             chain.push_str(&Certificate::parse(&der)?.to_pem()?);
         }
         Ok(Held { entry, chain, key, wish })
+    }
+}
+
+impl OwnKey {
+    fn copy(&self) -> Self {
+        match self {
+            Self::Stored(pem) => Self::Stored(SecretBytes::new(pem.expose().to_vec())),
+            Self::Device { name, version, public } => {
+                Self::Device { name: name.clone(), version: *version, public: public.clone() }
+            }
+        }
+    }
+}
+
+/// A key that signs handshakes. It gets a new version now and then, as nobody looks after it by hand.
+fn device_key(name: KeyName, device: Name) -> NewKey {
+    NewKey {
+        name,
+        algorithm: Algorithm::EcdsaP256,
+        device,
+        residency: None,
+        domain: Some(Domain::Tls),
+        rotation: Rotation { every: Some(Period::seconds(90 * 86_400)), ..Rotation::default() },
+        retention: Retention { versions: Some(1), ..Retention::default() },
+        labels: [("signet.use".to_owned(), "tls".to_owned())].into(),
+        deletion_protection: false,
     }
 }
 
@@ -418,7 +524,7 @@ mod tests {
     fn names_are_hosts_and_addresses() {
         let wish = |names: &[&str]| {
             let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
-            OwnWish::new("default:a".parse().unwrap(), "default:server".parse().unwrap(), &names)
+            OwnWish::new("default:a".parse().unwrap(), "default:server".parse().unwrap(), &names, None)
         };
         let made = wish(&["KMS.example", "127.0.0.1", "kms.example", "::1"]).unwrap();
         let names: Vec<_> = made.names.iter().map(ToString::to_string).collect();

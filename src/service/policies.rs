@@ -8,10 +8,31 @@ use crate::keyring::resource;
 use crate::policy::{Explanation, Facts, Target, validate};
 use crate::store::{Change, Expected, Store};
 use crate::types::operation::{DeletePolicy, ReadPolicy, WritePolicy};
-use crate::types::{Action, Caller, Credential, KeyName, Name, Principal, Resource, blocking};
+use crate::types::{Action, Caller, Credential, IssuerName, KeyName, Name, Principal, ProfileName, Resource, blocking};
+use crate::x509::San;
 
 /// A policy as it is stored, and its revision.
 pub type Stored = (Name, String, u64);
+
+/// What a question is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum About {
+    /// The service itself.
+    Service,
+    /// A key.
+    Key(KeyName),
+    /// An issuer, and one name of a certificate of it.
+    Issuer {
+        /// The issuer.
+        issuer: IssuerName,
+        /// The profile that the certificate would be asked from.
+        profile: Option<ProfileName>,
+        /// The name that it would be asked for.
+        name: Option<San>,
+    },
+    /// A profile.
+    Profile(ProfileName),
+}
 
 /// All stored policies.
 ///
@@ -110,7 +131,7 @@ impl Service {
         identity: Name,
         groups: Vec<Name>,
         action: Action,
-        key: Option<KeyName>,
+        about: &About,
     ) -> Result<Released<Explanation>> {
         let permit = self.admit::<ReadPolicy>(caller, Resource::Service).await?;
         let assumed = Caller {
@@ -120,10 +141,20 @@ impl Service {
             address: caller.address,
             request_id: caller.request_id.clone(),
         };
-        let found = key.as_ref().and_then(|name| self.parts.keyring.find(name).ok());
-        let resource = key.as_ref().map_or(Resource::Service, resource);
+        let found = if let About::Key(name) = about { self.parts.keyring.find(name).ok() } else { None };
+        let mut facts = Facts { time: Some(self.parts.ledger.clock().now()), ..Facts::default() };
+        let asked: Option<String>;
+        let resource = match about {
+            About::Service => Resource::Service,
+            About::Key(name) => resource(name),
+            About::Issuer { issuer, profile, name } => {
+                asked = name.as_ref().map(ToString::to_string);
+                (facts.profile, facts.name) = (profile.as_ref(), asked.as_deref());
+                Resource::Issuer(issuer.clone())
+            }
+            About::Profile(name) => Resource::Profile(name.clone()),
+        };
         let target = Target { resource, key: found.as_ref().map(|key| key.facts()) };
-        let facts = Facts { time: Some(self.parts.ledger.clock().now()), ..Facts::default() };
         let explanation = self.parts.admission.policies().explain(&assumed, action, &target, &facts);
         permit.close(Ok(explanation), Details::default()).await
     }

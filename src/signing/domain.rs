@@ -9,6 +9,7 @@
 //! | `jwt` | JWS signing inputs whose header names the key's own algorithm, without extensions |
 //! | `raw` | digests only: the caller vouches for what was hashed |
 //! | `x509`, `ssh`, `log` | nothing that a caller sends: the service builds these itself |
+//! | `tls` | the handshakes of the service's own TLS server ([`is_own_handshake`]), and nothing that a caller sends |
 //!
 //! Refusing is broader than the structures: lenient readers exist, so BER lengths, padded base64 and unencoded payloads count
 //! as well. A digest hides its message, so only `raw` keys sign digests. What this cannot see is a structure of some other
@@ -40,7 +41,7 @@ pub fn allows(domain: Domain, algorithm: Algorithm, message: &[u8]) -> Result<()
         Domain::Jwt => check_jwt(algorithm, message),
         Domain::Raw => Err(Error::new(Kind::Invalid, "a key of domain raw signs digests only")
             .hint("send the digest instead of the message")),
-        Domain::X509 | Domain::Ssh | Domain::Log => Err(built_by_the_service(domain)),
+        Domain::X509 | Domain::Ssh | Domain::Log | Domain::Tls => Err(built_by_the_service(domain)),
     }
 }
 
@@ -57,7 +58,7 @@ pub fn allows_digest(domain: Domain, algorithm: Algorithm, digest: &[u8]) -> Res
             return Err(Error::new(Kind::Invalid, sentence)
                 .hint("send the message, or make a key of domain raw if you vouch for what is hashed"));
         }
-        Domain::X509 | Domain::Ssh | Domain::Log => return Err(built_by_the_service(domain)),
+        Domain::X509 | Domain::Ssh | Domain::Log | Domain::Tls => return Err(built_by_the_service(domain)),
     }
     let Some(hash) = algorithm.hash() else {
         return Err(Error::new(Kind::Unsupported, format!("{algorithm} signs whole messages, not digests")));
@@ -81,6 +82,16 @@ fn looks_like(message: &[u8]) -> Option<&'static str> {
         .or_else(|| is_jws(message).then_some("a JWS signing input"))
         .or_else(|| is_checkpoint(message).then_some("a checkpoint of a transparency log"))
         .or_else(|| is_tls_handshake(message).then_some("a TLS handshake"))
+}
+
+/// What a server of TLS 1.3 signs, and nothing else: 64 spaces, its context string, a zero byte, and a hash of the handshake so far
+/// ([RFC 8446, 4.4.3](https://www.rfc-editor.org/rfc/rfc8446#section-4.4.3)).
+#[must_use]
+pub fn is_own_handshake(message: &[u8]) -> bool {
+    let hash = message
+        .strip_prefix(&[b' '; 64])
+        .and_then(|rest| rest.strip_prefix(b"TLS 1.3, server CertificateVerify\0".as_slice()));
+    hash.is_some_and(|hash| matches!(hash.len(), 32 | 48))
 }
 
 /// Each CertificateVerify of TLS 1.3 starts so ([RFC 8446](https://www.rfc-editor.org/rfc/rfc8446#section-4.4.3)).

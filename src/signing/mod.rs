@@ -128,6 +128,32 @@ impl Signing {
         signed.pop().unwrap_or_else(no_answer)
     }
 
+    /// Signs a handshake of the service's own TLS server, in DER, with a key of the domain `tls`. Each stranger who connects causes
+    /// one, before anybody knows who it is: so it is no operation, there is no permit, and no record. What makes up for that is
+    /// that such a key signs nothing else, and what it signs means nothing elsewhere.
+    ///
+    /// # Errors
+    /// [`Kind::Internal`] for another key or message, `State` for a version that is not trusted any more, `Tampered` for a
+    /// signature that does not verify, and those of the device.
+    pub async fn sign_handshake(&self, name: &KeyName, version: Version, message: Vec<u8>) -> Result<Vec<u8>> {
+        let key = self.keyring.find(name)?;
+        if key.record.domain != Some(Domain::Tls) || !domain::is_own_handshake(&message) {
+            return Err(Error::internal(format!("{name} signs handshakes of our own TLS server and nothing else")));
+        }
+        let version = key.version(version)?.clone();
+        match version.state() {
+            // A superseded one serves until the certificate of the next one is there.
+            State::Active | State::Deactivated => {}
+            State::PreActive | State::Suspended | State::Compromised | State::DestroyScheduled | State::Destroyed => {
+                let text = format!("version {} of the server's key is {}", version.number(), version.state());
+                return Err(Error::new(Kind::State, text));
+            }
+        }
+        let algorithm = key.record.algorithm;
+        let mut signed = sign_prepared(&version, vec![digest(algorithm, message)]).await?;
+        SignatureFormat::Der.encode(algorithm, &signed.pop().unwrap_or_else(no_answer)?)
+    }
+
     /// Whether `signature`, in `form`, is one over `input` by the given version, the primary one where none is given.
     ///
     /// # Errors

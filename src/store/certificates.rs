@@ -21,7 +21,7 @@ use jiff::Timestamp;
 use crate::types::{IssuerName, Name, Version};
 
 /// How many certificates of one name are held against the further conditions of a search, for one page of it.
-pub const LOOKED_AT: usize = 1000;
+pub const LOOKED_AT: usize = 500;
 
 /// The tag of a row; zeros until the sealed store sets it.
 pub type Tag = [u8; 32];

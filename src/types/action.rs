@@ -80,6 +80,8 @@ words! {
         IssueCertificate = "IssueCertificate",
         /// Read a certificate of an issuer.
         ReadCertificate = "ReadCertificate",
+        /// Read when a certificate of an issuer should be renewed.
+        ReadRenewal = "ReadRenewal",
         /// Search the certificates of an issuer, a namespace or all.
         ListCertificates = "ListCertificates",
         /// Revoke certificates of an issuer.

@@ -109,6 +109,8 @@ words! {
         Ssh = "ssh",
         /// Heads of the audit log, built by the service itself.
         Log = "log",
+        /// Handshakes of the service's own TLS server, and nothing else.
+        Tls = "tls",
         /// Digests of anything: the caller vouches for what was hashed.
         Raw = "raw",
     }

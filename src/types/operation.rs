@@ -30,7 +30,7 @@ operations! {
     CreateKey ReadKey ListKeys UpdateKey RotateKey ActivateVersion SuspendVersion ResumeVersion DeactivateVersion CompromiseVersion
     ScheduleDestruction CancelDestruction DestroyVersion Wrap Unwrap UnwrapCompromised Rewrap GenerateDataKey Sign Verify
     Mac VerifyMac ReadPublicKey CreateIssuer ReadIssuer ListIssuers UpdateIssuer RotateIssuer ImportIssuerCertificate
-    SignIntermediate SignStatus WriteProfile ReadProfile DeleteProfile IssueCertificate ReadCertificate ListCertificates
+    SignIntermediate SignStatus WriteProfile ReadProfile DeleteProfile IssueCertificate ReadCertificate ReadRenewal ListCertificates
     RevokeCertificate WriteAnnouncement ReadAnnouncement DeleteAnnouncement WriteAcmeEndpoint ReadAcmeEndpoint DeleteAcmeEndpoint
     CreateEabKey ReadEabKey RevokeEabKey UseAcme CreateToken ReadToken RevokeToken WriteIdentity ReadIdentity DeleteIdentity WritePolicy
     ReadPolicy DeletePolicy ReadAudit ReadStatus ReadMetrics Backup WhoAmI Start

@@ -316,6 +316,24 @@ pub struct Certificate {
     pub private_key: Option<PrivateKeyText>,
 }
 
+/// When a certificate should be renewed: draw a moment of the window, and keep it while the window ends at the same time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Renewal {
+    /// The first moment.
+    #[schema(value_type = String, format = DateTime)]
+    pub start: Timestamp,
+    /// The last one. Where it is over, renew at once.
+    #[schema(value_type = String, format = DateTime)]
+    pub end: Timestamp,
+    /// Whether that is before its time: it is or will be revoked, or its issuer has a new version.
+    pub early: bool,
+    /// After how many seconds to ask again.
+    pub ask_again: u64,
+    /// Where people read why, if that was announced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<String>,
+}
+
 /// A private key in PEM; `Debug` does not show it.
 #[derive(Serialize, Deserialize, ToSchema, zeroize::Zeroize, zeroize::ZeroizeOnDrop)]
 #[serde(transparent)]

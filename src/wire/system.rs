@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::SecretText;
-use crate::types::{Algorithm, KeyName, Name, Period, Residency, Version};
+use crate::types::{Algorithm, IssuerName, KeyName, Name, Period, ProfileName, Residency, Version};
 
 /// Makes a bearer token for an identity.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -122,10 +122,21 @@ pub struct Explain {
     pub groups: Vec<Name>,
     /// The operation, such as `Sign`.
     pub action: String,
-    /// On which key; absent for the service itself.
+    /// On which key; without key, issuer and profile it is the service itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub key: Option<KeyName>,
+    /// On which issuer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub issuer: Option<IssuerName>,
+    /// From which profile a certificate of the issuer would be; without an issuer, on which profile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub profile: Option<ProfileName>,
+    /// For which name a certificate of the issuer would be, as `dns:web.example.com`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
 /// The answer to [`Explain`].

@@ -8,7 +8,7 @@ use signet::agent::{Agent, CERTIFICATE, CURRENT, Home, KEY, KeyType, Pair, Setti
 use signet::client::{Certificate as Credential, Client, Options};
 use signet::error::{Kind, Result};
 use signet::types::{Clock, Subject};
-use signet::wire::{CertificateMatch, Identity, Policy};
+use signet::wire::{ActivateIssuer, CertificateMatch, Identity, Policy, RevokeCertificate, RotateIssuer};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 
@@ -104,6 +104,86 @@ async fn a_certificate_is_renewed_in_time_and_the_service_is_told_once() {
     // What a crash tears apart is made anew.
     std::fs::write(folder.join(CURRENT).join(KEY), key2).unwrap();
     assert!(agent(&t, wanted).look(false).await.unwrap().renewed);
+}
+
+#[tokio::test]
+async fn what_is_announced_is_renewed_before_it_happens_and_a_restart_changes_nothing() {
+    let mut t = fleet().await;
+    let place = tempfile::tempdir().unwrap();
+    let issuer = "fleet:web".parse().unwrap();
+    let wanted = settings(place.path().join("tls"), "fleet:server", "dns:web.fleet.example");
+    let keeper = agent(&t, wanted.clone());
+    let usual = keeper.look(false).await.unwrap();
+    let ask_again = keeper.look(false).await.unwrap().ask_again.unwrap().as_secs();
+    assert!((24 * 60..=26 * 60).contains(&ask_again), "{ask_again}: a 24th of ten hours");
+    // 1. It will be revoked in four hours: the agent draws a moment before that, and another agent keeps to it.
+    let revoked = t.clock_now() + SignedDuration::from_hours(4);
+    let announce =
+        serde_json::json!({ "at": revoked, "revoke": "superseded", "explanation": "https://status.fleet.example/1" });
+    let told = t.client.announce(&issuer, &serde_json::from_value(announce).unwrap()).await.unwrap();
+    let early = keeper.look(false).await.unwrap();
+    assert!(!early.renewed && early.next < revoked && early.next < usual.next, "{early:?}");
+    t.clock.advance(SignedDuration::from_mins(1));
+    assert_eq!(agent(&t, wanted.clone()).look(false).await.unwrap().next, early.next);
+    // 2. Taken back, and told again: that is another moment.
+    t.client.cancel_announcement(&issuer, &told.id).await.unwrap();
+    assert_eq!(keeper.look(false).await.unwrap().next, usual.next);
+    let announce = serde_json::json!({ "at": revoked, "revoke": "superseded" });
+    t.client.announce(&issuer, &serde_json::from_value(announce).unwrap()).await.unwrap();
+    let early = keeper.look(false).await.unwrap();
+    // 3. While the server is away, what it has said counts.
+    t.stop().await;
+    let alone = keeper.look(false).await.unwrap();
+    assert_eq!((alone.renewed, alone.next, alone.ask_again), (false, early.next, None));
+    t.start_again().await.unwrap();
+    let keeper = agent(&t, wanted.clone());
+    let left = early.next.duration_since(t.clock_now());
+    t.clock.advance(left + SignedDuration::from_secs(1));
+    let renewed = keeper.look(false).await.unwrap();
+    let half_a_life = renewed.ends - SignedDuration::from_hours(5);
+    assert!(renewed.renewed && t.clock_now() < revoked && renewed.next > half_a_life, "{renewed:?}");
+    assert!(!keeper.look(false).await.unwrap().renewed, "the announcement is not about what came after it");
+    // 4. Revoked at once: renewed at once.
+    let serial = Pair::current(&wanted.folder).unwrap().certificate.serial().to_string();
+    t.client.revoke(&serial, &RevokeCertificate::default()).await.unwrap();
+    assert!(keeper.look(false).await.unwrap().renewed);
+    assert!(!keeper.look(false).await.unwrap().renewed);
+    // 5. A new version of the issuer: in the first half of what is left of the certificate.
+    let before = keeper.look(false).await.unwrap();
+    t.client.rotate_issuer(&issuer, &RotateIssuer::default()).await.unwrap();
+    let version = signet::types::Version::FIRST.next().unwrap();
+    t.client.activate_issuer(&issuer, &ActivateIssuer { version }).await.unwrap();
+    let moved = keeper.look(false).await.unwrap();
+    assert!(moved.next < before.next && moved.next < t.clock_now() + SignedDuration::from_hours(5), "{moved:?}");
+}
+
+#[tokio::test]
+async fn a_fleet_is_spread_over_the_time_that_is_left() {
+    const AGENTS: usize = 12;
+    let t = fleet().await;
+    let place = tempfile::tempdir().unwrap();
+    let mut agents = Vec::new();
+    for number in 0..AGENTS {
+        let name = format!("dns:web{number}.fleet.example");
+        agents.push(agent(&t, settings(place.path().join(number.to_string()), "fleet:server", &name)));
+        agents[number].look(false).await.unwrap();
+    }
+    let at = t.clock_now() + SignedDuration::from_hours(4);
+    let announce = serde_json::json!({ "at": at, "revoke": "superseded" });
+    t.client.announce(&"fleet:web".parse().unwrap(), &serde_json::from_value(announce).unwrap()).await.unwrap();
+    let mut moments = Vec::new();
+    for one in &agents {
+        moments.push(one.look(false).await.unwrap().next);
+    }
+    // The odds that chance alone puts all of them into one half are one in 2,048.
+    let middle = t.clock_now() + SignedDuration::from_hours(4) * 7 / 8 / 2;
+    let early = moments.iter().filter(|moment| **moment < middle).count();
+    assert!((1..AGENTS).contains(&early) && moments.iter().all(|moment| *moment < at), "{moments:?}");
+    // The scheduler revokes at the announced time; by then all have moved.
+    t.clock.advance(SignedDuration::from_hours(4) * 7 / 8);
+    for one in &agents {
+        assert!(one.look(false).await.unwrap().renewed);
+    }
 }
 
 #[tokio::test]

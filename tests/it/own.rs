@@ -10,9 +10,11 @@ use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, RootCertStore};
 use signet::client::{CertificateQuery, PageRequest, Transition};
 use signet::config::{Config, OwnCertificate};
-use signet::types::{Clock, ManualClock};
+use signet::error::Kind;
+use signet::types::{Clock, Domain, ManualClock};
 use signet::wire::{
-    ActivateIssuer, Certificate, Policy, Profile, RevokeCertificate, RotateIssuer, ServerCertificate, UpdateIssuer,
+    ActivateIssuer, Base64, Certificate, Policy, Profile, RevokeCertificate, RotateIssuer, RotateKey,
+    ServerCertificate, Sign, UpdateIssuer,
 };
 use tokio::net::TcpStream;
 
@@ -25,7 +27,7 @@ fn from(issuer: &str, profile: &str) -> impl FnOnce(&mut Config) {
     let (issuer, profile) = (issuer.parse().unwrap(), profile.parse().unwrap());
     move |config| {
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-        config.own_certificate = Some(OwnCertificate { issuer, profile, names });
+        config.own_certificate = Some(OwnCertificate { issuer, profile, names, device: None });
     }
 }
 
@@ -124,7 +126,7 @@ async fn the_service_has_a_certificate_of_its_own_issuer_all_its_life() {
     let metrics = t.client.metrics().await.unwrap();
     assert!(metrics.contains("signet_own_certificate_ends_seconds{source=\"issued\"}"), "{metrics}");
     assert!(metrics.contains("signet_own_certificates_total{outcome=\"issued\"} 1"), "{metrics}");
-    judged_by_openssl(&t).await;
+    judged_by_openssl(&t, &[]).await;
     // 3. Neither a tick nor a restart asks for another one.
     t.server().renew_certificate().await;
     t.restart().await;
@@ -164,7 +166,7 @@ fn anchors(t: &TestServer) -> usize {
 }
 
 /// openssl connects, with the trust that the server wrote down.
-async fn judged_by_openssl(t: &TestServer) {
+async fn judged_by_openssl(t: &TestServer, more: &[&str]) {
     let address = t.server().address().to_string();
     let trusted = t.server().own_authority().unwrap();
     let output = tokio::process::Command::new("openssl")
@@ -179,6 +181,7 @@ async fn judged_by_openssl(t: &TestServer) {
         ])
         .arg("-CAfile")
         .arg(trusted)
+        .args(more)
         .stdin(std::process::Stdio::null())
         .output()
         .await
@@ -366,6 +369,89 @@ async fn no_handshake_fails_while_certificates_are_exchanged() {
         serials.extend(client.await.unwrap());
     }
     assert!(seen.load(Ordering::SeqCst) >= 200 && serials.len() > 4, "{serials:?}");
+}
+
+/// As [`from`], with its key in the token.
+fn in_device(issuer: &str) -> impl FnOnce(&mut Config) {
+    let plain = from(issuer, "server");
+    move |config| {
+        plain(config);
+        config.own_certificate.as_mut().unwrap().device = Some("hsm".parse().unwrap());
+    }
+}
+
+#[tokio::test]
+async fn its_key_may_stay_in_a_device_and_signs_nothing_else() {
+    let mut t = TestServer::configured(Devices::SoftHsm, in_device("ca")).await;
+    issuers(&t).await;
+    t.server().renew_certificate().await;
+    let (first, _) = shown(&t).await;
+    let (certificate, problems) = status(&t).await;
+    assert_eq!((certificate.source.as_str(), problems.len()), ("issued", 0), "{problems:?}");
+    // 1. The key is a key like others, of a domain that nobody can ask for, neither to make nor to sign.
+    let key = t.client.key(&name("signet:tls.hsm")).await.unwrap();
+    assert_eq!((key.domain, key.device.as_str()), (Some(Domain::Tls), "hsm"));
+    let handshake_of_ours = [&[b' '; 64][..], b"TLS 1.3, server CertificateVerify\0", &[7; 32]].concat();
+    for message in [&handshake_of_ours[..], b"anything else"] {
+        let sign = Sign { message: Some(Base64(message.to_vec())), ..Sign::default() };
+        assert_eq!(t.client.sign(&name("signet:tls.hsm"), &sign).await.unwrap_err().kind(), Kind::Invalid);
+    }
+    let mut another = crate::server::new_key("mine", "ecdsa-p256-sha256");
+    another.domain = Some(Domain::Tls);
+    assert_eq!(t.client.create_key(&another).await.unwrap_err().kind(), Kind::Invalid);
+    // 2. openssl likes it, also where it has to be asked for another group first.
+    judged_by_openssl(&t, &[]).await;
+    judged_by_openssl(&t, &["-groups", "P-521:P-256"]).await;
+    // 3. A restart goes on with it; a new version of the key is a new certificate, and the old one serves until then.
+    t.restart().await;
+    assert_eq!(shown(&t).await.0, first);
+    t.client.rotate_key(&name("signet:tls.hsm"), &RotateKey::default()).await.unwrap();
+    assert_eq!(shown(&t).await.0, first);
+    t.server().renew_certificate().await;
+    let (second, _) = shown(&t).await;
+    assert_ne!(second, first);
+    // 4. Back to a key in the store.
+    t.config.own_certificate.as_mut().unwrap().device = None;
+    t.restart().await;
+    t.server().renew_certificate().await;
+    let (third, _) = shown(&t).await;
+    assert_ne!(third, second);
+    // No handshake stands in the log, and the log is whole.
+    let records = serde_json::to_string(&t.client.audit_records(0, Some(1000)).await.unwrap().records).unwrap();
+    assert!(records.contains("signet:tls.hsm") && !records.contains("CertificateVerify"));
+}
+
+#[tokio::test]
+async fn a_hung_device_costs_the_handshakes_that_need_it_and_nothing_else() {
+    let t = TestServer::configured(Devices::FaultyWithTpm, in_device("ca")).await;
+    issuers(&t).await;
+    let mut other = crate::server::new_key("other", "ecdsa-p256-sha256");
+    other.device = Some("tpm".parse().unwrap());
+    t.client.create_key(&other).await.unwrap();
+    t.server().renew_certificate().await;
+    let (first, _) = shown(&t).await;
+    let config = tls_client(&t);
+    t.hsm.plan("C_Sign hang\n");
+    let handshakes = (0..64).map(|_| handshake(&t, config.clone()));
+    let handshakes = futures_util::future::join_all(handshakes);
+    // Everything here runs on one thread: if a handshake held it, nothing else would get on.
+    let others = async {
+        let mut done = 0;
+        for _ in 0..5 {
+            let sign = Sign { message: Some(Base64(b"x".to_vec())), ..Sign::default() };
+            t.client.sign(&name("other"), &sign).await.unwrap();
+            done += 1;
+        }
+        (done, std::time::Instant::now())
+    };
+    let begun = std::time::Instant::now();
+    let (ended, (done, at)) = tokio::join!(handshakes, others);
+    assert_eq!((done, ended.iter().filter(|one| one.is_ok()).count()), (5, 0));
+    assert!(at.duration_since(begun) < std::time::Duration::from_secs(4), "{:?}", at.duration_since(begun));
+    t.hsm.plan("");
+    let again = async || handshake(&t, config.clone()).await.ok();
+    let chain = eventually("handshakes work again", again).await;
+    assert_eq!(signet::x509::Certificate::parse(&chain[0]).unwrap().serial().to_string(), first);
 }
 
 #[tokio::test]

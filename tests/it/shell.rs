@@ -216,3 +216,96 @@ async fn an_issuer_below_an_outside_authority_issues_and_moves_to_its_next_versi
     let issuers = shell.run("signet issuer list").await;
     assert!(issuers.lines().count() == 4 && issuers.contains("(outside)"), "{issuers}");
 }
+
+#[tokio::test]
+async fn what_the_api_can_do_with_certificates_the_command_line_can_do() {
+    let shell = Shell::start().await;
+    // 1. An issuer says where its lists are and under which policies it stands; and takes that back.
+    shell.run("signet issuer create root --subject CN=Root --algorithm ecdsa-p256-sha256 --path-length 1").await;
+    let fleet = shell
+        .json(
+            "signet issuer create fleet --subject CN=Fleet --parent root --algorithm ecdsa-p256-sha256 \
+             --policy 1.3.6.1.4.1.99999.1 --crl-url http://pki.fleet.example/fleet-{version}.crl --ocsp-url http://ocsp.fleet.example/",
+        )
+        .await;
+    assert_eq!(fleet["rules"]["distribution"]["crl"][0], "http://pki.fleet.example/fleet-{version}.crl");
+    shell.run("signet issuer bundle root --out root.pem").await;
+    shell.run("signet cert issue fleet server --new-key web.key --name dns:web.fleet.example --out web.pem").await;
+    let text = shell.run("openssl x509 -in web.pem -noout -text").await;
+    assert!(text.contains("URI:http://pki.fleet.example/fleet-1.crl"), "{text}");
+    assert!(text.contains("OCSP - URI:http://ocsp.fleet.example/"), "{text}");
+    let own = shell.run("signet issuer show fleet --pem").await;
+    std::fs::write(shell.file("fleet.pem"), own).unwrap();
+    assert!(shell.run("openssl x509 -in fleet.pem -noout -text").await.contains("Policy: 1.3.6.1.4.1.99999.1"));
+    assert!(shell.refused("signet issuer update fleet --policy any", 2).await.contains("1.3.6.1.4.1.99999.1"));
+    shell.refused("signet issuer update fleet --crl-url https://pki.fleet.example/1.crl", 2).await;
+    assert!(shell.run("signet issuer update fleet --no-urls").await.contains("distribution  (none)"));
+    let back = shell.json("signet issuer update fleet --service-urls").await;
+    assert!(back["rules"].get("distribution").is_none(), "{back}");
+    // 2. A key that the service makes: for profiles that say so, once, in its file alone.
+    let soft = "signet cert issue fleet server --software-key box.key --name dns:box.fleet.example --out box.pem";
+    assert!(shell.refused(soft, 2).await.contains("hint:"), "the profile does not allow it");
+    assert!(!shell.file("box.key").exists());
+    std::fs::write(shell.file("soft.json"), r#"{"software": true, "names": ["dns:*.fleet.example"]}"#).unwrap();
+    shell.run("signet profile set soft soft.json --from server").await;
+    let made = shell
+        .json("signet cert issue fleet soft --software-key box.key --key-type ecdsa-p384 --name dns:box.fleet.example")
+        .await;
+    assert!(made.get("private_key").is_none(), "it stands in its file alone: {made}");
+    assert_eq!(shell.file("box.key").metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    std::fs::write(shell.file("box.pem"), made["certificate"].as_str().unwrap()).unwrap();
+    let of_key = shell.run("openssl pkey -in box.key -pubout").await;
+    assert_eq!(of_key, shell.run("openssl x509 -in box.pem -noout -pubkey").await);
+    // 3. Many at once: one that fails does not hold up the others.
+    let curve = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=ignored";
+    for name in ["a", "b", "c"] {
+        shell.run(&format!("openssl req -new {curve} -keyout {name}.key -out {name}.csr")).await;
+    }
+    std::fs::create_dir(shell.file("made")).unwrap();
+    let many = "signet cert issue-many fleet server a.csr=dns:a.fleet.example,ip:10.0.0.1 b.csr=dns:b.fleet.example --into made";
+    let told = shell.run(many).await;
+    assert_eq!(told.lines().count(), 3, "{told}");
+    for name in ["a", "b"] {
+        shell
+            .run(&format!("openssl verify -x509_strict -CAfile root.pem -untrusted made/{name}.pem made/{name}.pem"))
+            .await;
+    }
+    assert!(shell.refused(many, 2).await.contains("hint:"), "files are not replaced");
+    let (code, stdout, stderr) =
+        shell.told("signet cert issue-many fleet server c.csr=dns:c.fleet.example a.csr=email:a@b.example --into made --force --json").await;
+    let list: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert!(code == 2 && stderr.contains("1 of 2 were not issued"), "{code} {stderr}");
+    assert!(list[0]["certificate"]["serial"].is_string() && list[1]["error"].is_string(), "{list}");
+    assert!(shell.file("made/c.pem").exists());
+    shell.refused("signet cert issue-many fleet server a.csr a.csr --into made", 2).await;
+    // 4. When it is due; and revoked by who has its key, who may do nothing else.
+    let serial = shell.json("signet cert list --name dns:web.fleet.example").await["items"][0]["serial"].clone();
+    let serial = serial.as_str().unwrap();
+    assert_eq!(shell.json(&format!("signet cert due {serial}")).await["early"], false);
+    let token = shell.json("signet token create nobody").await["token"].as_str().unwrap().to_owned();
+    let stranger = async |line: &str| {
+        let output = shell.command(line).env("SIGNET_TOKEN", &token).output().await.unwrap();
+        (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let revoke = format!("signet cert revoke {serial} --issuer fleet --reason key-compromise --yes");
+    assert_eq!(stranger(&format!("signet cert due {serial}")).await.0, 4);
+    assert_eq!(stranger(&revoke).await.0, 2, "--issuer is for proofs");
+    assert_eq!(stranger(&format!("{revoke} --proof-key a.key")).await.0, 4, "another key proves nothing");
+    let (code, stderr) = stranger(&format!("{revoke} --proof-key web.pem")).await;
+    assert!(code == 2 && stderr.contains("holds no private key"), "{stderr}");
+    assert_eq!(stranger(&format!("{revoke} --proof-key web.key")).await, (0, String::new()));
+    assert!(shell.run(&format!("signet cert show {serial}")).await.contains("reason       key-compromise"));
+    assert_eq!(shell.json(&format!("signet cert due {serial}")).await["early"], true);
+    // 5. Why somebody may have a certificate for a name.
+    let text = r#"permit (principal == Signet::Identity::"web", action == Signet::Action::"IssueCertificate", resource == Signet::Issuer::"default:fleet")
+        when { context has profile && context.profile == "default:server" && context has name && context.name == "dns:web.fleet.example" };"#;
+    std::fs::write(shell.file("web.cedar"), text).unwrap();
+    shell.run("signet policy set web web.cedar").await;
+    let asked = "signet policy explain web IssueCertificate --issuer fleet --from server --name";
+    let allowed = shell.run(&format!("{asked} dns:web.fleet.example")).await;
+    assert!(allowed.contains("decision       allowed") && allowed.contains("web#"), "{allowed}");
+    assert!(shell.run(&format!("{asked} dns:db.fleet.example")).await.contains("refused"));
+    assert_eq!(shell.json("signet policy explain web WriteProfile --from fleet:server").await["allowed"], false);
+    shell.refused(&format!("{asked} web.fleet.example"), 2).await;
+    shell.refused("signet policy explain web Sign release --issuer fleet", 2).await;
+}

@@ -19,7 +19,7 @@ use rcgen::{
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, HandshakeKind, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, HandshakeKind, RootCertStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -29,7 +29,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use signet::api::Peer;
-use signet::server::listen::{Limits, SelfMade, Transport, self_signed, serve, tls_config};
+use signet::server::listen::{Limits, SelfMade, Tls, Transport, self_signed, serve, tls_config};
 use signet::telemetry::Metrics;
 use signet::types::Clock;
 
@@ -41,7 +41,7 @@ fn quick() -> Limits {
 
 struct Server {
     port: u16,
-    tls: Arc<ArcSwap<ServerConfig>>,
+    tls: Arc<ArcSwap<Tls>>,
     authority: String,
     metrics: Metrics,
     stop: Option<oneshot::Sender<()>>,

@@ -40,7 +40,7 @@ pub(super) async fn open(
         (Act::NewNonce, _) => Ok(Reply::empty(StatusCode::NO_CONTENT)),
         (Act::RenewalInfo, Some(id)) => {
             let renewal = service.acme_renewal(&endpoint.name, &id.parse()?).await?;
-            let Renewal { window, ask_again, explanation } = renewal;
+            let Renewal { window, ask_again, early: _, explanation } = renewal;
             let window = json!({ "start": time(window.start), "end": time(window.end) });
             let mut shown = json!({ "suggestedWindow": window });
             if let (Some(shown), Some(explanation)) = (shown.as_object_mut(), explanation) {

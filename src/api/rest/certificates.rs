@@ -8,7 +8,8 @@ use super::call::{Call, token};
 use super::pem;
 use crate::error::{Error, Kind, Result};
 use crate::service::{
-    CertificateCursor, CertificateRequest, CertificateSearch, Certified, Entry, KeySource, Released, RevocationRight,
+    CertificateCursor, CertificateRequest, CertificateSearch, Certified, Entry, KeySource, Released, Renewal,
+    RevocationRight,
 };
 use crate::types::{IssuerName, Name, Version};
 use crate::wire::{self, BatchResults, Page};
@@ -42,6 +43,15 @@ pub(super) async fn issue_batch(
 pub(super) async fn read(call: Call) -> Result<Released<Reply<wire::Certificate>>> {
     let found = call.service.read_certificate(&call.caller, &serial(&call)?).await?;
     found.try_map(|found| Ok(words(found)?.into()))
+}
+
+pub(super) async fn renewal(call: Call) -> Result<Released<Reply<wire::Renewal>>> {
+    let found = call.service.certificate_renewal(&call.caller, &serial(&call)?).await?;
+    Ok(found.map(|found| {
+        let Renewal { window, ask_again, early, explanation } = found;
+        let ask_again = ask_again.as_secs();
+        wire::Renewal { start: window.start, end: window.end, early, ask_again, explanation }.into()
+    }))
 }
 
 pub(super) async fn search(call: Call) -> Result<Released<Reply<Page<wire::Certificate>>>> {

@@ -5,7 +5,7 @@ use super::call::Call;
 use super::identities::same_name;
 use crate::error::{Error, Kind, Result};
 use crate::service::Released;
-use crate::service::policies::Stored;
+use crate::service::policies::{About, Stored};
 use crate::wire::{self, Explanation, Page, Policy};
 
 pub(super) async fn list(call: Call) -> Result<Released<Reply<Page<Policy>>>> {
@@ -38,8 +38,19 @@ pub(super) async fn delete(call: Call) -> Result<Released<Reply<Nothing>>> {
 }
 
 pub(super) async fn explain(call: Call, body: wire::Explain) -> Result<Released<Reply<Explanation>>> {
-    let wire::Explain { identity, groups, action, key } = body;
-    let explained = call.service.explain(&call.caller, identity, groups, action.parse()?, key).await?;
+    let wire::Explain { identity, groups, action, key, issuer, profile, name } = body;
+    let name = name.map(|name| name.parse()).transpose()?;
+    let about = match (key, issuer, profile, name) {
+        (None, None, None, None) => About::Service,
+        (Some(key), None, None, None) => About::Key(key),
+        (None, Some(issuer), profile, name) => About::Issuer { issuer, profile, name },
+        (None, None, Some(profile), None) => About::Profile(profile),
+        (Some(_), ..) | (None, None, _, Some(_)) => {
+            return Err(Error::new(Kind::Invalid, "a question is about one thing")
+                .hint("a key, or an issuer with the profile and one name of a certificate, or a profile"));
+        }
+    };
+    let explained = call.service.explain(&call.caller, identity, groups, action.parse()?, &about).await?;
     Ok(explained.map(|explained| {
         let decision = explained.decision;
         Explanation {

@@ -336,6 +336,9 @@ fn of_certificates() -> Vec<RouteRow> {
         route(Method::GET, "/api/v1/certificates/{serial}", "Reads a certificate and its chain")
             .action(&[Action::ReadCertificate])
             .bare(certificates::read),
+        route(Method::GET, "/api/v1/certificates/{serial}/renewal", "Reads when a certificate should be renewed")
+            .action(&[Action::ReadRenewal])
+            .bare(certificates::renewal),
         route(Method::POST, "/api/v1/certificates/{serial}/revoke", "Revokes a certificate for good")
             .action(&[Action::RevokeCertificate])
             .headers(CHANGE)

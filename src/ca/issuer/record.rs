@@ -128,6 +128,12 @@ impl Rules {
         }
         let constraints = &powers.constraints;
         constraints.permitted.iter().chain(&constraints.excluded).try_for_each(crate::x509::Subtree::check)?;
+        let urls = distribution.iter().flat_map(|Distribution { crl, ocsp, issuer }| [crl, ocsp, issuer]).flatten();
+        let fetched = |url: &&String| url.starts_with("http://") && url.bytes().all(|byte| byte.is_ascii_graphic());
+        if let Some(url) = urls.into_iter().find(|url| !fetched(url)) {
+            return Err(Error::new(Kind::Invalid, format!("{url:?} is no address that certificates can name"))
+                .hint("http://: what is fetched there is signed, and https would need it first"));
+        }
         let places =
             distribution.iter().flat_map(|Distribution { crl, ocsp, issuer }| [crl.len(), ocsp.len(), issuer.len()]);
         let longest = places.chain([policies.len(), constraints.permitted.len(), constraints.excluded.len()]).max();

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::key::KeyArgs;
+use super::key::{KeyArgs, USUAL_KIND};
 use crate::cli::input::parsed;
 use crate::cli::output::{note, time};
 use crate::cli::sink::To;
@@ -18,6 +18,7 @@ use crate::wire::{Certificate, CertificateWanted, IssueCertificate};
 #[command(after_help = "\
 Examples:
   signet cert issue fleet server --new-key web.key --name dns:web.fleet.example --out web.pem
+  signet cert issue fleet appliance --software-key box.key --key-type rsa-3072 --name dns:box.fleet.example --out box.pem
   signet cert issue fleet client --csr robot.csr --name uri:spiffe://fleet.example/robot --lifetime 12h --out robot.pem")]
 pub(in crate::cli) struct Issue {
     /// The issuer.
@@ -28,6 +29,9 @@ pub(in crate::cli) struct Issue {
     profile: ProfileName,
     #[command(flatten)]
     source: KeyArgs,
+    /// The kind of a --software-key: ecdsa-p256 where not told; ecdsa-p384, ed25519, rsa-2048, rsa-3072, rsa-4096.
+    #[arg(long, value_name = "TYPE", requires = "software_key")]
+    key_type: Option<String>,
     /// A name, as dns:web.example.com, ip:10.0.0.1, email:a@b.example or uri:spiffe://td/x.
     #[arg(long = "name", value_name = "NAME")]
     names: Vec<String>,
@@ -43,19 +47,20 @@ pub(in crate::cli) struct Issue {
 
 impl Issue {
     pub(in crate::cli) fn run(self, app: &App) -> Result<()> {
-        let Self { issuer, profile, source, names, subject, lifetime, to } = self;
+        let Self { issuer, profile, source, key_type, names, subject, lifetime, to } = self;
         to.check()?;
         let ready = source.ready(to.force())?;
         let wanted = CertificateWanted {
-            csr: Some(ready.csr.clone()),
+            csr: ready.csr.clone(),
+            key: ready.csr.is_none().then(|| key_type.unwrap_or_else(|| USUAL_KIND.to_owned())),
             names,
             subject: subject.unwrap_or_default(),
             lifetime,
             ..CertificateWanted::default()
         };
         let body = IssueCertificate { profile, request: wanted };
-        let certificate = app.online(async |client| client.issue(&issuer, &body).await)?;
-        ready.keep(&certificate)?;
+        let mut certificate = app.online(async |client| client.issue(&issuer, &body).await)?;
+        ready.keep(&mut certificate)?;
         written(app, &to, &certificate)
     }
 }
@@ -84,23 +89,24 @@ impl Renew {
         let Self { serial, source, lifetime, to } = self;
         to.check()?;
         let ready = source.ready(to.force())?;
-        let certificate = app.online(async |client| {
+        let mut certificate = app.online(async |client| {
             let (issuer, body) = again(&client.certificate(&serial).await?, ready.csr.clone(), lifetime)?;
             client.issue(&issuer, &body).await
         })?;
-        ready.keep(&certificate)?;
+        ready.keep(&mut certificate)?;
         written(app, &to, &certificate)
     }
 }
 
 /// What has to be asked for to get such a certificate again.
-fn again(old: &Certificate, csr: String, lifetime: Option<Period>) -> Result<(IssuerName, IssueCertificate)> {
+fn again(old: &Certificate, csr: Option<String>, lifetime: Option<Period>) -> Result<(IssuerName, IssueCertificate)> {
     let profile = old.profile.parse().map_err(|_| {
         Error::new(Kind::Invalid, format!("{} was not issued from a profile", old.serial))
             .hint("what the service makes for itself it renews itself; signet issuer rotate renews an issuer")
     })?;
     let request = CertificateWanted {
-        csr: Some(csr),
+        key: csr.is_none().then(|| USUAL_KIND.to_owned()),
+        csr,
         names: old.names.clone(),
         subject: subject::subject(&old.subject)?,
         lifetime,
@@ -124,11 +130,11 @@ mod tests {
 
     #[test]
     fn a_renewal_asks_for_the_same_again() {
-        let (issuer, body) = again(&example(), "csr".to_owned(), None).unwrap();
+        let (issuer, body) = again(&example(), Some("csr".to_owned()), None).unwrap();
         assert_eq!((issuer.to_string(), body.profile.to_string()), ("default:fleet".into(), "default:server".into()));
         assert_eq!(body.request.names, ["dns:web.fleet.example"]);
         assert_eq!(body.request.subject.common_name.as_deref(), Some("web.fleet.example"));
         let own = Certificate { profile: "(root)".to_owned(), ..example() };
-        assert_eq!(again(&own, String::new(), None).unwrap_err().kind(), Kind::Invalid);
+        assert_eq!(again(&own, Some(String::new()), None).unwrap_err().kind(), Kind::Invalid);
     }
 }

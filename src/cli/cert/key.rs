@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use crate::cli::input::read_text;
 use crate::cli::output::unwritable;
 use crate::cli::sink::{Access, NewFile};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::wire::Certificate;
 
 /// The key that is certified.
@@ -23,20 +23,29 @@ pub(super) struct KeyArgs {
     /// Make an ECDSA P-256 key here, and keep it in FILE, which only its owner can read.
     #[arg(long, value_name = "FILE")]
     new_key: Option<PathBuf>,
+    /// Have the service make the key, outside any device, and keep it in FILE; for profiles that say `software`.
+    #[arg(long, value_name = "FILE")]
+    software_key: Option<PathBuf>,
 }
+
+/// What a key of the service's is, unless something else is asked for.
+pub(super) const USUAL_KIND: &str = "ecdsa-p256";
 
 impl KeyArgs {
     /// The proof of the key; a new one is written, and gets its name when it has a certificate.
     pub(super) fn ready(&self, replace: bool) -> Result<Ready> {
-        match (&self.csr, &self.new_key) {
-            (Some(path), _) => Ok(Ready { csr: read_text(path)?, new: None }),
-            (None, Some(path)) => {
+        match (&self.csr, &self.new_key, &self.software_key) {
+            (Some(path), ..) => Ok(Ready { csr: Some(read_text(path)?), new: None }),
+            (None, Some(path), _) => {
                 let (csr, key) = fresh().map_err(|e| Error::internal("making a key").because(e))?;
                 let mut file = NewFile::create(path, Access::Owner, replace)?;
                 file.file().write_all(key.as_bytes()).map_err(|e| unwritable(path.display(), &e))?;
-                Ok(Ready { csr, new: Some(file) })
+                Ok(Ready { csr: Some(csr), new: Some(file) })
             }
-            (None, None) => Err(Error::internal("neither --csr nor --new-key was given")),
+            (None, None, Some(path)) => {
+                Ok(Ready { csr: None, new: Some(NewFile::create(path, Access::Owner, replace)?) })
+            }
+            (None, None, None) => Err(Error::internal("no key was given")),
         }
     }
 }
@@ -44,16 +53,25 @@ impl KeyArgs {
 /// A key that can be certified.
 #[derive(Debug)]
 pub(super) struct Ready {
-    /// In PEM.
-    pub(super) csr: String,
+    /// In PEM; absent where the service makes the key.
+    pub(super) csr: Option<String>,
     new: Option<NewFile>,
 }
 
 impl Ready {
-    /// Gives a new key its name, as it is certified now.
-    pub(super) fn keep(self, certificate: &Certificate) -> Result<()> {
-        let Some(file) = self.new else { return Ok(()) };
-        file.finish().map_err(|error| {
+    /// Gives a new key its name, as it is certified now. One that the service made is taken out of the answer: it stands in its file
+    /// alone.
+    pub(super) fn keep(self, certificate: &mut Certificate) -> Result<()> {
+        let Some(mut file) = self.new else { return Ok(()) };
+        let made = certificate.private_key.take();
+        let written = match (&self.csr, made) {
+            (Some(_), _) => Ok(()),
+            (None, Some(key)) => file.file().write_all(key.0.as_bytes()).map_err(|e| unwritable("the key", &e)),
+            (None, None) => {
+                Err(Error::new(Kind::Conflict, "the answer that had the key was lost, and it is shown once"))
+            }
+        };
+        written.and_then(|()| file.finish()).map_err(|error| {
             let sentence = format!("certificate {} was issued, but its key was not kept: {error}", certificate.serial);
             Error::new(error.kind(), sentence)
                 .hint(format!("signet cert revoke {} --reason superseded, then ask again", certificate.serial))
@@ -80,11 +98,11 @@ mod tests {
     fn a_new_key_has_no_name_until_it_is_certified() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("web.key");
-        let args = KeyArgs { csr: None, new_key: Some(path.clone()) };
+        let args = KeyArgs { csr: None, new_key: Some(path.clone()), software_key: None };
         drop(args.ready(false).unwrap());
         assert_eq!(folder.path().read_dir().unwrap().count(), 0, "a refusal leaves nothing behind");
         let ready = args.ready(false).unwrap();
-        assert!(ready.csr.contains("CERTIFICATE REQUEST"));
+        assert!(ready.csr.unwrap().contains("CERTIFICATE REQUEST"));
         ready.new.unwrap().finish().unwrap();
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         assert!(std::fs::read_to_string(&path).unwrap().starts_with("-----BEGIN PRIVATE KEY-----"));

@@ -2,6 +2,7 @@
 
 mod issue;
 mod key;
+mod many;
 mod revoke;
 mod show;
 
@@ -29,8 +30,10 @@ verbs! {
     /// What can be done to certificates.
     Verb {
         Issue(issue::Issue),
+        IssueMany(many::IssueMany),
         List(show::List),
         Show(show::Show),
+        Due(show::Due),
         Renew(issue::Renew),
         Revoke(revoke::Revoke),
     }

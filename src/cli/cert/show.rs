@@ -4,13 +4,13 @@ use clap::Args;
 use jiff::Timestamp;
 
 use crate::cli::input::parsed;
-use crate::cli::output::{facts, joined, or_dash, time};
+use crate::cli::output::{facts, joined, or_dash, time, yes_no};
 use crate::cli::sink::To;
 use crate::cli::{App, all};
 use crate::client::CertificateQuery;
 use crate::error::{Error, Kind, Result};
 use crate::types::{Clock, IssuerName, Name, Period};
-use crate::wire::Certificate;
+use crate::wire::{Certificate, Renewal};
 
 /// Search certificates; all conditions hold together.
 ///
@@ -113,6 +113,32 @@ impl Show {
             return to.body(app.out, &certificate);
         }
         if as_pem { to.line(app.out, &pem(&certificate)?) } else { app.out.text(&shown(&certificate)) }
+    }
+}
+
+/// Tell when a certificate should be renewed: by its age, or earlier where it will be revoked or its issuer is replaced.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Example:
+  signet cert due 0123456789abcdef0123456789abcdef01234567 --json | jq -r .end")]
+pub(in crate::cli) struct Due {
+    /// Its serial number.
+    serial: String,
+}
+
+impl Due {
+    pub(in crate::cli) fn run(self, app: &App) -> Result<()> {
+        let renewal = app.online(async |client| client.renewal(&self.serial).await)?;
+        app.out.answer(&renewal, |renewal| {
+            let Renewal { start, end, early, ask_again, explanation } = renewal;
+            facts([
+                ("renew from", time(*start)),
+                ("until", time(*end)),
+                ("early", yes_no(*early).to_owned()),
+                ("ask again", format!("in {ask_again} s")),
+                ("explanation", or_dash(explanation.as_ref())),
+            ])
+        })
     }
 }
 

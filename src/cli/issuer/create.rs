@@ -7,7 +7,7 @@ use crate::cli::input::{one_of, parsed};
 use crate::cli::output::note;
 use crate::cli::{App, subject};
 use crate::error::Result;
-use crate::types::{Algorithm, IssuerName, Name, Period, Residency, Rollover, Subject};
+use crate::types::{Algorithm, Distribution, IssuerName, Name, Period, Residency, Rollover, Subject};
 use crate::wire::{CreateIssuer, IssuerRules};
 
 /// Make an authority: its key in a device, and its certificate.
@@ -19,6 +19,7 @@ use crate::wire::{CreateIssuer, IssuerRules};
 Examples:
   signet issuer create root --subject 'CN=Root,O=Example' --algorithm ecdsa-p384-sha384 --path-length 1
   signet issuer create fleet --subject CN=Fleet --parent root --algorithm ecdsa-p256-sha256 --permit dns:fleet.example
+  signet issuer create shop --subject CN=Shop --parent root --algorithm ecdsa-p256-sha256 --crl-url http://pki.example.com/shop-{version}.crl
   signet issuer create office --subject CN=Office --outside --algorithm rsa3072-pkcs1-sha256 --device tpm")]
 pub(in crate::cli) struct Create {
     /// The new issuer: NAME, or NAMESPACE:NAME; its key has the same name.
@@ -74,6 +75,24 @@ pub(super) struct Rules {
     /// Names that it may not certify.
     #[arg(long = "exclude", value_name = "NAMES")]
     excluded: Vec<String>,
+    /// A policy that it is certified under, as an object identifier; may be given several times.
+    #[arg(long = "policy", value_name = "OID")]
+    policies: Vec<String>,
+    /// Where its certificates say that its revocation list is; {version} stands for the version that signs.
+    #[arg(long, value_name = "URL")]
+    crl_url: Vec<String>,
+    /// Where they say that OCSP is answered.
+    #[arg(long, value_name = "URL")]
+    ocsp_url: Vec<String>,
+    /// Where they say that its own certificate is, in DER.
+    #[arg(long, value_name = "URL")]
+    issuer_url: Vec<String>,
+    /// They name no such places at all.
+    #[arg(long, conflicts_with_all = ["crl_url", "ocsp_url", "issuer_url", "service_urls"])]
+    no_urls: bool,
+    /// They name those of this service again, as where nothing is told.
+    #[arg(long, conflicts_with_all = ["crl_url", "ocsp_url", "issuer_url"])]
+    service_urls: bool,
     /// When its next version is made, and when that one issues, in hundredths of its life: 50,67 where not told.
     #[arg(long, value_name = "N,N", value_parser = rollover)]
     rollover: Option<Rollover>,
@@ -85,16 +104,29 @@ pub(super) struct Rules {
 impl Rules {
     /// `base`, with what was given here in place of its own.
     pub(super) fn over(&self, base: IssuerRules) -> IssuerRules {
-        let Self { lifetime, path_length, permitted, excluded, rollover, manual_rollover } = self.clone();
+        let Self { lifetime, path_length, permitted, excluded, rollover, manual_rollover, .. } = self.clone();
+        let Self { policies, crl_url, ocsp_url, issuer_url, no_urls, service_urls, .. } = self.clone();
         let given = |list: Vec<String>, base: Vec<String>| if list.is_empty() { base } else { list };
         let by_hand = manual_rollover || rollover.is_none() && base.manual_rollover;
+        let named = [&crl_url, &ocsp_url, &issuer_url].into_iter().any(|list| !list.is_empty());
+        let distribution = if service_urls {
+            None
+        } else if no_urls {
+            Some(Distribution::default())
+        } else if named {
+            let Distribution { crl, ocsp, issuer } = base.distribution.unwrap_or_default();
+            let (crl, ocsp) = (given(crl_url, crl), given(ocsp_url, ocsp));
+            Some(Distribution { crl, ocsp, issuer: given(issuer_url, issuer) })
+        } else {
+            base.distribution
+        };
         IssuerRules {
             lifetime: lifetime.or(base.lifetime),
             path_length: path_length.or(base.path_length),
             permitted: given(permitted, base.permitted),
             excluded: given(excluded, base.excluded),
-            policies: base.policies,
-            distribution: base.distribution,
+            policies: given(policies, base.policies),
+            distribution,
             rollover: rollover.or(base.rollover).filter(|_| !by_hand),
             manual_rollover: by_hand,
         }
@@ -127,6 +159,15 @@ mod tests {
         assert_eq!((by_hand.rollover, by_hand.manual_rollover, by_hand.path_length), (None, true, Some(0)));
         let again = Rules { rollover: Some(rollover("40, 60").unwrap()), ..Rules::default() }.over(by_hand);
         assert_eq!((again.rollover.unwrap().prepare, again.manual_rollover), (40, false));
+        let crl_url = vec!["http://a.example/1.crl".to_owned()];
+        let placed = Rules { crl_url: crl_url.clone(), ..Rules::default() }.over(base.clone());
+        assert_eq!(placed.distribution.as_ref().unwrap().crl, crl_url);
+        let ocsp_url = vec!["http://a.example/".to_owned()];
+        let both = Rules { ocsp_url, ..Rules::default() }.over(placed.clone()).distribution.unwrap();
+        assert_eq!((both.crl.len(), both.ocsp.len(), both.issuer.len()), (1, 1, 0));
+        let none = Rules { no_urls: true, ..Rules::default() }.over(placed.clone());
+        assert_eq!(none.distribution, Some(Distribution::default()));
+        assert_eq!(Rules { service_urls: true, ..Rules::default() }.over(placed).distribution, None);
         assert!(rollover("40").is_err() && rollover("a,b").is_err());
     }
 }

@@ -113,7 +113,8 @@ pub(super) fn shown(issuer: &Issuer) -> String {
     ];
     if let Some(places) = distribution {
         let all = [&places.crl, &places.ocsp, &places.issuer];
-        rows.push(("distribution", joined(all.into_iter().flatten())));
+        let all: Vec<_> = all.into_iter().flatten().collect();
+        rows.push(("distribution", if all.is_empty() { "(none)".to_owned() } else { joined(all) }));
     }
     rows.extend([
         (

@@ -13,7 +13,6 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -24,7 +23,9 @@ use tower::ServiceExt;
 
 use super::Limits;
 use super::activity::{Activity, Noticed};
+use super::handshake::Places;
 use super::linger::Lingering;
+use super::tls::Tls;
 use crate::api::Peer;
 use crate::auth::certificate::Claims;
 use crate::error::Result;
@@ -49,6 +50,7 @@ pub(super) struct Shared {
     limits: Limits,
     http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
+    places: Places,
 }
 
 impl Shared {
@@ -70,7 +72,7 @@ impl Shared {
             .max_local_error_reset_streams(RESETS)
             .keep_alive_interval(limits.ping)
             .keep_alive_timeout(limits.ping);
-        Self { app, limits, http1, http2 }
+        Self { app, limits, http1, http2, places: Places::default() }
     }
 }
 
@@ -78,12 +80,20 @@ impl Shared {
 pub(super) async fn serve(
     stream: TcpStream,
     address: IpAddr,
-    config: Arc<ServerConfig>,
+    tls: Arc<Tls>,
     shared: &Shared,
     mut going_down: watch::Receiver<bool>,
 ) {
     at_once(&stream);
-    let handshake = timeout(shared.limits.handshake, TlsAcceptor::from(config).accept(stream));
+    let limit = shared.limits.handshake;
+    let handshake = timeout(limit, async {
+        let config = tls.config.clone();
+        if tls.waits {
+            shared.places.accept(config, stream, limit).await
+        } else {
+            TlsAcceptor::from(config).accept(stream).await
+        }
+    });
     let accepted = tokio::select! {
         accepted = handshake => accepted,
         () = down(&mut going_down) => return,

@@ -10,11 +10,34 @@ use rcgen::{
 use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{RootCertStore, ServerConfig};
+use rustls::server::{NoServerSessionStorage, WantsServerCert, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ConfigBuilder, RootCertStore, ServerConfig};
 
+use super::handshake::DeviceKey;
 use crate::error::{Error, Kind, Result};
 use crate::types::{Clock, Period, SecretBytes};
+
+/// What new connections are served with.
+#[derive(Debug)]
+pub struct Tls {
+    pub(super) config: Arc<ServerConfig>,
+    /// Whether the key is in a device, which takes its time.
+    pub(super) waits: bool,
+}
+
+impl Tls {
+    /// As [`tls_config`], with a key that a device keeps.
+    ///
+    /// # Errors
+    /// As [`tls_config`].
+    pub fn by_device(chain: &[u8], key: DeviceKey, authorities: Option<&[u8]>) -> Result<Self> {
+        let key = CertifiedKey::new(certificates(chain, "the server's certificate")?, Arc::new(key));
+        key.keys_match().map_err(|e| foreign(&e))?;
+        let config = builder(authorities)?.with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
+        Ok(Self { config: Arc::new(finished(config)), waits: true })
+    }
+}
 
 /// The configuration of a listener: TLS 1.3 alone, the hybrid X25519MLKEM768 first, HTTP/2 before HTTP/1.1.
 ///
@@ -24,14 +47,27 @@ use crate::types::{Clock, Period, SecretBytes};
 ///
 /// # Errors
 /// [`Kind::Invalid`] for what is not PEM, for a key that is not that of the certificate, and for an empty list of authorities.
-pub fn tls_config(chain: &[u8], key: &SecretBytes, authorities: Option<&[u8]>) -> Result<ServerConfig> {
+pub fn tls_config(chain: &[u8], key: &SecretBytes, authorities: Option<&[u8]>) -> Result<Tls> {
+    let builder = builder(authorities)?;
+    let chain = certificates(chain, "the server's certificate")?;
+    let key = PrivateKeyDer::from_pem_slice(key.expose()).map_err(|_| malformed("the server's key"))?;
+    let config = builder.with_single_cert(chain, key).map_err(|e| foreign(&e))?;
+    Ok(Tls { config: Arc::new(finished(config)), waits: false })
+}
+
+fn foreign(error: &rustls::Error) -> Error {
+    Error::new(Kind::Invalid, "the server's key does not belong to its certificate, or cannot be used")
+        .because(error.clone())
+}
+
+fn builder(authorities: Option<&[u8]>) -> Result<ConfigBuilder<ServerConfig, WantsServerCert>> {
     let mut provider = default_provider();
     provider.kx_groups = vec![kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1];
     let provider = Arc::new(provider);
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|e| Error::internal("TLS 1.3").because(e))?;
-    let builder = match authorities {
+    Ok(match authorities {
         None => builder.with_no_client_auth(),
         Some(authorities) => {
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(authorities)?), provider)
@@ -40,17 +76,15 @@ pub fn tls_config(chain: &[u8], key: &SecretBytes, authorities: Option<&[u8]>) -
                 .map_err(|e| Error::new(Kind::Invalid, "the clients' authorities cannot be used").because(e))?;
             builder.with_client_cert_verifier(verifier)
         }
-    };
-    let chain = certificates(chain, "the server's certificate")?;
-    let key = PrivateKeyDer::from_pem_slice(key.expose()).map_err(|_| malformed("the server's key"))?;
-    let mut config = builder.with_single_cert(chain, key).map_err(|e| {
-        Error::new(Kind::Invalid, "the server's key does not belong to its certificate, or cannot be used").because(e)
-    })?;
+    })
+}
+
+fn finished(mut config: ServerConfig) -> ServerConfig {
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
-    Ok(config)
+    config
 }
 
 fn roots(pem: &[u8]) -> Result<RootCertStore> {
