@@ -205,6 +205,15 @@ impl Ledger {
         self.writer.settle(&mut turn).await
     }
 
+    /// The number of the last reservation.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub async fn reserved(&self) -> Result<u64> {
+        let mut turn = self.writer.turn.lock().await;
+        Ok(self.writer.counted(&mut turn).await?.reserved)
+    }
+
     /// The store, to read from.
     #[must_use]
     pub fn store(&self) -> Arc<dyn Store> {

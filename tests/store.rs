@@ -816,7 +816,11 @@ mod certificates {
             let of = |one: &Reservation| one.issuer.to_string() == issuer && one.version.number() == version;
             let expected = (1..=MANY).map(one_of_many).filter(of).map(|one| one.not_after).max();
             let version = Version::new(version).unwrap();
-            assert_eq!(store.last_end(&issuer.parse().unwrap(), version).unwrap(), expected, "{issuer} {version}");
+            assert_eq!(
+                store.last_end(&issuer.parse().unwrap(), version, "[ocsp]").unwrap(),
+                expected,
+                "{issuer} {version}"
+            );
         }
     }
 

@@ -21,6 +21,7 @@ use crate::admission::{Details, Permit, Released};
 use crate::audit::Phase;
 use crate::crash_point;
 use crate::error::{Error, Kind, Result};
+use crate::policy::Facts;
 use crate::store::certificates::Search;
 use crate::store::{Change, Expected, Store};
 use crate::types::operation::{DeleteAnnouncement, RevokeCertificate, WriteAnnouncement};
@@ -123,7 +124,7 @@ impl Announcement {
             && version.is_none_or(|version| version == entry.version)
             && profile.as_ref().is_none_or(|profile| profile.to_string() == entry.profile)
             && (serials.is_empty() || serials.contains(&entry.serial))
-            && !matches!(entry.profile.as_str(), "(root)" | super::status::RESPONDER)
+            && !entry.is_own()
     }
 
     fn path(&self) -> String {
@@ -254,7 +255,8 @@ impl Authority {
         let last = match announcement.what.revoke {
             None => self.go_through(announcement, None, now).await?,
             Some(reason) => {
-                let permit: Permit<RevokeCertificate> = self.permit("announcement", &announcement.issuer).await?;
+                let permit: Permit<RevokeCertificate> =
+                    self.permit("announcement", &announcement.issuer, &Facts::default()).await?;
                 let last = self.go_through(announcement, Some(&permit), now).await;
                 let details = Details::default().fact("announcement", &announcement.id).fact("reason", reason);
                 permit.close(last, details).await.map(Released::into_inner)?

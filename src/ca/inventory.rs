@@ -13,6 +13,11 @@ use crate::store::certificates::{Cursor, End, Found, Page, Reservation, Search};
 use crate::types::{Caller, IssuerName, Resource, Version, sha256, words};
 use crate::x509::{Serial, Validity};
 
+/// What the certificates of roots are made from.
+pub(super) const ROOT: &str = "(root)";
+/// What those of responders are made from.
+pub(super) const RESPONDER: &str = "[ocsp]";
+
 words! {
     /// What became of a certificate.
     State: "state of a certificate" {
@@ -28,6 +33,8 @@ words! {
 /// A certificate of the inventory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
+    /// Its number in the inventory: later ones have greater ones.
+    pub number: u64,
     /// Its serial number.
     pub serial: Serial,
     /// Who signed it.
@@ -64,6 +71,12 @@ impl Entry {
         })
     }
 
+    /// Whether the issuer made it for itself, as a root or as a responder: it is not one of those that it vouches for.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        matches!(self.profile.as_str(), ROOT | RESPONDER)
+    }
+
     /// SHA-256 of its bytes, in hex; empty where it was never signed.
     #[must_use]
     pub fn fingerprint(&self) -> String {
@@ -77,7 +90,7 @@ impl Entry {
     pub(super) fn new(found: Found) -> Result<Self> {
         let Found { reservation, end } = found;
         let Reservation {
-            number: _,
+            number,
             serial,
             issuer,
             version,
@@ -97,6 +110,7 @@ impl Entry {
             Some(End { signature: Some(signature), .. }) => (State::Issued, Some(join(&body, &signature)?)),
         };
         Ok(Self {
+            number,
             serial: Serial::from_bytes(serial),
             issuer,
             version,

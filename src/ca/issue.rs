@@ -1,6 +1,7 @@
 //! How certificates are signed: reserved, signed, read back, recorded. One way for all of them, leaves and authorities.
 
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use super::Authority;
 use super::inventory::{Entry, after_body};
@@ -17,6 +18,9 @@ use crate::x509::{IssuerView, Serial, Template, certificate};
 
 /// The most certificates that are reserved, and ended, in one transaction.
 pub const MAX_BATCH: usize = 1000;
+
+/// How long is waited for what is being signed.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Who signs: one version of an issuer.
 #[derive(Clone, Debug)]
@@ -61,6 +65,8 @@ impl Drop for UnderWay<'_> {
         for number in &self.numbers {
             now.remove(number);
         }
+        drop(now);
+        self.authority.signed.notify_waiters();
     }
 }
 
@@ -97,7 +103,8 @@ impl Authority {
             }
         }
         // Responders are not looked for in any list.
-        let own = |one: &&Prepared| signer.certificate.is_some() && one.reservation.profile != super::status::RESPONDER;
+        let own =
+            |one: &&Prepared| signer.certificate.is_some() && one.reservation.profile != super::inventory::RESPONDER;
         let said: Vec<_> = ready.iter().filter(own).map(|one| one.template.distribution.crl.as_slice()).collect();
         self.remember_places(signer, &said).await?;
         let mut made =
@@ -121,11 +128,10 @@ impl Authority {
         let reservations = ready.iter().map(|one| one.reservation.clone()).collect();
         let leaf = permit.record(Phase::Change, &details);
         crash_point!("issue.before_reserve");
-        let numbers = self.parts.ledger.reserve(leaf, Vec::new(), reservations).await?;
-        for (one, number) in ready.iter_mut().zip(&numbers) {
+        let under_way = self.under_way(self.parts.ledger.reserve(leaf, Vec::new(), reservations).await?);
+        for (one, number) in ready.iter_mut().zip(&under_way.numbers) {
             one.reservation.number = *number;
         }
-        let _under_way = self.under_way(numbers);
         crash_point!("issue.reserved");
         // 3. The device signs.
         let bodies = ready.iter().map(|one| one.reservation.body.clone()).collect();
@@ -161,6 +167,7 @@ impl Authority {
         let details = Details { version: Some(signer.version), ..Details::default() }.fact("issued", hashes.join(" "));
         crash_point!("issue.before_end");
         self.parts.ledger.end(permit.record(Phase::Change, &details), changes, ends).await?;
+        drop(under_way);
         crash_point!("issue.recorded");
         self.count_lost(&lost, at);
         self.parts.metrics.issued(hashes.len(), lost.len());
@@ -173,8 +180,7 @@ impl Authority {
         let serial = Serial::random()?;
         let body = certificate::to_be_signed(&template, &serial, &signer.view)?;
         lint::check(&body, &Subjectmatter { kind, issuer: signer.certificate.as_deref() })?;
-        let mut names: Vec<_> = template.sans.iter().map(ToString::to_string).collect();
-        names.dedup();
+        let names = template.sans.iter().map(ToString::to_string).collect();
         let reservation = Reservation {
             number: 0,
             serial: *serial.as_bytes(),
@@ -198,6 +204,24 @@ impl Authority {
         UnderWay { authority: self, numbers }
     }
 
+    /// Waits until no certificate is being signed any more that was reserved up to `number`.
+    ///
+    /// # Errors
+    /// `Busy` where that takes too long.
+    pub(super) async fn settled(&self, number: u64) -> Result<()> {
+        let settled = async {
+            loop {
+                let signed = self.signed.notified();
+                let now = self.signing_now.lock().unwrap_or_else(PoisonError::into_inner).first().copied();
+                if now.is_none_or(|first| first > number) {
+                    return;
+                }
+                signed.await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, settled).await.map_err(|_| still_signed())
+    }
+
     /// Ends reservations of which no certificate came, or nobody knows.
     pub(super) async fn abandon(&self, leaf: Record, reservations: &[Reservation]) -> Result<()> {
         let at = self.now();
@@ -210,6 +234,11 @@ impl Authority {
         self.parts.metrics.issued(0, reservations.len());
         Ok(())
     }
+}
+
+/// The answer to who would wait for too long.
+pub(super) fn still_signed() -> Error {
+    Error::new(Kind::Busy, "some certificates are still being signed").hint("ask again")
 }
 
 impl Prepared {

@@ -53,7 +53,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{Notify, OwnedMutexGuard};
 
 use crate::admission::{Admission, no_issuer};
 use crate::error::{Error, Kind, Result};
@@ -103,6 +103,8 @@ pub struct Authority {
     turns: Turns<IssuerName>,
     /// The reservations whose certificates are being signed right now, by their numbers.
     signing_now: Mutex<BTreeSet<u64>>,
+    /// Told whenever some of them are not any more.
+    signed: Notify,
 }
 
 impl std::fmt::Debug for Authority {
@@ -129,6 +131,7 @@ impl Authority {
             late: Mutex::default(),
             turns: Turns::default(),
             signing_now: Mutex::default(),
+            signed: Notify::new(),
         })
     }
 

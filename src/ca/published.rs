@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::Authority;
 use crate::error::{Error, Result};
 use crate::jose::Jwk;
-use crate::types::{Algorithm, IssuerName, Version, sha256};
+use crate::types::{IssuerName, Version, sha256};
 use crate::x509::{Certificate, KeyKind};
 
 /// How often a SPIFFE client should look for a new bundle, in seconds. A new version is published long before it is used.
@@ -85,15 +85,7 @@ impl Authority {
 /// ([X509-SVID, 6.2](https://github.com/spiffe/spiffe/blob/main/standards/X509-SVID.md)).
 fn svid_authority(der: &[u8]) -> Result<Map<String, Value>> {
     let certificate = Certificate::parse(der)?;
-    let algorithm = match KeyKind::of(certificate.public_key())? {
-        KeyKind::EcdsaP256 => Algorithm::EcdsaP256,
-        KeyKind::EcdsaP384 => Algorithm::EcdsaP384,
-        KeyKind::EcdsaP521 => Algorithm::EcdsaP521,
-        KeyKind::Ed25519 => Algorithm::Ed25519,
-        KeyKind::Rsa2048 => Algorithm::Rsa2048Pkcs1,
-        KeyKind::Rsa3072 => Algorithm::Rsa3072Pkcs1,
-        KeyKind::Rsa4096 => Algorithm::Rsa4096Pkcs1,
-    };
+    let algorithm = KeyKind::of(certificate.public_key())?.algorithm();
     let key = serde_json::to_value(Jwk::new(algorithm, certificate.public_key())?);
     let Ok(Value::Object(mut key)) = key else { return Err(Error::internal("a JWK is no object")) };
     // A JWK of ours says how its key signs; this one says only what it is.

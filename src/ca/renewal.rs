@@ -119,7 +119,7 @@ impl Authority {
         }
     }
 
-    /// Since when a certificate counts no more: it is revoked, or its issuer's key must not be trusted.
+    /// Since when a certificate counts no more: it is revoked, as all are whose issuer's key is compromised, or that key is gone.
     fn gone(&self, entry: &Entry, now: Timestamp) -> Result<Option<Timestamp>> {
         if let Some(revoked) = self.revocation(&entry.issuer, entry.version, &entry.serial) {
             return Ok(Some(revoked.at));

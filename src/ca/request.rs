@@ -1,6 +1,7 @@
 //! Requests for certificates: what a profile and an issuer make of them.
 
 use super::Authority;
+use super::bundle::Powers;
 use super::inventory::Entry;
 use super::issue::Wanted;
 use super::issuer::Issuer;
@@ -98,6 +99,17 @@ impl Request {
         names.dedup();
         names
     }
+
+    /// The subject that a policy has to allow: the one that the certificate will have. Where the profile is not known, it is all that is
+    /// asked for.
+    #[must_use]
+    pub fn subject(&self, profile: Option<&Known>) -> Subject {
+        let csr = match &self.source {
+            Source::Csr(csr) => Some(&**csr),
+            Source::Software(_) | Source::Held { .. } => None,
+        };
+        profile.map_or_else(|| self.subject.clone(), |known| known.profile.subject_of(csr, &self.subject))
+    }
 }
 
 impl Issuer {
@@ -107,11 +119,11 @@ impl Issuer {
     /// [`Kind::State`] where no version issues.
     fn bounds(&self, authority: &Authority) -> Result<IssuerBounds> {
         let active = self.active()?;
-        let certificate = active.certificate()?;
-        let powers = certificate.authority().cloned();
+        let Powers { path_length, constraints } = authority.powers(&self.record.name, active.record.version)?;
         Ok(IssuerBounds {
-            validity: certificate.validity(),
-            authority: powers.ok_or_else(|| Error::internal(format!("issuer {} is no authority", self.record.name)))?,
+            validity: active.certificate()?.validity(),
+            path_length,
+            constraints,
             distribution: authority.distribution(&self.record, active.record.version),
         })
     }
@@ -138,12 +150,15 @@ impl Authority {
         let mut tries = 0;
         let made = loop {
             let (now, own) = (self.now(), self.issuer(issuer)?);
-            let (signer, bounds) = (own.signer(now)?, own.bounds(self)?);
+            let (signer, bounds) = (self.signer(&own, now)?, own.bounds(self)?);
             let wanted = requests.iter().zip(&keys).map(|(request, key)| {
                 let template = known.profile.apply(&request.words(key.as_ref())?, now, &bounds)?;
                 let asked = request.names(Some(known));
                 if template.sans.iter().any(|name| !asked.contains(name)) {
                     return Err(Error::internal("a certificate would have a name that nobody allowed"));
+                }
+                if template.subject != request.subject(Some(known)) {
+                    return Err(Error::internal("a certificate would have a subject that nobody allowed"));
                 }
                 Ok(Wanted { template, profile: known.name.to_string(), kind: known.profile.kind.rules() })
             });

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::inventory::{Entry, State};
+use super::issue::still_signed;
 use super::issuer::Issuer;
 use super::{Authority, FORMAT, parse, put};
 use crate::admission::{Details, Permit};
@@ -18,7 +19,7 @@ use crate::error::{Error, Kind, Result};
 use crate::store::certificates::{Reservation, Search};
 use crate::store::{Change, Expected, Store};
 use crate::types::operation::RevokeCertificate;
-use crate::types::{IssuerName, Verifier, Version};
+use crate::types::{IssuerName, State as KeyState, Verifier, Version};
 use crate::x509::crl::{Reason, Revoked};
 use crate::x509::{Certificate, KeyKind, Serial};
 
@@ -113,10 +114,10 @@ impl Authority {
     }
 
     /// Revokes every certificate of an issuer that is not over, or of one version of it, in steps. Answers how many were; `also` is told
-    /// as much, and is committed with the last step.
+    /// as much, and is committed last. Its own two kinds stay: a root does not speak about itself, and responders end soon by themselves.
     ///
     /// # Errors
-    /// Those of the store; what was revoked until then stays so.
+    /// Those of the store, and `Busy` where some are being signed for too long; what was revoked until then stays so.
     pub async fn revoke_all(
         &self,
         permit: &Permit<RevokeCertificate>,
@@ -126,27 +127,49 @@ impl Authority {
         also: impl Fn(usize) -> Result<Option<Change>> + Send,
     ) -> Result<usize> {
         permit.covers_issuer(issuer)?;
-        let (mut after, mut count) = (None, 0);
+        // 1. All that was reserved until now is meant: what is being signed will be certificates in a moment.
+        let last = self.parts.ledger.reserved().await?;
+        let (mut count, waiting) = self.revoke_up_to(permit, issuer, version, reason, last).await?;
+        if waiting {
+            // 2. Once they are signed, they are revoked as well.
+            self.settled(last).await?;
+            let (more, waiting) = self.revoke_up_to(permit, issuer, version, reason, last).await?;
+            if waiting {
+                // The next tick looks whether anybody signs them.
+                return Err(still_signed());
+            }
+            count += more;
+        }
+        self.revoke_entries(permit, &[], reason, also(count)?).await?;
+        Ok(count)
+    }
+
+    /// One pass over the certificates with numbers up to `last`. Answers how many were revoked, and whether some were being signed.
+    async fn revoke_up_to(
+        &self,
+        permit: &Permit<RevokeCertificate>,
+        issuer: &IssuerName,
+        version: Option<Version>,
+        reason: Reason,
+        last: u64,
+    ) -> Result<(usize, bool)> {
+        let (mut after, mut count, mut waiting) = (None, 0, false);
         loop {
             let (now, limit) = (self.now(), super::issue::MAX_BATCH);
             let ends = Some((now, Timestamp::MAX));
             let search = Search { issuer: Some(issuer.clone()), ends, after, limit, ..Search::default() };
             let (page, next) = self.search(search).await?;
             let of_version = |entry: &Entry| version.is_none_or(|version| entry.version == version);
-            let some: Vec<_> =
-                page.into_iter().filter(of_version).filter(|entry| entry.state == State::Issued).collect();
-            // What is committed with the last step says how many were revoked in all.
-            let also = if next.is_none() { also(count + self.unrevoked(&some).count())? } else { None };
-            count += self.revoke_entries(permit, &some, reason, also).await?;
+            let meant = |entry: &Entry| of_version(entry) && !entry.is_own() && entry.number <= last;
+            let (some, others): (Vec<_>, Vec<_>) =
+                page.into_iter().filter(meant).partition(|entry| entry.state == State::Issued);
+            waiting |= others.iter().any(|entry| entry.state == State::Reserved);
+            count += self.revoke_entries(permit, &some, reason, None).await?;
             if next.is_none() {
-                return Ok(count);
+                return Ok((count, waiting));
             }
             after = next;
         }
-    }
-
-    fn unrevoked<'e>(&self, entries: &'e [Entry]) -> impl Iterator<Item = &'e Entry> {
-        entries.iter().filter(|entry| self.revocation(&entry.issuer, entry.version, &entry.serial).is_none())
     }
 
     pub(super) async fn revoke_entries(
@@ -157,8 +180,9 @@ impl Authority {
         also: Option<Change>,
     ) -> Result<usize> {
         let (at, by) = (self.now(), permit.caller().principal.to_string());
-        let new: Vec<_> = self
-            .unrevoked(entries)
+        let new: Vec<_> = entries
+            .iter()
+            .filter(|entry| self.recorded(&entry.issuer, entry.version, &entry.serial).is_none())
             .map(|entry| Revocation {
                 format: FORMAT,
                 issuer: entry.issuer.clone(),
@@ -187,9 +211,16 @@ impl Authority {
         Ok(new.len())
     }
 
-    /// When and why a certificate was revoked, where it was.
+    /// When and why a certificate was revoked, where it was; or since when nobody can tell it from one that somebody else signed.
     #[must_use]
     pub fn revocation(&self, issuer: &IssuerName, version: Version, serial: &Serial) -> Option<Revoked> {
+        let fell = || self.fell(issuer, version);
+        self.recorded(issuer, version, serial)
+            .or_else(|| fell().map(|at| Revoked { serial: *serial, at, reason: Reason::CaCompromise }))
+    }
+
+    /// The revocation that was recorded of a certificate.
+    pub(super) fn recorded(&self, issuer: &IssuerName, version: Version, serial: &Serial) -> Option<Revoked> {
         let known = self.revoked.read().unwrap_or_else(PoisonError::into_inner);
         known.get(&(issuer.clone(), version))?.get(serial).map(|(revoked, _)| *revoked)
     }
@@ -198,6 +229,16 @@ impl Authority {
     pub(super) fn is_serial_revoked(&self, serial: &Serial) -> bool {
         let known = self.revoked.read().unwrap_or_else(PoisonError::into_inner);
         known.values().any(|revoked| revoked.contains_key(serial))
+    }
+
+    /// Since when the key of a version is declared compromised: nothing that it signed counts any more, whenever that was.
+    #[must_use]
+    pub fn fell(&self, issuer: &IssuerName, version: Version) -> Option<Timestamp> {
+        let key = self.parts.keyring.find(&issuer.key()).ok()?;
+        let record = &key.version(version).ok()?.record;
+        let compromised = [Some(record.state), record.before].contains(&Some(KeyState::Compromised));
+        // Certificates and answers know whole seconds.
+        compromised.then(|| Timestamp::from_second(record.changed.as_second()).unwrap_or(record.changed))
     }
 
     /// Whether the certificate with this name of its issuer, in DER, and this serial number, as it stands in it, is one of ours

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::Authority;
+use super::inventory::RESPONDER;
 use super::issuer::{Issuer, IssuerVersion, Parent, VersionState, close_parent};
 use crate::admission::{Details, Released};
 use crate::error::Result;
@@ -62,7 +63,7 @@ impl Authority {
             // Preparing and activating may both be due: a service that was down for long does one after the other.
             for _ in 0..2 {
                 let Ok(issuer) = self.issuer(&issuer.record.name) else { continue };
-                let (done, count) = match due(&issuer, now) {
+                let (done, count) = match self.due(&issuer, now) {
                     Some(Due::Prepare(newest)) => (self.prepare_as_house(&issuer, newest).await, &mut tick.prepared),
                     Some(Due::Activate(version)) => {
                         (self.activate_as_house(&issuer, version).await, &mut tick.activated)
@@ -101,14 +102,47 @@ impl Authority {
                 format!("issuer {name} should have a new version by now: `signet issuer show {name}` tells what it waits for")
             })
         };
-        self.issuers().iter().filter_map(late).chain(self.late_certificates()).collect()
+        self.issuers()
+            .iter()
+            .flat_map(|issuer| late(issuer).or_else(|| self.silenced(issuer, now)))
+            .chain(self.late_certificates())
+            .collect()
+    }
+
+    /// Why the version that should issue cannot: its key is compromised, or a certificate that it needs was revoked.
+    fn silenced(&self, issuer: &Issuer, now: Timestamp) -> Option<String> {
+        issuer.active().ok().filter(|_| issuer.record.enabled)?;
+        let refused = self.signer(issuer, now).err()?;
+        Some(format!("issuer {} cannot issue: {}", issuer.record.name, refused.public()))
+    }
+
+    /// What an issuer's rule asks for at `now`. Nothing is due for one that is stopped, nor a version that could not end later than
+    /// the active one, because the parent's end bounds both: each would be made for nothing, and soon the next one.
+    fn due(&self, issuer: &Issuer, now: Timestamp) -> Option<Due> {
+        let Rollover { prepare, activate } = issuer.record.rules.rollover.filter(|_| issuer.record.enabled)?;
+        let life = issuer.active().ok()?.certificate().ok()?.validity();
+        let newest = issuer.versions().last()?;
+        match newest.record.state {
+            VersionState::Prepared => (point(life, activate) <= now).then_some(Due::Activate(newest.record.version)),
+            VersionState::Active if point(life, prepare) <= now => {
+                let parent = match &issuer.record.parent {
+                    Parent::Issuer(above) => self.issuer(above).and_then(|above| above.ends()).ok()?,
+                    Parent::Itself | Parent::Outside => Timestamp::MAX,
+                };
+                let lifetime = issuer.record.rules.lifetime.as_signed();
+                let end = now.checked_add(lifetime).unwrap_or(Timestamp::MAX).min(parent);
+                (end > life.not_after).then_some(Due::Prepare(newest.record.version))
+            }
+            VersionState::Active | VersionState::Requested | VersionState::Retired | VersionState::Ended => None,
+        }
     }
 
     async fn prepare_as_house(&self, issuer: &Issuer, newest: Version) -> Result<()> {
         let name = &issuer.record.name;
-        let permit = self.permit::<RotateIssuer>(JOB, name).await?;
+        let permit = self.permit::<RotateIssuer>(JOB, name, &Facts::default()).await?;
+        let asked = Facts { subject: Some(&issuer.record.subject), ..Facts::default() };
         let parent = match &issuer.record.parent {
-            Parent::Issuer(above) => Some(self.permit::<SignIntermediate>(JOB, above).await?),
+            Parent::Issuer(above) => Some(self.permit::<SignIntermediate>(JOB, above, &asked).await?),
             Parent::Itself | Parent::Outside => None,
         };
         let made = self.prepare(&permit, parent.as_ref(), name, Some(newest), None).await;
@@ -121,7 +155,7 @@ impl Authority {
 
     async fn activate_as_house(&self, issuer: &Issuer, version: Version) -> Result<()> {
         let name = &issuer.record.name;
-        let permit = self.permit::<RotateIssuer>(JOB, name).await?;
+        let permit = self.permit::<RotateIssuer>(JOB, name, &Facts::default()).await?;
         let activated = self.activate(&permit, name, version, None).await;
         permit
             .close(activated.map(drop), Details { version: Some(version), ..Details::default() })
@@ -133,10 +167,11 @@ impl Authority {
         &self,
         job: &'static str,
         name: &IssuerName,
+        facts: &Facts<'_>,
     ) -> Result<crate::admission::Permit<O>> {
         let caller = Caller::system(job, crate::keyring::job_id());
         let target = Target::named(Resource::Issuer(name.clone()));
-        self.parts.admission.admit(&caller, &target, &Facts::default()).await
+        self.parts.admission.admit(&caller, &target, facts).await
     }
 
     /// Ends the retired versions whose last certificate is dead.
@@ -153,14 +188,15 @@ impl Authority {
         }
     }
 
-    /// Whether the version ended now. When its last certificate ends is looked up once, and again when that has come.
+    /// Whether the version ended now. When its last certificate ends is looked up once, and again when that has come. Those of its
+    /// responders do not count: they are made as long as it is there.
     async fn end_version(&self, name: &IssuerName, version: &IssuerVersion, now: Timestamp) -> Result<bool> {
         if version.record.last_end.is_some_and(|last| now <= last) {
             return Ok(false);
         }
         let number = version.record.version;
         let asked = (name.clone(), number);
-        let last = self.read(move |store| store.last_end(&asked.0, asked.1)).await?;
+        let last = self.read(move |store| store.last_end(&asked.0, asked.1, RESPONDER)).await?;
         let over = last.is_none_or(|last| last < now);
         let (_turn, issuer) = self.hold(name).await?;
         let mut record = issuer.record.clone();
@@ -173,19 +209,6 @@ impl Authority {
         let leaf = self.parts.admission.record_tidying("rollover");
         self.replace(leaf, issuer.revision(), record, None).await?;
         Ok(over)
-    }
-}
-
-/// What an issuer's rule asks for at `now`.
-fn due(issuer: &Issuer, now: Timestamp) -> Option<Due> {
-    let Rollover { prepare, activate } = issuer.record.rules.rollover?;
-    let active = issuer.active().ok()?;
-    let life = active.certificate().ok()?.validity();
-    let newest = issuer.versions().last()?;
-    match newest.record.state {
-        VersionState::Prepared => (point(life, activate) <= now).then_some(Due::Activate(newest.record.version)),
-        VersionState::Active => (point(life, prepare) <= now).then_some(Due::Prepare(newest.record.version)),
-        VersionState::Requested | VersionState::Retired | VersionState::Ended => None,
     }
 }
 

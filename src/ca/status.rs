@@ -31,7 +31,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use self::answers::{Answers, Kept};
 use self::bucket::Bucket;
-use super::inventory::State;
+use super::inventory::{RESPONDER, State};
 use super::issue::{Signer, Wanted};
 use super::issuer::{Issuer, VersionState};
 use super::published::Published;
@@ -50,7 +50,9 @@ use crate::types::{
 };
 use crate::x509::crl::{self, Head, Revoked};
 use crate::x509::ocsp::{self, Answer, CertificateId, Failure, IssuerHash, IssuerId, Request};
-use crate::x509::{Certificate, Distribution, ExtendedUsage, KeyUsage, Subject, Template, Validity, lint, signature};
+use crate::x509::{
+    Certificate, Distribution, ExtendedUsage, KeyUsage, Serial, Subject, Template, Validity, lint, signature,
+};
 
 pub use crate::x509::ocsp::MAX_REQUEST;
 
@@ -68,8 +70,6 @@ const SKEW: SignedDuration = SignedDuration::from_secs(60);
 pub const FRESH_PER_SECOND: u32 = 10;
 /// How many of them at once.
 pub const FRESH_BURST: u32 = 100;
-/// What responders' certificates are made from, in the inventory.
-pub(super) const RESPONDER: &str = "[ocsp]";
 /// How many answers are signed at the same time.
 const LANES: usize = 16;
 /// Among how many of the newest certificates of an issuer's responders one is looked for that can be used again.
@@ -152,6 +152,7 @@ struct Responder {
     public: PublicKey,
     algorithm: Algorithm,
     certificate: Vec<u8>,
+    serial: Serial,
     validity: Validity,
 }
 
@@ -252,6 +253,10 @@ impl Status {
         let mut overdue = 0;
         for voice in &voices {
             let (now, place) = (self.clock.now(), voice.place());
+            // Its key signs nothing more. The responder that is there says so, as long as its certificate lasts.
+            if self.authority.fell(&place.0, place.1).is_some() {
+                continue;
+            }
             if self.failed_lately(&place, now) {
                 overdue += 1;
                 continue;
@@ -351,7 +356,7 @@ impl Status {
         Ok(List { published, number, revocations, places, made: now })
     }
 
-    /// Makes the key of a responder where there is none, and its certificate where it is none of that key or is half over.
+    /// Makes the key of a responder where there is none, and its certificate where it is none of that key, is half over or revoked.
     async fn renew_responder(&self, voice: &Arc<Voice>) -> Result<()> {
         let (now, place) = (self.clock.now(), voice.place());
         if voice.until <= now {
@@ -370,7 +375,9 @@ impl Status {
         if let (Some(last), Some(primary)) = (&last, primary) {
             let Validity { not_before, not_after } = last.validity;
             let half = not_before + not_after.duration_since(not_before) / 2;
-            if last.version == primary && not_before <= now && (now < half || not_after >= voice.until) {
+            let (issuer, version) = &place;
+            let stands = self.authority.revocation(issuer, *version, &last.serial).is_none();
+            if stands && last.version == primary && not_before <= now && (now < half || not_after >= voice.until) {
                 return Ok(());
             }
         }
@@ -393,7 +400,7 @@ impl Status {
             ..Search::default()
         };
         for entry in self.authority.search(search).await?.0 {
-            let (validity, revoked) = (entry.validity, self.authority.revocation(issuer, *version, &entry.serial));
+            let (validity, revoked) = (entry.validity, self.authority.recorded(issuer, *version, &entry.serial));
             let holds = validity.not_before <= now && now <= validity.not_after && revoked.is_none();
             let (true, Some(der)) = (holds && entry.version == *version, entry.der) else { continue };
             let own = Certificate::parse(&der)?;
@@ -408,6 +415,7 @@ impl Status {
                     public: public.clone(),
                     algorithm: key.record.algorithm,
                     certificate: der,
+                    serial: entry.serial,
                     validity,
                 }));
             }
@@ -438,8 +446,8 @@ impl Status {
         let wanted = Wanted { template, profile: RESPONDER.to_owned(), kind: lint::Kind::OcspResponder };
         let mut made = self.authority.certify(permit, &voice.signer, vec![Ok(wanted)], |_| Ok(Vec::new())).await?;
         let entry = made.pop().unwrap_or_else(|| Err(Error::internal("no certificate was made")))?;
-        let certificate = entry.certificate()?.to_vec();
-        Ok(Responder { key: name.clone(), version: version.number(), public, algorithm, certificate, validity })
+        let (serial, certificate) = (entry.serial, entry.certificate()?.to_vec());
+        Ok(Responder { key: name.clone(), version: version.number(), public, algorithm, certificate, serial, validity })
     }
 
     /// Answers an OCSP request that came to `issuer`.

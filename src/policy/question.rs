@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::types::{
-    Action, Algorithm, Context, Domain, Hash as HashFunction, Name, Principal, ProfileName, Purpose, Resource,
+    Action, Algorithm, Context, Domain, Hash as HashFunction, Name, Principal, ProfileName, Purpose, Resource, Subject,
 };
 
 /// What an operation is done to.
@@ -56,6 +56,8 @@ pub struct Facts<'a> {
     pub profile: Option<&'a ProfileName>,
     /// One name that a certificate is asked for, such as `dns:web.example.com`.
     pub name: Option<&'a str>,
+    /// The subject of the certificate that is asked for.
+    pub subject: Option<&'a Subject>,
     /// Whether the caller proved the certified key.
     pub proven: Option<bool>,
     /// Whether the caller asked for the certificate.

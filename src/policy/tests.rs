@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::types::{Algorithm, Context, Credential, Domain, Hash, KeyName, ProfileName, Purpose, Resource};
+use crate::types::{Algorithm, Context, Credential, Domain, Hash, KeyName, ProfileName, Purpose, Resource, Subject};
 
 fn name(text: &str) -> Name {
     text.parse().unwrap()
@@ -341,6 +341,7 @@ fn condition() -> impl Strategy<Value = String> {
         "context has digest && context.digest == \"sha256\"",
         "context has address && context.address.isInRange(ip(\"10.0.0.0/8\"))",
         "context has name && context.name like \"dns:*.fleet.example\"",
+        "context has subject && context.subject has common_name && context.subject.common_name like \"a*\"",
         "resource is Signet::Issuer && resource.namespace == \"n1\" && context has profile",
         "context has credential && context.credential == \"token\"",
         "context has time && context.time < datetime(\"2026-07-01\")",
@@ -367,6 +368,7 @@ struct Asked {
     digest: Option<Hash>,
     profile: Option<ProfileName>,
     name: Option<&'static str>,
+    subject: Option<Subject>,
     time: Option<jiff::Timestamp>,
 }
 
@@ -420,11 +422,16 @@ fn asked() -> impl Strategy<Value = Asked> {
     let certificate = (
         prop::option::of(Just("n0:server".parse::<ProfileName>().unwrap())),
         prop::option::of(prop::sample::select(&["dns:a.fleet.example", "dns:a.example"][..])),
+        prop::option::of(prop::option::of(prop::sample::select(&["a", "b"][..])).prop_map(|common_name| Subject {
+            common_name: common_name.map(str::to_owned),
+            organization: Some("O".to_owned()),
+            ..Subject::default()
+        })),
     );
     (asked_caller(), pair, prop::option::weighted(0.8, facts), context, digest, certificate, time).prop_map(
-        |(caller, (action, resource), facts, context, digest, (profile, name), time)| {
+        |(caller, (action, resource), facts, context, digest, (profile, name, subject), time)| {
             let facts = facts.filter(|_| matches!(resource, Resource::Key(_)));
-            Asked { caller, action, resource, facts, context, digest, profile, name, time }
+            Asked { caller, action, resource, facts, context, digest, profile, name, subject, time }
         },
     )
 }
@@ -498,6 +505,9 @@ fn reference(texts: &[String], asked: &Asked) -> Decision {
     if let Some(name) = asked.name {
         context.insert("name".into(), json!(name));
     }
+    if let Some(subject) = &asked.subject {
+        context.insert("subject".into(), serde_json::to_value(subject).unwrap());
+    }
     let context = cedar_policy::Context::from_json_value(context.into(), Some((schema, &action))).unwrap();
     let uid = |json| cedar_policy::EntityUid::from_json(json).unwrap();
     let request = Request::new(uid(principal), action, uid(resource), context, Some(schema)).unwrap();
@@ -536,6 +546,7 @@ proptest! {
                     digest: asked.digest,
                     profile: asked.profile.as_ref(),
                     name: asked.name,
+                    subject: asked.subject.as_ref(),
                     time: asked.time,
                     ..Facts::default()
                 };

@@ -10,7 +10,9 @@ use cedar_policy::{
 
 use super::question::{Facts, KeyFacts, Question, Target};
 use crate::error::{Error, Result};
-use crate::types::{Action, Caller, Credential, EndpointName, IssuerName, Name, Principal, ProfileName, Resource};
+use crate::types::{
+    Action, Caller, Credential, EndpointName, IssuerName, Name, Principal, ProfileName, Resource, Subject,
+};
 
 /// The id of the one entity of type `Service`.
 const SERVICE: &str = "signet";
@@ -202,7 +204,7 @@ fn key_attributes<'a>(facts: &KeyFacts<'a>) -> Vec<(&'a str, RestrictedExpressio
 
 /// The record `context` of a request: see the schema.
 pub(super) fn context(caller: Option<&Caller>, facts: &Facts<'_>) -> Result<Context, String> {
-    let Facts { context, algorithm, digest, profile, name, proven, requested, time } = *facts;
+    let Facts { context, algorithm, digest, profile, name, subject, proven, requested, time } = *facts;
     let mut fields: Vec<(&str, RestrictedExpression)> = Vec::new();
     if let Some(caller) = caller {
         let kind = match &caller.credential {
@@ -224,9 +226,25 @@ pub(super) fn context(caller: Option<&Caller>, facts: &Facts<'_>) -> Result<Cont
     fields.extend(digest.map(|digest| ("digest", text(digest.as_str()))));
     fields.extend(profile.map(|profile| ("profile", text(&profile.to_string()))));
     fields.extend(name.map(|name| ("name", text(name))));
+    fields.extend(subject.map(attributes).transpose()?.map(|subject| ("subject", subject)));
     fields.extend(requested.map(|requested| ("requested", RestrictedExpression::new_bool(requested))));
     fields.extend(proven.map(|proven| ("proven", RestrictedExpression::new_bool(proven))));
     Context::from_pairs(fields.into_iter().map(|(name, value)| (name.to_owned(), value))).map_err(|e| e.to_string())
+}
+
+/// The attributes that a subject has.
+fn attributes(subject: &Subject) -> Result<RestrictedExpression, String> {
+    let Subject { country, province, locality, organization, organizational_unit, common_name } = subject;
+    let fields = [
+        ("country", country),
+        ("province", province),
+        ("locality", locality),
+        ("organization", organization),
+        ("organizational_unit", organizational_unit),
+        ("common_name", common_name),
+    ];
+    let fields = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), text(value.as_deref()?))));
+    RestrictedExpression::new_record(fields).map_err(|e| e.to_string())
 }
 
 fn uid(kind: &EntityTypeName, id: &str) -> EntityUid {

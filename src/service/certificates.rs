@@ -18,7 +18,7 @@ use crate::types::operation::{
     Builds, IssueCertificate, ListCertificates, Operation, ReadCertificate, ReadRenewal, RevokeCertificate,
     SignIntermediate,
 };
-use crate::types::{Action, Caller, IssuerName, ProfileName, Resource, Version};
+use crate::types::{Action, Algorithm, Caller, IssuerName, ProfileName, Resource, Subject, Version};
 use crate::x509::crl::{Reason, Revoked};
 use crate::x509::{San, Serial};
 
@@ -147,7 +147,8 @@ impl Service {
         permit.close(result, details).await
     }
 
-    /// A permit where every name of every request is allowed. A request without names is asked about once, without.
+    /// A permit where every name of every request is allowed, each with the subject that it stands beside. A request without names is asked
+    /// about once, without.
     pub(super) async fn admit_names<O: Operation>(
         &self,
         caller: &Caller,
@@ -156,21 +157,23 @@ impl Service {
         requests: &[Request],
         known: Option<&Known>,
     ) -> Result<Permit<O>> {
-        let mut questions: Vec<(Option<String>, crate::types::Algorithm)> = Vec::new();
+        let mut questions: Vec<(Option<String>, Algorithm, Subject)> = Vec::new();
         for request in requests {
             let (names, algorithm) = (request.names(known), request.key_kind().algorithm());
-            questions.extend(names.iter().map(|name: &San| (Some(name.to_string()), algorithm)));
+            let subject = request.subject(known);
+            questions.extend(names.iter().map(|name: &San| (Some(name.to_string()), algorithm, subject.clone())));
             if names.is_empty() {
-                questions.push((None, algorithm));
+                questions.push((None, algorithm, subject));
             }
         }
         questions.sort();
         questions.dedup();
         let facts: Vec<_> = questions
             .iter()
-            .map(|(name, algorithm)| Facts {
+            .map(|(name, algorithm, subject)| Facts {
                 profile: Some(profile),
                 name: name.as_deref(),
+                subject: Some(subject),
                 algorithm: Some(*algorithm),
                 ..Facts::default()
             })

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use super::{Certified, Idempotency, Service};
 use crate::admission::Released;
 use crate::auth::certificate::Claims;
-use crate::ca::issuer::VersionState;
 use crate::ca::request::Request;
 use crate::error::{Error, Kind, Result};
 use crate::types::{Caller, IssuerName, ProfileName};
@@ -32,13 +31,10 @@ impl Service {
         let authority = &self.parts.authority;
         let mut all: BTreeSet<_> = authority.bundle(issuer)?.certificates.into_iter().collect();
         for version in authority.issuer(issuer)?.versions() {
-            match version.record.state {
-                VersionState::Prepared | VersionState::Active | VersionState::Retired => {
-                    all.insert(version.certificate()?.der().to_vec());
-                    all.extend(authority.chain(issuer, version.record.version)?);
-                    all.extend(version.record.cross.iter().map(|cross| cross.0.clone()));
-                }
-                VersionState::Requested | VersionState::Ended => {}
+            if authority.stands(issuer, version) {
+                all.insert(version.certificate()?.der().to_vec());
+                all.extend(authority.chain(issuer, version.record.version)?);
+                all.extend(version.record.cross.iter().map(|cross| cross.0.clone()));
             }
         }
         Ok(all.into_iter().collect())

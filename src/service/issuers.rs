@@ -11,7 +11,7 @@ use crate::types::operation::{
     CreateIssuer, ImportIssuerCertificate, ListIssuers, Operation, ReadIssuer, RotateIssuer, SignIntermediate,
     UpdateIssuer,
 };
-use crate::types::{Action, Caller, IssuerName, Name, Resource, Version};
+use crate::types::{Action, Caller, IssuerName, Name, Resource, Subject, Version};
 use crate::x509::Certificate;
 
 /// A page of issuers.
@@ -38,7 +38,7 @@ impl Service {
         let asked = Facts { algorithm: Some(new.algorithm), ..Facts::default() };
         let target = Target::named(Resource::Issuer(name.clone()));
         let permit = self.parts.admission.admit::<CreateIssuer>(caller, &target, &asked).await?;
-        let parent = self.admit_parent(caller, &new.parent).await?;
+        let parent = self.admit_parent(caller, &new.parent, &new.subject).await?;
         let result = async {
             let Err(turn) = self.once(caller, idempotency).await? else { return self.parts.authority.issuer(&name) };
             let also = turn.record(Outcome::Issuer(name.clone()))?;
@@ -116,10 +116,9 @@ impl Service {
         idempotency: &Idempotency,
     ) -> Result<Released<Arc<Issuer>>> {
         let permit = self.admit::<RotateIssuer>(caller, Resource::Issuer(name.clone())).await?;
-        let known = self.parts.authority.issuer(name).ok();
-        let parent = match known.map(|known| known.record.parent.clone()) {
-            Some(parent) => self.admit_parent(caller, &parent).await?,
-            None => None,
+        let parent = match self.parts.authority.issuer(name) {
+            Ok(known) => self.admit_parent(caller, &known.record.parent, &known.record.subject).await?,
+            Err(_) => None,
         };
         let result = async {
             let Err(turn) = self.once(caller, idempotency).await? else { return self.parts.authority.issuer(name) };
@@ -183,7 +182,8 @@ impl Service {
         idempotency: &Idempotency,
     ) -> Result<Released<Arc<Issuer>>> {
         let changed = self.admit::<UpdateIssuer>(caller, Resource::Issuer(name.clone())).await?;
-        let permit = self.admit::<SignIntermediate>(caller, Resource::Issuer(signer.clone())).await?;
+        let subject = self.parts.authority.issuer(name).map(|known| known.record.subject.clone()).unwrap_or_default();
+        let permit = self.admit_above(caller, signer, &subject).await?;
         let result = async {
             let Err(turn) = self.once(caller, idempotency).await? else { return self.parts.authority.issuer(name) };
             let also = turn.record(Outcome::Issuer(name.clone()))?;
@@ -194,12 +194,27 @@ impl Service {
         close(result, changed).await
     }
 
-    /// The right to have an issuer of ours certify another one.
-    async fn admit_parent(&self, caller: &Caller, parent: &Parent) -> Result<Option<Permit<SignIntermediate>>> {
+    /// The right to have an issuer with this subject certified by its parent, where that is an issuer of ours.
+    async fn admit_parent(
+        &self,
+        caller: &Caller,
+        parent: &Parent,
+        subject: &Subject,
+    ) -> Result<Option<Permit<SignIntermediate>>> {
         match parent {
-            Parent::Issuer(above) => Ok(Some(self.admit(caller, Resource::Issuer(above.clone())).await?)),
+            Parent::Issuer(above) => Ok(Some(self.admit_above(caller, above, subject).await?)),
             Parent::Itself | Parent::Outside => Ok(None),
         }
+    }
+
+    async fn admit_above(
+        &self,
+        caller: &Caller,
+        above: &IssuerName,
+        subject: &Subject,
+    ) -> Result<Permit<SignIntermediate>> {
+        let facts = Facts { subject: Some(subject), ..Facts::default() };
+        self.parts.admission.admit(caller, &Target::named(Resource::Issuer(above.clone())), &facts).await
     }
 }
 

@@ -350,7 +350,7 @@ impl Service {
 
     /// The profile to ask by and the kind of key, where nothing is in the way that can be seen without trying.
     fn own_obstacle(&self, wish: &OwnWish, now: Timestamp) -> Result<(Known, KeyKind)> {
-        self.parts.authority.issuer(&wish.issuer)?.signer(now)?;
+        self.parts.authority.signer(&*self.parts.authority.issuer(&wish.issuer)?, now)?;
         let known = self.parts.authority.profile(&wish.profile)?;
         if !known.profile.is_for_servers() {
             return Err(Error::new(Kind::Invalid, format!("profile {} is not for servers", known.name))

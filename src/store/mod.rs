@@ -149,7 +149,7 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// As [`Store::get`].
-    fn last_end(&self, issuer: &IssuerName, version: Version) -> Result<Option<jiff::Timestamp>>;
+    fn last_end(&self, issuer: &IssuerName, version: Version, but: &str) -> Result<Option<jiff::Timestamp>>;
 
     /// At most `limit` certificates with names that were signed and end after `after` and before `until`, the soonest first.
     ///

@@ -197,8 +197,8 @@ impl<S: Store> Store for Sealed<S> {
         self.driver.open_reservations()?.into_iter().map(|found| vouch(&key, found)).collect()
     }
 
-    fn last_end(&self, issuer: &IssuerName, version: Version) -> Result<Option<jiff::Timestamp>> {
-        self.driver.last_end(issuer, version)
+    fn last_end(&self, issuer: &IssuerName, version: Version, but: &str) -> Result<Option<jiff::Timestamp>> {
+        self.driver.last_end(issuer, version, but)
     }
 
     fn endings(&self, after: Cursor, until: jiff::Timestamp, limit: usize) -> Result<Vec<Ending>> {

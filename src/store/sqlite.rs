@@ -179,8 +179,8 @@ impl Store for Sqlite {
         certificates::open(&self.reader())
     }
 
-    fn last_end(&self, issuer: &IssuerName, version: Version) -> Result<Option<jiff::Timestamp>> {
-        certificates::last_end(&self.reader(), issuer, version)
+    fn last_end(&self, issuer: &IssuerName, version: Version, but: &str) -> Result<Option<jiff::Timestamp>> {
+        certificates::last_end(&self.reader(), issuer, version, but)
     }
 
     fn endings(&self, after: Cursor, until: jiff::Timestamp, limit: usize) -> Result<Vec<Ending>> {

@@ -163,7 +163,7 @@ pub struct IssuerVersion {
     /// The number.
     #[schema(value_type = u32)]
     pub version: Version,
-    /// `requested`, `prepared`, `active`, `retired` or `ended`.
+    /// `requested`, `prepared`, `active`, `retired` or `ended`; or `compromised`, where its key is.
     pub state: String,
     /// When it was made.
     #[schema(value_type = String, format = DateTime)]

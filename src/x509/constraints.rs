@@ -12,6 +12,13 @@ impl NameConstraints {
     pub fn permit(&self, name: &San) -> bool {
         let Self { permitted, excluded } = self;
         let mut own = permitted.iter().filter(|tree| tree.kind() == name.kind()).peekable();
+        // What is said of URIs is about hosts, so one without a host, or with an address for it, lies outside of all.
+        if let San::Uri(uri) = name {
+            let bound = permitted.iter().chain(excluded).any(|tree| tree.kind() == SanKind::Uri);
+            if bound && host_of(uri).is_none_or(|host| host.parse::<IpAddr>().is_ok()) {
+                return false;
+            }
+        }
         let allowed = own.peek().is_none() || own.any(|tree| tree.holds(name));
         // A wildcard stands for names that an excluded part below it may hold.
         allowed && !excluded.iter().any(|tree| tree.holds(name) || tree.is_below_wildcard(name))
@@ -136,5 +143,21 @@ mod tests {
             assert_eq!(constraints.permit(&name.parse().unwrap()), permitted, "{name}");
         }
         assert!(NameConstraints::default().permit(&"dns:a.b".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_uri_without_a_host_is_outside_of_whatever_is_said_of_uris() {
+        let excluded = NameConstraints { excluded: vec!["uri:a.example".parse().unwrap()], ..Default::default() };
+        for (name, permitted) in [
+            ("uri:https://b.example/x", true),
+            ("uri:https://a.example/x", false),
+            ("uri:urn:uuid:f81d4fae-7dec-11d0-a765-00a0c91e6bf6", false),
+            ("uri:https://10.0.0.1/x", false),
+            ("uri:https://[2001:db8::1]/x", false),
+        ] {
+            let name = name.parse().unwrap();
+            assert_eq!(excluded.permit(&name), permitted, "{name}");
+            assert!(NameConstraints::default().permit(&name));
+        }
     }
 }

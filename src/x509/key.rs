@@ -75,19 +75,6 @@ impl KeyKind {
     pub fn of(key: &PublicKey) -> Result<Self> {
         Ok(parse(key.as_der())?.kind)
     }
-
-    /// The algorithm whose verifier knows whether a key of this kind is on its curve.
-    const fn judge(self) -> Algorithm {
-        match self {
-            Self::EcdsaP256 => Algorithm::EcdsaP256,
-            Self::EcdsaP384 => Algorithm::EcdsaP384,
-            Self::EcdsaP521 => Algorithm::EcdsaP521,
-            Self::Ed25519 => Algorithm::Ed25519,
-            Self::Rsa2048 => Algorithm::Rsa2048Pkcs1,
-            Self::Rsa3072 => Algorithm::Rsa3072Pkcs1,
-            Self::Rsa4096 => Algorithm::Rsa4096Pkcs1,
-        }
-    }
 }
 
 /// Reads the SubjectPublicKeyInfo of a stranger, strictly, and refuses keys that are known to be weak.
@@ -103,7 +90,7 @@ pub fn accept(spki: &[u8]) -> Result<(PublicKey, KeyKind)> {
         weak_key::ed25519(&bits)?;
     }
     // Points outside the curve, and whatever else the library that verifies does not take.
-    Verifier::new(kind.judge(), &key)?;
+    Verifier::new(kind.algorithm(), &key)?;
     Ok((key, kind))
 }
 

@@ -71,14 +71,15 @@ fn is_roca(modulus: &[u8]) -> bool {
 }
 
 /// Whether Fermat's method finds the primes in a hundred steps, because they are almost the same (CVE-2022-26320): the modulus
-/// is a² - b² for a just above its root.
+/// is a² - b² for a just above its root, or the square of one.
 fn close_primes(modulus: &[u8]) -> bool {
     let modulus = BigUint::from_bytes_be(modulus);
     let root = modulus.sqrt();
-    (1..=100_u32).any(|step| {
-        let above = &root + step;
-        is_square(&(&above * &above - &modulus))
-    })
+    &root * &root == modulus
+        || (1..=100_u32).any(|step| {
+            let above = &root + step;
+            is_square(&(&above * &above - &modulus))
+        })
 }
 
 /// Squares leave few of the remainders; so a root is seldom taken.

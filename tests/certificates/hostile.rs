@@ -337,6 +337,11 @@ fn bent_keys(key: &Key) -> Vec<Case> {
         let root = (BigUint::from(3_u32) << 1022_u32) + 12_345_u32;
         (&root + 14_u32) * (&root - 14_u32)
     };
+    let square = {
+        let odd = (0_u32..).map(|number| (BigUint::from(3_u32) << 1022_u32) + 2 * number + 1_u32);
+        let root = odd.into_iter().find(|root| (3..752_u32).all(|divisor| root % divisor != BigUint::ZERO)).unwrap();
+        &root * &root
+    };
     let missing_null = {
         let spki = Key::new(Algorithm::Rsa2048Pkcs1).public().raw().unwrap();
         sequence(&[&sequence(&[&oid("1.2.840.113549.1.1.1")]), &tlv(Tag::BitString, &[&[0], &spki])])
@@ -387,6 +392,7 @@ fn bent_keys(key: &Key) -> Vec<Case> {
         ("a modulus that 2 divides", rsa(&(&modulus - 1_u32), 65537), "divisible by 2"),
         ("a modulus that 751 divides", rsa(&divisible, 65537), "divisible by"),
         ("primes that are almost the same", rsa(&close, 65537), "weak"),
+        ("one prime twice", rsa(&square, 65537), "almost the same"),
         ("a key of ROCA", rsa(&roca(), 65537), "ROCA"),
         (
             "RSA bound to PSS",

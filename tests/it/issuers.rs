@@ -16,6 +16,7 @@ use signet::wire::{
     IssueCertificates, Issuer, IssuerRules, Policy, Profile, RevokeCertificate, RevokeCertificates, RotateIssuer,
 };
 
+use crate::process::eventually;
 use crate::server::{Devices, TestServer};
 
 /// An issuer that is wanted.
@@ -77,9 +78,14 @@ struct Outside {
 }
 
 fn outside(name: &str) -> Outside {
+    outside_with(name, CertificateParams::default())
+}
+
+fn outside_with(name: &str, mut params: CertificateParams) -> Outside {
     let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::default();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    if params.is_ca == IsCa::NoCa {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    }
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.distinguished_name.push(DnType::CommonName, name);
     let pem = params.self_signed(&key).unwrap().pem();
@@ -169,7 +175,10 @@ async fn path_length_constraints_and_life_of_an_issuer_bound_what_is_below() {
     deeper.parent = Some("middle".parse().unwrap());
     let refused = t.client.create_issuer(&deeper).await.unwrap_err();
     assert!(refused.public().contains("path length"), "{refused}");
-    // A name outside of what the root may certify is refused by openssl, and by us where the issuer's own certificate says so.
+    // What the root may not certify, nobody below it can, whatever its own certificate says: openssl looks at all of them.
+    holds(&root, &server(&t, "middle", "dns:web.fleet.example").await);
+    let refused = issue(&t, "middle", wanted("dns:web.elsewhere.example")).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::Invalid, "{refused}");
     let mut constrained = new_issuer("constrained", "hsm", "ecdsa-p256-sha256");
     constrained.parent = Some("root".parse().unwrap());
     constrained.rules.permitted = vec!["dns:fleet.example".to_owned()];
@@ -223,6 +232,39 @@ async fn an_outside_authority_certifies_by_request_and_import() {
     verify(&authority.pem, &leaf.chain, leaf.certificate.as_deref().unwrap()).unwrap();
 }
 
+/// What stands above an issuer in an imported chain binds it, and whoever stands below it.
+#[tokio::test]
+async fn an_imported_chain_bounds_what_is_below() {
+    let t = TestServer::start().await;
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(2));
+    params.name_constraints = Some(rcgen::NameConstraints {
+        permitted_subtrees: vec![rcgen::GeneralSubtree::DnsName("fleet.example".to_owned())],
+        excluded_subtrees: Vec::new(),
+    });
+    let authority = outside_with("Bounded Root", params);
+    let mut new = new_issuer("sub", "hsm", "ecdsa-p256-sha256");
+    new.outside = true;
+    let issuer = t.client.create_issuer(&new).await.unwrap();
+    let mut csr = CertificateSigningRequestParams::from_pem(issuer.versions[0].request.as_deref().unwrap()).unwrap();
+    csr.params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    csr.params.use_authority_key_identifier_extension = true;
+    csr.params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let chain = format!("{}{}", csr.signed_by(&authority.issuer).unwrap().pem(), authority.pem);
+    t.client.import_issuer(&"sub".parse().unwrap(), &ImportIssuer { chain }).await.unwrap();
+    below(&t, "low", "sub", "hsm", "ecdsa-p256-sha256").await;
+    for issuer in ["sub", "low"] {
+        let leaf = server(&t, issuer, "dns:web.fleet.example").await;
+        verify(&authority.pem, &leaf.chain, leaf.certificate.as_deref().unwrap()).unwrap();
+        let refused = issue(&t, issuer, wanted("dns:web.elsewhere.example")).await.unwrap_err();
+        assert_eq!(refused.kind(), Kind::Invalid, "{refused}");
+    }
+    let mut deeper = new_issuer("deeper", "hsm", "ecdsa-p256-sha256");
+    deeper.parent = Some("low".parse().unwrap());
+    let refused = t.client.create_issuer(&deeper).await.unwrap_err();
+    assert!(refused.public().contains("path length"), "{refused}");
+}
+
 #[tokio::test]
 async fn an_issuer_is_rolled_over_in_time_without_anybody() {
     let mut t = TestServer::start().await;
@@ -260,6 +302,68 @@ async fn an_issuer_is_rolled_over_in_time_without_anybody() {
     let refused = t.client.rotate_key(&"root".parse().unwrap(), &Default::default()).await.unwrap_err();
     assert_eq!(refused.kind(), Kind::State, "{refused}");
     assert_eq!(t.client.certificate(&first.serial).await.unwrap().version.number(), 1);
+}
+
+/// Its responders are renewed for as long as it is there, and do not keep it.
+#[tokio::test]
+async fn a_retired_intermediate_ends_with_its_last_leaf() {
+    let t = TestServer::start().await;
+    root(&t, "root").await;
+    below(&t, "middle", "root", "hsm", "ecdsa-p256-sha256").await;
+    server(&t, "middle", "dns:a.example").await;
+    let name = "middle".parse().unwrap();
+    let rotated = t.client.rotate_issuer(&name, &RotateIssuer::default()).await.unwrap();
+    let body = ActivateIssuer { version: rotated.versions[1].version };
+    t.client.activate_issuer(&name, &body).await.unwrap();
+    let service = t.server().service();
+    for (hours, state) in [(1, "retired"), (22, "retired"), (2, "ended")] {
+        t.clock.advance(SignedDuration::from_hours(hours));
+        service.revocation_status().tick().await;
+        service.authority().tick().await;
+        assert_eq!(t.client.issuer(&name).await.unwrap().versions[0].state, state, "after {hours} h more");
+    }
+    let query = CertificateQuery { profile: Some("[ocsp]".to_owned()), ..CertificateQuery::default() };
+    let responders = t.client.certificates(&query, &PageRequest::default()).await.unwrap().items;
+    let lasts = |one: &Certificate| one.issuer == name && one.version.number() == 1 && one.not_after > t.clock_now();
+    assert!(responders.iter().any(lasts), "it still had a responder");
+}
+
+/// Below a parent that does not roll, a new version could not end later than the old one: it would be made for nothing, and soon
+/// another one.
+#[tokio::test]
+async fn nothing_rolls_that_cannot_last_longer() {
+    let t = TestServer::start().await;
+    let mut new = new_issuer("root", "hsm", "ecdsa-p256-sha256");
+    new.rules = IssuerRules { lifetime: Some("10d".parse().unwrap()), manual_rollover: true, ..IssuerRules::default() };
+    t.client.create_issuer(&new).await.unwrap();
+    below(&t, "middle", "root", "hsm", "ecdsa-p256-sha256").await;
+    let mut stopped = new_issuer("stopped", "hsm", "ecdsa-p256-sha256");
+    stopped.rules.lifetime = Some("10d".parse().unwrap());
+    t.client.create_issuer(&stopped).await.unwrap();
+    let enable = async |enabled: bool| {
+        let name = "stopped".parse().unwrap();
+        let etag = t.client.issuer(&name).await.unwrap().etag;
+        let update = signet::wire::UpdateIssuer { enabled: Some(enabled), ..Default::default() };
+        t.client.update_issuer(&name, &etag, &update).await.unwrap();
+    };
+    enable(false).await;
+    let end = t.client.issuer(&"middle".parse().unwrap()).await.unwrap().versions[0].not_after.unwrap();
+    for left in [SignedDuration::from_hours(72), SignedDuration::from_mins(4), SignedDuration::from_secs(60)] {
+        t.clock.advance(end.duration_since(t.clock_now()) - left);
+        for _ in 0..3 {
+            assert_eq!(t.server().service().authority().tick().await, signet::ca::rollover::Tick::default(), "{left}");
+        }
+    }
+    // Once the parent has a new version, what is below follows it.
+    let name = "root".parse().unwrap();
+    let rotated = t.client.rotate_issuer(&name, &RotateIssuer::default()).await.unwrap();
+    let body = ActivateIssuer { version: rotated.versions[1].version };
+    t.client.activate_issuer(&name, &body).await.unwrap();
+    let tick = t.server().service().authority().tick().await;
+    assert_eq!((tick.prepared, tick.activated), (1, 1));
+    // And so does a stopped one that goes on.
+    enable(true).await;
+    assert_eq!(t.server().service().authority().tick().await.prepared, 1);
 }
 
 #[tokio::test]
@@ -358,6 +462,61 @@ async fn who_may_have_which_name_is_policy() {
     assert_eq!(deployer.issue_batch(&issuer, &body).await.unwrap_err().kind(), Kind::Forbidden);
     let all = t.client.certificates(&CertificateQuery::default(), &PageRequest::default()).await.unwrap();
     assert_eq!(all.items.len(), 2, "the root and one leaf: nothing was issued for a refusal");
+}
+
+/// What programs read as the name of a peer is one of the names that policy was asked about; and it knows the whole subject.
+#[tokio::test]
+async fn the_subject_is_policy_too() {
+    let t = TestServer::start().await;
+    root(&t, "ca").await;
+    let text = r#"
+        permit (principal == Signet::Identity::"deployer", action == Signet::Action::"IssueCertificate", resource)
+        when { context has name && context.name like "dns:*.fleet.example" };
+        permit (principal == Signet::Identity::"deployer", action == Signet::Action::"IssueCertificate", resource)
+        when {
+          context has profile && context.profile == "default:code-signing" && !(context has name) &&
+          context has subject && context.subject has organization && context.subject.organization == "Example"
+        }
+        unless { context.subject has organizational_unit };
+        permit (principal == Signet::Identity::"deployer", action == Signet::Action::"SignIntermediate", resource)
+        when { context has subject && context.subject has common_name && context.subject.common_name like "Fleet *" };
+        permit (principal == Signet::Identity::"deployer",
+          action in [Signet::Action::"CreateIssuer", Signet::Action::"ReadIssuer"], resource);"#;
+    let policy = Policy { name: None, text: text.to_owned(), etag: None };
+    t.client.put_policy(&"deployer".parse().unwrap(), None, &policy).await.unwrap();
+    let body =
+        signet::wire::CreateToken { identity: "deployer".parse().unwrap(), groups: vec![], ttl: None, uses: None };
+    let deployer = t.client(Some(&t.client.create_token(&body).await.unwrap().token.unwrap().0));
+    let common = |name: &str| Subject { common_name: Some(name.to_owned()), ..Subject::default() };
+    let ask = async |profile: &str, names: &[&str], subject: Subject| {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        let request = CertificateWanted { names, subject, ..wanted("dns:unused") };
+        let body = IssueCertificate { profile: profile.parse().unwrap(), request };
+        deployer.issue(&"ca".parse().unwrap(), &body).await.map_err(|refused| refused.kind())
+    };
+    // 1. The common name of a peer is one of the names.
+    let one = "dns:a.fleet.example";
+    ask("client", &[one], common("a.fleet.example")).await.unwrap();
+    assert_eq!(ask("client", &[one], common("postgres")).await.unwrap_err(), Kind::Invalid);
+    assert_eq!(ask("client", &[one, "dns:postgres"], common("postgres")).await.unwrap_err(), Kind::Forbidden);
+    // 2. Who signs programs is nobody's peer: its subject is for policy alone.
+    let example = |unit: Option<&str>| Subject {
+        organization: Some("Example".to_owned()),
+        organizational_unit: unit.map(str::to_owned),
+        ..common("Releases")
+    };
+    ask("code-signing", &[], example(None)).await.unwrap();
+    for subject in [common("Releases"), example(Some("Finance"))] {
+        assert_eq!(ask("code-signing", &[], subject).await.unwrap_err(), Kind::Forbidden);
+    }
+    // 3. So is that of an authority.
+    let below = |name: &str, subject: &str| CreateIssuer {
+        parent: Some("ca".parse().unwrap()),
+        subject: common(subject),
+        ..new_issuer(name, "hsm", "ecdsa-p256-sha256")
+    };
+    deployer.create_issuer(&below("one", "Fleet One")).await.unwrap();
+    assert_eq!(deployer.create_issuer(&below("two", "Bank")).await.unwrap_err().kind(), Kind::Forbidden);
 }
 
 #[tokio::test]
@@ -474,12 +633,141 @@ async fn certificates_are_revoked_by_policy_by_key_and_all_at_once() {
     // 3. What is left, all at once.
     let three = server(&t, "ca", "dns:c.example").await;
     let count = t.client.revoke_all(&name, &RevokeCertificates::default()).await.unwrap();
-    assert_eq!(count.revoked, 2, "the third, and the root's own");
+    assert_eq!(count.revoked, 1, "the third, and not the root itself");
     let all = t.client.certificates(&CertificateQuery::default(), &page).await.unwrap().items;
-    assert!(all.iter().all(|one| one.revoked.is_some()));
-    assert_eq!(t.server().service().authority().revoked(&name, three.version, t.clock_now()).len(), 4);
+    assert!(all.iter().all(|one| one.revoked.is_some() == (one.profile == "default:server")));
+    assert_eq!(t.server().service().authority().revoked(&name, three.version, t.clock_now()).len(), 3);
     assert_eq!(t.client.certificate(&"0".repeat(40)).await.unwrap_err().kind(), Kind::NotFound);
     drop(root);
+}
+
+/// What is being signed at that moment is meant, too.
+#[tokio::test]
+async fn all_are_revoked_and_those_that_are_being_signed() {
+    let t = TestServer::with(Devices::WithTpm).await;
+    let name = "ca".parse().unwrap();
+    t.client.create_issuer(&new_issuer("ca", "tpm", "ecdsa-p256-sha256")).await.unwrap();
+    let first = server(&t, "ca", "dns:a.example").await;
+    let tpm = t.tpm.as_ref().unwrap();
+    tpm.freeze();
+    let late = issue(&t, "ca", wanted("dns:b.example"));
+    let revoking = async {
+        let query = CertificateQuery { name: Some("dns:b.example".to_owned()), ..CertificateQuery::default() };
+        eventually("it is being signed", async || {
+            let found = t.client.certificates(&query, &PageRequest::default()).await.unwrap().items;
+            found.first().filter(|one| one.state == "reserved").map(drop)
+        })
+        .await;
+        let whole = RevokeCertificates::default();
+        let thaw = async {
+            eventually("the first pass is over", async || t.client.certificate(&first.serial).await.unwrap().revoked)
+                .await;
+            tpm.thaw();
+        };
+        tokio::join!(t.client.revoke_all(&name, &whole), thaw).0.unwrap()
+    };
+    let (late, count) = tokio::join!(late, revoking);
+    let late = t.client.certificate(&late.unwrap().serial).await.unwrap();
+    assert!(late.state == "issued" && late.revoked.is_some());
+    assert_eq!(count.revoked, 2);
+    server(&t, "ca", "dns:c.example").await;
+    assert_eq!(t.server().service().authority().revocations(&name, first.version), 2, "what came later is not meant");
+}
+
+/// What a root takes back, nobody below it can hand out.
+#[tokio::test]
+async fn a_revoked_intermediate_issues_no_more() {
+    let t = TestServer::start().await;
+    let root = root(&t, "root").await;
+    below(&t, "middle", "root", "hsm", "ecdsa-p256-sha256").await;
+    below(&t, "low", "middle", "hsm", "ecdsa-p256-sha256").await;
+    t.server().service().revocation_status().tick().await;
+    let count = t.client.revoke_all(&"root".parse().unwrap(), &RevokeCertificates::default()).await.unwrap();
+    assert_eq!(count.revoked, 1, "that of the intermediate: neither the root's own nor its responder's");
+    for issuer in ["middle", "low"] {
+        let refused = issue(&t, issuer, wanted("dns:a.example")).await.unwrap_err();
+        assert_eq!(refused.kind(), Kind::State, "{refused}");
+        assert!(refused.public().contains("issuer default:middle"), "{refused}");
+    }
+    let mut more = new_issuer("more", "hsm", "ecdsa-p256-sha256");
+    more.parent = Some("middle".parse().unwrap());
+    assert_eq!(t.client.create_issuer(&more).await.unwrap_err().kind(), Kind::State);
+    // The root goes on: with its list, which does not name it, openssl verifies what it signs.
+    let leaf = server(&t, "root", "dns:b.example").await;
+    t.clock.advance(SignedDuration::from_secs(60));
+    t.server().service().revocation_status().tick().await;
+    let list = t.server().service().revocation_status().list(&"root".parse().unwrap(), leaf.version).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::write(at("root.pem"), pem(&root)).unwrap();
+    std::fs::write(at("leaf.pem"), leaf.certificate.as_deref().unwrap()).unwrap();
+    std::fs::write(at("list.der"), &list.bytes).unwrap();
+    let run = |arguments: &[&str]| {
+        let output = Command::new("openssl").args(arguments).current_dir(folder.path()).output().unwrap();
+        assert!(output.status.success(), "{arguments:?} {}", String::from_utf8_lossy(&output.stderr));
+    };
+    run(&["crl", "-inform", "DER", "-in", "list.der", "-out", "list.pem"]);
+    run(&["verify", "-x509_strict", "-crl_check_all", "-CAfile", "root.pem", "-CRLfile", "list.pem", "leaf.pem"]);
+    // A new version of the intermediate issues again.
+    let name = "middle".parse().unwrap();
+    let rotated = t.client.rotate_issuer(&name, &RotateIssuer::default()).await.unwrap();
+    let body = ActivateIssuer { version: rotated.versions[1].version };
+    t.client.activate_issuer(&name, &body).await.unwrap();
+    holds(&root, &server(&t, "middle", "dns:a.example").await);
+}
+
+/// Whoever has the key of an authority signs whatever they like: nothing below it is told to be good.
+#[tokio::test]
+async fn a_compromised_issuer_is_trusted_no_more() {
+    let t = TestServer::start().await;
+    let root = root(&t, "root").await;
+    let (name, key) = ("root".parse().unwrap(), "root".parse().unwrap());
+    let leaf = server(&t, "root", "dns:a.example").await;
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::write(at("root.pem"), pem(&root)).unwrap();
+    std::fs::write(at("leaf.pem"), leaf.certificate.as_deref().unwrap()).unwrap();
+    let openssl = |arguments: &[&str]| {
+        let output = Command::new("openssl").arg("ocsp").args(arguments).current_dir(folder.path()).output().unwrap();
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    };
+    openssl(&["-issuer", "root.pem", "-cert", "leaf.pem", "-no_nonce", "-reqout", "request"]);
+    let service = t.server().service();
+    let told = async || {
+        service.revocation_status().tick().await;
+        let answer = service.certificate_status(&name, &std::fs::read(at("request")).unwrap()).await.unwrap();
+        let bytes = match answer {
+            signet::service::StatusAnswer::Lasting(published) => published.bytes,
+            signet::service::StatusAnswer::Once(bytes) => bytes,
+        };
+        std::fs::write(at("answer"), bytes).unwrap();
+        openssl(&["-respin", "answer", "-issuer", "root.pem", "-cert", "leaf.pem", "-CAfile", "root.pem", "-no_nonce"])
+    };
+    assert!(told().await.contains("leaf.pem: good"));
+    assert_eq!(service.authority().bundle(&name).unwrap().certificates.len(), 1);
+    t.client.change_version(&key, root.versions[0].version, signet::client::Transition::Compromise).await.unwrap();
+    // 1. OCSP takes back what it said; the bundle and the API have no such version.
+    let said = told().await;
+    assert!(said.contains("leaf.pem: revoked") && said.contains("Reason: cACompromise"), "{said}");
+    assert!(service.authority().bundle(&name).unwrap().certificates.is_empty());
+    let shown = t.client.issuer(&name).await.unwrap();
+    assert_eq!((shown.active, shown.versions[0].state.as_str()), (None, "compromised"));
+    let reason = t.client.certificate(&leaf.serial).await.unwrap().reason;
+    assert_eq!(reason.as_deref(), Some("ca-compromise"));
+    // 2. It issues nothing, no number is lost by trying, and the operator is told.
+    let refused = issue(&t, "root", wanted("dns:b.example")).await.unwrap_err();
+    assert!(refused.kind() == Kind::State && refused.public().contains("compromised"), "{refused}");
+    let all = t.client.certificates(&CertificateQuery::default(), &PageRequest::default()).await.unwrap().items;
+    assert!(all.iter().all(|one| one.state == "issued"));
+    let problems = t.client.status().await.unwrap().problems;
+    assert!(problems.iter().any(|one| one.contains("issuer default:root cannot issue")), "{problems:?}");
+    // 3. The next version takes over, alone, after a restart as well.
+    let rotated = t.client.rotate_issuer(&name, &RotateIssuer::default()).await.unwrap();
+    let body = ActivateIssuer { version: rotated.versions[1].version };
+    let new = t.client.activate_issuer(&name, &body).await.unwrap();
+    holds(&new, &server(&t, "root", "dns:b.example").await);
+    assert_eq!(service.authority().bundle(&name).unwrap().certificates.len(), 1);
+    assert!(t.client.status().await.unwrap().problems.is_empty());
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_signet");
 pub(crate) struct TestServer {
     pub(crate) hsm: SoftHsm,
     /// Ended with the server.
-    _tpm: Option<Swtpm>,
+    pub(crate) tpm: Option<Swtpm>,
     pub(crate) clock: ManualClock,
     pub(crate) config: Config,
     server: Option<Server>,
@@ -76,7 +76,7 @@ impl TestServer {
         let client = client(&server, Some(&first));
         let token = lasting(&client).await;
         let client = self::client(&server, Some(&token));
-        Self { hsm, _tpm: tpm, clock, config, server: Some(server), client, token, _folder: folder }
+        Self { hsm, tpm, clock, config, server: Some(server), client, token, _folder: folder }
     }
 
     /// The server.

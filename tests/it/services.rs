@@ -344,6 +344,7 @@ async fn postgres_takes_the_files_and_knows_its_users_by_their_certificates() {
     wanted.tell.command = Some(hand_over.to_owned());
     agent(&t, wanted.clone()).look(false).await.unwrap();
     let mut client = settings(app.clone(), "fleet:client", "dns:app.fleet.example");
+    client.names.push("dns:app".parse().unwrap());
     client.subject.common_name = Some("app".to_owned());
     agent(&t, client.clone()).look(false).await.unwrap();
     std::fs::write(at("lists.pem"), lists(&t).await).unwrap();

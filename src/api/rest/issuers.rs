@@ -146,7 +146,8 @@ fn words(call: &Call, issuer: &Issuer) -> Result<wire::Issuer> {
         Parent::Issuer(parent) => (Some(parent.clone()), false),
         Parent::Outside => (None, true),
     };
-    let active = issuer.versions().iter().find(|version| version.record.state == IssuerState::Active);
+    let issues = |version: &&IssuerVersion| version.record.state == IssuerState::Active && !fell(call, issuer, version);
+    let active = issuer.versions().iter().find(issues);
     Ok(wire::Issuer {
         name: record.name.clone(),
         subject: record.subject.to_string(),
@@ -179,13 +180,19 @@ fn rules_in_words(rules: &IssuerRules) -> wire::IssuerRules {
     }
 }
 
+/// Whether the key of a version is compromised, which is worse than whatever else its state is.
+fn fell(call: &Call, issuer: &Issuer, version: &IssuerVersion) -> bool {
+    call.service.authority().fell(&issuer.record.name, version.record.version).is_some()
+}
+
 fn version(call: &Call, issuer: &Issuer, version: &IssuerVersion) -> Result<wire::IssuerVersion> {
     let (record, certificate) = (&version.record, version.certificate().ok());
+    let state = if fell(call, issuer, version) { "compromised" } else { record.state.as_str() };
     let chain = call.service.authority().chain(&issuer.record.name, record.version).unwrap_or_default();
     let cross: Vec<_> = record.cross.iter().map(|der| der.0.clone()).collect();
     Ok(wire::IssuerVersion {
         version: record.version,
-        state: record.state.to_string(),
+        state: state.to_string(),
         created: record.created,
         activated: record.activated,
         retired: record.retired,

@@ -316,7 +316,7 @@ impl Authority {
         permit.covers_issuer(signer)?;
         let (_turn, issuer) = self.hold(name).await?;
         let above = self.issuer(signer)?;
-        let by = above.signer(self.now())?;
+        let by = self.signer(&above, self.now())?;
         let newest = issuer.versions.last().ok_or_else(|| Error::internal(format!("issuer {name} has no version")))?;
         let version = newest.record.version;
         if signer == name && by.version == version {
@@ -344,7 +344,7 @@ impl Authority {
     fn check_parent(&self, parent: &Parent) -> Result<()> {
         match parent {
             Parent::Itself | Parent::Outside => Ok(()),
-            Parent::Issuer(name) => self.issuer(name)?.signer(self.now()).map(drop),
+            Parent::Issuer(name) => self.signer(&*self.issuer(name)?, self.now()).map(drop),
         }
     }
 

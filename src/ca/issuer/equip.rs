@@ -8,7 +8,7 @@ use super::record::{Der, Parent, Record, Rules, VersionRecord, VersionState};
 use super::{Issuer, IssuerVersion, path};
 use crate::admission::{Details, Permit, Released};
 use crate::audit::Phase;
-use crate::ca::inventory::Entry;
+use crate::ca::inventory::{Entry, ROOT};
 use crate::ca::issue::{Signer, Wanted};
 use crate::ca::{Authority, put};
 use crate::crash_point;
@@ -66,14 +66,14 @@ impl Authority {
                 let template = root(&next.record, public_key, now);
                 let view = IssuerView::of_root(&template, next.record.algorithm)?;
                 let signer = Signer { issuer: name.clone(), version, view, certificate: None };
-                let wanted = Wanted { template, profile: "(root)".to_owned(), kind: lint::Kind::Root };
+                let wanted = Wanted { template, profile: ROOT.to_owned(), kind: lint::Kind::Root };
                 only(self.certify(permit, &signer, vec![Ok(wanted)], |made| next.certified(made)).await?)?;
             }
             Parent::Issuer(above) => {
                 let permit =
                     parent.ok_or_else(|| Error::internal("an intermediate without the right to certify it"))?;
                 let above = self.issuer(&above)?;
-                let signer = above.signer(now)?;
+                let signer = self.signer(&above, now)?;
                 let template = self.below(&next.record, public_key, above.active()?, &above.record)?;
                 next.own.signer = Some((signer.issuer.clone(), signer.version));
                 let wanted = Wanted { template, profile: "(intermediate)".to_owned(), kind: lint::Kind::Intermediate };
@@ -108,7 +108,7 @@ impl Authority {
     ) -> Result<Template> {
         let (certificate, now) = (version.certificate()?, self.now());
         let mut powers = record.rules.powers.clone();
-        if let Some(own) = certificate.authority().and_then(|authority| authority.path_length) {
+        if let Some(own) = self.powers(&above.name, version.record.version)?.path_length {
             let left = own.checked_sub(1).ok_or_else(|| {
                 Error::new(
                     Kind::Invalid,

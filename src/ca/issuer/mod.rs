@@ -18,7 +18,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::issue::Signer;
-use super::parse;
+use super::{Authority, parse};
 use crate::error::{Error, Kind, Result};
 use crate::store::Store;
 use crate::types::{Algorithm, IssuerName, Version};
@@ -45,6 +45,8 @@ pub struct IssuerVersion {
     pub record: VersionRecord,
     /// Its certificate, and what certificates take over from it.
     certified: Option<(Certificate, IssuerView)>,
+    /// The certificates above it, nearest first, where an outside authority certified it.
+    above: Vec<Certificate>,
 }
 
 impl Issuer {
@@ -99,11 +101,11 @@ impl Issuer {
         format!("\"{}\"", self.revision)
     }
 
-    /// The active version, ready to sign.
+    /// The active version, as whoever signs.
     ///
     /// # Errors
     /// [`Kind::State`] where none is active, it is over, or the issuer was stopped.
-    pub fn signer(&self, now: Timestamp) -> Result<Signer> {
+    fn signer(&self, now: Timestamp) -> Result<Signer> {
         if !self.record.enabled {
             return Err(Error::new(Kind::State, format!("issuer {} is stopped", self.record.name))
                 .hint("`signet issuer update --enabled true` lets it issue again"));
@@ -136,7 +138,14 @@ impl IssuerVersion {
                 Some((certificate, view))
             }
         };
-        Ok(Self { record: record.clone(), certified })
+        let above = record.above.iter().map(|Der(der)| Certificate::parse(der)).collect::<Result<_>>()?;
+        Ok(Self { record: record.clone(), certified, above })
+    }
+
+    /// The certificates above it, nearest first, where an outside authority certified it.
+    #[must_use]
+    pub fn above(&self) -> &[Certificate] {
+        &self.above
     }
 
     /// Its certificate.
@@ -171,6 +180,38 @@ impl IssuerVersion {
     fn uncertified(&self) -> Error {
         Error::new(Kind::State, format!("version {} of the issuer has no certificate yet", self.record.version))
             .hint("`signet issuer csr` prints its request; `signet issuer import` takes the answer")
+    }
+}
+
+impl Authority {
+    /// The active version of an issuer, ready to sign at `now`.
+    ///
+    /// # Errors
+    /// [`Kind::State`] where none is active, it is over, or the issuer was stopped; or where nobody would believe it, because its
+    /// certificate or one above it was revoked, or a key of theirs is compromised.
+    pub fn signer(&self, issuer: &Issuer, now: Timestamp) -> Result<Signer> {
+        let signer = issuer.signer(now)?;
+        if self.fell(&signer.issuer, signer.version).is_some() {
+            let Signer { issuer: name, version, .. } = &signer;
+            return Err(Error::new(
+                Kind::State,
+                format!("the key of version {version} of issuer {name} is compromised"),
+            )
+            .hint(format!("`signet issuer rotate {name}` makes a new version, and `activate` puts it in force")));
+        }
+        for (one, version) in self.line(&signer.issuer, signer.version)? {
+            let (name, own) = (&one.record.name, one.version(version)?);
+            let by = own.record.signer.as_ref();
+            let serial = own.certificate()?.serial();
+            if let Some(revoked) = by.and_then(|(above, by)| self.revocation(above, *by, serial)) {
+                let text =
+                    format!("the certificate of version {version} of issuer {name} is revoked: {}", revoked.reason);
+                return Err(Error::new(Kind::State, text).hint(format!(
+                    "`signet issuer rotate {name}` makes a new version, and `activate` puts it in force"
+                )));
+            }
+        }
+        Ok(signer)
     }
 }
 

@@ -8,8 +8,7 @@ use super::{Kind, MIN_LIFETIME, Profile, SubjectRule, refuse};
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::types::{Period, PublicKey, SpiffeId};
 use crate::x509::{
-    Authority, Csr, Distribution, KeyKind, KeyUsage, NameConstraints, San, SanKind, Subject, SubjectField, Template,
-    Validity,
+    Authority, Csr, Distribution, KeyKind, KeyUsage, NameConstraints, San, SanKind, Subject, Template, Validity,
 };
 
 /// What is asked for, by whatever protocol.
@@ -68,8 +67,10 @@ impl<'a> Requested<'a> {
 pub struct IssuerBounds {
     /// Its own time.
     pub validity: Validity,
-    /// What it may certify.
-    pub authority: Authority,
+    /// How many authorities may stand below it; any number where absent.
+    pub path_length: Option<u8>,
+    /// Its own, and those of whatever stands above it: a name has to be permitted by each.
+    pub constraints: Vec<NameConstraints>,
     /// Where to look for the revocation of what it issues.
     pub distribution: Distribution,
 }
@@ -168,10 +169,10 @@ impl Profile {
                     format!("it allows: {}", known.join(", ")),
                 );
             }
-            if !issuer.authority.constraints.permit(name) {
+            if !issuer.constraints.iter().all(|constraints| constraints.permit(name)) {
                 return refuse(
                     format!("the issuer may not certify the name {name}"),
-                    "its certificate constrains names: use another issuer",
+                    "its certificate, or one above it, constrains names: use another issuer",
                 );
             }
         }
@@ -211,39 +212,45 @@ impl Profile {
         }
     }
 
-    /// What is fixed, and what is asked for and may be. What is asked for beside the CSR and may not be is refused; what the CSR
-    /// says besides is passed over.
-    fn subject(&self, requested: &Requested<'_>, sans: &[San]) -> Result<Subject> {
-        let SubjectRule { fixed, asked, required } = &self.subject;
+    /// The subject that answers a request with this CSR and this subject beside it: what is fixed, and what is asked for and may be. What
+    /// else is asked for is passed over.
+    #[must_use]
+    pub fn subject_of(&self, csr: Option<&Csr>, beside: &Subject) -> Subject {
+        let SubjectRule { fixed, asked, required: _ } = &self.subject;
         let mut subject = fixed.clone();
-        let of_csr = requested.csr.filter(|_| self.from_csr).map(Csr::subject);
-        for field in SubjectField::ALL.iter().copied() {
-            let beside = requested.subject.get(field);
-            if !asked.contains(&field) {
-                if beside.is_some_and(|value| fixed.get(field) != Some(value)) {
-                    return refuse(
-                        format!("the profile does not let {field} be asked for"),
-                        "leave it out of the subject",
-                    );
-                }
-                continue;
-            }
-            let value = beside.or_else(|| of_csr.and_then(|subject| subject.get(field)));
+        let of_csr = csr.filter(|_| self.from_csr).map(Csr::subject);
+        for field in asked.iter().copied() {
+            let value = beside.get(field).or_else(|| of_csr.and_then(|subject| subject.get(field)));
             if let Some(value) = value {
                 subject.set(field, Some(value.to_owned()));
             }
         }
+        subject
+    }
+
+    /// As [`Self::subject_of`], where what is asked for beside the CSR may be.
+    fn subject(&self, requested: &Requested<'_>, sans: &[San]) -> Result<Subject> {
+        let SubjectRule { fixed, asked, required } = &self.subject;
+        let odd = requested
+            .subject
+            .attributes()
+            .find(|(field, value)| !asked.contains(field) && fixed.get(*field) != Some(*value));
+        if let Some((field, _)) = odd {
+            return refuse(format!("the profile does not let {field} be asked for"), "leave it out of the subject");
+        }
+        let subject = self.subject_of(requested.csr, &requested.subject);
         subject.check()?;
         if let Some(field) = required.iter().find(|field| subject.get(**field).is_none()) {
             return refuse(format!("{field} is missing in the subject"), "the profile requires it");
         }
-        // CA/B BR, 7.1.4.3: where there is one, it is one of the alternative names.
-        let host = matches!(self.kind, Kind::Server | Kind::Peer);
-        let lone = |name: &String| !sans.iter().any(|san| san.kind() == SanKind::Dns && san.value() == *name);
-        if host && subject.common_name.as_ref().is_some_and(lone) {
+        let asked = subject.common_name.as_ref().filter(|name| fixed.common_name.as_ref() != Some(*name));
+        let kinds = self.kind.common_names();
+        let lone = |name: &String| !sans.iter().any(|san| kinds.contains(&san.kind()) && san.value() == *name);
+        if !kinds.is_empty() && asked.is_some_and(lone) {
+            let kinds: Vec<_> = kinds.iter().map(|kind| kind.as_str()).collect();
             return refuse(
-                "the common name is none of the DNS names",
-                "leave it out, or ask for it as a name of the kind dns, too",
+                "the common name is none of the names",
+                format!("leave it out, or ask for it as a name, too, of one of these kinds: {}", kinds.join(", ")),
             );
         }
         Ok(subject)
@@ -320,7 +327,7 @@ impl Profile {
             .authority
             .clone()
             .unwrap_or(Authority { path_length: Some(0), constraints: NameConstraints::default() });
-        let below = match issuer.authority.path_length {
+        let below = match issuer.path_length {
             Some(0) => {
                 return Err(Error::new(ErrorKind::State, "the issuer may certify no further authority")
                     .hint("its path length is 0: use the issuer above it"));
@@ -360,7 +367,8 @@ mod tests {
                 not_before: "2026-01-01T00:00:00Z".parse().unwrap(),
                 not_after: "2026-12-31T23:59:59Z".parse().unwrap(),
             },
-            authority: Authority { path_length: Some(1), constraints: NameConstraints::default() },
+            path_length: Some(1),
+            constraints: Vec::new(),
             distribution: Distribution { crl: vec!["http://a.example/1.crl".to_owned()], ..Distribution::default() },
         }
     }
@@ -430,6 +438,35 @@ mod tests {
         assert!(profile.apply(&other, now(), &issuer()).is_err());
     }
 
+    /// Who reads the common name as the name of a peer reads what policy has decided on.
+    #[test]
+    fn the_common_name_of_a_peer_is_one_of_its_names() {
+        let common_name = r#""subject": {"asked": ["common_name"]}"#;
+        let client = format!(r#"{{"kind": "client", "names": ["dns:*", "email:*", "uri:*", "ip:*"], {common_name}}}"#);
+        let spiffe = format!(r#"{{"kind": "spiffe", "names": ["uri:spiffe://td/*", "dns:*"], {common_name}}}"#);
+        let peer = format!(r#"{{"kind": "peer", "names": ["dns:*", "uri:*"], {common_name}}}"#);
+        for (json, name, common, fits) in [
+            (&client, "dns:a.fleet.example", "postgres", false),
+            (&client, "dns:app", "app", true),
+            (&client, "email:joe@b.example", "joe@b.example", true),
+            (&client, "email:joe@b.example", "joe", false),
+            (&client, "uri:https://a.example/x", "https://a.example/x", true),
+            (&spiffe, "uri:spiffe://td/x", "postgres", false),
+            (&spiffe, "uri:spiffe://td/x", "spiffe://td/x", true),
+            (&peer, "dns:a.b", "a.b", true),
+            (&peer, "uri:https://a.example/x", "https://a.example/x", false),
+        ] {
+            let requested = Requested { subject: Subject::common(common), ..asked(&[name]) };
+            assert_eq!(profile(json).apply(&requested, now(), &issuer()).is_ok(), fits, "{name} {common}");
+        }
+        let lone = Requested { subject: Subject::common("postgres"), ..asked(&[]) };
+        assert!(profile(&client).apply(&lone, now(), &issuer()).is_err());
+        // One that stands in the profile was chosen by whoever may write profiles.
+        let fixed = profile(r#"{"kind": "client", "names": ["dns:*"], "subject": {"fixed": {"common_name": "app"}}}"#);
+        let template = fixed.apply(&asked(&["dns:a.b"]), now(), &issuer()).unwrap();
+        assert_eq!(template.subject, Subject::common("app"));
+    }
+
     #[test]
     fn no_certificate_outlives_its_issuer() {
         let profile = profile(r#"{"kind": "server", "names": ["dns:*"], "longest": "90d"}"#);
@@ -451,9 +488,14 @@ mod tests {
     fn the_bounds_of_the_issuer_hold() {
         let server = profile(r#"{"kind": "server", "names": ["dns:*", "ip:*"]}"#);
         let mut bounds = issuer();
-        bounds.authority.constraints.permitted = vec!["dns:fleet.example".parse().unwrap()];
+        let permit = |text: &str| NameConstraints { permitted: vec![text.parse().unwrap()], ..Default::default() };
+        bounds.constraints = vec![permit("dns:fleet.example")];
         server.apply(&asked(&["dns:a.fleet.example", "ip:10.0.0.1"]), now(), &bounds).unwrap();
         assert!(server.apply(&asked(&["dns:a.example"]), now(), &bounds).is_err());
+        // Those of each certificate above count.
+        bounds.constraints.push(permit("dns:west.fleet.example"));
+        server.apply(&asked(&["dns:a.west.fleet.example"]), now(), &bounds).unwrap();
+        assert!(server.apply(&asked(&["dns:a.fleet.example"]), now(), &bounds).is_err());
 
         let json = r#"{"kind": "intermediate", "subject": {"asked": ["common_name"], "required": ["common_name"]},
             "lifetime": "365d", "authority": {"path_length": 3}}"#;
@@ -462,7 +504,7 @@ mod tests {
         for (above, below) in
             [(None, Some(Some(3))), (Some(9), Some(Some(3))), (Some(2), Some(Some(1))), (Some(0), None)]
         {
-            bounds.authority.path_length = above;
+            bounds.path_length = above;
             let made = intermediate.apply(&request, now(), &bounds).ok();
             assert_eq!(made.map(|template| template.authority.unwrap().path_length), below, "{above:?}");
         }

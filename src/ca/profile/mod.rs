@@ -81,6 +81,16 @@ impl Kind {
         }
     }
 
+    /// The kinds of names of which one has to be the common name, where that is asked for: programs read it as the name of whoever
+    /// they talk to, and policy decides on names. For servers it is a host's (CA/B BR, 7.1.4.3). The others are not talked to.
+    const fn common_names(self) -> &'static [SanKind] {
+        match self {
+            Self::Server | Self::Peer => &[SanKind::Dns],
+            Self::Client | Self::Spiffe => &[SanKind::Dns, SanKind::Email, SanKind::Uri],
+            Self::CodeSigning | Self::Intermediate => &[],
+        }
+    }
+
     /// The longest life that a profile may allow.
     const fn bound(self) -> Period {
         match self {

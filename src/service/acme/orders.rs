@@ -13,7 +13,7 @@ use crate::policy::{Facts, Target};
 use crate::service::Service;
 use crate::store::{Change, Expected, Record};
 use crate::types::operation::UseAcme;
-use crate::types::{Action, Algorithm, Caller, ProfileName, Resource};
+use crate::types::{Action, Algorithm, Caller, Resource};
 use crate::x509::{Csr, San};
 
 /// How many old orders are removed by one commit.
@@ -129,15 +129,22 @@ impl Service {
     fn acme_permitted(&self, endpoint: &Endpoint, caller: &Caller, order: &Order) -> Result<()> {
         let (policies, now) = (self.parts.admission.policies(), self.parts.ledger.clock().now());
         let target = Target::named(Resource::Issuer(endpoint.issuer.clone()));
-        let allowed = |name: &Identifier, profile: &ProfileName| {
+        let profile = self.parts.authority.profile(&order.profile)?.profile;
+        let allowed = |name: &Identifier| {
             let name = name.san().to_string();
             Algorithm::ALL.iter().any(|algorithm| {
-                let (profile, name) = (Some(profile), Some(name.as_str()));
-                let facts = Facts { algorithm: Some(*algorithm), profile, name, time: Some(now), ..Facts::default() };
+                let facts = Facts {
+                    algorithm: Some(*algorithm),
+                    profile: Some(&order.profile),
+                    name: Some(&name),
+                    // What the request for the certificate may add is not known yet.
+                    subject: Some(&profile.subject.fixed),
+                    time: Some(now),
+                    ..Facts::default()
+                };
                 policies.decide(caller, Action::IssueCertificate, &target, &facts).allow
             })
         };
-        let profile = self.parts.authority.profile(&order.profile)?.profile;
         let known = |name: &Identifier| {
             let san = name.san();
             (profile.wildcards || !name.wildcard()) && profile.names.iter().any(|pattern| pattern.matches(&san))
@@ -146,7 +153,7 @@ impl Service {
             .identifiers
             .iter()
             .filter_map(|name| {
-                let detail = match (allowed(name, &order.profile), known(name)) {
+                let detail = match (allowed(name), known(name)) {
                     (true, true) => return None,
                     (true, false) => format!("the profile {} has no certificates for {name}", order.profile.name),
                     (false, _) => format!("no policy permits a certificate for {name}"),

@@ -306,12 +306,12 @@ pub(super) fn open(db: &Connection) -> Result<Vec<Found>> {
     lines.map(|line| line.map_err(trouble)?).collect()
 }
 
-/// The last second of the last certificate of that version of an issuer.
-pub(super) fn last_end(db: &Connection, issuer: &IssuerName, version: Version) -> Result<Option<Timestamp>> {
+/// The last second of the last certificate of that version of an issuer, but for those from one profile.
+pub(super) fn last_end(db: &Connection, issuer: &IssuerName, version: Version, but: &str) -> Result<Option<Timestamp>> {
     let mut query = db.prepare_cached(LAST_END).map_err(trouble)?;
     let mut last: Option<i64> = None;
     for family in families(db, &Search { issuer: Some(issuer.clone()), ..Search::default() })? {
-        if family.version == version.number() {
+        if family.version == version.number() && family.profile != but {
             last = last.max(query.query_row(params_from_iter(family.values()), |line| line.get(0)).map_err(trouble)?);
         }
     }
