@@ -49,17 +49,17 @@ struct Prepared {
     reservation: Reservation,
 }
 
-/// Numbers of reservations whose certificates are being signed; forgotten when dropped.
+/// Serial numbers of reservations whose certificates are being signed; forgotten when dropped.
 struct UnderWay<'a> {
     authority: &'a Authority,
-    numbers: Vec<u64>,
+    serials: Vec<[u8; 20]>,
 }
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         let mut now = self.authority.signing_now.lock().unwrap_or_else(PoisonError::into_inner);
-        for number in &self.numbers {
-            now.remove(number);
+        for serial in &self.serials {
+            now.remove(serial);
         }
     }
 }
@@ -120,12 +120,13 @@ impl Authority {
             Details { version: Some(signer.version), ..Details::default() }.fact("reserved", serials.join(" "));
         let reservations = ready.iter().map(|one| one.reservation.clone()).collect();
         let leaf = permit.record(Phase::Change, &details);
+        // Before anybody can see them: who finds a reservation that nobody is signing closes it.
+        let _under_way = self.under_way(ready.iter().map(|one| one.reservation.serial).collect());
         crash_point!("issue.before_reserve");
         let numbers = self.parts.ledger.reserve(leaf, Vec::new(), reservations).await?;
-        for (one, number) in ready.iter_mut().zip(&numbers) {
-            one.reservation.number = *number;
+        for (one, number) in ready.iter_mut().zip(numbers) {
+            one.reservation.number = number;
         }
-        let _under_way = self.under_way(numbers);
         crash_point!("issue.reserved");
         // 3. The device signs.
         let bodies = ready.iter().map(|one| one.reservation.body.clone()).collect();
@@ -193,9 +194,9 @@ impl Authority {
         Ok(Prepared { template, serial, reservation })
     }
 
-    fn under_way(&self, numbers: Vec<u64>) -> UnderWay<'_> {
-        self.signing_now.lock().unwrap_or_else(PoisonError::into_inner).extend(&numbers);
-        UnderWay { authority: self, numbers }
+    fn under_way(&self, serials: Vec<[u8; 20]>) -> UnderWay<'_> {
+        self.signing_now.lock().unwrap_or_else(PoisonError::into_inner).extend(&serials);
+        UnderWay { authority: self, serials }
     }
 
     /// Ends reservations of which no certificate came, or nobody knows.
