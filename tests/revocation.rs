@@ -20,11 +20,15 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use house::House;
+use futures_util::future::join_all;
+use house::{House, issuer};
+use signet::ca::issuer::Parent;
 use signet::x509::Serial;
 
 /// Status, headers, body.
@@ -250,4 +254,26 @@ async fn certificates_and_bundles_are_public() {
     let root = own("root").lines().filter(|line| !line.starts_with("---")).collect::<String>();
     assert_eq!(key["x5c"], serde_json::json!([root]));
     house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_being_signed_is_not_closed_as_lost() {
+    let house = House::start().await;
+    let (over, service) = (Arc::new(AtomicBool::new(false)), house.service.clone());
+    let done = over.clone();
+    // As the scheduler does, but without a pause.
+    let closing = tokio::spawn(async move {
+        let mut closed = Vec::new();
+        while !done.load(Ordering::Relaxed) {
+            closed.extend(service.authority().close_reservations().await.unwrap());
+        }
+        closed
+    });
+    let house = &house;
+    for round in 0..4 {
+        let names: Vec<_> = (0..8).map(|number| format!("many-{round}-{number}")).collect();
+        join_all(names.iter().map(|name| house.make(name, Parent::Issuer(issuer("root"))))).await;
+    }
+    over.store(true, Ordering::Relaxed);
+    assert_eq!(closing.await.unwrap(), [""; 0]);
 }

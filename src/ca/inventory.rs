@@ -183,9 +183,15 @@ impl Authority {
             return Ok(Vec::new());
         }
         let open = self.read(|store| store.open_reservations()).await?;
-        let now: BTreeSet<u64> = self.signing_now.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let left: Vec<_> =
-            open.into_iter().map(|one| one.reservation).filter(|one| !now.contains(&one.number)).collect();
+        let now = self.signing_now.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut left: Vec<_> =
+            open.into_iter().map(|one| one.reservation).filter(|one| !now.contains(&one.serial)).collect();
+        if !left.is_empty() {
+            // Those that were ended since they were read are nobody's any more, and closed.
+            let open = self.read(|store| store.open_reservations()).await?;
+            let open: BTreeSet<_> = open.into_iter().map(|one| one.reservation.number).collect();
+            left.retain(|one| open.contains(&one.number));
+        }
         let mut said = Vec::new();
         for some in left.chunks(super::issue::MAX_BATCH) {
             let leaf = self.parts.admission.record_tidying("close-reservations");

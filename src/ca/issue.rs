@@ -53,17 +53,17 @@ struct Prepared {
     reservation: Reservation,
 }
 
-/// Numbers of reservations whose certificates are being signed; forgotten when dropped.
+/// Serial numbers of reservations whose certificates are being signed; forgotten when dropped.
 struct UnderWay<'a> {
     authority: &'a Authority,
-    numbers: Vec<u64>,
+    serials: Vec<[u8; 20]>,
 }
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         let mut now = self.authority.signing_now.lock().unwrap_or_else(PoisonError::into_inner);
-        for number in &self.numbers {
-            now.remove(number);
+        for serial in &self.serials {
+            now.remove(serial);
         }
         drop(now);
         self.authority.signed.notify_waiters();
@@ -127,10 +127,12 @@ impl Authority {
             Details { version: Some(signer.version), ..Details::default() }.fact("reserved", serials.join(" "));
         let reservations = ready.iter().map(|one| one.reservation.clone()).collect();
         let leaf = permit.record(Phase::Change, &details);
+        // Before anybody can see them: who finds a reservation that nobody is signing closes it.
+        let under_way = self.under_way(ready.iter().map(|one| one.reservation.serial).collect());
         crash_point!("issue.before_reserve");
-        let under_way = self.under_way(self.parts.ledger.reserve(leaf, Vec::new(), reservations).await?);
-        for (one, number) in ready.iter_mut().zip(&under_way.numbers) {
-            one.reservation.number = *number;
+        let numbers = self.parts.ledger.reserve(leaf, Vec::new(), reservations).await?;
+        for (one, number) in ready.iter_mut().zip(numbers) {
+            one.reservation.number = number;
         }
         crash_point!("issue.reserved");
         // 3. The device signs.
@@ -199,21 +201,22 @@ impl Authority {
         Ok(Prepared { template, serial, reservation })
     }
 
-    fn under_way(&self, numbers: Vec<u64>) -> UnderWay<'_> {
-        self.signing_now.lock().unwrap_or_else(PoisonError::into_inner).extend(&numbers);
-        UnderWay { authority: self, numbers }
+    fn under_way(&self, serials: Vec<[u8; 20]>) -> UnderWay<'_> {
+        self.signing_now.lock().unwrap_or_else(PoisonError::into_inner).extend(&serials);
+        UnderWay { authority: self, serials }
     }
 
-    /// Waits until no certificate is being signed any more that was reserved up to `number`.
+    /// Waits until nothing of what is being signed now is being signed any more.
     ///
     /// # Errors
     /// `Busy` where that takes too long.
-    pub(super) async fn settled(&self, number: u64) -> Result<()> {
+    pub(super) async fn settled(&self) -> Result<()> {
+        let signing = || self.signing_now.lock().unwrap_or_else(PoisonError::into_inner);
+        let meant = signing().clone();
         let settled = async {
             loop {
                 let signed = self.signed.notified();
-                let now = self.signing_now.lock().unwrap_or_else(PoisonError::into_inner).first().copied();
-                if now.is_none_or(|first| first > number) {
+                if signing().is_disjoint(&meant) {
                     return;
                 }
                 signed.await;

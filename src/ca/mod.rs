@@ -101,8 +101,8 @@ pub struct Authority {
     late: Mutex<expiry::Late>,
     /// One turn per issuer: whoever holds it may change it.
     turns: Turns<IssuerName>,
-    /// The reservations whose certificates are being signed right now, by their numbers.
-    signing_now: Mutex<BTreeSet<u64>>,
+    /// The reservations whose certificates are being signed right now, by their serial numbers.
+    signing_now: Mutex<BTreeSet<[u8; 20]>>,
     /// Told whenever some of them are not any more.
     signed: Notify,
 }

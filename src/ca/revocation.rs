@@ -132,7 +132,7 @@ impl Authority {
         let (mut count, waiting) = self.revoke_up_to(permit, issuer, version, reason, last).await?;
         if waiting {
             // 2. Once they are signed, they are revoked as well.
-            self.settled(last).await?;
+            self.settled().await?;
             let (more, waiting) = self.revoke_up_to(permit, issuer, version, reason, last).await?;
             if waiting {
                 // The next tick looks whether anybody signs them.

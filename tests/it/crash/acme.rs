@@ -14,8 +14,8 @@ use crate::issuers::new_issuer;
 use crate::process::{Installation, eventually};
 use crate::server::Devices;
 
-/// The points on the way of a finalization. It commits four times: the order that is being processed, the reservation, the
-/// certificate, and the order that is valid.
+/// The points on the way of a finalization. It commits three times: the order that is being processed, the reservation, and the
+/// certificate together with the order that is valid.
 const POINTS: &[&str] = &[
     "ledger.before_commit:1",
     "ledger.committed:1",
@@ -25,11 +25,10 @@ const POINTS: &[&str] = &[
     "issue.reserved",
     "issue.signed",
     "issue.before_end",
+    "ledger.before_commit:3",
     "ledger.committed:3",
+    "ledger.recorded:3",
     "issue.recorded",
-    "ledger.before_commit:4",
-    "ledger.committed:4",
-    "ledger.recorded:4",
 ];
 
 /// An installation with an order that is ready.
