@@ -23,19 +23,23 @@ JUDGES := ./tests/judges/install || [ -n "$(ALLOW_SKIPS)" ]
 help: ## lists what there is to do
 	sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
 
-deps: ## installs the Debian packages that building and testing need, where one is missing
+deps: ## installs the Debian packages that building and the demonstration need, where one is missing
 	./.ci/deps
+
+.PHONY: test-deps
+test-deps:
+	./.ci/deps test
 
 build: ## builds the program for use: target/release/signet
 	$(CARGO) build --locked --release --bin signet
 
-check: ## the form of the code, lints, and the rules of the dependencies
+check: test-deps ## the form of the code, lints, and the rules of the dependencies
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	# tests/dependencies.rs holds the same rules where cargo-deny is not installed; advisories need a network.
 	if command -v cargo-deny >/dev/null; then cargo deny --workspace check bans licenses sources; fi
 
-test: deps check ## everything that continuous integration runs; fails if a test was skipped
+test: check ## everything that continuous integration runs; fails if a test was skipped
 	mkdir -p target
 	rm -f "$(SKIPS)"
 	# First all of it: tests start the program, and the fault module is a library that no test links.
@@ -64,7 +68,7 @@ fuzz: ## throws damaged input at every decoder, FUZZ_SECONDS each
 	FUZZ_SECONDS="$(FUZZ_SECONDS)" ./fuzz/run $(FUZZ_TARGETS)
 
 soak: ## the long tests: many more random cases, and five minutes of each fuzz target
-	./.ci/deps fuzz
+	./.ci/deps test fuzz
 	mkdir -p target
 	$(JUDGES)
 	PROPTEST_CASES=20000 SIGNET_TEST_KILLS=200 \
