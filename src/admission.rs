@@ -73,8 +73,8 @@ struct Shared {
     metrics: Metrics,
 }
 
-/// How many questions are decided in one go.
-const SOME: usize = 32;
+/// How many questions of one request are decided before others have their turn.
+const QUESTIONS_IN_A_ROW: usize = 32;
 
 /// The right to do one operation once.
 #[derive(Debug)]
@@ -195,8 +195,8 @@ impl Admission {
         let now = self.shared.clock.now();
         let mut allowed = None;
         for (number, facts) in facts.iter().enumerate() {
-            // A batch may have a question for each of many names: others have their turn in between.
-            if number % SOME == SOME - 1 {
+            // A batch may have a question for each of many names.
+            if number % QUESTIONS_IN_A_ROW == QUESTIONS_IN_A_ROW - 1 {
                 tokio::task::yield_now().await;
             }
             let facts = Facts { time: Some(now), ..*facts };

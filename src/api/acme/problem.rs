@@ -123,8 +123,9 @@ const fn status(kind: ProblemKind, house: Kind) -> StatusCode {
         | ProblemKind::IncorrectResponse
         | ProblemKind::OrderNotReady
         | ProblemKind::RejectedIdentifier
-        | ProblemKind::Unauthorized
         | ProblemKind::UserActionRequired => StatusCode::FORBIDDEN,
+        ProblemKind::Unauthorized if matches!(house, Kind::Unauthenticated) => StatusCode::UNAUTHORIZED,
+        ProblemKind::Unauthorized => StatusCode::FORBIDDEN,
         ProblemKind::AlreadyReplaced => StatusCode::CONFLICT,
         ProblemKind::RateLimited => StatusCode::TOO_MANY_REQUESTS,
         ProblemKind::Malformed => match house {

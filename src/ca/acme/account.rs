@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Id;
 use super::endpoint::Endpoint;
-use super::problem::{ProblemKind, refuse};
+use super::problem::{ProblemKind, refuse, refuse_account};
 use crate::error::Result;
 use crate::jose::SignerKey;
 use crate::types::{EndpointName, sha256, words};
@@ -103,8 +103,7 @@ impl Account {
     pub fn alive(&self) -> Result<()> {
         match self.state {
             AccountState::Valid => Ok(()),
-            // "the server MUST reject further requests authorized by that account's key", with "unauthorized"
-            AccountState::Deactivated => Err(refuse(ProblemKind::Unauthorized, "the account is deactivated")),
+            AccountState::Deactivated => Err(refuse_account("the account is deactivated")),
         }
     }
 
