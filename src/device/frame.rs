@@ -15,7 +15,10 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use zeroize::Zeroize;
 
-use super::{Class, Description, Fault, Generated, Health, Identity, Inventory, KeyRef, KeySpec, Settings};
+use super::{
+    AnchorPlace, AnchorSlot, AnchorWrite, Class, Description, Fault, Generated, Health, Identity, Inventory, KeyRef,
+    KeySpec, Settings,
+};
 use crate::types::{KeyId, Purpose, SecretBytes, Version};
 
 /// The most bytes that follow the length.
@@ -56,6 +59,9 @@ pub(super) enum Job {
     Random(usize),
     Health([u8; 32]),
     Inventory,
+    MakeAnchor(AnchorPlace),
+    ReadAnchor(AnchorPlace),
+    WriteAnchor(AnchorWrite),
 }
 
 impl Job {
@@ -65,6 +71,7 @@ impl Job {
             Self::Use { key, inputs } => inputs.len() == 1 && key.algorithm.purpose() != Purpose::Sign,
             Self::Open { .. } | Self::Enrol | Self::Describe | Self::Generate(_) | Self::Destroy(_) => false,
             Self::Forget { .. } | Self::Random(_) | Self::Health(_) | Self::Inventory => false,
+            Self::MakeAnchor(_) | Self::ReadAnchor(_) | Self::WriteAnchor(_) => false,
         }
     }
 }
@@ -83,6 +90,7 @@ pub(super) enum Answer {
     Random(SecretBytes),
     Health(Health),
     Inventory(Inventory),
+    Anchor(Vec<AnchorSlot>),
 }
 
 /// Appends a frame to `buffer`.

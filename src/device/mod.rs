@@ -103,6 +103,67 @@ pub trait Device {
     /// # Errors
     /// The general ones.
     fn inventory(&mut self) -> Result<Inventory, Fault>;
+
+    /// Makes room for the two slots of an anchor, both blank. Durable when this returns.
+    ///
+    /// # Errors
+    /// [`Class::Unsupported`] where the device keeps no data, [`Class::Refused`] where the room is there already,
+    /// [`Class::Full`], [`Class::Ambiguous`] and the general ones.
+    fn make_anchor(&mut self, place: &AnchorPlace) -> Result<(), Fault>;
+
+    /// What stands in the slots of an anchor: one or two, in no order, also what was torn.
+    ///
+    /// # Errors
+    /// [`Class::KeyGone`] where there is no such place, [`Class::KeyDamaged`] where it takes another authorisation value, and
+    /// the general ones.
+    fn read_anchor(&mut self, place: &AnchorPlace) -> Result<Vec<AnchorSlot>, Fault>;
+
+    /// Replaces the slot that holds the older value. Durable when this returns; cut short, it leaves the other slot as it is.
+    ///
+    /// # Errors
+    /// [`Class::Refused`] where no slot holds `write.known`: then somebody else writes this anchor; [`Class::Ambiguous`] where it may have been
+    /// written, and those of [`Self::read_anchor`].
+    fn write_anchor(&mut self, write: &AnchorWrite) -> Result<(), Fault>;
+}
+
+/// How many bytes a slot of an anchor has.
+pub const ANCHOR_SLOT: usize = 48;
+
+/// What a slot of an anchor holds. Its meaning is `ledger`'s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnchorSlot(#[serde(with = "serde_bytes")] pub [u8; ANCHOR_SLOT]);
+
+impl AnchorSlot {
+    /// One that nothing was written to yet.
+    pub const BLANK: Self = Self([0; ANCHOR_SLOT]);
+}
+
+impl AnchorPlace {
+    /// A copy, for another request.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        Self { instance: self.instance, auth: self.auth.duplicate() }
+    }
+}
+
+/// Where a device keeps an anchor for us.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct AnchorPlace {
+    /// Whose it is: the random id of the installation.
+    pub instance: [u8; 8],
+    /// What a TPM must be told to show or write it: 32 bytes, of which the last is not zero.
+    pub auth: SecretBytes,
+}
+
+/// A change of an anchor.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct AnchorWrite {
+    /// Which anchor.
+    pub place: AnchorPlace,
+    /// What one of the slots must hold, and goes on holding.
+    pub known: AnchorSlot,
+    /// What the other slot is to hold.
+    pub value: AnchorSlot,
 }
 
 /// A device library, loaded and logged in, that hands out one [`Device`] per owner thread.

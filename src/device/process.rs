@@ -227,5 +227,8 @@ fn perform(device: &mut dyn Device, job: Job) -> Reply {
         Job::Random(length) => device.random(length).map(Answer::Random),
         Job::Health(challenge) => device.health(&challenge).map(Answer::Health),
         Job::Inventory => device.inventory().map(Answer::Inventory),
+        Job::MakeAnchor(place) => device.make_anchor(&place).map(|()| Answer::Done),
+        Job::ReadAnchor(place) => device.read_anchor(&place).map(Answer::Anchor),
+        Job::WriteAnchor(write) => device.write_anchor(&write).map(|()| Answer::Done),
     }
 }

@@ -22,7 +22,10 @@ use tokio::time::{Duration, Instant, MissedTickBehavior, interval, timeout};
 
 use super::frame::{Answer, Job};
 use super::link::{Limit, Link, Route, lost};
-use super::{Class, Description, Fault, Generated, Health, Identity, Inventory, KeyRef, KeySpec, PinSource, Settings};
+use super::{
+    AnchorPlace, AnchorSlot, AnchorWrite, Class, Description, Fault, Generated, Health, Identity, Inventory, KeyRef,
+    KeySpec, PinSource, Settings,
+};
 use crate::telemetry::{Metrics, Operation};
 use crate::types::{Algorithm, KeyId, Purpose, SecretBytes, Verifier, Version};
 
@@ -36,6 +39,8 @@ const GENERATE_LIMIT: Duration = Duration::from_secs(120);
 /// that is being made.
 const DESTROY_LIMIT: Duration = Duration::from_secs(15);
 const FORGET_LIMIT: Duration = Duration::from_secs(5);
+/// How long an anchor may take. It may wait for a key that is being made.
+const ANCHOR_LIMIT: Duration = Duration::from_secs(15);
 /// The longest pause between two tries to reach a device that is gone.
 const MAX_PAUSE: Duration = Duration::from_millis(500);
 /// How long an orderly end may take.
@@ -273,6 +278,33 @@ impl Worker {
             self.repeatable("inventory", Route::Control, || Job::Inventory, Limit::whole(GENERATE_LIMIT)).await?;
         let Answer::Inventory(inventory) = answer else { return Err(unexpected()) };
         Ok(inventory)
+    }
+
+    /// Makes room for an anchor.
+    ///
+    /// # Errors
+    /// As [`super::Device::make_anchor`]; never done twice.
+    pub async fn make_anchor(&self, place: AnchorPlace) -> Result<(), Fault> {
+        self.long("make-anchor", Job::MakeAnchor(place), Limit::whole(ANCHOR_LIMIT)).await.map(|_| ())
+    }
+
+    /// What stands in an anchor.
+    ///
+    /// # Errors
+    /// As [`super::Device::read_anchor`].
+    pub async fn read_anchor(&self, place: &AnchorPlace) -> Result<Vec<AnchorSlot>, Fault> {
+        let job = || Job::ReadAnchor(place.duplicate());
+        let answer = self.repeatable("read-anchor", Route::Control, job, Limit::whole(ANCHOR_LIMIT)).await?;
+        let Answer::Anchor(slots) = answer else { return Err(unexpected()) };
+        Ok(slots)
+    }
+
+    /// Moves an anchor on. Where this fails, what stands in it must be read.
+    ///
+    /// # Errors
+    /// As [`super::Device::write_anchor`]; never done twice.
+    pub async fn write_anchor(&self, write: AnchorWrite) -> Result<(), Fault> {
+        self.long("write-anchor", Job::WriteAnchor(write), Limit::whole(ANCHOR_LIMIT)).await.map(|_| ())
     }
 
     /// Random bytes of the device.

@@ -4,7 +4,7 @@
 //!
 //! One Rust method is one PKCS#11 call, or the shortest fixed sequence where the standard demands one (`C_SignInit` and one
 //! `C_Sign`, the three calls of a search). Nothing is retried, cached or guessed; an [`Error`] is the name of the function
-//! and the code it returned. What is offered is what a key service needs, so there is no call that brings key material in,
+//! and the code it returned. What is offered is what a key service needs, so there is no call meant to bring key material in,
 //! and none that takes it out other than wrapped.
 //!
 //! ```text
@@ -32,11 +32,11 @@ pub use session::{InnerTemplate, Object, Session};
 /// The constants of the standard that callers need.
 pub mod ck {
     pub use cryptoki_sys::{
-        CK_ATTRIBUTE_TYPE, CK_RV, CK_ULONG, CKA_ALLOWED_MECHANISMS, CKA_CLASS, CKA_COPYABLE, CKA_DECRYPT, CKA_DERIVE,
+        CK_ATTRIBUTE_TYPE, CK_RV, CK_ULONG, CKA_ALLOWED_MECHANISMS, CKA_APPLICATION, CKA_CLASS, CKA_COPYABLE, CKA_DECRYPT, CKA_DERIVE,
         CKA_EC_PARAMS, CKA_EC_POINT, CKA_ENCRYPT, CKA_EXTRACTABLE, CKA_ID, CKA_KEY_TYPE, CKA_LABEL, CKA_LOCAL,
         CKA_MODIFIABLE, CKA_MODULUS, CKA_MODULUS_BITS, CKA_NEVER_EXTRACTABLE, CKA_PRIVATE, CKA_PUBLIC_EXPONENT,
-        CKA_SENSITIVE, CKA_SIGN, CKA_SIGN_RECOVER, CKA_TOKEN, CKA_UNWRAP, CKA_UNWRAP_TEMPLATE, CKA_VALUE_LEN,
-        CKA_VERIFY, CKA_WRAP, CKK_AES, CKK_EC, CKK_EC_EDWARDS, CKK_GENERIC_SECRET, CKK_RSA, CKO_PRIVATE_KEY,
+        CKA_SENSITIVE, CKA_SIGN, CKA_SIGN_RECOVER, CKA_TOKEN, CKA_UNWRAP, CKA_UNWRAP_TEMPLATE, CKA_VALUE, CKA_VALUE_LEN,
+        CKA_VERIFY, CKA_WRAP, CKK_AES, CKK_EC, CKK_EC_EDWARDS, CKK_GENERIC_SECRET, CKK_RSA, CKO_DATA, CKO_PRIVATE_KEY,
         CKO_PUBLIC_KEY, CKO_SECRET_KEY, CKR_ACTION_PROHIBITED, CKR_ARGUMENTS_BAD, CKR_ATTRIBUTE_READ_ONLY,
         CKR_ATTRIBUTE_SENSITIVE, CKR_ATTRIBUTE_TYPE_INVALID, CKR_ATTRIBUTE_VALUE_INVALID, CKR_BUFFER_TOO_SMALL,
         CKR_CRYPTOKI_ALREADY_INITIALIZED, CKR_CRYPTOKI_NOT_INITIALIZED, CKR_DEVICE_ERROR, CKR_DEVICE_MEMORY,

@@ -282,6 +282,18 @@ impl Session {
         Ok(Object(key))
     }
 
+    /// Makes an object of what `template` says: for data, never for keys.
+    ///
+    /// # Errors
+    /// What `C_CreateObject` returned.
+    pub fn create(&self, template: &[Attribute]) -> Result<Object> {
+        let mut raw = RawTemplate::new(template);
+        let mut object = 0;
+        // SAFETY: the template is alive during the call; `object` is a number to write to.
+        unsafe { call!(self.module, C_CreateObject(self.handle, raw.as_mut_ptr(), raw.len(), &raw mut object)) }?;
+        Ok(Object(object))
+    }
+
     /// Destroys an object.
     ///
     /// # Errors

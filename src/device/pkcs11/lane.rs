@@ -10,7 +10,7 @@ use pkcs11_raw::{Error, Session, TokenInfo};
 use crate::device::pkcs11::codes::{self, Effect, Remedy};
 use crate::device::pkcs11::shared::Shared;
 use crate::device::pkcs11::{abilities, recipe};
-use crate::device::{Class, Description, Device, Fault, Generated, Health, Inventory, KeyRef, KeySpec, Locator};
+use crate::device::{AnchorPlace, AnchorSlot, AnchorWrite, Class, Description, Device, Fault, Generated, Health, Inventory, KeyRef, KeySpec, Locator};
 use crate::types::{KeyId, Purpose, Residency, SecretBytes, Version, sha256};
 
 /// The longest message of an HMAC. SoftHSM takes more; network HSMs have frames of about this size.
@@ -181,5 +181,16 @@ impl Device for Lane {
     fn inventory(&mut self) -> Result<Inventory, Fault> {
         self.prove_sentinel()?;
         self.list_objects()
+    }
+    fn make_anchor(&mut self, place: &AnchorPlace) -> Result<(), Fault> {
+        self.make_anchor_objects(place)
+    }
+
+    fn read_anchor(&mut self, place: &AnchorPlace) -> Result<Vec<AnchorSlot>, Fault> {
+        self.anchor_slots(place)
+    }
+
+    fn write_anchor(&mut self, write: &AnchorWrite) -> Result<(), Fault> {
+        self.replace_anchor_slot(write)
     }
 }

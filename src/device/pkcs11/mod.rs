@@ -15,6 +15,7 @@
 //! crashes, and does not log in a second time: the worker process around it is replaced instead.
 
 mod abilities;
+mod anchor;
 mod cache;
 pub mod codes;
 mod keepsake;

@@ -1,6 +1,6 @@
 //! What all lanes of one token share: the library, the login, the loaded keys and the locks.
 //!
-//! Locks, in the order in which they may be taken: `objects`, then a [`Keeper`]'s session, then `keeper`, then those of
+//! Locks, in the order in which they may be taken: `anchor`, then `objects`, then a [`Keeper`]'s session, then `keeper`, then those of
 //! the cache; `identity`, `keks` and `abilities` are leaves under which no call is made (`abilities` excepted, which one
 //! lane holds while it probes).
 
@@ -15,7 +15,7 @@ use pkcs11_raw::{Module, Object, Session, Slot, TokenInfo, ck};
 use crate::device::pkcs11::cache::{Cache, Keeper, Loaded, Name};
 use crate::device::pkcs11::codes::{self, Effect};
 use crate::device::pkcs11::select::{Selected, select};
-use crate::device::pkcs11::{keepsake, pin};
+use crate::device::pkcs11::{anchor, keepsake, pin};
 use crate::device::{Ability, Class, Fault, Identity, Pkcs11Settings};
 use crate::types::KeyId;
 
@@ -40,6 +40,8 @@ pub(super) struct Shared {
     /// Makes and destroys token objects: exclusive. Finds: shared. In SoftHSM a search breaks a key generation beside it, and
     /// leaves nameless halves in the token. A use by handle takes no lock.
     objects: RwLock<()>,
+    /// The objects of the anchor.
+    anchor: Mutex<anchor::Cached>,
     /// The session that holds the login and the unwrapped keys; `None` after the token was lost.
     keeper: Mutex<Option<Arc<Keeper>>>,
     pub(super) module: Arc<Module>,
@@ -72,6 +74,7 @@ impl Shared {
             identity: RwLock::default(),
             abilities: Mutex::default(),
             objects: RwLock::default(),
+            anchor: Mutex::default(),
             keeper: Mutex::new(Some(Arc::new(Keeper::new(session)))),
             module,
         })
@@ -152,6 +155,10 @@ impl Shared {
 
     pub(super) fn lock_keks(&self) -> MutexGuard<'_, HashMap<KeyId, Object>> {
         self.keks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn lock_anchor(&self) -> MutexGuard<'_, anchor::Cached> {
+        self.anchor.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn lock_abilities(&self) -> MutexGuard<'_, Option<Arc<[Ability]>>> {

@@ -54,6 +54,7 @@ pub struct Row {
 
 const VALUE: u32 = 0x084;
 const VALUE_OF_HANDLE: u32 = 0x184;
+const HANDLE: u32 = 0x08b;
 const AUTH_FAIL: u32 = 0x08e;
 const BAD_AUTH: u32 = 0x0a2;
 
@@ -118,6 +119,11 @@ impl Trouble {
     /// Whether the TPM answered that it cannot do this at all.
     pub(super) fn is_refusal(&self) -> bool {
         matches!(self, Self::Code(code, _) if row(*code).class == Class::Unsupported)
+    }
+
+    /// Whether the TPM has no object of that number.
+    pub(super) fn is_no_handle(&self) -> bool {
+        matches!(self, Self::Code(code, _) if essence(*code) == HANDLE)
     }
 
     /// Whether an authorisation value was wrong.
@@ -186,6 +192,8 @@ const LOOK: &str =
 const ALONE: &str = "something else uses this TPM without a resource manager; use /dev/tpmrm0, and nothing beside it";
 const OURS: &str = "report it: the driver should never cause this";
 const BLOB: &str = "restore the key's record from a backup; if other keys fail too, check the whole store";
+const ROOM: &str = "list the indexes with `tpm2_getcap handles-nv-index` and remove one that nobody needs with `tpm2_nvundefine`";
+const INDEX: &str = "somebody removed the anchor and made another in its place, or an installation was cut short: see \"Anchors\" in docs/audit.md";
 const AGAIN: &str = "try again; the TPM is busy with itself";
 const UNABLE: &str = "choose another algorithm, or another device for this key; `signet doctor` lists what it can";
 
@@ -201,7 +209,7 @@ const UNKNOWN: Row = exact(
 /// Format-one codes first (below 0x100), then errors, warnings and the layers above the TPM.
 #[rustfmt::skip]
 static TABLE: &[Row] = {
-    use Class::{Busy, DeviceGone, Internal, KeyDamaged, PinLocked, Retry, Unsupported};
+    use Class::{Busy, DeviceGone, Full, Internal, KeyDamaged, PinLocked, Refused, Retry, Unsupported};
     use Remedy::{Rebuild, Report, Wait};
     &[
         exact(0x081, "TPM_RC_ASYMMETRIC", Unsupported, Report, "this TPM does not know that asymmetric algorithm", UNABLE),
@@ -214,7 +222,7 @@ static TABLE: &[Row] = {
         exact(0x088, "TPM_RC_MGF", Unsupported, Report, "this TPM does not know that mask function", UNABLE),
         exact(0x089, "TPM_RC_MODE", Unsupported, Report, "this TPM does not know that cipher mode", UNABLE),
         exact(0x08a, "TPM_RC_TYPE", Internal, Rebuild, "the object is of another type", OURS),
-        exact(0x08b, "TPM_RC_HANDLE", Retry, Rebuild, "the handle is not there, most likely after a restart of the TPM", ALONE),
+        exact(HANDLE, "TPM_RC_HANDLE", Retry, Rebuild, "the handle is not there, most likely after a restart of the TPM", ALONE),
         exact(0x08c, "TPM_RC_KDF", Unsupported, Report, "this TPM does not know that key derivation", UNABLE),
         exact(0x08d, "TPM_RC_RANGE", Unsupported, Report, "this TPM does not take a value that large", UNABLE),
         exact(AUTH_FAIL, "TPM_RC_AUTH_FAIL", KeyDamaged, Rebuild, "the authorisation value is not this object's", BLOB),
@@ -260,13 +268,13 @@ static TABLE: &[Row] = {
         exact(0x143, "TPM_RC_COMMAND_CODE", Unsupported, Report, "this TPM does not have that command", UNABLE),
         exact(0x144, "TPM_RC_AUTHSIZE", Internal, Rebuild, "the authorisation has another length than it says", LOOK),
         exact(0x145, "TPM_RC_AUTH_CONTEXT", Internal, Rebuild, "the command takes no authorisation", OURS),
-        exact(0x146, "TPM_RC_NV_RANGE", Internal, Report, "outside an index of the TPM's memory, which we do not use", OURS),
-        exact(0x147, "TPM_RC_NV_SIZE", Internal, Report, "too large for the TPM's memory, which we do not use", OURS),
-        exact(0x148, "TPM_RC_NV_LOCKED", Internal, Report, "an index of the TPM's memory is locked; we do not use any", OURS),
-        exact(0x149, "TPM_RC_NV_AUTHORIZATION", Internal, Report, "an index of the TPM's memory is protected; we do not use any", OURS),
-        exact(0x14a, "TPM_RC_NV_UNINITIALIZED", Internal, Report, "an index of the TPM's memory is empty; we do not use any", OURS),
-        exact(0x14b, "TPM_RC_NV_SPACE", Internal, Report, "the TPM's memory is full; we do not use any", OURS),
-        exact(0x14c, "TPM_RC_NV_DEFINED", Internal, Report, "an index of the TPM's memory is taken; we do not use any", OURS),
+        exact(0x146, "TPM_RC_NV_RANGE", Internal, Report, "outside the index of the anchor", OURS),
+        exact(0x147, "TPM_RC_NV_SIZE", Unsupported, Report, "the anchor is too large for the TPM's memory", ROOM),
+        exact(0x148, "TPM_RC_NV_LOCKED", KeyDamaged, Report, "the index of the anchor is locked, which ours never is", INDEX),
+        exact(0x149, "TPM_RC_NV_AUTHORIZATION", KeyDamaged, Report, "the index of the anchor is not as it was made", INDEX),
+        exact(0x14a, "TPM_RC_NV_UNINITIALIZED", KeyDamaged, Report, "the index of the anchor was never written", INDEX),
+        exact(0x14b, "TPM_RC_NV_SPACE", Full, Report, "the TPM's memory is full", ROOM),
+        exact(0x14c, "TPM_RC_NV_DEFINED", Refused, Report, "the index of the anchor is there already", INDEX),
         exact(0x150, "TPM_RC_BAD_CONTEXT", Retry, Rebuild, "a saved context is not of this boot", ALONE),
         exact(0x151, "TPM_RC_CPHASH", Internal, Rebuild, "the command is not the one that was authorised", OURS),
         exact(0x152, "TPM_RC_PARENT", Internal, Rebuild, "the parent is not a storage key", OURS),

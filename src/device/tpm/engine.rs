@@ -19,8 +19,8 @@ use tss_esapi::tss2_esys::TPMT_TK_HASHCHECK;
 use super::codes::{Remedy, Trouble, during};
 use super::link::Link;
 use super::tcti::Address;
-use super::{abilities, template};
-use crate::device::{Class, Description, Fault, Generated, Health, Identity, KeyRef, KeySpec, TpmSettings};
+use super::{abilities, anchor, template};
+use crate::device::{AnchorPlace, AnchorSlot, AnchorWrite, Class, Description, Fault, Generated, Health, Identity, KeyRef, KeySpec, TpmSettings};
 use crate::types::{Algorithm, Hash, KeyId, Purpose, Residency, SecretBytes, Verifier, Version, sha256};
 
 /// The longest message of TPM2_HMAC. Longer ones take a sequence of commands that the wrapper crate does not have.
@@ -204,6 +204,21 @@ impl Engine {
             Class::Full | Class::Unsupported | Class::Refused | Class::Busy | Class::Expired => fault,
             Class::WorkerLost | Class::Config | Class::Internal => fault,
         })
+    }
+
+    /// See [`crate::device::Device::make_anchor`]. Where it fails the index may be there.
+    pub(super) fn make_anchor(&mut self, place: &AnchorPlace) -> Result<(), Fault> {
+        self.run(|link| anchor::make(link, place))
+    }
+
+    /// See [`crate::device::Device::read_anchor`].
+    pub(super) fn read_anchor(&mut self, place: &AnchorPlace) -> Result<Vec<AnchorSlot>, Fault> {
+        self.run(|link| anchor::read(link, place))
+    }
+
+    /// See [`crate::device::Device::write_anchor`].
+    pub(super) fn write_anchor(&mut self, write: &AnchorWrite) -> Result<(), Fault> {
+        self.run(|link| anchor::write(link, write))
     }
 
     /// Makes the sentinel, and pins this TPM from now on.

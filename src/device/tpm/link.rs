@@ -18,7 +18,7 @@
 use tss_esapi::Context;
 use tss_esapi::attributes::SessionAttributesBuilder;
 use tss_esapi::constants::{CapabilityType, CommandCode, PropertyTag, SessionType, StartupType};
-use tss_esapi::handles::{KeyHandle, ObjectHandle};
+use tss_esapi::handles::{KeyHandle, NvIndexHandle, ObjectHandle, TpmHandle};
 use tss_esapi::interface_types::algorithm::HashingAlgorithm;
 use tss_esapi::interface_types::resource_handles::Hierarchy;
 use tss_esapi::interface_types::session_handles::AuthSession;
@@ -59,6 +59,8 @@ pub(super) struct Link {
     session: AuthSession,
     /// The key used longest ago comes first.
     loaded: Vec<Loaded>,
+    /// The index of an anchor, and whose it is.
+    anchor: Option<([u8; 8], NvIndexHandle)>,
 }
 
 /// A key in the TPM.
@@ -89,7 +91,7 @@ impl Link {
         }
         // 4. The session is salted to that key, so whoever sits on the bus had to be there at enrolment.
         let session = if sessions { start_session(&mut context, made.key_handle)? } else { AuthSession::Password };
-        Ok(Self { context, storage: made.key_handle, name, session, loaded: Vec::new() })
+        Ok(Self { context, storage: made.key_handle, name, session, loaded: Vec::new(), anchor: None })
     }
 
     /// The Name of the storage key.
@@ -240,6 +242,28 @@ impl Link {
     /// Asks whether the TPM takes such a key, without making one.
     pub(super) fn takes(&mut self, parameters: PublicParameters) -> Result<(), Trouble> {
         self.context.execute_without_session(|context| context.test_parms(parameters)).map_err(during("TPM2_TestParms"))
+    }
+
+    /// The index of an anchor that was used before.
+    pub(super) fn known_anchor(&self, instance: [u8; 8]) -> Option<NvIndexHandle> {
+        self.anchor.filter(|(whose, _)| *whose == instance).map(|(_, index)| index)
+    }
+
+    /// Remembers the index of an anchor, for as long as the link lives.
+    pub(super) const fn remember_anchor(&mut self, instance: [u8; 8], index: NvIndexHandle) {
+        self.anchor = Some((instance, index));
+    }
+
+    /// Makes a handle of the TPM's known to the library, with its public area.
+    pub(super) fn public_of(&mut self, handle: TpmHandle) -> Result<ObjectHandle, Trouble> {
+        self.context
+            .execute_without_session(|context| context.tr_from_tpm_public(handle))
+            .map_err(during("TPM2_NV_ReadPublic"))
+    }
+
+    /// Tells the library the authorisation value of an object.
+    pub(super) fn set_auth(&mut self, object: ObjectHandle, auth: Auth) -> Result<(), Trouble> {
+        self.context.tr_set_auth(object, auth).map_err(during("Esys_TR_SetAuth"))
     }
 
     /// A number the TPM tells about itself.

@@ -2,7 +2,8 @@
 //!
 //! The TPM holds nothing of ours between two commands but what can be made again: a storage key, derived anew at each
 //! start from the TPM's own seed, a session, and the last few keys used. A key is a pair of blobs that only this TPM
-//! can load, kept by the caller; so there is nothing on the device to destroy, to list or to fill.
+//! can load, kept by the caller; so there is nothing on the device to destroy, to list or to fill. The one exception is
+//! the anchor, an NV index of 96 bytes.
 //!
 //! ```text
 //! owner seed ── CreatePrimary ── storage key (P-256, AES-256), its Name pinned in Identity.serial
@@ -26,6 +27,7 @@
 //! is started with `TSS2_LOG=all+NONE`.
 
 mod abilities;
+mod anchor;
 pub mod codes;
 mod engine;
 pub mod keyfile;
@@ -38,7 +40,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use engine::Engine;
 
-use super::{Description, Device, Driver, Fault, Generated, Health, Identity, Inventory, KeyRef, KeySpec, TpmSettings};
+use super::{
+    AnchorPlace, AnchorSlot, AnchorWrite, Description, Device, Driver, Fault, Generated, Health, Identity, Inventory,
+    KeyRef, KeySpec, TpmSettings,
+};
 use crate::types::{KeyId, SecretBytes, Version};
 
 /// An opened TPM.
@@ -136,5 +141,17 @@ impl Device for Turn {
     /// Always empty: a TPM stores no key of ours.
     fn inventory(&mut self) -> Result<Inventory, Fault> {
         Ok(Inventory::default())
+    }
+
+    fn make_anchor(&mut self, place: &AnchorPlace) -> Result<(), Fault> {
+        lock(&self.engine).make_anchor(place)
+    }
+
+    fn read_anchor(&mut self, place: &AnchorPlace) -> Result<Vec<AnchorSlot>, Fault> {
+        lock(&self.engine).read_anchor(place)
+    }
+
+    fn write_anchor(&mut self, write: &AnchorWrite) -> Result<(), Fault> {
+        lock(&self.engine).write_anchor(write)
     }
 }
