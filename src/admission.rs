@@ -272,7 +272,7 @@ impl Admission {
             resource: what.to_owned(),
             outcome: why.kind().code().to_owned(),
             reason: why.chain(),
-            ..blank(Phase::Refused)
+            ..Record::blank(Phase::Refused)
         };
         self.shared.metrics.request("Authenticate", why.kind().code());
         self.shared.log.append(&record).await.map(drop)
@@ -354,37 +354,7 @@ pub fn no_profile(name: &ProfileName) -> Error {
 
 impl Shared {
     fn record(&self, caller: &Caller, action: Action, resource: &Resource, phase: Phase) -> Record {
-        Record {
-            time: self.clock.now().to_string(),
-            request: caller.request_id.to_string(),
-            principal: caller.principal.to_string(),
-            credential: caller.credential.to_string(),
-            address: caller.address.map(|address| address.to_string()).unwrap_or_default(),
-            action: action.as_str().to_owned(),
-            resource: resource.to_string(),
-            ..blank(phase)
-        }
-    }
-}
-
-fn blank(phase: Phase) -> Record {
-    Record {
-        time: String::new(),
-        phase,
-        request: String::new(),
-        principal: String::new(),
-        credential: String::new(),
-        address: String::new(),
-        action: String::new(),
-        resource: String::new(),
-        decision: String::new(),
-        outcome: String::new(),
-        reason: String::new(),
-        key_id: String::new(),
-        version: 0,
-        context: std::collections::BTreeMap::new(),
-        items: Vec::new(),
-        facts: std::collections::BTreeMap::new(),
+        Record { time: self.clock.now().to_string(), ..Record::of(caller, action, resource, phase) }
     }
 }
 

@@ -31,6 +31,8 @@ const CALLS: &[(&str, On)] = &[
     (".sign_structure(", On::Any),
     (".sign_structures(", On::AllBut(&["self"])),
     (".generate(", On::Any),
+    (".make_anchor(", On::Any),
+    (".write(", On::Only(&["anchor"])),
     (".enrol(", On::AllBut(&["self"])),
     (".persist(", On::Any),
     (".persist_noclobber(", On::Any),

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use signet::audit::{self, Log, Origin, Record, Settings};
 use signet::error::Kind;
-use signet::ledger::Ledger;
+use signet::ledger::{Anchors, Ledger};
 use signet::store::certificates::{Counts, End, Reservation};
 use signet::store::{Change, Expected, Sealed, Sqlite, StorageKey, Store};
 use signet::types::{Clock, SecretBytes, Version};
@@ -31,8 +31,8 @@ fn settings(folder: &Path) -> Settings {
     Settings::new(folder.join("audit"), Origin::of_instance("test").unwrap())
 }
 
-async fn open(store: &Arc<dyn Store>, log: &Arc<Log>) -> (Ledger, Option<String>) {
-    Ledger::open(store.clone(), log.clone(), Clock::System).await.unwrap()
+async fn open(store: &Arc<dyn Store>, log: &Arc<Log>) -> (Ledger, Vec<String>) {
+    Ledger::open(store.clone(), log.clone(), Clock::System, Anchors::none()).await.unwrap()
 }
 
 /// A leaf about `what`.
@@ -116,7 +116,7 @@ async fn changes_that_wait_together_are_each_as_if_alone() {
     assert_eq!(ledger.unfinished().await.unwrap(), 0);
     drop(ledger);
     let (_, mended) = open(&store, &log).await;
-    assert_eq!(mended, None);
+    assert_eq!(mended, [""; 0]);
 }
 
 #[tokio::test]

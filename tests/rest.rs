@@ -27,7 +27,7 @@ use signet::auth::registry::Registry;
 use signet::ca::{Authority, Parts as AuthorityParts};
 use signet::device::{Identity, KeyRef, Locator, PinSource, Pkcs11Settings, Settings, TokenSelector, Worker};
 use signet::keyring::Keyring;
-use signet::ledger::Ledger;
+use signet::ledger::{Anchors, Ledger};
 use signet::policy::{ADMINISTRATORS, ADMINISTRATORS_TEXT};
 use signet::service::acme::Desk;
 use signet::service::{Heads, Idempotency, NewToken, Parts, Service, policies};
@@ -54,7 +54,7 @@ async fn service(folder: &Path) -> Arc<Service> {
     let store: Arc<dyn Store> = Arc::new(Sealed::new(driver, StorageKey::generate().unwrap()));
     let path = format!("policies/{ADMINISTRATORS}");
     store.commit(&[Change { path, expected: Expected::Absent, value: Some(ADMINISTRATORS_TEXT.into()) }]).unwrap();
-    let (ledger, _) = Ledger::open(store.clone(), log.clone(), clock.clone()).await.unwrap();
+    let (ledger, _) = Ledger::open(store.clone(), log.clone(), clock.clone(), Anchors::none()).await.unwrap();
     let ledger = Arc::new(ledger);
     let stored = policies::read_all(&*store).unwrap().into_iter().map(|(name, text, _)| (name, text)).collect();
     let admission = Arc::new(Admission::new(stored, log.clone(), clock, metrics.clone()).unwrap());
@@ -67,6 +67,7 @@ async fn service(folder: &Path) -> Arc<Service> {
         sync_dir: None,
         environment: Vec::new(),
         network: false,
+        anchor_writes_per_day: None,
     });
     let id = KeyId::from_bytes([0; 16]);
     let key = KeyRef { id, version: Version::FIRST, algorithm: Algorithm::EcdsaP256, locator: Locator::Resident };

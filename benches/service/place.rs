@@ -52,7 +52,7 @@ pub(crate) fn softhsm_section(hsm: &SoftHsm) -> String {
 
 /// The section of the configuration for a TPM.
 pub(crate) fn tpm_section(settings: &TpmSettings) -> String {
-    let TpmSettings { tcti, sessions } = settings;
+    let TpmSettings { tcti, sessions, .. } = settings;
     format!("kind = \"tpm\"\ntcti = {tcti:?}\nsessions = {sessions}\n")
 }
 

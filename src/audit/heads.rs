@@ -16,12 +16,15 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::checkpoint::Head;
 use super::merkle::{Frontier, Hash};
+use super::point::unreadable;
+use crate::error::Result;
 
 /// The name of the file.
 pub(super) const NAME: &str = "heads";
@@ -147,7 +150,7 @@ pub(super) struct Tail {
 /// Reads the end of `file`; the error within says at which byte it is not as it was written.
 pub(super) fn tail(file: &mut File) -> io::Result<Result<Tail, (u64, &'static str)>> {
     let length = file.metadata()?.len();
-    let start = last_window(file, length)?;
+    let start = last_window(file, length, WINDOW)?;
     let mut entries = Entries::new(file.try_clone()?, start, length)?;
     let mut tail = Tail::default();
     loop {
@@ -161,16 +164,39 @@ pub(super) fn tail(file: &mut File) -> io::Result<Result<Tail, (u64, &'static st
     }
 }
 
-/// The start of the first entry within the last [`WINDOW`] bytes. A note cannot hold the magic at the start of a line:
+/// Whether a head of this size and root stands in the file: searched from its end, in ever larger parts.
+pub(super) fn holds(folder: &Path, size: u64, root: &Hash) -> Result<bool> {
+    let unreadable = |e| unreadable(NAME, e);
+    let mut file = File::open(folder.join(NAME)).map_err(unreadable)?;
+    let length = file.metadata().map_err(unreadable)?.len();
+    let mut window = WINDOW;
+    loop {
+        let start = last_window(&mut file, length, window).map_err(unreadable)?;
+        let mut entries = Entries::new(file.try_clone().map_err(unreadable)?, start, length).map_err(unreadable)?;
+        let mut first = None;
+        while let Step::Entry(entry) = entries.next().map_err(unreadable)? {
+            if entry.head.size() == size {
+                return Ok(entry.head.root() == root);
+            }
+            first.get_or_insert(entry.head.size());
+        }
+        if window >= length || first.is_some_and(|first| first < size) {
+            return Ok(false);
+        }
+        window = window.saturating_mul(16);
+    }
+}
+
+/// The start of the first entry within the last `window` bytes. A note cannot hold the magic at the start of a line:
 /// its lines begin with the origin, a digit, base64 that ends in `=`, or a dash.
-fn last_window(file: &mut File, length: u64) -> io::Result<u64> {
-    let from = length.saturating_sub(WINDOW);
+fn last_window(file: &mut File, length: u64, window: u64) -> io::Result<u64> {
+    let from = length.saturating_sub(window);
     if from == 0 {
         return Ok(0);
     }
     file.seek(SeekFrom::Start(from))?;
     let mut bytes = Vec::new();
-    file.take(WINDOW).read_to_end(&mut bytes)?;
+    file.take(window).read_to_end(&mut bytes)?;
     let magic = format!("\n{MAGIC}");
     let at = bytes.windows(magic.len()).position(|window| window == magic.as_bytes());
     // Without any entry in the window the file is damaged: reading from its start of a line finds out where.

@@ -30,6 +30,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::checkpoint::{Head, HeadSigner, Origin};
 use super::files::Files;
+use super::heads;
 use super::merkle::Hash;
 use super::open;
 use super::point::{self, Point};
@@ -163,8 +164,8 @@ impl Log {
 
     fn settled(&self) -> Result<()> {
         if self.owing.load(Ordering::SeqCst) {
-            return Err(Error::new(Kind::Unavailable, "a change waits to be recorded in the audit log")
-                .hint("make the log writable, or room on its disk: then the service goes on by itself"));
+            return Err(Error::new(Kind::Unavailable, "a change waits to be recorded in the audit log or to be anchored")
+                .hint("make room on the disk of the log, or bring back the device of the anchor: then the service goes on by itself"));
         }
         Ok(())
     }
@@ -255,6 +256,23 @@ impl Log {
     pub fn root(&self) -> (u64, Hash) {
         let point = self.queue.durable();
         (point.size(), point.frontier.root())
+    }
+
+    /// Whether the log goes on from a head that was signed earlier.
+    ///
+    /// # Errors
+    /// [`Kind::Tampered`] where it ends before, or is another log from there on; [`Kind::Unavailable`] where the heads cannot be read.
+    pub fn knows(&self, size: u64, root: &Hash) -> Result<()> {
+        let last = self.last_head();
+        let end = last.as_ref().map_or(0, Head::size);
+        if last.is_some_and(|last| last.size() == size && last.root() == root) {
+            return Ok(());
+        }
+        if end > size && heads::holds(&self.settings.folder, size, root)? {
+            return Ok(());
+        }
+        let text = format!("the store knows a signed head of {size} records that the audit log, with {end} signed, does not go on from");
+        Err(Error::new(Kind::Tampered, text).hint("the audit folder was cut, put back or exchanged: restore the newest one"))
     }
 
     /// The last signed head.

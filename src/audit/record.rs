@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::types::{Action, Caller, Resource};
+
 /// What an audit record says. No secret, plaintext or token; client strings are escaped by JSON and cut by their limits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -50,6 +52,45 @@ pub struct Record {
     /// Further facts, such as the digest that was signed or the hash of the records that changed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub facts: BTreeMap<String, String>,
+}
+
+impl Record {
+    /// What `caller` does, and nothing more yet; the time is set when it is written.
+    #[must_use]
+    pub fn of(caller: &Caller, action: Action, resource: &Resource, phase: Phase) -> Self {
+        Self {
+            request: caller.request_id.to_string(),
+            principal: caller.principal.to_string(),
+            credential: caller.credential.to_string(),
+            address: caller.address.map(|address| address.to_string()).unwrap_or_default(),
+            action: action.as_str().to_owned(),
+            resource: resource.to_string(),
+            ..Self::blank(phase)
+        }
+    }
+
+    /// One that says nothing yet.
+    #[must_use]
+    pub const fn blank(phase: Phase) -> Self {
+        Self {
+            time: String::new(),
+            phase,
+            request: String::new(),
+            principal: String::new(),
+            credential: String::new(),
+            address: String::new(),
+            action: String::new(),
+            resource: String::new(),
+            decision: String::new(),
+            outcome: String::new(),
+            reason: String::new(),
+            key_id: String::new(),
+            version: 0,
+            context: BTreeMap::new(),
+            items: Vec::new(),
+            facts: BTreeMap::new(),
+        }
+    }
 }
 
 /// Which part of an operation a record is.

@@ -5,7 +5,7 @@ use clap::Args;
 use super::App;
 use super::output::{facts, joined, table, yes_no};
 use crate::error::{Error, Kind, Result};
-use crate::wire::{DeviceStatus, ServerCertificate, Status as Body};
+use crate::wire::{AnchorPosition, DeviceStatus, ServerCertificate, Status as Body};
 
 /// Show the state of the service and its devices; exits with 7 where it is not ready.
 #[derive(Args, Debug)]
@@ -71,10 +71,21 @@ fn devices(devices: &[DeviceStatus], terminal: bool) -> String {
             device.serial.clone(),
             yes_no(device.up).to_owned(),
             device.restarts.to_string(),
+            anchor(device.anchor.as_ref()),
             super::output::or_dash(device.problem.as_ref()),
         ]
     });
-    table(&["DEVICE", "KIND", "MODEL", "SERIAL", "UP", "RESTARTS", "PROBLEM"], rows, terminal)
+    table(&["DEVICE", "KIND", "MODEL", "SERIAL", "UP", "RESTARTS", "ANCHOR", "PROBLEM"], rows, terminal)
+}
+
+/// The commit that a device vouches for.
+fn anchor(position: Option<&AnchorPosition>) -> String {
+    match position {
+        None => "-".to_owned(),
+        Some(AnchorPosition { epoch: None, .. }) => "blank".to_owned(),
+        Some(AnchorPosition { epoch: Some(epoch), behind: 0, .. }) => epoch.to_string(),
+        Some(AnchorPosition { epoch: Some(epoch), behind, .. }) => format!("{epoch}, {behind} behind"),
+    }
 }
 
 fn ability_table(devices: &[DeviceStatus], terminal: bool) -> String {

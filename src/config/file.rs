@@ -95,9 +95,11 @@ pub(super) enum DeviceFile {
         environment: BTreeMap<String, String>,
         #[serde(default)]
         network: bool,
+        anchor_writes_per_day: Option<u32>,
     },
     Tpm {
         tcti: String,
         sessions: Option<bool>,
+        anchor_writes_per_day: Option<u32>,
     },
 }

@@ -258,6 +258,7 @@ fn check_device(device: DeviceFile) -> Result<Settings> {
             sync_dir,
             environment,
             network,
+            anchor_writes_per_day,
         } => {
             let token = match (token_serial, token_label) {
                 (Some(serial), None) => TokenSelector::Serial(serial),
@@ -280,17 +281,33 @@ fn check_device(device: DeviceFile) -> Result<Settings> {
                 sync_dir,
                 environment: environment.into_iter().collect(),
                 network,
+                anchor_writes_per_day: anchor_writes_per_day.map(check_writes).transpose()?,
             }))
         }
-        DeviceFile::Tpm { tcti, sessions } => {
+        DeviceFile::Tpm { tcti, sessions, anchor_writes_per_day } => {
             let known = tcti.starts_with("device:") || tcti.starts_with("swtpm:");
             if !known {
                 return Err(Error::new(Kind::Invalid, "tcti is neither device:... nor swtpm:...")
                     .hint("device:/dev/tpmrm0, or swtpm:host=127.0.0.1,port=2321"));
             }
-            Ok(Settings::Tpm(TpmSettings { tcti, sessions: sessions.unwrap_or(true) }))
+            // What a software TPM writes to wears out no sooner than the disk.
+            let usual = tcti.starts_with("device:").then_some(TPM_WRITES_PER_DAY);
+            let anchor_writes_per_day = anchor_writes_per_day.map(check_writes).transpose()?.or(usual);
+            Ok(Settings::Tpm(TpmSettings { tcti, sessions: sessions.unwrap_or(true), anchor_writes_per_day }))
         }
     }
+}
+
+/// How often a day the anchor in a hardware TPM may be written: makers promise some 100,000 writes and more of one cell.
+const TPM_WRITES_PER_DAY: u32 = 200;
+
+fn check_writes(per_day: u32) -> Result<u32> {
+    if per_day >= 10 {
+        return Ok(per_day);
+    }
+    Err(Error::new(Kind::Invalid, "anchor_writes_per_day is 10 or more").hint(
+        "with fewer an older state of the store could be put back unnoticed for hours; to have no limit, leave it out of a pkcs11 device",
+    ))
 }
 
 fn check_pin(file: Option<PathBuf>, environment: Option<String>, credential: Option<String>) -> Result<PinSource> {

@@ -197,6 +197,15 @@ pub enum Settings {
 }
 
 impl Settings {
+    /// How often a day an anchor in the device may be written, where its memory wears out.
+    #[must_use]
+    pub const fn anchor_writes_per_day(&self) -> Option<u32> {
+        match self {
+            Self::Pkcs11(settings) => settings.anchor_writes_per_day,
+            Self::Tpm(settings) => settings.anchor_writes_per_day,
+        }
+    }
+
     /// Whether the device is reached over the network.
     fn network(&self) -> bool {
         match self {
@@ -225,6 +234,8 @@ pub struct Pkcs11Settings {
     pub environment: Vec<(String, String)>,
     /// Whether the library reaches the token over the network. Its worker can open no such socket otherwise.
     pub network: bool,
+    /// How often a day the anchor may be written, where the token's memory wears out.
+    pub anchor_writes_per_day: Option<u32>,
 }
 
 /// How to find a token.
@@ -256,6 +267,8 @@ pub struct TpmSettings {
     /// software TPM, and shows key authorisation values and results to whoever can read the bus; a restarted TPM is then
     /// noticed only by the checks of the front.
     pub sessions: bool,
+    /// How often a day the anchor may be written: the memory of a hardware TPM wears out.
+    pub anchor_writes_per_day: Option<u32>,
 }
 
 /// What is pinned of a device at enrolment, and must be met again at each start.

@@ -16,7 +16,7 @@ use crate::error::{Error, Kind, Result};
 use crate::policy::{Facts, Target};
 use crate::store::{Change, Expected};
 use crate::types::operation::{DestroyVersion, Operation, RotateKey, UpdateKey};
-use crate::types::{Action, Caller, KeyName, Period, Principal, Retention, Rotation, State, Version};
+use crate::types::{Action, Caller, KeyName, Period, Retention, Rotation, State, Version};
 
 /// How long a scheduled destruction can be cancelled, unless asked otherwise.
 pub(super) const DEFAULT_WAIT: Period = Period::seconds(30 * 86_400);
@@ -338,22 +338,5 @@ pub fn job_id() -> String {
 
 /// The leaf of a change that the house makes on its own account and that nobody has to permit: counting ahead, tidying.
 pub(super) fn system_record(job: &'static str, action: Action, name: &KeyName) -> Record {
-    Record {
-        time: String::new(),
-        phase: Phase::Change,
-        request: job_id(),
-        principal: Principal::System(job).to_string(),
-        credential: String::new(),
-        address: String::new(),
-        action: action.as_str().to_owned(),
-        resource: resource(name).to_string(),
-        decision: String::new(),
-        outcome: String::new(),
-        reason: String::new(),
-        key_id: String::new(),
-        version: 0,
-        context: BTreeMap::new(),
-        items: Vec::new(),
-        facts: BTreeMap::new(),
-    }
+    Record::of(&Caller::system(job, job_id()), action, &resource(name), Phase::Change)
 }

@@ -44,6 +44,9 @@ pub(super) fn start(
                 if let Err(error) = heads.sign().await {
                     tracing::warn!(cause = error.chain(), "no head of the audit log could be signed");
                 }
+                if let Err(error) = service.checkpoint().await {
+                    tracing::warn!(cause = error.chain(), "the state of the store could not be anchored");
+                }
                 service.metrics().audit(log.size(), log.last_head().map_or(0, |head| head.size()));
             }
         }

@@ -1,6 +1,6 @@
 //! `signet init`: the only maker of a data folder, and the only one who enrols a device.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,20 +8,23 @@ use zeroize::Zeroizing;
 
 use super::root::Root;
 use super::{Options, ROOT_RECORD, Server, lock, stop_workers};
-use crate::audit::{Log, Origin, Settings as LogSettings};
+use crate::audit::{Log, Origin, Phase, Record, Settings as LogSettings};
 use crate::config::Config;
 use crate::crash_point;
-use crate::device::{Identity, Worker};
+use crate::device::{AnchorPlace, Class, Identity, Settings, Worker};
 use crate::error::{Error, Kind, Result};
+use crate::ledger::{DeviceAnchor, Ledger};
 use crate::policy::{ADMINISTRATORS, ADMINISTRATORS_TEXT};
 use crate::store::{Change, Expected, Sealed, Sqlite, Store};
 use crate::telemetry::Metrics;
-use crate::types::Name;
+use crate::types::{Action, Caller, Name, Resource};
 
 /// What a new installation needs to be told once.
 pub struct Created {
     /// The token of the first administrator: for one request, within an hour.
     pub token: Zeroizing<String>,
+    /// The devices that hold an anchor of the store.
+    pub anchors: BTreeSet<Name>,
 }
 
 impl std::fmt::Debug for Created {
@@ -42,9 +45,9 @@ pub async fn create(config: &Config, options: &Options) -> Result<Created> {
     let (identities, workers) = enrol_all(config, options).await?;
     let made = create_with(config, &workers, identities).await;
     stop_workers(&workers).await;
-    made?;
+    let anchors = made?;
     drop(locked);
-    Ok(Created { token: new_administrator(config, options).await? })
+    Ok(Created { token: new_administrator(config, options).await?, anchors })
 }
 
 /// Makes a token for an administrator of an installation that is not running: for the one who holds the data folder and the
@@ -60,12 +63,26 @@ pub async fn new_administrator(config: &Config, options: &Options) -> Result<Zer
     token
 }
 
+/// Has the anchors follow the store as it is, in an installation that is not running, and records the gap. Answers what was
+/// accepted; `None` where the anchors agree with the store.
+///
+/// # Errors
+/// Those of a start.
+pub async fn accept_rollback(config: &Config, options: &Options) -> Result<Option<String>> {
+    let quiet = Config { listen: std::net::SocketAddr::from(([127, 0, 0, 1], 0)), ..config.clone() };
+    let options = Options { unattended: false, accept_rollback: true, ..options.clone() };
+    let server = Server::start(&quiet, options).await?;
+    let gap = server.service().gap();
+    server.stop().await?;
+    Ok(gap)
+}
+
 /// Enrols one more device in an existing installation that is not running.
 ///
 /// # Errors
 /// `Conflict` where it is enrolled already or the service runs.
 pub async fn enrol(config: &Config, options: &Options, name: &Name) -> Result<()> {
-    let _locked = lock(&config.data).await?;
+    let locked = lock(&config.data).await?;
     let mut root = Root::read(&config.data)?;
     if root.devices.contains_key(name) {
         return Err(Error::new(Kind::Conflict, format!("device {name} is enrolled already"))
@@ -73,32 +90,64 @@ pub async fn enrol(config: &Config, options: &Options, name: &Name) -> Result<()
     }
     let settings = config.devices.get(name);
     let settings = settings.ok_or_else(|| Error::new(Kind::Invalid, format!("there is no device {name}")))?;
-    let house_settings = config.devices.get(&root.device);
-    let house_settings = house_settings
-        .ok_or_else(|| Error::new(Kind::Invalid, format!("the root device {} is not configured", root.device)))?;
-    let house = Worker::start(
-        root.device.as_str(),
-        house_settings.clone(),
-        root.devices.get(&root.device).cloned(),
-        options.program.clone(),
-        Metrics::new(),
-    );
+    // The devices that are enrolled: the root key is in one of them, and some hold anchors.
+    let enrolled = config.devices.iter().filter(|(name, _)| root.devices.contains_key(*name));
+    let enrolled = Config { devices: enrolled.map(|(n, s)| (n.clone(), s.clone())).collect(), ..config.clone() };
+    let workers = super::start_workers(&enrolled, &root, options, &locked, &Metrics::new())?;
+    let result = enrol_with(config, options, &mut root, &workers, (name, settings)).await;
+    stop_workers(&workers).await;
+    result
+}
+
+async fn enrol_with(
+    config: &Config,
+    options: &Options,
+    root: &mut Root,
+    workers: &BTreeMap<Name, Arc<Worker>>,
+    (name, settings): (&Name, &Settings),
+) -> Result<()> {
+    let house = workers.get(&root.device);
+    let house = house.ok_or_else(|| Error::new(Kind::Invalid, format!("the root device {} is not configured", root.device)))?;
+    for worker in workers.values() {
+        worker.settled().await?;
+    }
+    // 1. The store, its log and its anchors, as at a start.
+    let key = root.unseal(house).await?;
+    let place = root.anchor_place(&key, name)?;
+    let anchors = super::anchors(root, &key, workers, false).await?;
+    let store: Arc<dyn Store> = Arc::new(Sealed::new(Sqlite::open(&config.data.join("signet.db"))?, key));
+    super::check_root(&*store, &root.fingerprint()?)?;
+    let log = Arc::new(Log::open(log_settings(config, root)?, Some(&root.log_public))?.log);
+    let (ledger, _) = Ledger::open(store, log, options.clock.clone(), anchors).await?;
+    // 2. The device, and an anchor in it.
+    let identity = enrol_one(name, settings, options).await?;
+    let (program, pinned) = (options.program.clone(), Some(identity.clone()));
+    let worker = Arc::new(Worker::start(name.as_str(), settings.clone(), pinned, program, Metrics::new()));
     let result = async {
-        house.settled().await?;
-        let key = root.unseal(&house).await?;
-        let store = Sealed::new(Sqlite::open(&config.data.join("signet.db"))?, key);
-        super::check_root(&store, &root.fingerprint()?)?;
-        let identity = enrol_one(name, settings, options).await?;
+        worker.settled().await?;
         let before = root.fingerprint()?;
         root.devices.insert(name.clone(), identity);
-        // For as long as the file is being replaced the store vouches for both: whichever a crash leaves, the service starts.
-        vouch(&store, &[before, root.fingerprint()?])?;
+        if make_anchor(&worker, place.duplicate()).await? {
+            ledger.add_anchor(Arc::new(DeviceAnchor::new(worker.clone(), place))).await?;
+            root.anchors.insert(name.clone());
+        }
+        // 3. For as long as the file is being replaced the store vouches for both: whichever a crash leaves, the service starts.
+        let leaf = |reason: String| Record {
+            reason,
+            ..Record::of(&Caller::system("init", "init"), Action::Start, &Resource::Service, Phase::Change)
+        };
+        ledger.commit(leaf(format!("device {name} is being enrolled")), vec![vouching(&[before, root.fingerprint()?])]).await?;
         root.write(&config.data)?;
-        vouch(&store, &[root.fingerprint()?])
+        ledger.commit(leaf(format!("device {name} is enrolled")), vec![vouching(&[root.fingerprint()?])]).await.map(drop)
     };
     let result = result.await;
-    house.shutdown().await;
+    worker.shutdown().await;
     result
+}
+
+/// Where the log of an installation is.
+pub(super) fn log_settings(config: &Config, root: &Root) -> Result<LogSettings> {
+    Ok(LogSettings::new(config.data.join("audit"), Origin::of_instance(&root.instance)?))
 }
 
 fn make_folder(data: &Path) -> Result<()> {
@@ -138,7 +187,7 @@ async fn enrol_all(config: &Config, options: &Options) -> Result<Enrolled> {
     Ok((identities, workers))
 }
 
-async fn enrol_one(name: &Name, settings: &crate::device::Settings, options: &Options) -> Result<Identity> {
+async fn enrol_one(name: &Name, settings: &Settings, options: &Options) -> Result<Identity> {
     let worker = Worker::start(name.as_str(), settings.clone(), None, options.program.clone(), Metrics::new());
     let enrolled = async {
         worker.settled().await?;
@@ -164,10 +213,15 @@ async fn create_with(
     config: &Config,
     workers: &BTreeMap<Name, Arc<Worker>>,
     identities: BTreeMap<Name, Identity>,
-) -> Result<()> {
+) -> Result<BTreeSet<Name>> {
     let house = workers.get(&config.root_device).ok_or_else(|| Error::internal("the root device was not started"))?;
     house.settled().await?;
-    let (root, storage_key) = Root::create(config.root_device.clone(), house, identities).await?;
+    let (mut root, storage_key) = Root::create(config.root_device.clone(), house, identities).await?;
+    for (name, worker) in workers {
+        if make_anchor(worker, root.anchor_place(&storage_key, name)?).await? {
+            root.anchors.insert(name.clone());
+        }
+    }
     let store = Sealed::new(Sqlite::create(&config.data.join("signet.db"))?, storage_key);
     let policy = Change {
         path: format!("policies/{ADMINISTRATORS}"),
@@ -175,18 +229,29 @@ async fn create_with(
         value: Some(ADMINISTRATORS_TEXT.as_bytes().to_vec()),
     };
     crash_point!("init.before_store");
-    store.commit(&[policy])?;
-    vouch(&store, &[root.fingerprint()?])?;
+    store.commit(&[policy, vouching(&[root.fingerprint()?])])?;
     crash_point!("init.stored");
-    drop(Log::create(LogSettings::new(config.data.join("audit"), Origin::of_instance(&root.instance)?))?);
-    root.write(&config.data)
+    drop(Log::create(log_settings(config, &root)?)?);
+    root.write(&config.data)?;
+    Ok(root.anchors)
+}
+
+/// Makes an anchor in a device; false where it keeps no data.
+async fn make_anchor(worker: &Worker, place: AnchorPlace) -> Result<bool> {
+    crash_point!("init.before_make_anchor");
+    let made = worker.make_anchor(place).await;
+    crash_point!("init.anchor_made");
+    match made {
+        Ok(()) => Ok(true),
+        Err(fault) if fault.class == Class::Unsupported => {
+            tracing::warn!(device = worker.name(), cause = %fault, "the device can hold no anchor");
+            Ok(false)
+        }
+        Err(fault) => Err(Error::from(fault).context(format!("the anchor in device {}", worker.name()))),
+    }
 }
 
 /// Has the sealed store vouch for a `root.json` with one of these fingerprints.
-fn vouch(store: &dyn Store, fingerprints: &[[u8; 32]]) -> Result<()> {
-    let change = Change { path: ROOT_RECORD.to_owned(), expected: Expected::Any, value: Some(fingerprints.concat()) };
-    crash_point!("init.before_vouch");
-    store.commit(&[change])?;
-    crash_point!("init.vouched");
-    Ok(())
+fn vouching(fingerprints: &[[u8; 32]]) -> Change {
+    Change { path: ROOT_RECORD.to_owned(), expected: Expected::Any, value: Some(fingerprints.concat()) }
 }

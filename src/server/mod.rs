@@ -17,7 +17,7 @@ mod restore;
 mod root;
 mod tls;
 
-pub use create::{Created, create, enrol, new_administrator};
+pub use create::{Created, accept_rollback, create, enrol, new_administrator};
 pub use restore::{Restored, restore};
 
 use std::collections::BTreeMap;
@@ -35,18 +35,19 @@ use zeroize::Zeroizing;
 use root::Root;
 
 use crate::admission::Admission;
-use crate::audit::{Log, Origin, Settings as LogSettings};
+use crate::audit::Log;
 use crate::auth::registry::Registry;
 use crate::ca::{Authority, Parts as AuthorityParts};
 use crate::config::Config;
-use crate::device::Worker;
+use crate::crash_point;
+use crate::device::{Class, Worker};
 use crate::error::{Error, Kind, Result};
 use crate::keyring::Keyring;
-use crate::ledger::Ledger;
+use crate::ledger::{Anchor, Anchors, DeviceAnchor, Ledger};
 use crate::service::acme::Desk;
 use crate::service::{Heads, OwnWish, Parts, SCRATCH_PREFIX, Service, policies};
 use crate::signing::Signing;
-use crate::store::{Sealed, Sqlite, Store};
+use crate::store::{Sealed, Sqlite, StorageKey, Store};
 use crate::telemetry::Metrics;
 use crate::types::{Caller, Clock, Name, Period, Resource};
 use crate::validation::{Ports, Resolver, Validator};
@@ -72,6 +73,8 @@ pub struct Options {
     pub limits: listen::Limits,
     /// Whether the scheduler runs by itself; a test moves it by hand.
     pub unattended: bool,
+    /// Whether to go on from a store that its anchors do not vouch for, and to record that gap: what an operator says once.
+    pub accept_rollback: bool,
 }
 
 impl Options {
@@ -81,7 +84,7 @@ impl Options {
     /// [`Kind::Internal`] where the program does not know where it is.
     pub fn new() -> Result<Self> {
         let program = std::env::current_exe().map_err(|e| Error::internal(format!("the program's own path: {e}")))?;
-        Ok(Self { program, clock: Clock::System, limits: listen::Limits::default(), unattended: true })
+        Ok(Self { program, clock: Clock::System, limits: listen::Limits::default(), unattended: true, accept_rollback: false })
     }
 }
 
@@ -236,10 +239,11 @@ impl Server {
         for task in self.tasks {
             let _ = task.await;
         }
-        let signed = self.heads.sign().await;
+        let signed = self.heads.sign().await.map(drop);
+        let anchored = self.service.checkpoint().await;
         stop_workers(&self.workers).await;
         drop(self.log);
-        listened.and(signed.map(drop))
+        listened.and(signed).and(anchored)
     }
 }
 
@@ -342,13 +346,13 @@ async fn open(
     let storage_key = root.unseal(house).await?;
     let database = config.data.join("signet.db");
     let fingerprint = root.fingerprint()?;
+    let anchors = anchors(&root, &storage_key, workers, options.accept_rollback).await?;
     let store: Arc<dyn Store> = Arc::new(Sealed::new(Sqlite::open(&database)?, storage_key));
     check_root(&*store, &fingerprint)?;
-    let settings = LogSettings::new(config.data.join("audit"), Origin::of_instance(&root.instance)?);
-    let opened = Log::open(settings, Some(&root.log_public))?;
+    let opened = Log::open(create::log_settings(config, &root)?, Some(&root.log_public))?;
     let log = Arc::new(opened.log);
     let mut recovered = opened.recovered;
-    let (ledger, rolled) = Ledger::open(store.clone(), log.clone(), options.clock.clone()).await?;
+    let (ledger, rolled) = Ledger::open(store.clone(), log.clone(), options.clock.clone(), anchors).await?;
     recovered.extend(rolled);
     let ledger = Arc::new(ledger);
     let stored = policies::read_all(&*store)?.into_iter().map(|(name, text, _)| (name, text)).collect();
@@ -398,6 +402,30 @@ async fn open(
         recovered,
         problems: report.problems,
     })
+}
+
+/// The anchors of an installation. One that was removed from its device is made again only where an operator accepts that.
+async fn anchors(
+    root: &Root,
+    key: &StorageKey,
+    workers: &BTreeMap<Name, Arc<Worker>>,
+    accept_rollback: bool,
+) -> Result<Anchors> {
+    let mut list: Vec<Arc<dyn Anchor>> = Vec::new();
+    for name in &root.anchors {
+        let worker = workers.get(name).ok_or_else(|| {
+            Error::new(Kind::Invalid, format!("device {name} holds an anchor of the store and is not configured"))
+                .hint("configure it again: without it nobody knows whether the store was put back")
+        })?;
+        let place = root.anchor_place(key, name)?;
+        if accept_rollback && worker.read_anchor(&place).await.is_err_and(|fault| fault.class == Class::KeyGone) {
+            crash_point!("start.before_make_anchor");
+            worker.make_anchor(place.duplicate()).await?;
+            crash_point!("start.anchor_made");
+        }
+        list.push(Arc::new(DeviceAnchor::new(worker.clone(), place)));
+    }
+    Ok(Anchors::new(list).accept_rollback(accept_rollback))
 }
 
 /// The certificate that the configuration wants of one of the service's own issuers.

@@ -4,7 +4,7 @@
 //! not secret by itself (who has it and not the device has nothing), and what it says is vouched for by a record in the
 //! sealed store, so that nobody can swap the pinned identity of a device in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -13,11 +13,11 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::crash_point;
-use crate::device::{Identity, KeyRef, KeySpec, Worker};
+use crate::device::{AnchorPlace, Identity, KeyRef, KeySpec, Worker};
 use crate::envelope::format::{Header, device_input, open, seal};
 use crate::error::{Error, Kind, Result};
 use crate::store::StorageKey;
-use crate::types::{Algorithm, Context, KeyId, Name, PublicKey, Residency, SecretBytes, Version, sha256};
+use crate::types::{Algorithm, Context, KeyId, Name, PublicKey, Residency, SecretBytes, Version, lower_hex, sha256};
 
 /// What is pinned of an installation.
 #[derive(Debug, Serialize, Deserialize)]
@@ -38,6 +38,9 @@ pub(super) struct Root {
     storage_key: String,
     /// What is pinned of each device.
     pub(super) devices: BTreeMap<Name, Identity>,
+    /// The devices that hold an anchor of the store.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(super) anchors: BTreeSet<Name>,
 }
 
 impl Root {
@@ -74,6 +77,7 @@ impl Root {
             log_public,
             storage_key: STANDARD.encode(blob),
             devices,
+            anchors: BTreeSet::new(),
         };
         Ok((root, storage_key))
     }
@@ -91,6 +95,13 @@ impl Root {
                 .because(e.to_string())
         })?;
         StorageKey::try_from(key)
+    }
+
+    /// Where the anchor of this installation is in `device`.
+    pub(super) fn anchor_place(&self, key: &StorageKey, device: &Name) -> Result<AnchorPlace> {
+        let instance = lower_hex(&self.instance)
+            .ok_or_else(|| Error::new(Kind::Tampered, "root.json names an instance that is none"))?;
+        Ok(AnchorPlace { instance, auth: key.anchor_auth(device.as_str())? })
     }
 
     /// What a record in the sealed store says of this file.

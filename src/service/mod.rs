@@ -58,6 +58,7 @@ pub use keys::{KeyPage, VersionStep};
 pub use own::{CertificateSource, Held as OwnCertificate, OwnKey, OwnWish, Served, Shown as ShownCertificate};
 pub use restored::Restoration;
 pub use sign::{SignatureMade, VerifyRequest};
+pub use crate::ledger::AnchorStatus;
 pub use system::{BoundVersion, DeviceState, Manifest, Status};
 pub use tokens::{NewToken, TokenMade};
 pub use wrap::{DataKeyMade, RewrapItem};
@@ -182,6 +183,20 @@ impl Service {
     /// Where it still cannot be written.
     pub async fn settle(&self) -> Result<()> {
         self.parts.ledger.settle().await
+    }
+
+    /// What the anchors did not vouch for when the service started, and an operator accepted.
+    #[must_use]
+    pub fn gap(&self) -> Option<String> {
+        self.parts.ledger.gap()
+    }
+
+    /// Has the anchors of the store hold where it and the log stand now.
+    ///
+    /// # Errors
+    /// Where the store or an anchor cannot be written.
+    pub async fn checkpoint(&self) -> Result<()> {
+        self.parts.ledger.checkpoint().await
     }
 
     /// The metrics, for the listener.

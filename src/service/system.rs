@@ -13,6 +13,7 @@ use crate::admission::{Details, Released};
 use crate::crash_point;
 use crate::device::{Ability, Locator, Settings, Worker};
 use crate::error::{Error, Kind, Result};
+use crate::ledger::AnchorStatus;
 use crate::types::operation::{Backup, ReadMetrics, ReadStatus, WhoAmI};
 use crate::types::{Caller, KeyName, Name, Resource, State, Version, blocking};
 
@@ -63,6 +64,8 @@ pub struct DeviceState {
     pub restarts: u64,
     /// What it can keep.
     pub abilities: Vec<Ability>,
+    /// The anchor of the store in it; `None` where it holds none.
+    pub anchor: Option<AnchorStatus>,
 }
 
 /// What a backup holds.
@@ -121,6 +124,11 @@ impl Service {
                 problems.push(format!("device {name} has not proved itself in the last {} s", FRESH.as_secs()));
             }
         }
+        for AnchorStatus { name, trouble, .. } in self.parts.ledger.anchors() {
+            if let Some(trouble) = trouble {
+                problems.push(format!("anchor in {name}: {trouble}"));
+            }
+        }
         if let Err(error) = self.parts.log.health() {
             problems.push(format!("audit log: {error}"));
         } else if self.parts.heads.age().is_none_or(|age| age > FRESH) {
@@ -135,9 +143,10 @@ impl Service {
     /// `Forbidden`.
     pub async fn status(&self, caller: &Caller) -> Result<Released<Status>> {
         let permit = self.admit::<ReadStatus>(caller, Resource::Service).await?;
-        let mut devices = Vec::new();
+        let (mut devices, anchors) = (Vec::new(), self.parts.ledger.anchors());
         for (name, worker) in self.parts.keyring.devices() {
-            devices.push(device_state(name, worker).await);
+            let anchor = anchors.iter().find(|anchor| anchor.name == name.as_str()).cloned();
+            devices.push(device_state(name, worker, anchor).await);
         }
         let mut problems = self.readiness();
         let ready = problems.is_empty();
@@ -248,7 +257,7 @@ fn proved(worker: &Worker) -> bool {
     worker.proved().is_some_and(|(at, _)| at.elapsed() < FRESH)
 }
 
-async fn device_state(name: &Name, worker: &Arc<Worker>) -> DeviceState {
+async fn device_state(name: &Name, worker: &Arc<Worker>, anchor: Option<AnchorStatus>) -> DeviceState {
     let (kind, serial) = match worker.settings() {
         Settings::Pkcs11(_) => ("pkcs11", worker.identity()),
         Settings::Tpm(_) => ("tpm", worker.identity()),
@@ -270,5 +279,6 @@ async fn device_state(name: &Name, worker: &Arc<Worker>) -> DeviceState {
         problem,
         restarts: worker.restarts(),
         abilities: description.map(|one| one.abilities.clone()).unwrap_or_default(),
+        anchor,
     }
 }

@@ -83,12 +83,25 @@ pub trait Store: Send + Sync {
     /// is no path.
     fn get(&self, path: &str) -> Result<Option<Record>>;
 
-    /// All records whose path starts with `prefix`, byte for byte, in the byte order of their paths. The empty prefix is
-    /// all there is; `keys/a` also finds `keys/ab`, `keys/a/` does not.
+    /// Shows `look` each record whose path starts with `prefix`, byte for byte, one at a time in the byte order of their
+    /// paths. The empty prefix is all there is; `keys/a` also finds `keys/ab`, `keys/a/` does not.
+    ///
+    /// # Errors
+    /// As [`Store::get`], and whatever `look` answers.
+    fn visit(&self, prefix: &str, look: &mut dyn FnMut(Record) -> Result<()>) -> Result<()>;
+
+    /// All records that [`Store::visit`] shows.
     ///
     /// # Errors
     /// As [`Store::get`].
-    fn scan(&self, prefix: &str) -> Result<Vec<Record>>;
+    fn scan(&self, prefix: &str) -> Result<Vec<Record>> {
+        let mut found = Vec::new();
+        self.visit(prefix, &mut |record| {
+            found.push(record);
+            Ok(())
+        })?;
+        Ok(found)
+    }
 
     /// The paths of what [`Store::scan`] finds, without reading or opening any of it.
     ///

@@ -34,6 +34,7 @@ const MAGIC: &[u8; 3] = b"SR\x01";
 const SALT: usize = 32;
 const LABEL: &[u8] = b"signet record v1";
 const ROW_LABEL: &[u8] = b"signet certificate row v1";
+const ANCHOR_LABEL: &[u8] = b"signet anchor v1";
 
 /// The key that seals all records: random, wrapped by the device while at rest, zeroed when dropped.
 #[derive(Zeroize, ZeroizeOnDrop)]
@@ -67,6 +68,22 @@ impl StorageKey {
             .and_then(|okm| okm.fill(bytes.as_mut_slice()))
             .map_err(|_| Error::internal("the key of public rows cannot be derived"))?;
         Ok(hmac::Key::new(hmac::HMAC_SHA256, bytes.as_slice()))
+    }
+
+    /// What an anchor in `device` must be told: the same for ever, and only who has this key knows it. 32 bytes, the last of
+    /// which is not zero.
+    ///
+    /// # Errors
+    /// [`Kind::Internal`] where it cannot be derived.
+    pub fn anchor_auth(&self, device: &str) -> Result<SecretBytes> {
+        let mut bytes = Zeroizing::new([0; 32]);
+        Prk::new_less_safe(HKDF_SHA256, &self.0)
+            .expand(&[ANCHOR_LABEL, device.as_bytes()], Length)
+            .and_then(|okm| okm.fill(bytes.as_mut_slice()))
+            .map_err(|_| Error::internal("the authorisation value of an anchor cannot be derived"))?;
+        // A TPM takes zeros at the end for nothing.
+        bytes[31] |= 1;
+        Ok(SecretBytes::new(bytes.to_vec()))
     }
 
     /// A key for the one record that has this salt.
@@ -148,8 +165,8 @@ impl<S: Store> Store for Sealed<S> {
         self.driver.get(path)?.map(|record| self.open(record)).transpose()
     }
 
-    fn scan(&self, prefix: &str) -> Result<Vec<Record>> {
-        self.driver.scan(prefix)?.into_iter().map(|record| self.open(record)).collect()
+    fn visit(&self, prefix: &str, look: &mut dyn FnMut(Record) -> Result<()>) -> Result<()> {
+        self.driver.visit(prefix, &mut |record| look(self.open(record)?))
     }
 
     fn paths(&self, prefix: &str) -> Result<Vec<String>> {

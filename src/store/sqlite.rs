@@ -115,7 +115,7 @@ impl Store for Sqlite {
         statement.query_row([path], record).optional().map_err(|e| trouble(e).context(path))
     }
 
-    fn scan(&self, prefix: &str) -> Result<Vec<Record>> {
+    fn visit(&self, prefix: &str, look: &mut dyn FnMut(Record) -> Result<()>) -> Result<()> {
         check_prefix(prefix)?;
         let reader = self.reader();
         // A range, not LIKE: `_` is a character of paths and a wildcard of LIKE. Paths compare by their bytes, and no path
@@ -124,7 +124,10 @@ impl Store for Sqlite {
             .prepare_cached("SELECT path, revision, value FROM records WHERE path >= ?1 AND path < ?2 ORDER BY path")
             .map_err(|e| trouble(e).context(prefix))?;
         let rows = statement.query_map([prefix, &format!("{prefix}~")], record);
-        rows.and_then(Iterator::collect).map_err(|e| trouble(e).context(prefix))
+        for found in rows.map_err(|e| trouble(e).context(prefix))? {
+            look(found.map_err(|e| trouble(e).context(prefix))?)?;
+        }
+        Ok(())
     }
 
     fn paths(&self, prefix: &str) -> Result<Vec<String>> {

@@ -256,6 +256,23 @@ pub struct DeviceStatus {
     pub restarts: u64,
     /// What it can and cannot keep.
     pub abilities: Vec<DeviceAbility>,
+    /// The anchor of the store in it; absent where it holds none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anchor: Option<AnchorPosition>,
+}
+
+/// How an anchor stands: what the device vouches for, so that an older store is noticed.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct AnchorPosition {
+    /// The number of the last commit that it is known to hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
+    /// How many commits it is behind: 0, but for what waits for the next second, or for the next write that its memory is
+    /// allowed.
+    pub behind: u64,
+    /// Why it could not be written at the last try.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// Whether a device can keep one kind of key.

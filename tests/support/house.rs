@@ -16,7 +16,7 @@ use signet::ca::issuer::{NewIssuer, Parent, Rules};
 use signet::ca::{Authority, Parts as AuthorityParts};
 use signet::device::{KeyRef, Locator, Settings, Worker};
 use signet::keyring::Keyring;
-use signet::ledger::Ledger;
+use signet::ledger::{Anchors, Ledger};
 use signet::policy::{ADMINISTRATORS, ADMINISTRATORS_TEXT, Facts, Target};
 use signet::server::listen::{Limits, Transport, serve};
 use signet::service::acme::Desk;
@@ -61,7 +61,7 @@ impl House {
         let path = format!("policies/{ADMINISTRATORS}");
         store.commit(&[Change { path, expected: Expected::Absent, value: Some(ADMINISTRATORS_TEXT.into()) }]).unwrap();
         let manual = Clock::Manual(clock.clone());
-        let ledger = Arc::new(Ledger::open(store.clone(), log.clone(), manual.clone()).await.unwrap().0);
+        let ledger = Arc::new(Ledger::open(store.clone(), log.clone(), manual.clone(), Anchors::none()).await.unwrap().0);
         let stored = policies::read_all(&*store).unwrap().into_iter().map(|(name, text, _)| (name, text)).collect();
         let admission = Arc::new(Admission::new(stored, log.clone(), manual, metrics.clone()).unwrap());
         let settings = Settings::Pkcs11(hsm.settings());

@@ -127,6 +127,7 @@ impl SoftHsm {
             sync_dir: Some(self.tokens()),
             environment: self.environment(),
             network: false,
+            anchor_writes_per_day: None,
         }
     }
 

@@ -56,7 +56,7 @@ impl Swtpm {
 
     /// How the driver finds it.
     pub(crate) fn settings(&self, sessions: bool) -> TpmSettings {
-        TpmSettings { tcti: format!("swtpm:host=127.0.0.1,port={}", self.port), sessions }
+        TpmSettings { tcti: format!("swtpm:host=127.0.0.1,port={}", self.port), sessions, anchor_writes_per_day: None }
     }
 
     /// The data port; the control port is the next one.

@@ -70,7 +70,7 @@ impl Proxy {
 
     /// How the driver finds it.
     pub(crate) fn settings(&self, sessions: bool) -> TpmSettings {
-        TpmSettings { tcti: format!("swtpm:host=127.0.0.1,port={}", self.port), sessions }
+        TpmSettings { tcti: format!("swtpm:host=127.0.0.1,port={}", self.port), sessions, anchor_writes_per_day: None }
     }
 
     /// Plans a mishap for the next commands of this number, one for each time it is planned.

@@ -14,8 +14,8 @@ use super::Api;
 use super::answer::{Answer, Archive, OpenMetrics, Reply, typed};
 use super::call::Call;
 use crate::error::{Error, Kind, Result};
-use crate::service::{DeviceState, Jwk, Released, Served};
-use crate::wire::{DeviceAbility, DeviceStatus, ServerCertificate, Status, WhoAmI};
+use crate::service::{AnchorStatus, DeviceState, Jwk, Released, Served};
+use crate::wire::{AnchorPosition, DeviceAbility, DeviceStatus, ServerCertificate, Status, WhoAmI};
 
 /// How long the set of published keys is kept: anybody may ask for it, and making it costs time.
 const KEEP: Duration = Duration::from_secs(1);
@@ -58,13 +58,16 @@ fn certificate(served: Served) -> ServerCertificate {
 }
 
 fn device(state: DeviceState) -> DeviceStatus {
-    let DeviceState { name, kind, model, serial, up, problem, restarts, abilities } = state;
+    let DeviceState { name, kind, model, serial, up, problem, restarts, abilities, anchor } = state;
     let abilities = abilities.into_iter().map(|one| DeviceAbility {
         algorithm: one.algorithm,
         residency: one.residency,
         refusal: one.refusal,
     });
-    DeviceStatus { name, kind: kind.to_owned(), model, serial, up, problem, restarts, abilities: abilities.collect() }
+    let abilities = abilities.collect();
+    let anchor =
+        anchor.map(|AnchorStatus { epoch, behind, trouble, .. }| AnchorPosition { epoch, behind, problem: trouble });
+    DeviceStatus { name, kind: kind.to_owned(), model, serial, up, problem, restarts, abilities, anchor }
 }
 
 pub(super) async fn metrics(call: Call) -> Result<Released<Reply<OpenMetrics>>> {

@@ -3,37 +3,60 @@
 //! A change is a batch of records and one leaf of the audit log that vouches for it. The order is a safety property:
 //!
 //! ```text
-//! 1  the batch and its leaf, in `ledger/open`, are committed to the store in one transaction
-//! 2  the leaf is durable in the log
+//! 1  the batch, its leaf and the new state, in `ledger/open`, are committed to the store in one transaction
+//! 2  the leaf is durable in the log, and an anchor outside the database holds the mark of the state
 //! 3  the change is acknowledged
 //! ```
 //!
-//! A crash between 1 and 2 leaves an open leaf: start-up appends it, so a change is always rolled forward and never
-//! forgotten by the log. So does a log that cannot be written for a while: the change counts, memory follows the store, and the
-//! log takes nothing else before its leaf, so that nothing is acknowledged until it can be written again. The anchor of the whole state will stand between 1 and 2.
+//! A crash between 1 and 2 leaves an open leaf: start-up appends it and moves the anchors on, so a change is always rolled
+//! forward and never forgotten. So does a log or an anchor that cannot be written for a while: the change counts, memory
+//! follows the store, and the log takes nothing else before, so that nothing is acknowledged until it can be written again.
+//!
+//! * [`map`] one hash over all records · [`position`] what a state is, and whether an anchor agrees · [`anchors`] writes them
+//!
+//! What may be lost for a second without harm (counters, certificates, orders, outcomes of repeatable calls) does not wait for
+//! the anchor, but for [`Ledger::checkpoint`], which takes in the newest signed head of the log as well. [`WAITS`] says which.
 //!
 //! Changes that wait while another is made share the next transaction, and their leaves one sync of the log: the order holds for
 //! each of them, and what the disk takes is shared. Where that transaction is refused, each is made by itself.
 
+mod anchors;
+mod map;
+mod position;
+
+pub use anchors::{Anchor, AnchorStatus, Anchors, Answer, DeviceAnchor};
+pub use position::Mark;
+
+use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Deserializer, Serialize};
 use tokio::sync::oneshot;
 
+use anchors::{Gap, Urgency, Watched, advance};
+use map::{Edit, Map};
+use position::State;
+
 use crate::audit::{Log, Phase, Record};
 use crate::crash_point;
 use crate::error::{Error, Kind, Result};
 use crate::store::certificates::{Counts, End, Reservation, Row};
 use crate::store::{Change, Expected, Store};
-use crate::types::{Clock, blocking, sha256};
+use crate::types::{Action, Caller, Clock, Resource, blocking, sha256};
 
 /// Where the leaves stand that may not be in the log yet.
 const OPEN: &str = "ledger/open";
 /// How many certificates there are.
 const COUNTS: &str = "ledger/certificates";
+/// Where it is recorded that the store was put back, for ever.
+const GAPS: &str = "ledger/gaps/";
 /// The fact of a leaf that tells it from all others, and vouches for what changed.
 const FACT: &str = "change";
+/// The fact of a leaf that says where the store stands with it: the mark of the state.
+const STATE: &str = "state";
+/// What may be anchored up to a second after it was acknowledged: where the records stand.
+const WAITS: &[&str] = &["acme/", "counters/", "idempotency/", "ledger/", "pending/"];
 /// The most changes that share a transaction.
 pub const MOST_CHANGES: usize = 100;
 /// The most records and rows of all of them: their leaves stand in one record, and name each.
@@ -53,6 +76,10 @@ struct Writer {
     queue: Mutex<Queue>,
     /// Held from a commit to its leaves, so that leaves stand in the order of their commits and only the last can be open.
     turn: tokio::sync::Mutex<Turn>,
+    /// How the anchors stood after the last turn. Taken within `turn` or by itself.
+    standing: Mutex<Vec<AnchorStatus>>,
+    /// What the anchors did not vouch for when this was opened, and an operator accepted.
+    gap: Option<String>,
 }
 
 #[derive(Default)]
@@ -69,6 +96,23 @@ struct Turn {
     counts: Option<Counts>,
     /// Whether a leaf of the last commit could not be recorded: nothing is committed before it is.
     unrecorded: bool,
+    /// Whether the last commit waits for an anchor: nothing is acknowledged before one holds it.
+    unanchored: bool,
+    /// All live records.
+    map: Map,
+    /// Where the store stands; `None` before the first commit.
+    state: Option<State>,
+    anchors: Vec<Watched>,
+    /// A commit of which it is not known whether it was made.
+    doubt: Option<Next>,
+    /// The leaves of the last commit that are not on their way into the log yet.
+    recording: Vec<Record>,
+}
+
+/// What is to be true after a commit.
+struct Next {
+    open: Open,
+    map: Map,
 }
 
 /// A change that is asked for, and who waits for it.
@@ -99,6 +143,9 @@ struct Open {
     /// The leaves, in order. A program before this one wrote a `leaf` alone.
     #[serde(alias = "leaf", deserialize_with = "one_or_more")]
     leaves: Vec<Record>,
+    /// Where the store stands with this. A program before this one wrote none.
+    #[serde(default)]
+    state: Option<State>,
 }
 
 impl std::fmt::Debug for Ledger {
@@ -108,18 +155,68 @@ impl std::fmt::Debug for Ledger {
 }
 
 impl Ledger {
-    /// Takes over `store` and `log`, and rolls forward what a crash left open. Answers what it mended.
+    /// Takes over `store`, `log` and `anchors`, compares all three, and rolls forward what a crash left open. Answers what it
+    /// mended.
     ///
     /// # Errors
-    /// Where either cannot be read or written.
-    pub async fn open(store: Arc<dyn Store>, log: Arc<Log>, clock: Clock) -> Result<(Self, Option<String>)> {
-        let writer = Writer { store, log, clock, queue: Mutex::default(), turn: tokio::sync::Mutex::default() };
-        let mended = writer.roll_forward().await?;
+    /// `Tampered` where they do not belong together: the store was changed by another hand, or it or the log was put back.
+    /// `Unavailable` where one of them cannot be read or written.
+    pub async fn open(
+        store: Arc<dyn Store>,
+        log: Arc<Log>,
+        clock: Clock,
+        anchors: Anchors,
+    ) -> Result<(Self, Vec<String>)> {
+        let (turn, gaps) = take_over(&store, &log, anchors).await?;
+        let what: Vec<_> = gaps.iter().map(|gap| gap.what.as_str()).collect();
+        let gap = (!what.is_empty()).then(|| what.join("; "));
+        let (queue, standing) = (Mutex::default(), Mutex::default());
+        let writer = Writer { store, log, clock, queue, turn: turn.into(), standing, gap };
+        let mut mended = Vec::new();
+        if let Some(what) = writer.roll_forward().await? {
+            mended.push(format!("a crash had come between a change and its audit record: recorded {what}"));
+        }
         let ledger = Self { writer: Arc::new(writer) };
         ledger.count().await?;
-        let mended =
-            mended.map(|what| format!("a crash had come between a change and its audit record: recorded {what}"));
+        mended.extend(ledger.writer.begin(gaps).await?);
         Ok((ledger, mended))
+    }
+
+    /// Takes in one more anchor, which from the next change on holds the mark of the state.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn add_anchor(&self, anchor: Arc<dyn Anchor>) -> Result<()> {
+        let mut turn = self.writer.turn.lock().await;
+        // One that was made for nothing by an attempt that was cut short is blank.
+        let (watched, _) = Watched::open(anchor, turn.state.as_ref(), true).await?;
+        turn.anchors.push(watched);
+        Ok(())
+    }
+
+    /// Has the state take in the newest signed head of the log, and the anchors hold it. Where nothing is new it costs nothing.
+    ///
+    /// # Errors
+    /// Where the store cannot be written, or an anchor is written by somebody else.
+    pub async fn checkpoint(&self) -> Result<()> {
+        let mut turn = self.writer.turn.lock().await;
+        self.writer.settle(&mut turn).await?;
+        if turn.state.as_ref().is_none_or(|state| state.head != self.writer.head()) {
+            self.writer.write(&mut turn, &[]).await?;
+        }
+        self.writer.anchor(&mut turn, Urgency::Checkpoint).await
+    }
+
+    /// What the anchors did not vouch for when this was opened, and an operator accepted.
+    #[must_use]
+    pub fn gap(&self) -> Option<String> {
+        self.writer.gap.clone()
+    }
+
+    /// How the anchors stand.
+    #[must_use]
+    pub fn anchors(&self) -> Vec<AnchorStatus> {
+        self.writer.standing.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Makes `changes` and records them under `leaf`, whose phase and time are set here. All of it is durable on return.
@@ -305,24 +402,40 @@ impl Writer {
         }
     }
 
-    /// Makes changes in one transaction and records their leaves. Answers what came of each.
+    /// Makes changes in one transaction, records their leaves and moves the anchors on. Answers what came of each.
     async fn write(&self, turn: &mut Turn, asked: &[Asked]) -> Result<Vec<Result<Made>>> {
         self.settle(turn).await?;
         let Batch { mut changes, rows, numbers, leaves, counts } = self.batch(turn, asked).await?;
-        let open = Open { after: self.log.size(), leaves };
-        changes.push(put(OPEN, &open)?);
+        let draft = self.draft(turn, &changes, leaves);
+        changes.push(Change { path: OPEN.to_owned(), expected: Expected::Any, value: Some(Vec::new()) });
         // Whether a commit that fails was made is not known: then the next one counts again.
         turn.counts = None;
         let store = self.store.clone();
         crash_point!("ledger.before_commit");
-        let revision = match blocking(move || store.commit_rows(&changes, &rows)).await {
-            Ok(revision) => revision,
-            Err(error) => self.made_after_all(&open, &error).await.ok_or(error)?,
+        let (committed, next) = blocking(move || Ok(draft.commit(&*store, &changes, &rows))).await?;
+        let revision = match committed {
+            Ok(revision) => {
+                turn.doubt = next;
+                self.believe(turn);
+                revision
+            }
+            Err(error) if nothing_changed(&error) => return Err(error),
+            Err(error) => {
+                turn.doubt = next;
+                // Where it was made after all, its leaves are recorded below.
+                self.look_what_was_made(turn).await.ok().flatten().ok_or(error)?
+            }
         };
         crash_point!("ledger.committed");
         turn.counts = counts;
         // All are on their way before the first is waited for, so that they share one sync of the log.
-        let leaves: Vec<_> = open.leaves.iter().map(|leaf| self.log.append_leaf(leaf)).collect();
+        let leaves: Vec<_> = turn.recording.drain(..).map(|leaf| self.log.append_leaf(&leaf)).collect();
+        let urgent = asked.iter().any(Asked::is_urgent);
+        if urgent && let Err(error) = self.anchor(turn, Urgency::Change).await {
+            tracing::error!(cause = error.chain(), "a change was made and could not be anchored yet");
+            turn.unanchored = true;
+            self.log.owe(true);
+        }
         let mut outcomes = Vec::new();
         for (leaf, numbers) in leaves.into_iter().zip(numbers) {
             if let Err(error) = leaf.await {
@@ -336,28 +449,124 @@ impl Writer {
         Ok(outcomes)
     }
 
-    /// Records what could not be recorded when it was made.
+    /// Has the anchors hold the state.
+    async fn anchor(&self, turn: &mut Turn, urgency: Urgency) -> Result<()> {
+        let Some(mark) = turn.state.as_ref().map(State::mark) else { return Ok(()) };
+        let moved = advance(&mut turn.anchors, mark, urgency).await;
+        self.tell(turn);
+        moved
+    }
+
+    /// Shows how the anchors stand.
+    fn tell(&self, turn: &Turn) {
+        let mark = turn.state.as_ref().map(State::mark);
+        let standing = turn.anchors.iter().map(|anchor| anchor.status(mark)).collect();
+        *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = standing;
+    }
+
+    /// The newest signed head of the log.
+    fn head(&self) -> Option<Mark> {
+        self.log.last_head().map(|head| Mark { number: head.size(), hash: *head.root() })
+    }
+
+    /// Records and anchors what could not be when it was made.
     async fn settle(&self, turn: &mut Turn) -> Result<()> {
+        if turn.doubt.is_some() && self.look_what_was_made(turn).await?.is_some() {
+            turn.unrecorded = true;
+            turn.unanchored = true;
+            self.log.owe(true);
+        }
         if turn.unrecorded {
             // Behind all that was on its way into the log by then.
             self.log.inspect().await?;
             self.roll_forward().await?;
             turn.unrecorded = false;
-            self.log.owe(false);
         }
+        if turn.unanchored {
+            self.anchor(turn, Urgency::Change).await?;
+            turn.unanchored = false;
+        }
+        self.log.owe(false);
         Ok(())
     }
 
-    /// The revision of a commit that failed and was made all the same, as far as the store can be read.
-    async fn made_after_all(&self, open: &Open, error: &Error) -> Option<u64> {
-        if nothing_changed(error) {
-            return None;
-        }
+    /// Finds out whether a commit was made of which that is not known: its revision, where it was.
+    async fn look_what_was_made(&self, turn: &mut Turn) -> Result<Option<u64>> {
+        let Some(next) = &turn.doubt else { return Ok(None) };
         let store = self.store.clone();
-        let record = blocking(move || store.get(OPEN)).await.ok()??;
-        let stored: Open = serde_json::from_slice(&record.value).ok()?;
-        let ids = |open: &Open| open.leaves.iter().map(|leaf| leaf.facts.get(FACT).cloned()).collect::<Vec<_>>();
-        (ids(&stored) == ids(open)).then_some(record.revision)
+        let stored = blocking(move || opened(&*store)).await?;
+        let made = stored.filter(|(_, stored)| stored.state == next.open.state);
+        match made {
+            Some((revision, _)) => {
+                self.believe(turn);
+                Ok(Some(revision))
+            }
+            None => {
+                turn.doubt = None;
+                Ok(None)
+            }
+        }
+    }
+
+    /// From now on what was in doubt is so.
+    fn believe(&self, turn: &mut Turn) {
+        if let Some(Next { open, map }) = turn.doubt.take() {
+            turn.state = open.state;
+            turn.map = map;
+            turn.recording = open.leaves;
+            self.tell(turn);
+        }
+    }
+
+    /// What is to be committed with `changes`, but for what only the transaction knows.
+    fn draft(&self, turn: &Turn, changes: &[Change], leaves: Vec<Record>) -> Draft {
+        let state = State {
+            epoch: turn.state.as_ref().map_or(0, |state| state.epoch) + 1,
+            map: String::new(),
+            head: self.head(),
+            anchors: turn.anchors.iter().map(|anchor| (anchor.name().to_owned(), anchor.seen().clone())).collect(),
+        };
+        let edits = changes.iter().map(|change| Edit::new(&change.path, change.value.as_deref())).collect();
+        Draft { map: turn.map.clone(), edits, state, after: self.log.size(), leaves }
+    }
+
+    /// The first steps of a ledger: records that the store was put back, where that was accepted, and has all anchors hold
+    /// what the store says.
+    async fn begin(&self, gaps: Vec<Gap>) -> Result<Option<String>> {
+        let mut turn = self.turn.lock().await;
+        self.tell(&turn);
+        if !gaps.is_empty() {
+            // What comes is newer than whatever any anchor saw.
+            let newest = gaps.iter().filter_map(|gap| gap.found).map(|mark| mark.number).max().unwrap_or(0);
+            if let Some(state) = &mut turn.state {
+                state.epoch = state.epoch.max(newest);
+            }
+            let asked = self.gap_record(&gaps, newest)?;
+            for outcome in self.write(&mut turn, &[asked]).await? {
+                outcome?;
+            }
+        } else if turn.state.is_none() {
+            self.write(&mut turn, &[]).await?;
+        }
+        let behind = turn.state.as_ref().map(State::mark);
+        let behind = turn.anchors.iter().filter(|anchor| !behind.is_some_and(|mark| anchor.holds(mark)));
+        let behind: Vec<_> = behind.map(|anchor| anchor.name().to_owned()).collect();
+        self.anchor(&mut turn, Urgency::Change).await?;
+        Ok(match (&self.gap, behind.is_empty()) {
+            (Some(gap), _) => Some(format!("an operator accepted what the anchors do not vouch for: {gap}")),
+            (None, false) => Some(format!("the anchor in {} was behind the store and was moved on", behind.join(", "))),
+            (None, true) => None,
+        })
+    }
+
+    /// The change that says for ever that the store was put back.
+    fn gap_record(&self, gaps: &[Gap], epoch: u64) -> Result<Asked> {
+        let caller = Caller::system("restore", "restore");
+        let leaf = Record::of(&caller, Action::Start, &Resource::Service, Phase::Change);
+        let leaf = Record { reason: self.gap.clone().unwrap_or_default(), ..leaf };
+        let found: Vec<_> = gaps.iter().filter_map(|gap| gap.found).collect();
+        let record = serde_json::json!({ "time": self.clock.now(), "what": self.gap, "anchors": found });
+        Ok(Asked { leaf, changes: vec![put(&format!("{GAPS}{epoch:020}"), &record)?], rows: Vec::new() })
     }
 
     /// What is committed for changes, but for the open leaves.
@@ -397,9 +606,9 @@ impl Writer {
     /// Records the leaves of the last commit that are not in the log. Answers what they are about.
     async fn roll_forward(&self) -> Result<Option<String>> {
         let store = self.store.clone();
-        let Some(record) = blocking(move || store.get(OPEN)).await? else { return Ok(None) };
-        let Open { after, mut leaves } = serde_json::from_slice(&record.value)
-            .map_err(|e| Error::new(Kind::Tampered, "the open change of the ledger cannot be read").because(e))?;
+        let Some((_, Open { after, mut leaves, .. })) = blocking(move || opened(&*store)).await? else {
+            return Ok(None);
+        };
         if after > self.log.size() {
             let sizes = format!("the store has seen {after} audit records, the log holds {}", self.log.size());
             return Err(Error::new(Kind::Tampered, sizes)
@@ -447,9 +656,101 @@ struct Batch {
     counts: Option<Counts>,
 }
 
+/// What is to be committed, but for the revision.
+struct Draft {
+    map: Map,
+    edits: Vec<Edit>,
+    state: State,
+    after: u64,
+    leaves: Vec<Record>,
+}
+
+impl Draft {
+    /// Commits `changes`, the last of which is filled in here. What was to be true after it is answered also where the commit
+    /// failed.
+    fn commit(self, store: &dyn Store, changes: &[Change], rows: &[Row]) -> (Result<u64>, Option<Next>) {
+        let (draft, next) = (RefCell::new(Some(self)), RefCell::new(None));
+        let committed = store.commit_with(changes, rows, &|path, revision, value| {
+            let Some(draft) = (if path == OPEN { draft.take() } else { None }) else { return Ok(value.to_vec()) };
+            let made = draft.at(revision);
+            let bytes = to_json(OPEN, &made.open)?;
+            next.replace(Some(made));
+            Ok(bytes)
+        });
+        (committed, next.into_inner())
+    }
+
+    fn at(self, revision: u64) -> Next {
+        let Self { map, edits, mut state, after, mut leaves } = self;
+        let map = map.after(&edits, revision);
+        state.map = hex::encode(map.root());
+        for leaf in &mut leaves {
+            leaf.facts.insert(STATE.to_owned(), state.mark().to_string());
+        }
+        Next { open: Open { after, leaves, state: Some(state) }, map }
+    }
+}
+
+impl Asked {
+    /// Whether it is acknowledged only once an anchor holds it.
+    fn is_urgent(&self) -> bool {
+        let waits = |change: &Change| WAITS.iter().any(|folder| change.path.starts_with(folder));
+        !self.changes.iter().all(waits)
+    }
+}
+
+/// Reads the store, the log and the anchors, and compares them.
+async fn take_over(store: &Arc<dyn Store>, log: &Log, anchors: Anchors) -> Result<(Turn, Vec<Gap>)> {
+    let reading = store.clone();
+    let (map, stored) = blocking(move || {
+        let mut records = Vec::new();
+        reading.visit("", &mut |record| {
+            if record.path != OPEN {
+                records.push((Edit::new(&record.path, Some(&record.value)), record.revision));
+            }
+            Ok(())
+        })?;
+        Ok((Map::of(records), opened(&*reading)?))
+    })
+    .await?;
+    let state = stored.and_then(|(_, open)| open.state);
+    if state.as_ref().is_some_and(|state| state.map != hex::encode(map.root())) {
+        return Err(Error::new(Kind::Tampered, "the records of the store are not those of its last change")
+            .hint("one was put back, added or removed in the database: restore a backup"));
+    }
+    let Anchors { list, accept_rollback } = anchors;
+    let mut turn = Turn { map, state, ..Turn::default() };
+    let mut gaps = Vec::new();
+    for anchor in list {
+        let (watched, gap) = Watched::open(anchor, turn.state.as_ref(), accept_rollback).await?;
+        turn.anchors.push(watched);
+        gaps.extend(gap);
+    }
+    if let Some(known) = turn.state.as_ref().and_then(|state| state.head)
+        && let Err(error) = log.knows(known.number, &known.hash)
+    {
+        if !accept_rollback {
+            return Err(error);
+        }
+        gaps.push(Gap { found: None, what: error.public().to_owned() });
+    }
+    Ok((turn, gaps))
+}
+
+/// What the store says of its last commit, and the revision of that.
+fn opened(store: &dyn Store) -> Result<Option<(u64, Open)>> {
+    let Some(record) = store.get(OPEN)? else { return Ok(None) };
+    let open = serde_json::from_slice(&record.value)
+        .map_err(|e| Error::new(Kind::Tampered, "the open change of the ledger cannot be read").because(e))?;
+    Ok(Some((record.revision, open)))
+}
+
+fn to_json(path: &str, value: &impl Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec(value).map_err(|e| Error::internal(format!("{path}: {e}")))
+}
+
 fn put(path: &str, value: &impl Serialize) -> Result<Change> {
-    let value = serde_json::to_vec(value).map_err(|e| Error::internal(format!("{path}: {e}")))?;
-    Ok(Change { path: path.to_owned(), expected: Expected::Any, value: Some(value) })
+    Ok(Change { path: path.to_owned(), expected: Expected::Any, value: Some(to_json(path, value)?) })
 }
 
 fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Record>, D::Error> {
