@@ -241,7 +241,8 @@ fn make(session: &Session, algorithm: Algorithm, token: bool) -> Pkcs11Key {
 
 /// The keys of a TPM, as `wrapped/ALGORITHM`: the driver itself, in this process.
 fn tpm(tcti: String, sessions: bool) {
-    let driver = signet::device::tpm::open(&TpmSettings { tcti, sessions, anchor_writes_per_day: None }, None).expect("a TPM");
+    let driver =
+        signet::device::tpm::open(&TpmSettings { tcti, sessions, anchor_writes_per_day: None }, None).expect("a TPM");
     let mut device = driver.session().expect("a session");
     let mut keys = BTreeMap::new();
     for algorithm in [Algorithm::EcdsaP256, Algorithm::Rsa2048Pkcs1, Algorithm::Aes256GcmDerived] {

@@ -271,8 +271,11 @@ impl Log {
         if end > size && heads::holds(&self.settings.folder, size, root)? {
             return Ok(());
         }
-        let text = format!("the store knows a signed head of {size} records that the audit log, with {end} signed, does not go on from");
-        Err(Error::new(Kind::Tampered, text).hint("the audit folder was cut, put back or exchanged: restore the newest one"))
+        let text = format!(
+            "the store knows a signed head of {size} records that the audit log, with {end} signed, does not go on from"
+        );
+        Err(Error::new(Kind::Tampered, text)
+            .hint("the audit folder was cut, put back or exchanged: restore the newest one"))
     }
 
     /// The last signed head.

@@ -53,7 +53,9 @@ impl Restore {
             let needs = table(&["KEY", "VERSION", "DEVICE", "NEEDS ITS DEVICE BECAUSE IT IS"], rows, app.out.terminal);
             format!("restored the backup of {} of {}\n\n{needs}", manifest.instance, manifest.taken)
         })?;
-        note("next: point storage.data to this folder, and where anything changed after the backup, say that you know it:");
+        note(
+            "next: point storage.data to this folder, and where anything changed after the backup, say that you know it:",
+        );
         note("  signet restore --accept-rollback --config FILE");
         note("then start the service, and make a token with");
         note("  signet init --new-administrator --config FILE");

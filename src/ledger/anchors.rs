@@ -186,7 +186,7 @@ impl Watched {
         if self.budget.as_mut().is_some_and(|budget| !budget.take(urgency)) {
             return Moved::Spared;
         }
-        match self.write(mark).await {
+        match self.write(mark, urgency).await {
             Ok(()) => {
                 self.trouble = None;
                 Moved::Holds
@@ -200,7 +200,7 @@ impl Watched {
         }
     }
 
-    async fn write(&mut self, mark: Mark) -> Result<(), Fault> {
+    async fn write(&mut self, mark: Mark, urgency: Urgency) -> Result<(), Fault> {
         if !self.seen.unsure.is_empty() {
             let slots = self.anchor.read().await?;
             let foreign = || Fault::new(Class::Refused, "the anchor is not where this service left it");
@@ -209,9 +209,21 @@ impl Watched {
                 return Ok(());
             }
         }
-        crash_point!("ledger.before_anchor");
-        let written = self.anchor.write(self.seen.slot(), mark.slot()).await;
-        crash_point!("ledger.anchored");
+        let (anchor, known) = (&self.anchor, self.seen.slot());
+        let written = match urgency {
+            Urgency::Change => {
+                crash_point!("ledger.before_anchor");
+                let written = anchor.write(known, mark.slot()).await;
+                crash_point!("ledger.anchored");
+                written
+            }
+            Urgency::Checkpoint => {
+                crash_point!("ledger.before_late_anchor");
+                let written = anchor.write(known, mark.slot()).await;
+                crash_point!("ledger.anchored_late");
+                written
+            }
+        };
         match written {
             Ok(()) => self.seen = Seen::of(Some(mark)),
             // It may stand there all the same.

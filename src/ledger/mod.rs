@@ -4,8 +4,9 @@
 //!
 //! ```text
 //! 1  the batch, its leaf and the new state, in `ledger/open`, are committed to the store in one transaction
-//! 2  the leaf is durable in the log, and an anchor outside the database holds the mark of the state
-//! 3  the change is acknowledged
+//! 2  the leaf is durable in the log
+//! 3  an anchor outside the database holds the mark of the state
+//! 4  the change is acknowledged
 //! ```
 //!
 //! A crash between 1 and 2 leaves an open leaf: start-up appends it and moves the anchors on, so a change is always rolled
@@ -105,8 +106,6 @@ struct Turn {
     anchors: Vec<Watched>,
     /// A commit of which it is not known whether it was made.
     doubt: Option<Next>,
-    /// The leaves of the last commit that are not on their way into the log yet.
-    recording: Vec<Record>,
 }
 
 /// What is to be true after a commit.
@@ -202,7 +201,7 @@ impl Ledger {
         let mut turn = self.writer.turn.lock().await;
         self.writer.settle(&mut turn).await?;
         if turn.state.as_ref().is_none_or(|state| state.head != self.writer.head()) {
-            self.writer.write(&mut turn, &[]).await?;
+            self.writer.take_in(&mut turn).await?;
         }
         self.writer.anchor(&mut turn, Urgency::Checkpoint).await
     }
@@ -405,37 +404,16 @@ impl Writer {
     /// Makes changes in one transaction, records their leaves and moves the anchors on. Answers what came of each.
     async fn write(&self, turn: &mut Turn, asked: &[Asked]) -> Result<Vec<Result<Made>>> {
         self.settle(turn).await?;
-        let Batch { mut changes, rows, numbers, leaves, counts } = self.batch(turn, asked).await?;
-        let draft = self.draft(turn, &changes, leaves);
-        changes.push(Change { path: OPEN.to_owned(), expected: Expected::Any, value: Some(Vec::new()) });
+        let batch = self.batch(turn, asked).await?;
+        let (counts, numbers) = (batch.counts, batch.numbers.clone());
         // Whether a commit that fails was made is not known: then the next one counts again.
         turn.counts = None;
-        let store = self.store.clone();
         crash_point!("ledger.before_commit");
-        let (committed, next) = blocking(move || Ok(draft.commit(&*store, &changes, &rows))).await?;
-        let revision = match committed {
-            Ok(revision) => {
-                turn.doubt = next;
-                self.believe(turn);
-                revision
-            }
-            Err(error) if nothing_changed(&error) => return Err(error),
-            Err(error) => {
-                turn.doubt = next;
-                // Where it was made after all, its leaves are recorded below.
-                self.look_what_was_made(turn).await.ok().flatten().ok_or(error)?
-            }
-        };
+        let (revision, leaves) = self.commit(turn, batch).await?;
         crash_point!("ledger.committed");
         turn.counts = counts;
         // All are on their way before the first is waited for, so that they share one sync of the log.
-        let leaves: Vec<_> = turn.recording.drain(..).map(|leaf| self.log.append_leaf(&leaf)).collect();
-        let urgent = asked.iter().any(Asked::is_urgent);
-        if urgent && let Err(error) = self.anchor(turn, Urgency::Change).await {
-            tracing::error!(cause = error.chain(), "a change was made and could not be anchored yet");
-            turn.unanchored = true;
-            self.log.owe(true);
-        }
+        let leaves: Vec<_> = leaves.iter().map(|leaf| self.log.append_leaf(leaf)).collect();
         let mut outcomes = Vec::new();
         for (leaf, numbers) in leaves.into_iter().zip(numbers) {
             if let Err(error) = leaf.await {
@@ -446,7 +424,44 @@ impl Writer {
             outcomes.push(Ok(Made { revision, numbers }));
         }
         crash_point!("ledger.recorded");
+        if asked.iter().any(Asked::is_urgent)
+            && let Err(error) = self.anchor(turn, Urgency::Change).await
+        {
+            tracing::error!(cause = error.chain(), "a change was made and could not be anchored yet");
+            turn.unanchored = true;
+            self.log.owe(true);
+        }
         Ok(outcomes)
+    }
+
+    /// Commits what only takes in how the log stands now.
+    async fn take_in(&self, turn: &mut Turn) -> Result<()> {
+        crash_point!("ledger.before_checkpoint");
+        let committed = self.commit(turn, Batch::default()).await;
+        crash_point!("ledger.checkpointed");
+        committed.map(drop)
+    }
+
+    /// One transaction. Answers its revision and the leaves that are to be recorded.
+    async fn commit(&self, turn: &mut Turn, batch: Batch) -> Result<(u64, Vec<Record>)> {
+        let Batch { mut changes, rows, leaves, .. } = batch;
+        let draft = self.draft(turn, &changes, leaves);
+        changes.push(Change { path: OPEN.to_owned(), expected: Expected::Any, value: Some(Vec::new()) });
+        let store = self.store.clone();
+        let (committed, next) = blocking(move || Ok(draft.commit(&*store, &changes, &rows))).await?;
+        let revision = match committed {
+            Err(error) if nothing_changed(&error) => return Err(error),
+            Ok(revision) => {
+                turn.doubt = next;
+                revision
+            }
+            Err(error) => {
+                turn.doubt = next;
+                // It may have been made all the same.
+                self.look_what_was_made(turn).await.ok().flatten().ok_or(error)?
+            }
+        };
+        Ok((revision, self.believe(turn)))
     }
 
     /// Has the anchors hold the state.
@@ -472,6 +487,7 @@ impl Writer {
     /// Records and anchors what could not be when it was made.
     async fn settle(&self, turn: &mut Turn) -> Result<()> {
         if turn.doubt.is_some() && self.look_what_was_made(turn).await?.is_some() {
+            self.believe(turn);
             turn.unrecorded = true;
             turn.unanchored = true;
             self.log.owe(true);
@@ -495,27 +511,19 @@ impl Writer {
         let Some(next) = &turn.doubt else { return Ok(None) };
         let store = self.store.clone();
         let stored = blocking(move || opened(&*store)).await?;
-        let made = stored.filter(|(_, stored)| stored.state == next.open.state);
-        match made {
-            Some((revision, _)) => {
-                self.believe(turn);
-                Ok(Some(revision))
-            }
-            None => {
-                turn.doubt = None;
-                Ok(None)
-            }
+        let made = stored.filter(|(_, stored)| stored.state == next.open.state).map(|(revision, _)| revision);
+        if made.is_none() {
+            turn.doubt = None;
         }
+        Ok(made)
     }
 
-    /// From now on what was in doubt is so.
-    fn believe(&self, turn: &mut Turn) {
-        if let Some(Next { open, map }) = turn.doubt.take() {
-            turn.state = open.state;
-            turn.map = map;
-            turn.recording = open.leaves;
-            self.tell(turn);
-        }
+    /// From now on what was in doubt is so. Answers the leaves that are to be recorded.
+    fn believe(&self, turn: &mut Turn) -> Vec<Record> {
+        let Some(Next { open, map }) = turn.doubt.take() else { return Vec::new() };
+        (turn.state, turn.map) = (open.state, map);
+        self.tell(turn);
+        open.leaves
     }
 
     /// What is to be committed with `changes`, but for what only the transaction knows.
@@ -546,17 +554,11 @@ impl Writer {
                 outcome?;
             }
         } else if turn.state.is_none() {
-            self.write(&mut turn, &[]).await?;
+            self.take_in(&mut turn).await?;
         }
-        let behind = turn.state.as_ref().map(State::mark);
-        let behind = turn.anchors.iter().filter(|anchor| !behind.is_some_and(|mark| anchor.holds(mark)));
-        let behind: Vec<_> = behind.map(|anchor| anchor.name().to_owned()).collect();
-        self.anchor(&mut turn, Urgency::Change).await?;
-        Ok(match (&self.gap, behind.is_empty()) {
-            (Some(gap), _) => Some(format!("an operator accepted what the anchors do not vouch for: {gap}")),
-            (None, false) => Some(format!("the anchor in {} was behind the store and was moved on", behind.join(", "))),
-            (None, true) => None,
-        })
+        // After a kill they are behind by what may wait, and by no more.
+        self.anchor(&mut turn, Urgency::Checkpoint).await?;
+        Ok(self.gap.as_ref().map(|gap| format!("an operator accepted what the anchors do not vouch for: {gap}")))
     }
 
     /// The change that says for ever that the store was put back.

@@ -122,7 +122,9 @@ pub(super) fn compare(state: Option<&State>, anchor: &str, slots: &[AnchorSlot])
     }
     match found {
         Some(found) if found.number > state.epoch => Err(rollback(anchor, found, state.epoch)),
-        Some(found) => Err(another(format!("{found} of another history than the store, which is at {}", state.mark()), anchor)),
+        Some(found) => {
+            Err(another(format!("{found} of another history than the store, which is at {}", state.mark()), anchor))
+        }
         None => Err(another(format!("nothing, and the store is at epoch {}", state.epoch), anchor)),
     }
 }

@@ -107,7 +107,8 @@ async fn enrol_with(
     (name, settings): (&Name, &Settings),
 ) -> Result<()> {
     let house = workers.get(&root.device);
-    let house = house.ok_or_else(|| Error::new(Kind::Invalid, format!("the root device {} is not configured", root.device)))?;
+    let house =
+        house.ok_or_else(|| Error::new(Kind::Invalid, format!("the root device {} is not configured", root.device)))?;
     for worker in workers.values() {
         worker.settled().await?;
     }
@@ -136,9 +137,14 @@ async fn enrol_with(
             reason,
             ..Record::of(&Caller::system("init", "init"), Action::Start, &Resource::Service, Phase::Change)
         };
-        ledger.commit(leaf(format!("device {name} is being enrolled")), vec![vouching(&[before, root.fingerprint()?])]).await?;
+        ledger
+            .commit(leaf(format!("device {name} is being enrolled")), vec![vouching(&[before, root.fingerprint()?])])
+            .await?;
         root.write(&config.data)?;
-        ledger.commit(leaf(format!("device {name} is enrolled")), vec![vouching(&[root.fingerprint()?])]).await.map(drop)
+        ledger
+            .commit(leaf(format!("device {name} is enrolled")), vec![vouching(&[root.fingerprint()?])])
+            .await
+            .map(drop)
     };
     let result = result.await;
     worker.shutdown().await;
@@ -243,6 +249,8 @@ async fn make_anchor(worker: &Worker, place: AnchorPlace) -> Result<bool> {
     crash_point!("init.anchor_made");
     match made {
         Ok(()) => Ok(true),
+        // Of an attempt that was cut short: it is taken over.
+        Err(fault) if fault.class == Class::Refused => Ok(true),
         Err(fault) if fault.class == Class::Unsupported => {
             tracing::warn!(device = worker.name(), cause = %fault, "the device can hold no anchor");
             Ok(false)

@@ -84,7 +84,13 @@ impl Options {
     /// [`Kind::Internal`] where the program does not know where it is.
     pub fn new() -> Result<Self> {
         let program = std::env::current_exe().map_err(|e| Error::internal(format!("the program's own path: {e}")))?;
-        Ok(Self { program, clock: Clock::System, limits: listen::Limits::default(), unattended: true, accept_rollback: false })
+        Ok(Self {
+            program,
+            clock: Clock::System,
+            limits: listen::Limits::default(),
+            unattended: true,
+            accept_rollback: false,
+        })
     }
 }
 

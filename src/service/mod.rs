@@ -47,6 +47,7 @@ pub use crate::keyring::{Key, KeyUpdate, KeyVersion, NewKey};
 pub use crate::signing::{Input, Verdict};
 pub use crate::store::certificates::{Cursor as CertificateCursor, Search as CertificateSearch};
 
+pub use crate::ledger::AnchorStatus;
 pub use audit::{MAX_RECORD_BYTES, MAX_RECORDS, Records, SignedHead};
 pub use authenticate::{Arrival, Presented};
 pub use certificates::{CertificatePage, Certified, Right as RevocationRight};
@@ -58,7 +59,6 @@ pub use keys::{KeyPage, VersionStep};
 pub use own::{CertificateSource, Held as OwnCertificate, OwnKey, OwnWish, Served, Shown as ShownCertificate};
 pub use restored::Restoration;
 pub use sign::{SignatureMade, VerifyRequest};
-pub use crate::ledger::AnchorStatus;
 pub use system::{BoundVersion, DeviceState, Manifest, Status};
 pub use tokens::{NewToken, TokenMade};
 pub use wrap::{DataKeyMade, RewrapItem};

@@ -82,7 +82,9 @@ impl StorageKey {
             .and_then(|okm| okm.fill(bytes.as_mut_slice()))
             .map_err(|_| Error::internal("the authorisation value of an anchor cannot be derived"))?;
         // A TPM takes zeros at the end for nothing.
-        bytes[31] |= 1;
+        if let Some(last) = bytes.last_mut() {
+            *last |= 1;
+        }
         Ok(SecretBytes::new(bytes.to_vec()))
     }
 

@@ -121,6 +121,9 @@ async fn a_backup_brings_back_every_ciphertext_and_no_token() {
     let elsewhere = saved.elsewhere();
     saved.t.stop().await;
     saved.t.config.data = elsewhere.clone();
+    // It is older than what the devices vouch for, and an operator has to say that this is wanted.
+    assert_eq!(saved.t.start_again().await.expect_err("an older state").kind(), Kind::Tampered);
+    saved.t.accept_rollback().await.unwrap();
     saved.t.renew_administrator().await;
     let t = &saved.t;
     eventually("it is ready", async || t.client(None).ready().await.ok()).await;

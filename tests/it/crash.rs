@@ -69,6 +69,8 @@ const BIRTH: Way = &[
     ("ledger.before_commit:2", Left::Unfinished),
     ("ledger.committed:2", Left::Unrecorded),
     ("ledger.recorded:2", Left::Done),
+    ("ledger.before_anchor", Left::Done),
+    ("ledger.anchored", Left::Done),
     ("keyring.published", Left::Done),
     ("admission.before_close", Left::Done),
     ("admission.closed", Left::Done),
@@ -79,6 +81,8 @@ const KEY_CHANGE: Way = &[
     ("ledger.before_commit", Left::Nothing),
     ("ledger.committed", Left::Unrecorded),
     ("ledger.recorded", Left::Done),
+    ("ledger.before_anchor", Left::Done),
+    ("ledger.anchored", Left::Done),
     ("keyring.published", Left::Done),
     ("admission.before_close", Left::Done),
     ("admission.closed", Left::Done),
@@ -89,6 +93,8 @@ const CHANGE: Way = &[
     ("ledger.before_commit", Left::Nothing),
     ("ledger.committed", Left::Unrecorded),
     ("ledger.recorded", Left::Done),
+    ("ledger.before_anchor", Left::Done),
+    ("ledger.anchored", Left::Done),
     ("admission.closed", Left::Done),
 ];
 
@@ -101,6 +107,8 @@ const DESTRUCTION: &[&str] = &[
     "ledger.before_commit",
     "ledger.committed",
     "ledger.recorded",
+    "ledger.before_anchor",
+    "ledger.anchored",
     "keyring.published",
     "admission.before_close",
     "admission.closed",
@@ -313,6 +321,32 @@ async fn mending(past: &Past, points: &[&str]) {
     assert_eq!(t.hsm.ids(), expected.union(&t.house_ids()).cloned().collect());
 }
 
+/// The points on the way of what follows a second later.
+const CHECKPOINT: &[&str] =
+    &["ledger.before_checkpoint", "ledger.checkpointed", "ledger.before_late_anchor", "ledger.anchored_late"];
+
+#[tokio::test]
+async fn a_death_between_two_seconds_costs_nothing() {
+    let past = Past::make(false).await;
+    past::all(CHECKPOINT.to_vec(), async |point| {
+        let t = past.installation.copy();
+        let mut first = t.serve_until(point);
+        // Where the last life left something to anchor, it dies before it serves.
+        if first.serves().await.is_ok() {
+            let _ = t.client(Some(&t.token)).status().await;
+        }
+        first.dies(point).await;
+        let second = t.serve().await;
+        let client = t.client(Some(&t.token));
+        mended(&client, &[]).await;
+        past.is_there(&t, &client).await;
+        all_keys_work(&client).await;
+        second.kill().await;
+        t.audit_is_good();
+    })
+    .await;
+}
+
 /// The points of `tests/golden/crash-points.txt` that no running service can reach, and why.
 const NOT_REACHED: &[(&str, &str)] = &[
     ("keyring.before_second_try", "needs a cleanup that failed in the same process: tests/it/faults.rs does that"),
@@ -326,6 +360,7 @@ fn each_point_of_the_register_is_tried() {
     for (_, points, function) in CHANGES {
         tried.extend(points.iter().map(|(point, _)| (plain(point), (*function).to_owned())));
     }
+    tried.extend(CHECKPOINT.iter().map(|point| (plain(point), String::new())));
     tried.extend(DESTRUCTION.iter().map(|point| (plain(point), "destroy".to_owned())));
     tried.extend(MENDING.iter().copied().flatten().map(|point| (plain(point), String::new())));
     tried.extend(

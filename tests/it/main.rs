@@ -35,6 +35,7 @@ mod memory;
 mod own;
 mod process;
 mod revocation;
+mod rollback;
 mod rotation;
 mod server;
 mod services;

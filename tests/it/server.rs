@@ -95,6 +95,16 @@ impl TestServer {
         self.server.take().unwrap().stop().await.unwrap();
     }
 
+    /// Ends the server, which may be unable to end in order.
+    pub(crate) async fn stop_somehow(&mut self) {
+        let _ = self.server.take().unwrap().stop().await;
+    }
+
+    /// Goes on from what is in the data folder, as `signet restore --accept-rollback` does. Answers what was accepted.
+    pub(crate) async fn accept_rollback(&self) -> signet::error::Result<Option<String>> {
+        signet::server::accept_rollback(&self.config, &options(&self.clock)).await
+    }
+
     /// Starts it again; the client follows it to its new port.
     pub(crate) async fn start_again(&mut self) -> signet::error::Result<()> {
         let server = Server::start(&self.config, options(&self.clock)).await?;

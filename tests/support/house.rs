@@ -61,7 +61,8 @@ impl House {
         let path = format!("policies/{ADMINISTRATORS}");
         store.commit(&[Change { path, expected: Expected::Absent, value: Some(ADMINISTRATORS_TEXT.into()) }]).unwrap();
         let manual = Clock::Manual(clock.clone());
-        let ledger = Arc::new(Ledger::open(store.clone(), log.clone(), manual.clone(), Anchors::none()).await.unwrap().0);
+        let ledger =
+            Arc::new(Ledger::open(store.clone(), log.clone(), manual.clone(), Anchors::none()).await.unwrap().0);
         let stored = policies::read_all(&*store).unwrap().into_iter().map(|(name, text, _)| (name, text)).collect();
         let admission = Arc::new(Admission::new(stored, log.clone(), manual, metrics.clone()).unwrap());
         let settings = Settings::Pkcs11(hsm.settings());

@@ -10,7 +10,10 @@ use pkcs11_raw::{Error, Session, TokenInfo};
 use crate::device::pkcs11::codes::{self, Effect, Remedy};
 use crate::device::pkcs11::shared::Shared;
 use crate::device::pkcs11::{abilities, recipe};
-use crate::device::{AnchorPlace, AnchorSlot, AnchorWrite, Class, Description, Device, Fault, Generated, Health, Inventory, KeyRef, KeySpec, Locator};
+use crate::device::{
+    AnchorPlace, AnchorSlot, AnchorWrite, Class, Description, Device, Fault, Generated, Health, Inventory, KeyRef,
+    KeySpec, Locator,
+};
 use crate::types::{KeyId, Purpose, Residency, SecretBytes, Version, sha256};
 
 /// The longest message of an HMAC. SoftHSM takes more; network HSMs have frames of about this size.

@@ -27,8 +27,11 @@ use crate::device::{ANCHOR_SLOT, AnchorPlace, AnchorSlot, AnchorWrite, Class, Fa
 const FIRST: u32 = 0x0180_0000;
 /// How many handles the range has.
 const RANGE: u32 = 0x0040_0000;
+/// Of a slot, as the TPM counts.
+const SLOT: u16 = 48;
+const _: () = assert!(SLOT as usize == ANCHOR_SLOT);
 /// Both slots.
-const SIZE: u16 = 2 * ANCHOR_SLOT as u16;
+const SIZE: u16 = 2 * SLOT;
 
 /// Makes the index, blank.
 pub(super) fn make(link: &mut Link, place: &AnchorPlace) -> Result<(), Trouble> {
@@ -47,9 +50,8 @@ pub(super) fn make(link: &mut Link, place: &AnchorPlace) -> Result<(), Trouble> 
         .build()
         .map_err(during("TPM2_NV_DefineSpace"))?;
     let auth = auth(place)?;
-    let index = link.authorised("TPM2_NV_DefineSpace", |tpm| {
-        tpm.nv_define_space(Provision::Owner, Some(auth), public)
-    })?;
+    let index =
+        link.authorised("TPM2_NV_DefineSpace", |tpm| tpm.nv_define_space(Provision::Owner, Some(auth), public))?;
     let blank = MaxNvBuffer::try_from(vec![0; usize::from(SIZE)]).map_err(during("TPM2_NV_Write"))?;
     link.authorised("TPM2_NV_Write", |tpm| tpm.nv_write(NvAuth::NvIndex(index), index, blank, 0))?;
     link.remember_anchor(place.instance, index);
@@ -74,7 +76,7 @@ pub(super) fn write(link: &mut Link, write: &AnchorWrite) -> Result<(), Trouble>
     let Some(known) = slots.iter().position(|slot| *slot == write.known) else {
         return Err(Fault::new(Class::Refused, "the anchor in the TPM is not where this service left it").into());
     };
-    let offset = if known == 0 { ANCHOR_SLOT as u16 } else { 0 };
+    let offset = if known == 0 { SLOT } else { 0 };
     let index = index(link, &write.place)?;
     let value = MaxNvBuffer::try_from(write.value.0.to_vec()).map_err(during("TPM2_NV_Write"))?;
     link.authorised("TPM2_NV_Write", |tpm| tpm.nv_write(NvAuth::NvIndex(index), index, value, offset))

@@ -192,7 +192,8 @@ const LOOK: &str =
 const ALONE: &str = "something else uses this TPM without a resource manager; use /dev/tpmrm0, and nothing beside it";
 const OURS: &str = "report it: the driver should never cause this";
 const BLOB: &str = "restore the key's record from a backup; if other keys fail too, check the whole store";
-const ROOM: &str = "list the indexes with `tpm2_getcap handles-nv-index` and remove one that nobody needs with `tpm2_nvundefine`";
+const ROOM: &str =
+    "list the indexes with `tpm2_getcap handles-nv-index` and remove one that nobody needs with `tpm2_nvundefine`";
 const INDEX: &str = "somebody removed the anchor and made another in its place, or an installation was cut short: see \"Anchors\" in docs/audit.md";
 const AGAIN: &str = "try again; the TPM is busy with itself";
 const UNABLE: &str = "choose another algorithm, or another device for this key; `signet doctor` lists what it can";

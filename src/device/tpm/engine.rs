@@ -20,7 +20,10 @@ use super::codes::{Remedy, Trouble, during};
 use super::link::Link;
 use super::tcti::Address;
 use super::{abilities, anchor, template};
-use crate::device::{AnchorPlace, AnchorSlot, AnchorWrite, Class, Description, Fault, Generated, Health, Identity, KeyRef, KeySpec, TpmSettings};
+use crate::device::{
+    AnchorPlace, AnchorSlot, AnchorWrite, Class, Description, Fault, Generated, Health, Identity, KeyRef, KeySpec,
+    TpmSettings,
+};
 use crate::types::{Algorithm, Hash, KeyId, Purpose, Residency, SecretBytes, Verifier, Version, sha256};
 
 /// The longest message of TPM2_HMAC. Longer ones take a sequence of commands that the wrapper crate does not have.

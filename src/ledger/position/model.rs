@@ -178,12 +178,14 @@ fn run(world: &World, started: &Running, depth: usize, known: &mut HashSet<(Worl
             continue;
         }
         for what in ['a', 'b'] {
-            let (mut world, mut running) = (world.clone(), Running { state: running.state.clone(), seen: running.seen.clone() });
+            let (mut world, mut running) =
+                (world.clone(), Running { state: running.state.clone(), seen: running.seen.clone() });
             commit(&mut running, &mut world, what);
             explore(world.clone(), depth, known, tally);
             for first in [Write::Done, Write::DoneAndLost, Write::Torn] {
                 for second in [Write::Done, Write::DoneAndLost, Write::Torn] {
-                    let (mut world, mut running) = (world.clone(), Running { state: running.state.clone(), seen: running.seen.clone() });
+                    let (mut world, mut running) =
+                        (world.clone(), Running { state: running.state.clone(), seen: running.seen.clone() });
                     anchor(&mut running, &mut world, 0, first);
                     explore(world.clone(), depth, known, tally);
                     anchor(&mut running, &mut world, 1, second);
@@ -217,7 +219,10 @@ fn nothing_acknowledged_is_lost_unnoticed_and_nothing_good_is_refused() {
     };
     let mut tally = Tally::default();
     explore(world, 3, &mut HashSet::new(), &mut tally);
-    println!("{} worlds, {} refused, {} lost, {} false alarms", tally.worlds, tally.refused, tally.lost, tally.false_alarms);
+    println!(
+        "{} worlds, {} refused, {} lost, {} false alarms",
+        tally.worlds, tally.refused, tally.lost, tally.false_alarms
+    );
     assert!(tally.worlds > 1000 && tally.refused > 1000, "too little was tried");
     assert_eq!((tally.lost, tally.false_alarms), (0, 0));
 }

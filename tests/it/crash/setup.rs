@@ -15,8 +15,10 @@ pub(super) const POINTS: &[&str] = &[
     "init.before_generate",
     "init.generated",
     "init.before_store",
-    "init.before_vouch",
-    "init.vouched",
+    "init.before_make_anchor",
+    "init.anchor_made",
+    "start.before_make_anchor",
+    "start.anchor_made",
     "init.stored",
     "root.written",
     "root.renamed",
@@ -37,8 +39,8 @@ const INIT: &[(&str, bool)] = &[
     ("init.generated:1", false),
     ("init.generated:2", false),
     ("init.before_store", false),
-    ("init.before_vouch", false),
-    ("init.vouched", false),
+    ("init.before_make_anchor", false),
+    ("init.anchor_made", false),
     ("init.stored", false),
     ("root.written", false),
     ("root.renamed", true),
@@ -93,12 +95,16 @@ async fn init(devices: Devices, point: &str, there: bool) {
 const ENROL: &[&str] = &[
     "init.before_enrol",
     "init.enrolled",
-    "init.before_vouch:1",
-    "init.vouched:1",
+    "init.before_make_anchor",
+    "init.anchor_made",
+    "ledger.before_commit:1",
+    "ledger.committed:1",
+    "ledger.before_anchor:1",
     "root.written",
     "root.renamed",
-    "init.before_vouch:2",
-    "init.vouched:2",
+    "ledger.before_commit:2",
+    "ledger.committed:2",
+    "ledger.anchored:3",
 ];
 
 #[tokio::test]
@@ -173,7 +179,7 @@ async fn restore(past: &Past, archive: &std::path::Path, point: &str, at_start: 
     let restore = ["restore", "--from", archive.to_str().unwrap(), "--data", data.to_str().unwrap()];
     if at_start {
         t.command(&restore, None).succeeds().await;
-        t.serve_until(point).dies(point).await;
+        t.command(&["restore", "--accept-rollback", "--config", &config], Some(point)).dies(point).await;
     } else {
         t.command(&restore, Some(point)).dies(point).await;
     }
@@ -184,6 +190,7 @@ async fn restore(past: &Past, archive: &std::path::Path, point: &str, at_start: 
         t.command(&restore, None).succeeds().await;
     }
     let old = std::mem::take(&mut t.token);
+    t.command(&["restore", "--accept-rollback", "--config", &config], None).succeeds().await;
     t.token = t.command(&["init", "--config", &config, "--new-administrator"], None).succeeds().await.trim().to_owned();
     let service = t.serve().await;
     t.token = lasting(&t.client(Some(&t.token))).await;
@@ -195,4 +202,24 @@ async fn restore(past: &Past, archive: &std::path::Path, point: &str, at_start: 
     past::all_keys_work(&client).await;
     service.kill().await;
     t.audit_is_good();
+}
+
+#[tokio::test]
+async fn an_anchor_is_made_again_whatever_moment_that_dies_at() {
+    let past = Past::make(false).await;
+    past::all(vec!["start.before_make_anchor", "start.anchor_made"], async |point| {
+        let t = past.installation.copy();
+        let config = t.config().to_str().unwrap().to_owned();
+        crate::rollback::remove_anchor(&t.hsm, &t.data());
+        let mut early = t.command(&["serve", "--config", &config], None);
+        assert!(!early.ended().await.success(), "it serves without its anchor: {}", early.said());
+        let accept = ["restore", "--accept-rollback", "--config", &config];
+        t.command(&accept, Some(point)).dies(point).await;
+        t.command(&accept, None).succeeds().await;
+        let service = t.serve().await;
+        past.is_there(&t, &t.client(Some(&t.token))).await;
+        service.kill().await;
+        t.audit_is_good();
+    })
+    .await;
 }
