@@ -57,6 +57,13 @@ pub(crate) fn tpm_section(settings: &TpmSettings) -> String {
 }
 
 impl Place {
+    /// Goes on from the store as it is, while nobody serves it.
+    pub(crate) fn accept_what_is_there(&self) {
+        let mut accept = command(self.folder.path(), "restore");
+        let said = accept.arg("--accept-rollback").output().expect("signet starts");
+        assert!(said.status.success(), "signet restore: {}", String::from_utf8_lossy(&said.stderr));
+    }
+
     /// A new installation on one device, serving.
     pub(crate) async fn start(device: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");

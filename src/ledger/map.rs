@@ -23,7 +23,7 @@ use crate::types::sha256;
 pub(super) type Hash = [u8; 32];
 
 /// No record, and the root of a store without any.
-const NONE: Hash = [0; 32];
+pub(super) const NONE: Hash = [0; 32];
 
 /// The tree over all records.
 #[derive(Clone, Debug, Default)]

@@ -528,12 +528,10 @@ impl Writer {
 
     /// What is to be committed with `changes`, but for what only the transaction knows.
     fn draft(&self, turn: &Turn, changes: &[Change], leaves: Vec<Record>) -> Draft {
-        let state = State {
-            epoch: turn.state.as_ref().map_or(0, |state| state.epoch) + 1,
-            map: String::new(),
-            head: self.head(),
-            anchors: turn.anchors.iter().map(|anchor| (anchor.name().to_owned(), anchor.seen().clone())).collect(),
-        };
+        // One that is not configured now may be so again, and holds what it held.
+        let (epoch, mut anchors) = turn.state.as_ref().map_or_else(Default::default, |s| (s.epoch, s.anchors.clone()));
+        anchors.extend(turn.anchors.iter().map(|anchor| (anchor.name().to_owned(), anchor.seen().clone())));
+        let state = State { epoch: epoch + 1, map: map::NONE, head: self.head(), anchors };
         let edits = changes.iter().map(|change| Edit::new(&change.path, change.value.as_deref())).collect();
         Draft { map: turn.map.clone(), edits, state, after: self.log.size(), leaves }
     }
@@ -685,7 +683,7 @@ impl Draft {
     fn at(self, revision: u64) -> Next {
         let Self { map, edits, mut state, after, mut leaves } = self;
         let map = map.after(&edits, revision);
-        state.map = hex::encode(map.root());
+        state.map = map.root();
         for leaf in &mut leaves {
             leaf.facts.insert(STATE.to_owned(), state.mark().to_string());
         }
@@ -716,13 +714,14 @@ async fn take_over(store: &Arc<dyn Store>, log: &Log, anchors: Anchors) -> Resul
     })
     .await?;
     let state = stored.and_then(|(_, open)| open.state);
-    if state.as_ref().is_some_and(|state| state.map != hex::encode(map.root())) {
-        return Err(Error::new(Kind::Tampered, "the records of the store are not those of its last change")
-            .hint("one was put back, added or removed in the database: restore a backup"));
-    }
     let Anchors { list, accept_rollback } = anchors;
-    let mut turn = Turn { map, state, ..Turn::default() };
     let mut gaps = Vec::new();
+    if state.as_ref().is_some_and(|state| state.map != map.root()) {
+        let error = Error::new(Kind::Tampered, "the records of the store are not those of its last change")
+            .hint("one was put back, added or removed in the database: put the newest one back, or restore a backup");
+        gaps.push(accepted(error, accept_rollback)?);
+    }
+    let mut turn = Turn { map, state, ..Turn::default() };
     for anchor in list {
         let (watched, gap) = Watched::open(anchor, turn.state.as_ref(), accept_rollback).await?;
         turn.anchors.push(watched);
@@ -731,12 +730,14 @@ async fn take_over(store: &Arc<dyn Store>, log: &Log, anchors: Anchors) -> Resul
     if let Some(known) = turn.state.as_ref().and_then(|state| state.head)
         && let Err(error) = log.knows(known.number, &known.hash)
     {
-        if !accept_rollback {
-            return Err(error);
-        }
-        gaps.push(Gap { found: None, what: error.public().to_owned() });
+        gaps.push(accepted(error, accept_rollback)?);
     }
     Ok((turn, gaps))
+}
+
+/// What does not hold, where an operator accepts that.
+fn accepted(error: Error, accept: bool) -> Result<Gap> {
+    if accept { Ok(Gap { found: None, what: error.public().to_owned() }) } else { Err(error) }
 }
 
 /// What the store says of its last commit, and the revision of that.

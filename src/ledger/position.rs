@@ -49,8 +49,9 @@ pub struct Mark {
 #[serde(deny_unknown_fields)]
 pub(super) struct State {
     pub(super) epoch: u64,
-    /// The root of the map, in hex.
-    pub(super) map: String,
+    /// The root of the map.
+    #[serde(with = "hex::serde")]
+    pub(super) map: [u8; 32],
     /// The last head of the log that was signed by then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) head: Option<Mark>,
@@ -63,7 +64,7 @@ impl State {
     pub(super) fn mark(&self) -> Mark {
         let (size, root) = self.head.map_or((0, [0; 32]), |head| (head.number, head.hash));
         let (epoch, size) = (self.epoch.to_be_bytes(), size.to_be_bytes());
-        let hash = sha256(&[b"signet state v1", &epoch, self.map.as_bytes(), &size, &root]);
+        let hash = sha256(&[b"signet state v1", &epoch, &self.map, &size, &root]);
         Mark { number: self.epoch, hash }
     }
 }

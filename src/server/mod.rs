@@ -366,7 +366,8 @@ async fn open(
     let admission = Arc::new(admission);
     let house_keys = vec![root.root_key.id, root.log_key.id];
     let keyring = Keyring::load(ledger.clone(), admission.clone(), workers.clone(), house_keys, metrics.clone())?;
-    let report = keyring.reconcile(restore::restored_from(&config.data)?.is_some()).await?;
+    let mut report = keyring.reconcile(restore::restored_from(&config.data)?.is_some()).await?;
+    report.problems.extend(missing_anchors(&root, workers));
     recovered.extend(report.mended);
     let caller = Caller::system("start", "start");
     for what in &recovered {
@@ -410,7 +411,8 @@ async fn open(
     })
 }
 
-/// The anchors of an installation. One that was removed from its device is made again only where an operator accepts that.
+/// The anchors of an installation in the devices that are configured. One that was removed from its device is made again only
+/// where an operator accepts that.
 async fn anchors(
     root: &Root,
     key: &StorageKey,
@@ -419,10 +421,7 @@ async fn anchors(
 ) -> Result<Anchors> {
     let mut list: Vec<Arc<dyn Anchor>> = Vec::new();
     for name in &root.anchors {
-        let worker = workers.get(name).ok_or_else(|| {
-            Error::new(Kind::Invalid, format!("device {name} holds an anchor of the store and is not configured"))
-                .hint("configure it again: without it nobody knows whether the store was put back")
-        })?;
+        let Some(worker) = workers.get(name) else { continue };
         let place = root.anchor_place(key, name)?;
         if accept_rollback && worker.read_anchor(&place).await.is_err_and(|fault| fault.class == Class::KeyGone) {
             crash_point!("start.before_make_anchor");
@@ -431,7 +430,25 @@ async fn anchors(
         }
         list.push(Arc::new(DeviceAnchor::new(worker.clone(), place)));
     }
+    if list.is_empty() && !root.anchors.is_empty() {
+        let text = format!("none of the devices that hold an anchor of the store is configured: {}", joined(&root.anchors));
+        return Err(Error::new(Kind::Invalid, text)
+            .hint("configure one of them: without it nobody knows whether the store was put back"));
+    }
     Ok(Anchors::new(list).accept_rollback(accept_rollback))
+}
+
+/// What an operator should know of anchors that are not there.
+fn missing_anchors(root: &Root, workers: &BTreeMap<Name, Arc<Worker>>) -> Option<String> {
+    let missing: Vec<_> = root.anchors.iter().filter(|name| !workers.contains_key(*name)).collect();
+    if root.anchors.is_empty() {
+        return Some("no device holds an anchor: an older store that is put back is not noticed".to_owned());
+    }
+    (!missing.is_empty()).then(|| format!("not configured, so its anchor is not compared: device {}", joined(missing)))
+}
+
+fn joined<'a>(names: impl IntoIterator<Item = &'a Name>) -> String {
+    names.into_iter().map(Name::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// The certificate that the configuration wants of one of the service's own issuers.

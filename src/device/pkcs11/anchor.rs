@@ -68,9 +68,11 @@ impl Lane {
         let (object, _) = kept.first().map(|(_, held)| *held).ok_or_else(moved)?;
         match self.look(|session| value(session, object)) {
             Ok(Some(slot)) if slot == write.known => {}
-            Ok(_) => return Err(moved()),
-            Err(fault) if fault.class == Class::KeyGone => return Err(moved()),
-            Err(fault) => return Err(fault),
+            Err(fault) if fault.class != Class::KeyGone => return Err(fault),
+            Ok(_) | Err(_) => {
+                self.prove_sentinel()?;
+                return Err(moved());
+            }
         }
         // 2. The older one makes room; 3. for the new one.
         let changing = shared.changing();
