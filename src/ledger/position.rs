@@ -35,7 +35,7 @@ use crate::error::{Error, Kind, Result};
 use crate::types::{lower_hex, sha256};
 
 /// A place in a history: how far, and the hash of what was there. As text `1042:ab12…`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Mark {
     /// The epoch of a state, or the size of a log.
@@ -45,7 +45,7 @@ pub struct Mark {
 }
 
 /// Where the store stands after a commit: part of `ledger/open`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct State {
     pub(super) epoch: u64,
@@ -70,7 +70,7 @@ impl State {
 }
 
 /// What is known of an anchor.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Seen {
     /// The newest mark that is known to stand there; `None` where it was blank.
