@@ -320,7 +320,10 @@ impl Authority {
         let record = self.read(move |store| store.get(&wanted)).await?;
         let record = record.ok_or_else(|| Error::new(Kind::Tampered, format!("the notice {id} is gone")))?;
         let mut notice: Notice = parse(&record)?;
-        let Some(body) = notice.body.take() else { return Ok(notices.state().keep(&notice, record.revision)) };
+        let Some(body) = notice.body.take() else {
+            notices.state().keep(&notice, record.revision);
+            return Ok(());
+        };
         let webhook = &notices.settings.webhook;
         let sent = webhook.send(Message { id, at: self.now(), body: &body }).await;
         let outcome = match sent {

@@ -290,7 +290,7 @@ async fn what_is_late_is_told_once_over_restarts_and_signed_by_every_secret() {
     assert_eq!(receiver.got().len(), 1);
     t.client.revoke(&new.serial, &RevokeCertificate::default()).await.unwrap();
     tell(&t).await;
-    assert_eq!(receiver.got()[1].serials(), [old.serial.clone()]);
+    assert_eq!(receiver.got()[1].serials(), [old.serial]);
     assert_ne!(receiver.got()[1].id(), receiver.got()[0].id());
     // 5. All of it is recorded; and with the end of the certificates it is forgotten.
     t.clock.advance(hours(3));
