@@ -6,6 +6,7 @@ mod faults;
 #[path = "../support/skip.rs"]
 mod skip;
 mod tamper;
+mod tiled;
 
 use std::collections::BTreeMap;
 use std::fs;
