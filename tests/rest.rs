@@ -85,6 +85,7 @@ async fn service(folder: &Path) -> Arc<Service> {
         signing: Arc::new(Signing::new(keyring.clone())),
         metrics: metrics.clone(),
         url: None,
+        notices: None,
     });
     Arc::new(Service::new(Parts {
         keyring,

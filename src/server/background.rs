@@ -104,6 +104,19 @@ pub(super) fn start(
                 }
             }
         }));
+        tasks.push(every(config.tick.as_duration(), stop, {
+            let (authority, stop) = (service.authority(), stop.clone());
+            move || {
+                let (authority, mut ending) = (authority.clone(), stop.subscribe());
+                async move {
+                    // A receiver that takes its time holds up nobody, the end of the service neither: it is told after the next start.
+                    tokio::select! {
+                        _ = ending.wait_for(|stop| *stop) => {}
+                        () = authority.send_notices() => {}
+                    }
+                }
+            }
+        }));
         tasks.push(every(TIDY, stop, {
             let service = service.clone();
             move || {
