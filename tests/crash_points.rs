@@ -58,7 +58,11 @@ enum On {
 const EXEMPT: &[(&str, &str, &str)] = &[
     ("src/admission.rs", "refuse", "a refusal changes nothing, and nothing is answered before it is recorded"),
     ("src/admission.rs", "unauthenticated", "as a refusal"),
-    ("src/ledger/mod.rs", "commit", "its callers stand between points: changes and checkpoints end at points of their own"),
+    (
+        "src/ledger/mod.rs",
+        "commit",
+        "its callers stand between points: changes and checkpoints end at points of their own",
+    ),
     ("src/admission.rs", "recovered", "tells what was mended before; told again after a crash or not, nothing changes"),
     ("src/server/mod.rs", "clear", "removes what nobody points to; what a crash leaves of it the next start removes"),
     ("src/admission.rs", "drop", "the caller is gone, and nothing waits for this record"),

@@ -37,6 +37,7 @@ use root::Root;
 use crate::admission::Admission;
 use crate::audit::Log;
 use crate::auth::registry::Registry;
+use crate::ca::notice::Settings as NoticeSettings;
 use crate::ca::{Authority, Parts as AuthorityParts};
 use crate::config::Config;
 use crate::crash_point;
@@ -51,6 +52,7 @@ use crate::store::{Sealed, Sqlite, StorageKey, Store};
 use crate::telemetry::Metrics;
 use crate::types::{Caller, Clock, Name, Period, Resource};
 use crate::validation::{Ports, Resolver, Validator};
+use crate::webhook::Webhook;
 
 /// Where a record vouches for `root.json`.
 const ROOT_RECORD: &str = "house/root";
@@ -385,6 +387,7 @@ async fn open(
         signing: Arc::new(Signing::new(keyring.clone())),
         metrics: metrics.clone(),
         url: config.pki.url.clone(),
+        notices: notices(config, &root.instance)?,
     })?;
     recovered.extend(authority.close_reservations().await?);
     let heads = Heads::new(log.clone(), house.clone(), root.log_key, root.log_public.clone())?;
@@ -431,7 +434,8 @@ async fn anchors(
         list.push(Arc::new(DeviceAnchor::new(worker.clone(), place)));
     }
     if list.is_empty() && !root.anchors.is_empty() {
-        let text = format!("none of the devices that hold an anchor of the store is configured: {}", joined(&root.anchors));
+        let text =
+            format!("none of the devices that hold an anchor of the store is configured: {}", joined(&root.anchors));
         return Err(Error::new(Kind::Invalid, text)
             .hint("configure one of them: without it nobody knows whether the store was put back"));
     }
@@ -455,6 +459,13 @@ fn joined<'a>(names: impl IntoIterator<Item = &'a Name>) -> String {
 fn own_wish(config: &Config) -> Result<Option<OwnWish>> {
     let Some(own) = &config.own_certificate else { return Ok(None) };
     OwnWish::new(own.issuer.clone(), own.profile.clone(), &own.names, own.device.clone()).map(Some)
+}
+
+/// Whom the configuration wants to be told of certificates that end.
+fn notices(config: &Config, instance: &str) -> Result<Option<NoticeSettings>> {
+    let Some(ending) = &config.ending else { return Ok(None) };
+    let webhook = Webhook::new(ending.webhook.clone()).map_err(|e| e.context("expiry.webhook"))?;
+    Ok(Some(NoticeSettings { webhook, before: ending.before.clone(), instance: instance.to_owned() }))
 }
 
 /// Who looks for the proofs of ACME, as the configuration says.

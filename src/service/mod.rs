@@ -28,6 +28,7 @@ mod wrap;
 
 // The words of the engines that stand in the calls: a protocol speaks to this module alone.
 pub use crate::admission::Released;
+pub use crate::audit::tile::Tile;
 pub use crate::auth::certificate::Match as CertificateRule;
 pub use crate::auth::registry::{IdentityRecord, TokenRecord};
 pub use crate::ca::announcement::{Announcement, Known as KnownAnnouncement, What as Announced};
@@ -44,10 +45,10 @@ pub use crate::ca::status::{MAX_REQUEST as MAX_OCSP_REQUEST, StatusAnswer};
 pub use crate::envelope::{Blobs, Opened, Plain, Sealed};
 pub use crate::jose::Jwk;
 pub use crate::keyring::{Key, KeyUpdate, KeyVersion, NewKey};
+pub use crate::ledger::AnchorStatus;
 pub use crate::signing::{Input, Verdict};
 pub use crate::store::certificates::{Cursor as CertificateCursor, Search as CertificateSearch};
 
-pub use crate::ledger::AnchorStatus;
 pub use audit::{MAX_RECORD_BYTES, MAX_RECORDS, Records, SignedHead};
 pub use authenticate::{Arrival, Presented};
 pub use certificates::{CertificatePage, Certified, Right as RevocationRight};

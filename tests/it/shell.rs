@@ -309,3 +309,89 @@ async fn what_the_api_can_do_with_certificates_the_command_line_can_do() {
     shell.refused(&format!("{asked} web.fleet.example"), 2).await;
     shell.refused("signet policy explain web Sign release --issuer fleet", 2).await;
 }
+
+#[tokio::test]
+async fn an_auditor_gets_a_proof_a_history_and_an_export_and_verifies_them_offline() {
+    let shell = Shell::start().await;
+    let write = |name: &str, text: &str| std::fs::write(shell.file(name), text).unwrap();
+    // 1. What is trusted: the key, and the head of a day.
+    write("log.pem", &shell.run("signet audit head --public-key").await);
+    shell.run("signet audit proof 0").await;
+    write("monday.txt", &shell.run("signet audit head").await);
+    shell.run("signet key create release --algorithm ecdsa-p256-sha256").await;
+    // 2. One record, in one small file.
+    let proof = shell.run("signet audit proof 1").await;
+    assert!(proof.starts_with("c2sp.org/tlog-proof@v1\n") && proof.len() < 4096, "{proof}");
+    write("1.tlog-proof", &proof);
+    let offline = "--public-key log.pem";
+    let told = shell.run(&format!("signet audit verify 1.tlog-proof {offline}")).await;
+    assert!(told.contains("RECORDED") && told.contains("\"action\":"), "{told}");
+    let record = shell.json(&format!("signet audit verify 1.tlog-proof {offline}")).await;
+    assert_eq!((&record["index"], &record["signatures_checked"]), (&1.into(), &true.into()));
+    let line = proof.lines().nth(1).unwrap();
+    write("forged.tlog-proof", &proof.replacen(line, "extra e30=", 1));
+    let said = shell.refused(&format!("signet audit verify forged.tlog-proof {offline}"), 6).await;
+    assert!(said.contains("the record is not the one"), "{said}");
+    // 3. The log of today goes on where that of Monday ended.
+    write("since.txt", &shell.run("signet audit consistency monday.txt").await);
+    let told = shell.run(&format!("signet audit verify since.txt --since monday.txt {offline}")).await;
+    assert!(told.contains("GROWN: from "), "{told}");
+    assert!(shell.refused("signet audit verify since.txt", 2).await.contains("--since FILE"));
+    // A head of a longer log than this one is: it was cut, or put back.
+    let monday = std::fs::read_to_string(shell.file("monday.txt")).unwrap();
+    let mut lines: Vec<_> = monday.lines().collect();
+    lines[1] = "99999";
+    write("longer.txt", &(lines.join("\n") + "\n"));
+    assert!(shell.refused("signet audit consistency longer.txt", 6).await.contains("it was cut or put back"));
+    // 4. The whole log as static files.
+    let folder = shell.t.data().join("audit").display().to_string();
+    let told = shell.run(&format!("signet audit export {folder} www {offline}")).await;
+    assert!(told.contains("files written"), "{told}");
+    let told = shell.run(&format!("signet audit verify www {offline}")).await;
+    assert!(told.contains("WHOLE"), "{told}");
+    let bundle = std::fs::read_dir(shell.file("www/tile/entries/000.p")).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = std::fs::read(&bundle).unwrap();
+    bytes[40] ^= 1;
+    std::fs::write(&bundle, bytes).unwrap();
+    let (code, stdout, _) = shell.told(&format!("signet audit verify www {offline}")).await;
+    assert!(code == 6 && stdout.contains("problem: tile/0/000.p/"), "{stdout}");
+    shell.run(&format!("signet audit verify {folder} {offline}")).await;
+}
+
+#[tokio::test]
+async fn each_client_is_a_witness_by_its_receipts() {
+    let shell = Shell::start().await;
+    let folder = shell.t.data().join("audit");
+    std::fs::write(shell.file("log.pem"), shell.run("signet audit head --public-key").await).unwrap();
+    // 1. Who is told to keeps the receipt of each answer; a stranger gets none.
+    shell.run("signet key create release --algorithm ecdsa-p256-sha256 --keep-receipts receipts.txt").await;
+    shell.run("signet audit proof 0").await;
+    let older = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, older.path().join(path.file_name().unwrap())).unwrap();
+    }
+    shell.run("signet whoami --keep-receipts receipts.txt").await;
+    let kept = std::fs::read_to_string(shell.file("receipts.txt")).unwrap();
+    assert!(kept.lines().count() == 2 && kept.lines().all(|line| line.starts_with("log=\"signet/")), "{kept}");
+    assert_eq!(shell.file("receipts.txt").metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(kept.lines().last().unwrap().contains(", root=:"), "{kept}");
+    let bare =
+        shell.t.http().get(format!("https://{}/api/v1/whoami", shell.t.server().address())).send().await.unwrap();
+    assert_eq!((bare.status().as_u16(), bare.headers().get("signet-log")), (401, None));
+    // 2. The log honours them.
+    let verify = |folder: &std::path::Path| {
+        format!("signet audit verify {} --public-key log.pem --receipts receipts.txt", folder.display())
+    };
+    let report = shell.json(&verify(&folder)).await;
+    assert_eq!((&report["receipts"], report["problems"].as_array().unwrap().len()), (&2.into(), 0));
+    // 3. An older state of it, which is whole in itself, does not.
+    let (code, stdout, _) = shell.told(&verify(older.path())).await;
+    assert!(code == 6 && stdout.contains("problem: receipts.txt line 2: record "), "{stdout}");
+    let (code, stdout, _) =
+        shell.told(&format!("signet audit verify {} --public-key log.pem", older.path().display())).await;
+    assert!(code == 0 && stdout.contains("WHOLE"), "{stdout}");
+    // 4. A file where they cannot be kept is said before anything is done.
+    let said = shell.refused("signet whoami --keep-receipts no/such/folder/r.txt", 2).await;
+    assert!(said.contains("receipts cannot be kept in"), "{said}");
+}

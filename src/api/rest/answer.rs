@@ -8,13 +8,14 @@ use std::io::Read;
 use axum::body::Body;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, LOCATION};
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use super::row::Content;
 use crate::error::{Error, Kind, Result};
+use crate::service::Released;
 
 /// How much of an archive is read at a time.
 const PIECE: usize = 64 * 1024;
@@ -60,6 +61,18 @@ impl<A: Answer> Reply<A> {
     }
 }
 
+/// The header that says where the record of an answer stands.
+const SIGNET_LOG: HeaderName = HeaderName::from_static("signet-log");
+
+/// The response to a caller who is known, with the receipt of its record.
+pub(super) fn respond<A: Answer>(released: Released<Reply<A>>, status: StatusCode) -> Result<Response<Body>> {
+    let (reply, receipt) = released.with_receipt();
+    let mut response = reply.respond(status)?;
+    let receipt = HeaderValue::try_from(receipt.to_string()).map_err(|e| Error::internal(format!("a receipt: {e}")))?;
+    response.headers_mut().insert(SIGNET_LOG, receipt);
+    Ok(response)
+}
+
 /// What can be sent.
 pub(super) trait Answer: Send + 'static {
     /// As a response, whose status is not decided yet.
@@ -96,6 +109,42 @@ impl<const OPEN_METRICS: bool> Text<OPEN_METRICS> {
 }
 
 impl<const OPEN_METRICS: bool> Answer for Text<OPEN_METRICS> {
+    fn respond(self) -> Result<Response<Body>> {
+        Ok(typed(Body::from(self.0), Self::TYPE))
+    }
+
+    fn content() -> Content {
+        Content::Other(Self::TYPE)
+    }
+}
+
+/// A signed note.
+#[derive(Debug)]
+pub(super) struct Note(pub(super) String);
+
+impl Note {
+    const TYPE: &str = "text/plain; charset=utf-8";
+}
+
+impl Answer for Note {
+    fn respond(self) -> Result<Response<Body>> {
+        Ok(typed(Body::from(self.0), Self::TYPE))
+    }
+
+    fn content() -> Content {
+        Content::Other(Self::TYPE)
+    }
+}
+
+/// Bytes that are ready.
+#[derive(Debug)]
+pub(super) struct Octets(pub(super) Vec<u8>);
+
+impl Octets {
+    const TYPE: &str = "application/octet-stream";
+}
+
+impl Answer for Octets {
     fn respond(self) -> Result<Response<Body>> {
         Ok(typed(Body::from(self.0), Self::TYPE))
     }

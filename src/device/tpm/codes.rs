@@ -194,7 +194,8 @@ const OURS: &str = "report it: the driver should never cause this";
 const BLOB: &str = "restore the key's record from a backup; if other keys fail too, check the whole store";
 const ROOM: &str =
     "list the indexes with `tpm2_getcap handles-nv-index` and remove one that nobody needs with `tpm2_nvundefine`";
-const INDEX: &str = "somebody removed the anchor and made another in its place, or an installation was cut short: see docs/anchors.md";
+const INDEX: &str =
+    "somebody removed the anchor and made another in its place, or an installation was cut short: see docs/anchors.md";
 const AGAIN: &str = "try again; the TPM is busy with itself";
 const UNABLE: &str = "choose another algorithm, or another device for this key; `signet doctor` lists what it can";
 
