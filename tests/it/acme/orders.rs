@@ -239,13 +239,13 @@ async fn refusals_are_on_record() {
     client.kid = None;
     assert_eq!(client.post(&client.url("newAccount"), &json!({})).await.problem(), "unauthorized");
     let records = scene.t.client.audit_records(0, Some(1000)).await.unwrap().records;
-    let told = |reason: &str| {
+    let told = |kind: &str, reason: &str| {
         let texts = records.iter().map(|record| serde_json::to_string(record).unwrap());
-        texts.filter(|text| text.contains("forbidden") && text.contains(reason)).count()
+        texts.filter(|text| text.contains(kind) && text.contains(reason)).count()
     };
-    assert_eq!(told("this is another account"), 2);
-    assert_eq!(told("neither this account nor this key may revoke the certificate"), 2);
-    assert_eq!(told("the account is deactivated"), 1);
+    assert_eq!(told("forbidden", "this is another account"), 2);
+    assert_eq!(told("forbidden", "neither this account nor this key may revoke the certificate"), 2);
+    assert_eq!(told("unauthenticated", "the account is deactivated"), 1);
 }
 
 #[tokio::test]
