@@ -12,7 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::store::Change;
 use crate::store::certificates::{End, Found, Reservation};
 use crate::types::operation::Builds;
-use crate::types::{IssuerName, Version};
+use crate::types::{IssuerName, Verified, Version};
 use crate::x509::lint::{self, Subjectmatter};
 use crate::x509::{IssuerView, Serial, Template, certificate};
 
@@ -246,10 +246,10 @@ pub(super) fn still_signed() -> Error {
 
 impl Prepared {
     /// What follows the body in the certificate, once the whole was compared with what was asked.
-    fn finish(&self, signer: &Signer, signature: &[u8]) -> Result<Vec<u8>> {
+    fn finish(&self, signer: &Signer, signature: &Verified) -> Result<Vec<u8>> {
         let body = &self.reservation.body;
-        let der = certificate::assemble(body, signer.view.algorithm, signature)?;
-        certificate::check(&der, &self.template, &self.serial, &signer.view)?;
+        let der = certificate::assemble(body, signer.view.algorithm, signature.signature())?;
+        certificate::check(&der, &self.template, &self.serial, &signer.view, signature)?;
         after_body(&der, body)
     }
 }

@@ -37,7 +37,7 @@ pub use est_label::EstLabel;
 pub use hexadecimal::lower_hex;
 pub use name::{EndpointName, IssuerName, KeyId, KeyName, Name, ProfileName, Version};
 pub use period::Period;
-pub use public_key::{PublicKey, Verifier};
+pub use public_key::{PublicKey, Verified, Verifier};
 pub use rules::{Retention, Rollover, Rotation};
 pub use secret::{SecretBytes, same};
 pub use signature::raw_length;
