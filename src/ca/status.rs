@@ -216,9 +216,19 @@ impl Status {
         if let Some(responder) = self.good_responder(&place) {
             return Ok(responder);
         }
-        self.make(voice, self.renew_responder(voice)).await?;
-        let over = || Error::new(Kind::Unavailable, "the certificate of this version is over, and so is its responder");
-        self.good_responder(&place).ok_or_else(over)
+        let made = self.make(voice, self.renew_responder(voice)).await;
+        if let Some(responder) = self.good_responder(&place) {
+            // It lasts, though it should have been renewed.
+            return Ok(responder);
+        }
+        made?;
+        Err(Error::new(Kind::Unavailable, "the certificate of this version is over, and so is its responder"))
+    }
+
+    /// Whether nobody can speak for a version any more: its key is compromised, so that it signs no responder, and the last one is over.
+    fn is_silent(&self, voice: &Voice) -> bool {
+        let (issuer, version) = voice.place();
+        self.authority.fell(&issuer, version).is_some() && self.good_responder(&(issuer, version)).is_none()
     }
 
     fn good_responder(&self, place: &Place) -> Option<Arc<Responder>> {
@@ -371,6 +381,10 @@ impl Status {
                 ready.responders.insert(place.clone(), found.clone());
             }
         }
+        // The key of a version that fell signs no other one.
+        if self.authority.fell(&place.0, place.1).is_some() {
+            return Ok(());
+        }
         let primary = self.keyring.find(&key).ok().and_then(|key| key.primary().ok().map(|version| version.number()));
         if let (Some(last), Some(primary)) = (&last, primary) {
             let Validity { not_before, not_after } = last.validity;
@@ -463,6 +477,9 @@ impl Status {
         }
         match self.answer_for(&voice, &request).await {
             Ok(answer) => Ok(answer),
+            // "The response 'unauthorized' is returned in cases where ... the server is not capable of responding authoritatively"
+            // (RFC 6960, 2.3): nobody will be again, and `tryLater` would say that somebody is.
+            Err(_) if self.is_silent(&voice) => Ok(self.fail(Failure::Unauthorized)),
             Err(error) => {
                 if error.kind() == Kind::Internal || error.kind() == Kind::Tampered {
                     tracing::error!(%issuer, cause = error.chain(), "an OCSP request could not be answered");
