@@ -537,6 +537,18 @@ async fn a_batch_is_answered_item_by_item_and_a_repetition_by_what_came_of_it() 
             other => panic!("{other:?}"),
         }
     }
+    // The same again, under one key: each item has the answer of its own place, also behind the one that failed.
+    let body = serde_json::to_string(&body).unwrap();
+    let mut answers = Vec::new();
+    for _ in 0..2 {
+        let (status, answer) = t.post(t.token(), "batch", "issuers/ca/issue-batch", &body).await;
+        assert_eq!(status, 200, "{answer}");
+        let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+        let results = answer["results"].as_array().unwrap().iter();
+        answers.push(results.map(|result| result["ok"]["serial"].as_str().map(str::to_owned)).collect::<Vec<_>>());
+    }
+    assert_eq!(answers[0].iter().position(Option::is_none), Some(7));
+    assert_eq!(answers[0], answers[1]);
 }
 
 #[tokio::test]
@@ -719,7 +731,7 @@ async fn a_revoked_intermediate_issues_no_more() {
 /// Whoever has the key of an authority signs whatever they like: nothing below it is told to be good.
 #[tokio::test]
 async fn a_compromised_issuer_is_trusted_no_more() {
-    let t = TestServer::start().await;
+    let mut t = TestServer::start().await;
     let root = root(&t, "root").await;
     let (name, key) = ("root".parse().unwrap(), "root".parse().unwrap());
     let leaf = server(&t, "root", "dns:a.example").await;
@@ -732,8 +744,8 @@ async fn a_compromised_issuer_is_trusted_no_more() {
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
     };
     openssl(&["-issuer", "root.pem", "-cert", "leaf.pem", "-no_nonce", "-reqout", "request"]);
-    let service = t.server().service();
-    let told = async || {
+    let told = async |t: &TestServer| {
+        let service = t.server().service();
         service.revocation_status().tick().await;
         let answer = service.certificate_status(&name, &std::fs::read(at("request")).unwrap()).await.unwrap();
         let bytes = match answer {
@@ -743,13 +755,13 @@ async fn a_compromised_issuer_is_trusted_no_more() {
         std::fs::write(at("answer"), bytes).unwrap();
         openssl(&["-respin", "answer", "-issuer", "root.pem", "-cert", "leaf.pem", "-CAfile", "root.pem", "-no_nonce"])
     };
-    assert!(told().await.contains("leaf.pem: good"));
-    assert_eq!(service.authority().bundle(&name).unwrap().certificates.len(), 1);
+    assert!(told(&t).await.contains("leaf.pem: good"));
+    assert_eq!(t.server().service().authority().bundle(&name).unwrap().certificates.len(), 1);
     t.client.change_version(&key, root.versions[0].version, signet::client::Transition::Compromise).await.unwrap();
     // 1. OCSP takes back what it said; the bundle and the API have no such version.
-    let said = told().await;
+    let said = told(&t).await;
     assert!(said.contains("leaf.pem: revoked") && said.contains("Reason: cACompromise"), "{said}");
-    assert!(service.authority().bundle(&name).unwrap().certificates.is_empty());
+    assert!(t.server().service().authority().bundle(&name).unwrap().certificates.is_empty());
     let shown = t.client.issuer(&name).await.unwrap();
     assert_eq!((shown.active, shown.versions[0].state.as_str()), (None, "compromised"));
     let reason = t.client.certificate(&leaf.serial).await.unwrap().reason;
@@ -766,8 +778,16 @@ async fn a_compromised_issuer_is_trusted_no_more() {
     let body = ActivateIssuer { version: rotated.versions[1].version };
     let new = t.client.activate_issuer(&name, &body).await.unwrap();
     holds(&new, &server(&t, "root", "dns:b.example").await);
-    assert_eq!(service.authority().bundle(&name).unwrap().certificates.len(), 1);
+    assert_eq!(t.server().service().authority().bundle(&name).unwrap().certificates.len(), 1);
     assert!(t.client.status().await.unwrap().problems.is_empty());
+    // 4. Its responder speaks until its certificate is over, through a restart; its key signs no other one, and nobody is told to come again.
+    t.clock.advance(SignedDuration::from_hours(6 * 24));
+    t.restart().await;
+    let said = told(&t).await;
+    assert!(said.contains("Reason: cACompromise"), "{said}");
+    t.clock.advance(SignedDuration::from_hours(2 * 24));
+    let said = told(&t).await;
+    assert!(said.contains("Responder Error: unauthorized (6)"), "{said}");
 }
 
 #[tokio::test]
