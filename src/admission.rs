@@ -476,12 +476,16 @@ impl<O: Operation> Permit<O> {
             }
         }
         self.shared.metrics.request(O::ACTION.as_str(), result.as_ref().map_or_else(|e| e.kind().code(), |_| "ok"));
-        crash_point!("admission.before_close");
-        self.shared.log.append(&record).await?;
-        crash_point!("admission.closed");
         if let Err(error) = &result {
             log_failure(error, &record);
         }
+        crash_point!("admission.before_close");
+        // All parts are on their way before the first is waited for.
+        let parts: Vec<_> = record.parts().iter().map(|part| self.shared.log.append(part)).collect();
+        for part in parts {
+            part.await?;
+        }
+        crash_point!("admission.closed");
         result.map(Released)
     }
 }

@@ -13,6 +13,7 @@ pub mod confine;
 
 pub mod jose;
 pub mod validation;
+pub mod webhook;
 pub mod x509;
 
 pub mod wire;

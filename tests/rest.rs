@@ -85,6 +85,7 @@ async fn service(folder: &Path) -> Arc<Service> {
         signing: Arc::new(Signing::new(keyring.clone())),
         metrics: metrics.clone(),
         url: None,
+        notices: None,
     });
     Arc::new(Service::new(Parts {
         keyring,
@@ -190,6 +191,10 @@ fn fill(template: &str) -> String {
         ("{issuer}", "i"),
         ("{profile}", "p"),
         ("{serial}", serial.as_str()),
+        ("{index}", "0"),
+        ("{size}", "1"),
+        ("{level}", "0"),
+        ("{*tile}", "000.p/1"),
     ];
     let filled = names.iter().fold(template.to_owned(), |path, (name, value)| path.replace(name, value));
     filled.replace("{version}", "1").replace("{id}", id)

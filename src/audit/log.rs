@@ -6,6 +6,7 @@
 //!   log-00000000000000000000.jsonl      the records: see `segment`
 //!   log-00000000000000140212.jsonl
 //!   heads                               the signed heads: see `heads`
+//!   tiles-0 …                           hashes of the tree, derived: see `tiles`
 //! ```
 //!
 //! [`Log::append`] answers only when its record is durable. One thread writes; what arrives while it syncs is written
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
 
@@ -35,6 +37,8 @@ use super::open;
 use super::point::{self, Point};
 use super::queue::{Entry, Errand, Failure, Queue, Signed};
 use super::record::Record;
+use super::tiles::{self, Tiles};
+use super::tree::Tree;
 use super::writer;
 use crate::error::{Error, Kind, Result};
 use crate::types::{PublicKey, blocking};
@@ -87,6 +91,17 @@ pub struct Log {
     signing: Arc<Mutex<()>>,
     /// Whether a change was made whose leaf is not here yet: nothing else is recorded before it is.
     owing: AtomicBool,
+    shelf: Arc<Shelf>,
+}
+
+/// The stored hashes, and up to which head they are there.
+#[derive(Debug, Default)]
+struct Shelf {
+    /// Held while they are written, by one thread. None before they were looked at, and after an error.
+    tiles: std::sync::Mutex<Option<Tiles>>,
+    tree: ArcSwapOption<Tree>,
+    /// Whether the log is closed: a long reading ends.
+    closed: AtomicBool,
 }
 
 impl Log {
@@ -120,7 +135,7 @@ impl Log {
         let files = files(&settings)?;
         let queue = Arc::new(Queue::new(files.point(), files.signed(), settings.queue, settings.deadline));
         writer::spawn(files, Arc::clone(&queue))?;
-        Ok(Self { settings, queue, signing: Arc::default(), owing: AtomicBool::new(false) })
+        Ok(Self { settings, queue, signing: Arc::default(), owing: AtomicBool::new(false), shelf: Arc::default() })
     }
 
     /// Appends a record. The future ends with the record's index once its bytes are durable.
@@ -198,16 +213,80 @@ impl Log {
             return Ok(signed.head.clone());
         }
         let from = signed.map_or_else(Point::default, |signed| signed.point);
-        let now = self.compare(from, now).await?;
+        let before = from.size();
+        let (now, leaves) = self.compare(from, now).await?;
         let head = Head::sign(&self.settings.origin, now.size(), &now.frontier.root(), signer).await?;
 
         let deadline = Instant::now() + self.settings.deadline;
         let (errand, answer) = Errand::keep(Signed { head: head.clone(), point: now });
         self.queue.send(errand)?;
         match timeout_at(deadline, answer).await {
-            Ok(Ok(answer)) => answer.map(|()| head).map_err(Failure::into),
-            Ok(Err(_)) => Err(Failure::ended().into()),
-            Err(_) => Err(Failure::slow().into()),
+            Ok(Ok(answer)) => answer.map_err(Error::from)?,
+            Ok(Err(_)) => return Err(Failure::ended().into()),
+            Err(_) => return Err(Failure::slow().into()),
+        }
+        let (shelf, folder, kept) = (Arc::clone(&self.shelf), self.settings.folder.clone(), head.clone());
+        blocking(move || {
+            shelf.add(&folder, before, &leaves, kept);
+            Ok(())
+        })
+        .await?;
+        Ok(head)
+    }
+
+    /// The tree below the newest head whose hashes are stored: what proofs and tiles are made of.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`] where there is none yet.
+    pub fn tree(&self) -> Result<Arc<Tree>> {
+        self.shelf.tree.load_full().ok_or_else(|| {
+            Error::new(Kind::Unavailable, "the hashes of the audit log are not stored yet")
+                .hint("try again in a moment")
+        })
+    }
+
+    /// What `make` makes of the tree. Where what is stored does not hold, the next [`Self::tend`] makes it anew.
+    ///
+    /// # Errors
+    /// Those of `make`, and of [`Self::tree`].
+    pub async fn with_tree<T: Send + 'static>(
+        &self,
+        make: impl FnOnce(&Tree) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let tree = self.tree()?;
+        let (shelf, folder) = (Arc::clone(&self.shelf), self.settings.folder.clone());
+        blocking(move || {
+            let made = make(&tree);
+            if made.as_ref().is_err_and(tiles::is_damage) {
+                shelf.forget(&folder);
+            }
+            made
+        })
+        .await
+    }
+
+    /// Brings the stored hashes up to the last head where they are not: after a start, or where they were deleted or changed.
+    /// Each second's own come by [`Self::sign_head`]. It may take long, ends with the log, and does nothing while another call
+    /// does it.
+    ///
+    /// # Errors
+    /// [`Kind::Tampered`] where the records do not hash to the last head, from then on for every append;
+    /// [`Kind::Unavailable`] where the disk refuses.
+    pub fn tend(&self) -> impl Future<Output = Result<()>> + Send + use<> {
+        let head = self.last_head().filter(|head| !self.shelf.reaches(head.size()));
+        let (shelf, queue, folder) = (Arc::clone(&self.shelf), Arc::clone(&self.queue), self.settings.folder.clone());
+        async move {
+            let Some(head) = head else { return Ok(()) };
+            blocking(move || {
+                let grown = shelf.grow(&folder, head);
+                if let Err(error) = &grown
+                    && error.kind() == Kind::Tampered
+                {
+                    queue.condemn(Failure::from(error));
+                }
+                grown
+            })
+            .await
         }
     }
 
@@ -217,20 +296,31 @@ impl Log {
     /// As [`Self::inspect`].
     pub async fn scrub(&self) -> Result<()> {
         let (_, now) = self.queue.points()?;
-        self.compare(Point::default(), now).await.map(drop)
+        self.reread(Point::default(), now, |(): &mut (), _| ()).await.map(drop)
     }
 
     /// Reads back what lies between two points, on a thread that may block, and remembers a difference for ever.
-    async fn compare(&self, from: Point, to: Point) -> Result<Point> {
+    /// Gives the leaves between them.
+    async fn compare(&self, from: Point, to: Point) -> Result<(Point, Vec<Hash>)> {
+        self.reread(from, to, |leaves: &mut Vec<Hash>, leaf| leaves.push(leaf)).await
+    }
+
+    async fn reread<T: Default + Send + 'static>(
+        &self,
+        from: Point,
+        to: Point,
+        keep: impl Fn(&mut T, Hash) + Send + 'static,
+    ) -> Result<(Point, T)> {
         let (folder, queue) = (self.settings.folder.clone(), Arc::clone(&self.queue));
         blocking(move || {
-            let result = point::reread(&folder, &from, &to);
+            let mut kept = T::default();
+            let result = point::reread(&folder, &from, &to, |leaf| keep(&mut kept, leaf));
             if let Err(error) = &result
                 && error.kind() == Kind::Tampered
             {
                 queue.condemn(Failure::from(error));
             }
-            result.map(|()| to)
+            result.map(|()| (to, kept))
         })
         .await
     }
@@ -270,8 +360,49 @@ impl Log {
     }
 }
 
+impl Shelf {
+    /// Nothing is left half-done under this lock: after an error the files are taken up afresh.
+    fn add(&self, folder: &Path, before: u64, leaves: &[Hash], head: Head) {
+        // While another thread reads the log anew, it gets there by itself.
+        let Ok(mut tiles) = self.tiles.try_lock() else { return };
+        let Some(mut own) = tiles.take_if(|tiles| tiles.size() == before) else { return };
+        if own.extend(leaves).is_ok() {
+            *tiles = Some(own);
+            self.tree.store(Some(Arc::new(Tree::new(folder, head))));
+        }
+    }
+
+    fn grow(&self, folder: &Path, head: Head) -> Result<()> {
+        let Ok(mut tiles) = self.tiles.try_lock() else { return Ok(()) };
+        if self.reaches(head.size()) {
+            return Ok(());
+        }
+        *tiles = None;
+        if let Some(grown) = Tiles::grown(folder, &head, &self.closed)? {
+            *tiles = Some(grown);
+            self.tree.store(Some(Arc::new(Tree::new(folder, head))));
+        }
+        Ok(())
+    }
+
+    /// Whether the hashes of so many records are there.
+    fn reaches(&self, size: u64) -> bool {
+        self.tree.load().as_ref().is_some_and(|tree| tree.head().size() >= size)
+    }
+
+    /// Has the hashes made anew from the first record on.
+    fn forget(&self, folder: &Path) {
+        if let Ok(mut tiles) = self.tiles.try_lock() {
+            // Where not even this can be done, what is there is found wanting once more.
+            *tiles = Tiles::cut(folder, 0).ok();
+            self.tree.store(None);
+        }
+    }
+}
+
 impl Drop for Log {
     fn drop(&mut self) {
+        self.shelf.closed.store(true, Ordering::Relaxed);
         self.queue.close();
     }
 }

@@ -16,6 +16,7 @@
 //!  0 1 2 3 4 5 6 7     8 9 10 11   12
 //! ```
 
+use crate::error::{Error, Kind, Result};
 use crate::types::sha256;
 
 /// A SHA-256 value: of a leaf, a node, or a whole tree.
@@ -88,66 +89,94 @@ pub fn root(leaves: &[Hash]) -> Hash {
     frontier.root()
 }
 
-/// The proof that leaf `index` is in the tree over `leaves`, nearest sibling first
-/// ([RFC 9162, section 2.1.3.1](https://www.rfc-editor.org/rfc/rfc9162#section-2.1.3.1)); `None` where there is no such
-/// leaf.
-#[must_use]
-pub fn inclusion_proof(leaves: &[Hash], index: usize) -> Option<Vec<Hash>> {
-    if index >= leaves.len() {
-        return None;
-    }
-    let mut proof = Vec::new();
-    let (mut part, mut index) = (leaves, index);
-    while part.len() > 1 {
-        let (left, right) = part.split_at(left_part(part.len()));
-        if index < left.len() {
-            proof.push(root(right));
-            part = left;
-        } else {
-            proof.push(root(left));
-            index -= left.len();
-            part = right;
-        }
-    }
-    proof.reverse();
-    Some(proof)
+/// Where the roots of perfect trees come from: a list of leaves, or hashes that were stored.
+pub trait Nodes {
+    /// The root over the leaves from `index << level` up to `(index + 1) << level`.
+    ///
+    /// # Errors
+    /// Where it cannot be had.
+    fn node(&self, level: u32, index: u64) -> Result<Hash>;
 }
 
-/// The proof that the tree over the first `old` of `leaves` is a beginning of the tree over all of them
-/// ([RFC 9162, section 2.1.4.1](https://www.rfc-editor.org/rfc/rfc9162#section-2.1.4.1)); `None` where there are fewer.
-#[must_use]
-pub fn consistency_proof(leaves: &[Hash], old: usize) -> Option<Vec<Hash>> {
-    if old > leaves.len() {
-        return None;
+impl Nodes for [Hash] {
+    fn node(&self, level: u32, index: u64) -> Result<Hash> {
+        let leaves = usize::try_from(index << level).ok().and_then(|start| self.get(start..start + (1 << level)));
+        leaves.map(root).ok_or_else(|| Error::internal(format!("no leaves below node {index} of level {level}")))
     }
-    let mut proof = Vec::new();
-    if old == 0 || old == leaves.len() {
-        return Some(proof);
+}
+
+/// The root over the leaves from `start` up to `end`. `start` is a multiple of a power of two that is no smaller than their
+/// number, as it is for every part of a tree.
+///
+/// # Errors
+/// Those of `nodes`.
+pub fn range_root(nodes: &(impl Nodes + ?Sized), start: u64, end: u64) -> Result<Hash> {
+    let (size, mut at, mut perfect) = (end.saturating_sub(start), start, Vec::new());
+    for level in (0..u64::BITS).rev().filter(|level| size >> level & 1 == 1) {
+        perfect.push(nodes.node(level, at >> level)?);
+        at += 1 << level;
     }
-    let (mut part, mut old) = (leaves, old);
-    // `whole`: the part began with the first leaf all the way down, so the verifier knows the old root already.
-    let mut whole = true;
-    while old != part.len() {
-        let (left, right) = part.split_at(left_part(part.len()));
-        if old <= left.len() {
-            proof.push(root(right));
-            part = left;
+    Ok(Frontier { size, nodes: perfect }.root())
+}
+
+/// The proof that leaf `index` is in the tree over the first `size` leaves, nearest sibling first
+/// ([RFC 9162, section 2.1.3.1](https://www.rfc-editor.org/rfc/rfc9162#section-2.1.3.1)).
+///
+/// # Errors
+/// [`Kind::NotFound`] where there is no such leaf; those of `nodes`.
+pub fn inclusion_proof(nodes: &(impl Nodes + ?Sized), size: u64, index: u64) -> Result<Vec<Hash>> {
+    if index >= size {
+        return Err(Error::new(Kind::NotFound, format!("a log of {size} records has none of index {index}")));
+    }
+    let (mut proof, mut start, mut end) = (Vec::new(), 0, size);
+    while end - start > 1 {
+        let middle = start + left_part(end - start);
+        if index < middle {
+            proof.push(range_root(nodes, middle, end)?);
+            end = middle;
         } else {
-            proof.push(root(left));
-            old -= left.len();
-            part = right;
-            whole = false;
+            proof.push(range_root(nodes, start, middle)?);
+            start = middle;
         }
     }
-    if !whole {
-        proof.push(root(part));
+    proof.reverse();
+    Ok(proof)
+}
+
+/// The proof that the tree over the first `old` leaves is a beginning of the one over the first `size`
+/// ([RFC 9162, section 2.1.4.1](https://www.rfc-editor.org/rfc/rfc9162#section-2.1.4.1)).
+///
+/// # Errors
+/// [`Kind::NotFound`] where `old` is more than `size`; those of `nodes`.
+pub fn consistency_proof(nodes: &(impl Nodes + ?Sized), old: u64, size: u64) -> Result<Vec<Hash>> {
+    if old > size {
+        return Err(Error::new(Kind::NotFound, format!("a log of {size} records never had {old}")));
+    }
+    let mut proof = Vec::new();
+    if old == 0 || old == size {
+        return Ok(proof);
+    }
+    let (mut start, mut end) = (0, size);
+    while old != end {
+        let middle = start + left_part(end - start);
+        if old <= middle {
+            proof.push(range_root(nodes, middle, end)?);
+            end = middle;
+        } else {
+            proof.push(range_root(nodes, start, middle)?);
+            start = middle;
+        }
+    }
+    // A part that begins with the first leaf is the old tree itself, whose root the verifier knows.
+    if start > 0 {
+        proof.push(range_root(nodes, start, end)?);
     }
     proof.reverse();
-    Some(proof)
+    Ok(proof)
 }
 
 /// The size of the left part of a tree of two or more leaves: the largest power of two below `size`.
-const fn left_part(size: usize) -> usize {
+const fn left_part(size: u64) -> u64 {
     1 << (size - 1).ilog2()
 }
 
@@ -256,7 +285,7 @@ mod tests {
         let leaves = known_leaves();
         let text = |proof: Vec<Hash>| proof.iter().map(hex::encode).collect::<Vec<_>>();
         assert_eq!(
-            text(inclusion_proof(&leaves, 0).unwrap()),
+            text(inclusion_proof(leaves.as_slice(), 8, 0).unwrap()),
             [
                 "96a296d224f285c67bee93c30f8a309157f0daa35dc5b87e410b78630a09cfc7",
                 "5f083f0a1a33ca076a95279832580db3e0ef4584bdff1f54c8a360f50de3031e",
@@ -264,7 +293,7 @@ mod tests {
             ]
         );
         assert_eq!(
-            text(consistency_proof(&leaves, 6).unwrap()),
+            text(consistency_proof(leaves.as_slice(), 6, 8).unwrap()),
             [
                 "0ebc5d3437fbe2db158b9f126a1d118e308181031d0a949f8dededebc558ef6a",
                 "ca854ea128ed050b41b35ffc1b87b8eb2bde461e9e3b5596ece6b9d5975a0ae0",
@@ -315,7 +344,7 @@ mod tests {
             let leaves = leaves(size);
             let index = pick.index(size);
             let root = naive_root(&leaves);
-            let mut proof = inclusion_proof(&leaves, index).unwrap();
+            let mut proof = inclusion_proof(leaves.as_slice(), size as u64, index as u64).unwrap();
             let holds = |leaf: &Hash, index: usize, proof: &[Hash]| verify_inclusion(leaf, index as u64, size as u64, proof, &root);
             prop_assert!(holds(&leaves[index], index, &proof));
             for other in (0..size).filter(|other| *other != index) {
@@ -335,7 +364,7 @@ mod tests {
         fn consistency_holds_for_its_roots_only(new in 1usize..130, pick in any::<prop::sample::Index>()) {
             let leaves = leaves(new);
             let old = pick.index(new + 1);
-            let proof = consistency_proof(&leaves, old).unwrap();
+            let proof = consistency_proof(leaves.as_slice(), old as u64, new as u64).unwrap();
             let (old_root, new_root) = (naive_root(&leaves[..old]), naive_root(&leaves));
             let holds = |old_root: &Hash, new_root: &Hash, proof: &[Hash]| {
                 verify_consistency(old as u64, old_root, new as u64, new_root, proof)

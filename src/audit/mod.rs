@@ -7,24 +7,33 @@
 //! noticed from within. For that the last head is kept elsewhere too, see [`Opened::head`].
 //!
 //! * [`record`] what a record says · [`merkle`] the tree and its proofs · [`checkpoint`] signed heads
+//! * [`proof`] proofs as files · [`tile`], [`Tree`] the log as other tools read it
 //! * [`Log`] writes · [`read()`] reads · [`verify()`] checks without the service
 
 pub mod checkpoint;
+mod export;
 mod files;
 mod heads;
 mod log;
 pub mod merkle;
 mod open;
 mod point;
+pub mod proof;
 mod queue;
 mod read;
 pub mod record;
 mod segment;
+pub mod tile;
+mod tiles;
+mod tree;
 mod verify;
 mod writer;
 
 pub use checkpoint::{Head, HeadSigner, Origin, public_key_from_pem};
+pub use export::{CHECKPOINT, Exported, export, verify_export};
 pub use log::{Log, Opened, Settings};
 pub use read::{Records, count, read};
 pub use record::{Item, Phase, Record};
+pub use tiles::PREFIX as TILES;
+pub use tree::{Tree, entries};
 pub use verify::{Problem, Report, leaves, verify};

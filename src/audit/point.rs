@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use super::merkle::Frontier;
+use super::merkle::{Frontier, Hash, leaf_hash};
 use super::segment::{self, Line, Lines};
 use crate::error::{Error, Kind, Result};
 
@@ -58,18 +58,21 @@ pub(super) fn unreadable(file: impl fmt::Display, error: std::io::Error) -> Erro
     Error::new(Kind::Unavailable, format!("the audit log cannot be read: {file}")).because(error)
 }
 
-/// Reads the records between two points from disk and compares them with the tree that was built as they were written.
+/// Reads the records between two points from disk and compares them with the tree that was built as they were written; each
+/// leaf goes to `leaf`.
 ///
 /// # Errors
 /// [`Kind::Tampered`] where they differ.
-pub(super) fn reread(folder: &Path, from: &Point, to: &Point) -> Result<()> {
+pub(super) fn reread(folder: &Path, from: &Point, to: &Point, mut leaf: impl FnMut(Hash)) -> Result<()> {
     let mut at = from.clone();
     loop {
         let path = segment::path(folder, at.segment);
         let name = segment::name(at.segment);
         let mut lines = Lines::open(&path, at.offset).map_err(|e| tampered(format!("{name} cannot be read: {e}")))?;
         while at.size() < to.size() && lines.next().map_err(|e| unreadable(&name, e))? == Line::Whole {
-            at.frontier.push(super::merkle::leaf_hash(lines.bytes()));
+            let hash = leaf_hash(lines.bytes());
+            at.frontier.push(hash);
+            leaf(hash);
             at.offset = lines.offset();
         }
         if at.size() == to.size() {

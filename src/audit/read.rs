@@ -21,6 +21,27 @@ pub fn read(folder: &Path, from: u64) -> Result<Records> {
     Ok(records)
 }
 
+/// The lines of the log from one on, as they stand there.
+#[derive(Debug)]
+pub(super) struct Lined(Records);
+
+impl Lined {
+    /// Starts before record `from`: in its segment, which is named by its first record, so that nothing before it is read.
+    pub(super) fn open(folder: &Path, from: u64) -> Result<Self> {
+        read(folder, from).map(Self)
+    }
+
+    /// The next line without its newline; `None` at the end of the log.
+    pub(super) fn next(&mut self) -> Result<Option<&[u8]>> {
+        let step = self.0.step().map_err(|e| unreadable(segment::name(self.0.first), e))?;
+        if step != Line::Whole {
+            return Ok(None);
+        }
+        self.0.index += 1;
+        Ok(Some(self.0.lines.bytes()))
+    }
+}
+
 /// How many records the log in `folder` has now: where `tail` starts to count back.
 ///
 /// # Errors

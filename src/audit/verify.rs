@@ -372,7 +372,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-fn note(problems: &mut Vec<Problem>, problem: Problem) {
+pub(super) fn note(problems: &mut Vec<Problem>, problem: Problem) {
     if problems.len() < MAX_PROBLEMS {
         problems.push(problem);
     }

@@ -2,8 +2,8 @@
 //!
 //! A certificate is covered by one for the same names from the same profile that was made later and ends later. What is not covered
 //! is counted for each issuer and profile; once an eighth of its life is left it is *late*, which is said once in the log and
-//! stands in the status until it has a successor, is revoked or is over. A certificate without alternative names is not looked
-//! at, because nothing tells what takes its place.
+//! stands in the status until it has a successor, is revoked or is over; a receiver outside is told by [`super::notice`]. A certificate
+//! without alternative names is not looked at, because nothing tells what takes its place.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
@@ -11,6 +11,7 @@ use std::sync::PoisonError;
 use jiff::{SignedDuration, Timestamp};
 
 use super::Authority;
+use super::notice::Notices;
 use crate::error::Result;
 use crate::store::certificates::{Cursor, Ending as Found};
 use crate::telemetry::{CertificateSet, Ending};
@@ -50,12 +51,16 @@ impl Authority {
         let until = now.checked_add(AHEAD).unwrap_or(Timestamp::MAX);
         let mut after = Cursor { number: 0, not_after: now.as_second() };
         let (mut sets, mut late, mut count) = (BTreeMap::<CertificateSet, Ending>::new(), Vec::new(), 0);
+        let (mut untold, room) = (Vec::new(), self.notices.as_ref().map_or(0, Notices::room));
         loop {
             let page = self.read(move |store| store.endings(after, until, PAGE)).await?;
             for one in page.iter().filter(|one| !self.is_covered(one)) {
                 let set = CertificateSet { issuer: one.issuer.to_string(), profile: one.profile.clone() };
                 add(sets.entry(set).or_default(), one.not_after, now);
-                if is_late(one, now) {
+                if let Some(notices) = self.notices.as_ref().filter(|_| untold.len() < room) {
+                    untold.extend(notices.untold(one, now));
+                }
+                if late_at(one) <= now {
                     count += 1;
                     if late.len() < MOST {
                         late.push(one.clone());
@@ -69,7 +74,10 @@ impl Authority {
         }
         self.parts.metrics.certificates_ending(&sets);
         self.say_late(&late, count);
-        Ok(())
+        match &self.notices {
+            Some(notices) => self.write_notices(notices, &untold, count).await,
+            None => Ok(()),
+        }
     }
 
     /// Whether nobody has to care: it is revoked, or a good one has taken its place.
@@ -108,9 +116,10 @@ impl Authority {
     }
 }
 
-fn is_late(one: &Found, now: Timestamp) -> bool {
+/// When a certificate is late.
+pub(super) fn late_at(one: &Found) -> Timestamp {
     let life = one.not_after.duration_since(one.not_before);
-    one.not_after.duration_since(now) <= life / LAST_PART
+    one.not_after.checked_sub(life / LAST_PART).unwrap_or(one.not_after)
 }
 
 fn add(ending: &mut Ending, end: Timestamp, now: Timestamp) {

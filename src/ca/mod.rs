@@ -28,6 +28,7 @@
 //! profiles/NAMESPACE/NAME                           profile::Profile
 //! revocations/NAMESPACE/NAME/NNNNNNNNNN/SERIAL      revocation::Revocation
 //! announcements/NAMESPACE/NAME/ID                   announcement::Announcement
+//! notices/ID                                        notice::Notice
 //! ```
 
 pub mod acme;
@@ -37,6 +38,7 @@ pub mod expiry;
 pub mod inventory;
 pub mod issue;
 pub mod issuer;
+pub mod notice;
 pub mod pattern;
 pub mod profile;
 pub mod profiles;
@@ -84,6 +86,8 @@ pub struct Parts {
     pub metrics: Metrics,
     /// What stands before `/pki/` in the URLs that certificates carry; they carry none of ours where absent.
     pub url: Option<String>,
+    /// Who is told of certificates that end.
+    pub notices: Option<notice::Settings>,
 }
 
 /// All issuers and what they have issued.
@@ -99,6 +103,8 @@ pub struct Authority {
     announcements: RwLock<announcement::All>,
     /// Which certificates end while nothing stands ready in their place. Never held across an await.
     late: Mutex<expiry::Late>,
+    /// What a receiver outside is told of them.
+    notices: Option<notice::Notices>,
     /// One turn per issuer: whoever holds it may change it.
     turns: Turns<IssuerName>,
     /// The reservations whose certificates are being signed right now, by their serial numbers.
@@ -122,6 +128,7 @@ impl Authority {
         let store = parts.ledger.store();
         let (issuers, profiles) = (issuer::read_all(&*store)?, profiles::read_all(&*store)?);
         let (revoked, announcements) = (revocation::read_all(&*store)?, announcement::read_all(&*store)?);
+        let notices = parts.notices.clone().map(|settings| notice::Notices::load(&*store, settings)).transpose()?;
         Ok(Self {
             parts,
             issuers: RwLock::new(issuers),
@@ -129,6 +136,7 @@ impl Authority {
             revoked: RwLock::new(revoked),
             announcements: RwLock::new(announcements),
             late: Mutex::default(),
+            notices,
             turns: Turns::default(),
             signing_now: Mutex::default(),
             signed: Notify::new(),

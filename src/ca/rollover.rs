@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use super::Authority;
 use super::inventory::RESPONDER;
 use super::issuer::{Issuer, IssuerVersion, Parent, VersionState, close_parent};
+use super::notice::Notices;
 use crate::admission::{Details, Released};
 use crate::error::Result;
 use crate::policy::{Facts, Target};
@@ -106,6 +107,7 @@ impl Authority {
             .iter()
             .flat_map(|issuer| late(issuer).or_else(|| self.silenced(issuer, now)))
             .chain(self.late_certificates())
+            .chain(self.notices.as_ref().and_then(Notices::problem))
             .collect()
     }
 

@@ -160,7 +160,7 @@ impl Status {
     /// An engine over what `authority` knows.
     #[must_use]
     pub fn new(authority: Arc<Authority>) -> Self {
-        let Parts { ledger, admission, keyring, signing, metrics, url: _ } = authority.parts.clone();
+        let Parts { ledger, admission, keyring, signing, metrics, url: _, notices: _ } = authority.parts.clone();
         let clock = ledger.clock().clone();
         Self {
             authority,

@@ -1,6 +1,6 @@
 //! `signet audit`: the log of who did what.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -8,8 +8,11 @@ use serde_json::Value;
 
 use super::output::{facts, table};
 use super::{App, verbs};
+use crate::audit::checkpoint::{HeadKey, public_key_from_pem};
+use crate::audit::{CHECKPOINT, checkpoint, proof, verify_export};
 use crate::client::Client;
 use crate::error::{Error, Kind, Result};
+use crate::types::PublicKey;
 use crate::wire::AuditRecords;
 
 /// The most records of one request.
@@ -34,38 +37,56 @@ verbs! {
         Show(Show),
         Tail(Tail),
         Head(Head),
+        Proof(Proof),
+        Consistency(Consistency),
+        Export(Export),
         Verify(Verify),
     }
 }
 
-/// Verify a log folder offline, without the service: every record, every head and its signature.
+/// Verify offline, without the service: a log folder, an export of it, or the proof of one record or of two heads.
 ///
-/// Exits with 6 where anything does not hold. The public key is what `signet audit head --public-key` printed when it was
-/// last trusted; without it the signatures are not checked.
+/// Of a folder every record, every head and its signature are checked. Exits with 6 where anything does not hold. The public
+/// key is what `signet audit head --public-key` printed when it was last trusted; without it the signatures are not checked.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   signet audit verify /var/lib/signet/audit --public-key log.pem
-  signet audit verify copy-of-audit --json")]
+  signet audit verify copy-of-audit --json
+  signet audit verify 4711.tlog-proof --public-key log.pem
+  signet audit verify since-monday.txt --since monday.txt --public-key log.pem")]
 struct Verify {
-    /// The folder.
-    folder: PathBuf,
+    /// A folder of the log or an export of it, or the file that `signet audit proof` or `consistency` wrote.
+    what: PathBuf,
     /// The public key that signs heads, in PEM.
     #[arg(long, value_name = "FILE")]
     public_key: Option<PathBuf>,
+    /// The earlier head that a proof of two heads begins with.
+    #[arg(long, value_name = "FILE")]
+    since: Option<PathBuf>,
+}
+
+/// The key in a PEM file.
+fn key(path: Option<&Path>) -> Result<Option<PublicKey>> {
+    path.map(|path| public_key_from_pem(&text(path)?)).transpose()
+}
+
+/// A file of text.
+fn text(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|e| Error::new(Kind::Invalid, format!("{}: {e}", path.display())))
 }
 
 impl Verify {
     fn run(self, app: &App) -> Result<()> {
-        let key = match &self.public_key {
-            None => None,
-            Some(path) => {
-                let pem = std::fs::read_to_string(path)
-                    .map_err(|e| Error::new(Kind::Invalid, format!("{}: {e}", path.display())))?;
-                Some(crate::audit::checkpoint::public_key_from_pem(&pem)?)
-            }
+        let key = key(self.public_key.as_deref())?;
+        if !self.what.is_dir() {
+            return self.proof(app, key.as_ref());
+        }
+        let report = if self.what.join(CHECKPOINT).exists() {
+            verify_export(&self.what, key.as_ref().map(HeadKey::new).transpose()?.as_ref())?
+        } else {
+            crate::audit::verify(&self.what, key.as_ref())?
         };
-        let report = crate::audit::verify(&self.folder, key.as_ref())?;
         let problems: Vec<_> = report.problems.iter().map(ToString::to_string).collect();
         let body = serde_json::json!({
             "records": report.records,
@@ -101,6 +122,153 @@ impl Verify {
         }
         Err(Error::new(Kind::DoesNotOpen, "the audit log does not hold")
             .hint("keep this copy as evidence, and compare it with another one"))
+    }
+
+    /// A file with a proof.
+    fn proof(&self, app: &App, key: Option<&PublicKey>) -> Result<()> {
+        let text = text(&self.what)?;
+        let key = key.map(HeadKey::new).transpose()?;
+        let signatures = if key.is_some() { "checked" } else { "not checked: no key was given" };
+        if text.starts_with(proof::Consistency::MAGIC) {
+            let proof = proof::Consistency::parse(&text)?;
+            let since = self.since.as_deref().ok_or_else(|| {
+                Error::new(Kind::Invalid, "which earlier head?").hint("give the file that holds it: --since FILE")
+            })?;
+            proof.verify(&head(since)?, key.as_ref())?;
+            let body = serde_json::json!({"old": proof.old, "size": proof.head.size(), "origin": proof.head.origin().as_str(),
+                "signatures_checked": key.is_some()});
+            return app.out.answer(&body, |_| {
+                facts([
+                    ("log", proof.head.origin().to_string()),
+                    ("signatures", signatures.to_owned()),
+                    (
+                        "verdict",
+                        format!(
+                            "GROWN: from {} to {} records, and none of the first was changed",
+                            proof.old,
+                            proof.head.size()
+                        ),
+                    ),
+                ])
+            });
+        }
+        let proof = proof::Proof::parse(&text)?;
+        proof.verify(key.as_ref())?;
+        let record: Value = serde_json::from_slice(&proof.record)
+            .map_err(|_| Error::new(Kind::DoesNotOpen, "what is proven is no record of an audit log"))?;
+        let body = serde_json::json!({"index": proof.index, "size": proof.head.size(), "origin": proof.head.origin().as_str(),
+            "signatures_checked": key.is_some(), "record": record});
+        app.out.answer(&body, |_| {
+            facts([
+                ("log", proof.head.origin().to_string()),
+                ("record", format!("{} of {}", proof.index, proof.head.size())),
+                ("signatures", signatures.to_owned()),
+                ("verdict", "RECORDED".to_owned()),
+            ]) + "\n"
+                + &String::from_utf8_lossy(&proof.record)
+        })
+    }
+}
+
+/// The head in a file.
+fn head(path: &Path) -> Result<checkpoint::Head> {
+    let text = text(path)?;
+    // What `signet audit head` printed has the public key behind the note.
+    let end = text.find("-----BEGIN").unwrap_or(text.len());
+    let note = text.get(..end).unwrap_or_default().trim_end();
+    checkpoint::Head::parse(&format!("{note}\n")).map_err(|e| e.context(path.display().to_string()))
+}
+
+/// Print one record with the proof that it is in the log: a file that needs neither the log nor the service.
+///
+/// The format is C2SP tlog-proof. A record of this second may take another one until a head is signed above it.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  signet audit proof 4711 > 4711.tlog-proof
+  signet audit verify 4711.tlog-proof --public-key log.pem")]
+struct Proof {
+    /// The index of the record.
+    index: u64,
+}
+
+impl Proof {
+    fn run(self, app: &App) -> Result<()> {
+        let proof = app.online(async |client| client.audit_proof(self.index).await)?;
+        // What a service says of itself is checked here as well: a proof that does not hold helps nobody.
+        let key = HeadKey::new(&public_key_from_pem(&proof.public_key)?)?;
+        proof::Proof::parse(&proof.proof)?.verify(Some(&key))?;
+        if app.out.json { app.out.body(&proof) } else { app.out.bytes(proof.proof.as_bytes()) }
+    }
+}
+
+/// Print the proof that the log only grew since an earlier head, which was kept in a file.
+///
+/// The earlier head is what `signet audit head` printed. Exits with 6 where the log of today is not that one any more.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  signet audit head > monday.txt
+  signet audit consistency monday.txt > since-monday.txt
+  signet audit verify since-monday.txt --since monday.txt --public-key log.pem")]
+struct Consistency {
+    /// The file with the earlier head.
+    since: PathBuf,
+}
+
+impl Consistency {
+    fn run(self, app: &App) -> Result<()> {
+        let earlier = head(&self.since)?;
+        let proof = app.online(async |client| client.audit_consistency(earlier.size()).await).map_err(|e| {
+            if e.kind() == Kind::NotFound {
+                Error::new(
+                    Kind::DoesNotOpen,
+                    format!(
+                        "the log is shorter than the {} records of the earlier head: it was cut or put back",
+                        earlier.size()
+                    ),
+                )
+            } else {
+                e
+            }
+        })?;
+        let key = HeadKey::new(&public_key_from_pem(&proof.public_key)?)?;
+        proof::Consistency::parse(&proof.proof)?.verify(&earlier, Some(&key))?;
+        if app.out.json { app.out.body(&proof) } else { app.out.bytes(proof.proof.as_bytes()) }
+    }
+}
+
+/// Write a log folder as a tiled log (C2SP tlog-tiles), which any web server can show and other tools can read.
+///
+/// Works offline, on the folder of a running service or on a copy. Over an older export it writes what is new.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  signet audit export /var/lib/signet/audit /srv/www/log --public-key log.pem
+  signet audit verify /srv/www/log --public-key log.pem")]
+struct Export {
+    /// The folder of the log.
+    folder: PathBuf,
+    /// Where to. The records are not encrypted: whoever can read this reads the log.
+    to: PathBuf,
+    /// The public key that signs heads, in PEM.
+    #[arg(long, value_name = "FILE")]
+    public_key: Option<PathBuf>,
+}
+
+impl Export {
+    fn run(self, app: &App) -> Result<()> {
+        let key = key(self.public_key.as_deref())?.as_ref().map(HeadKey::new).transpose()?;
+        let done = crate::audit::export(&self.folder, &self.to, key.as_ref())?;
+        for index in &done.too_long {
+            super::output::note(format!("record {index} is too long for a bundle, so its bundle was left out"));
+        }
+        let (origin, size) = (done.head.origin().to_string(), done.head.size());
+        let body =
+            serde_json::json!({"origin": origin, "size": size, "written": done.written, "too_long": done.too_long});
+        app.out.answer(&body, |_| {
+            facts([("log", origin.clone()), ("records", size.to_string()), ("files written", done.written.to_string())])
+        })
     }
 }
 

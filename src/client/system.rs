@@ -6,8 +6,8 @@ use super::{Client, Download, PageRequest};
 use crate::error::{Error, Kind, Result};
 use crate::types::Name;
 use crate::wire::{
-    AuditHead, AuditRecords, CreateToken, Explain, Explanation, Identity, Page, Policy, Status, TokenCreated,
-    TokenInfo, WhoAmI,
+    AuditConsistency, AuditHead, AuditProof, AuditRecords, CreateToken, Explain, Explanation, Identity, Page, Policy,
+    Status, TokenCreated, TokenInfo, WhoAmI,
 };
 
 impl Client {
@@ -94,6 +94,22 @@ impl Client {
     /// Reads the newest signed head of the audit log.
     pub async fn audit_head(&self) -> Result<AuditHead> {
         self.json(self.api(Method::GET, &["audit", "head"])).await
+    }
+
+    /// Reads a record of the audit log with the proof that it is in it.
+    pub async fn audit_proof(&self, index: u64) -> Result<AuditProof> {
+        self.json(self.api(Method::GET, &["audit", "records", &index.to_string(), "proof"])).await
+    }
+
+    /// Reads the proof that the log of the first `old` records is the beginning of the one below the newest head.
+    pub async fn audit_consistency(&self, old: u64) -> Result<AuditConsistency> {
+        self.json(self.api(Method::GET, &["audit", "heads", &old.to_string(), "consistency"])).await
+    }
+
+    /// Reads a resource of the tiled log: `checkpoint`, or a tile such as `tile/0/x001/234`.
+    pub async fn audit_resource(&self, path: &str) -> Result<Vec<u8>> {
+        let segments: Vec<_> = ["audit", "log"].into_iter().chain(path.split('/')).collect();
+        Ok(self.bytes(self.api(Method::GET, &segments)).await?.to_vec())
     }
 
     /// Reads the state of the service.

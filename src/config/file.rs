@@ -19,6 +19,7 @@ pub struct File {
     pub(super) est: EstFile,
     pub(super) pki: PkiFile,
     pub(super) tls: TlsFile,
+    pub(super) expiry: ExpiryFile,
     pub(super) devices: BTreeMap<Name, DeviceFile>,
 }
 
@@ -75,6 +76,23 @@ pub(super) struct EstFile {
 pub(super) struct PkiFile {
     pub(super) listen: Option<SocketAddr>,
     pub(super) url: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct ExpiryFile {
+    pub(super) webhook: Option<WebhookFile>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WebhookFile {
+    pub(super) url: String,
+    pub(super) secret_file: PathBuf,
+    pub(super) ca: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) before: Vec<Period>,
+    pub(super) timeout: Option<Period>,
 }
 
 /// One flat table; `kind` says which.

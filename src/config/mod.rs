@@ -10,11 +10,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use file::{AcmeFile, DeviceFile, TlsFile};
+use file::{AcmeFile, DeviceFile, TlsFile, WebhookFile};
 
 use crate::device::{PinSource, Pkcs11Settings, Settings, TokenSelector, TpmSettings};
 use crate::error::{Error, Kind, Result};
 use crate::types::{EstLabel, IssuerName, Name, Period, ProfileName};
+use crate::webhook::{Address, Settings as WebhookSettings};
 
 /// A checked configuration.
 #[derive(Clone, Debug)]
@@ -45,6 +46,17 @@ pub struct Config {
     pub est: Option<EstLabel>,
     /// Where relying parties find what belongs to issuers.
     pub pki: Pki,
+    /// Who is told of certificates that end and have no successor.
+    pub ending: Option<Ending>,
+}
+
+/// Who is told of certificates that end, and what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// The receiver.
+    pub webhook: WebhookSettings,
+    /// How much of a life is left where something is told, beside that it is late.
+    pub before: Vec<Period>,
 }
 
 /// How ACME reaches the network, and is reached.
@@ -125,7 +137,7 @@ impl Config {
     }
 
     fn check(file: File) -> Result<Self> {
-        let File { server, storage, keys, acme, est, pki, tls, devices } = file;
+        let File { server, storage, keys, acme, est, pki, tls, expiry, devices } = file;
         let devices = devices
             .into_iter()
             .map(|(name, device)| {
@@ -170,6 +182,7 @@ impl Config {
             acme: check_acme(acme)?,
             est: est.default,
             pki: Pki { listen: pki.listen, url: pki.url.map(check_url).transpose()? },
+            ending: expiry.webhook.map(check_webhook).transpose().map_err(|e| e.context("expiry.webhook"))?,
         })
     }
 }
@@ -221,6 +234,30 @@ fn check_tls(
     };
     let device = device.map(|device| known(devices, "tls.device", device)).transpose()?;
     Ok(Some(OwnCertificate { issuer, profile, names: names.unwrap_or_else(|| own.to_vec()), device }))
+}
+
+/// The most moments at which a certificate that ends is told, and how long before its end: no look goes further.
+const MAX_BEFORE: (usize, Period) = (4, Period::seconds(30 * 86_400));
+/// The longest time for one attempt to tell it.
+const MAX_TIMEOUT: Period = Period::seconds(60);
+
+fn check_webhook(webhook: WebhookFile) -> Result<Ending> {
+    let WebhookFile { url, secret_file, ca, before, timeout } = webhook;
+    let address: Address = url.parse().map_err(|e: Error| e.context("url"))?;
+    if url.starts_with("https") != ca.is_some() {
+        return Err(Error::new(Kind::Invalid, "ca and an https url go together")
+            .hint("ca is the file of those that may certify the receiver: /etc/ssl/certs/ca-certificates.crt holds the public ones"));
+    }
+    let (most, longest) = MAX_BEFORE;
+    if before.len() > most || before.iter().any(|period| *period > longest || period.as_secs() == 0) {
+        return Err(Error::new(Kind::Invalid, format!("before holds at most {most} periods of at most {longest}")));
+    }
+    let timeout = timeout.unwrap_or(Period::seconds(10));
+    if timeout > MAX_TIMEOUT || timeout.as_secs() == 0 {
+        return Err(Error::new(Kind::Invalid, format!("timeout is 1s to {MAX_TIMEOUT}")));
+    }
+    let webhook = WebhookSettings { address, secret_file, anchors: ca, patience: timeout.as_duration() };
+    Ok(Ending { webhook, before })
 }
 
 /// The longest URL that is put before `/pki/`.
@@ -366,6 +403,33 @@ mod tests {
         ];
         for (text, part) in cases {
             let error = Config::parse(text).unwrap_err().to_string();
+            assert!(error.contains(part), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_receiver_is_told_in_the_clear_only_on_this_machine() {
+        let parse = |text: &str| {
+            Config::parse(&format!("{TPM}\n[expiry.webhook]\nsecret_file = \"/s\"\n{text}"))
+                .map(|config| config.ending.unwrap())
+                .map_err(|error| error.to_string())
+        };
+        let here = parse("url = \"http://localhost:9000/x\"\nbefore = [\"30d\", \"7d\"]").unwrap();
+        assert_eq!((here.before.len(), here.webhook.patience.as_secs()), (2, 10));
+        parse("url = \"https://hooks.example/x\"\nca = \"/c\"\ntimeout = \"60s\"").unwrap();
+        assert_eq!(Config::parse(TPM).unwrap().ending, None);
+        let cases = [
+            ("url = \"http://hooks.example/x\"", "expiry.webhook: url: not the address of a receiver"),
+            ("url = \"https://hooks.example/x\"", "go together"),
+            ("url = \"http://localhost/x\"\nca = \"/c\"", "go together"),
+            ("url = \"http://localhost/x\"\nbefore = [\"31d\"]", "at most 4 periods"),
+            ("url = \"http://localhost/x\"\nbefore = [\"0s\"]", "at most 4 periods"),
+            ("url = \"http://localhost/x\"\ntimeout = \"61s\"", "timeout is 1s to 1m"),
+            ("url = \"http://localhost/x\"\nsecret = \"whsec_\"", "unknown field `secret`"),
+            ("before = []", "missing field `url`"),
+        ];
+        for (text, part) in cases {
+            let error = parse(text).unwrap_err();
             assert!(error.contains(part), "{text:?}: {error}");
         }
     }

@@ -14,6 +14,7 @@ use crate::device::{PinSource, Settings, Worker};
 use crate::error::{Error, Kind, Result};
 use crate::telemetry::Metrics;
 use crate::types::{Clock, Name};
+use crate::webhook::{Settings as WebhookSettings, Webhook};
 use crate::x509::Certificate;
 
 /// What was found of one thing.
@@ -87,6 +88,7 @@ pub async fn examine(config: &Config, program: &Path) -> Vec<Finding> {
     if running {
         findings.push(note("service", "it is running: ask it for its devices with `signet status`"));
     }
+    findings.extend(config.ending.as_ref().map(|ending| receiver(&ending.webhook)));
     for (name, settings) in &config.devices {
         findings.extend(paths(name, settings));
         if !running {
@@ -202,6 +204,15 @@ fn log_key(root: &[u8]) -> Option<crate::types::PublicKey> {
     let der: Vec<u8> = serde_json::from_value(root.get("log_public")?.clone()).ok()?;
     let key = crate::types::PublicKey::from_der(der);
     checkpoint::HeadKey::new(&key).is_ok().then_some(key)
+}
+
+/// Whether notices can be signed, and their receiver be known.
+fn receiver(settings: &WebhookSettings) -> Finding {
+    let what = format!("receiver {}", settings.address);
+    match Webhook::new(settings.clone()) {
+        Ok(_) => good(what, "its secret file is closed to others"),
+        Err(error) => wrong(what, error.public(), error.mend().unwrap_or("correct [expiry.webhook]")),
+    }
 }
 
 fn paths(name: &Name, settings: &Settings) -> Vec<Finding> {

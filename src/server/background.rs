@@ -23,6 +23,16 @@ const MEASURE: Duration = Duration::from_secs(60);
 /// How often old outcomes of idempotency keys are removed.
 const TIDY: Duration = Duration::from_secs(3600);
 
+/// Stores the hashes of the log where they are not: that may take as long as reading all of it.
+fn tend(log: &Log) -> impl Future<Output = ()> + Send + use<> {
+    let tended = log.tend();
+    async move {
+        if let Err(error) = tended.await {
+            tracing::warn!(cause = error.chain(), "the hashes of the audit log are not stored");
+        }
+    }
+}
+
 /// Starts the jobs; each ends when `stop` says so.
 pub(super) fn start(
     service: &Arc<Service>,
@@ -44,6 +54,7 @@ pub(super) fn start(
                 if let Err(error) = heads.sign().await {
                     tracing::warn!(cause = error.chain(), "no head of the audit log could be signed");
                 }
+                tokio::spawn(tend(&log));
                 service.metrics().audit(log.size(), log.last_head().map_or(0, |head| head.size()));
             }
         }
@@ -90,6 +101,19 @@ pub(super) fn start(
                 async move {
                     authority.measure();
                     pace.run(authority.look_at_ends()).await;
+                }
+            }
+        }));
+        tasks.push(every(config.tick.as_duration(), stop, {
+            let (authority, stop) = (service.authority(), stop.clone());
+            move || {
+                let (authority, mut ending) = (authority.clone(), stop.subscribe());
+                async move {
+                    // A receiver that takes its time holds up nobody, the end of the service neither: it is told after the next start.
+                    tokio::select! {
+                        _ = ending.wait_for(|stop| *stop) => {}
+                        () = authority.send_notices() => {}
+                    }
                 }
             }
         }));

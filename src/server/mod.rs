@@ -37,6 +37,7 @@ use root::Root;
 use crate::admission::Admission;
 use crate::audit::{Log, Origin, Settings as LogSettings};
 use crate::auth::registry::Registry;
+use crate::ca::notice::Settings as NoticeSettings;
 use crate::ca::{Authority, Parts as AuthorityParts};
 use crate::config::Config;
 use crate::device::Worker;
@@ -50,6 +51,7 @@ use crate::store::{Sealed, Sqlite, Store};
 use crate::telemetry::Metrics;
 use crate::types::{Caller, Clock, Name, Period, Resource};
 use crate::validation::{Ports, Resolver, Validator};
+use crate::webhook::Webhook;
 
 /// Where a record vouches for `root.json`.
 const ROOT_RECORD: &str = "house/root";
@@ -374,6 +376,7 @@ async fn open(
         signing: Arc::new(Signing::new(keyring.clone())),
         metrics: metrics.clone(),
         url: config.pki.url.clone(),
+        notices: notices(config, &root.instance)?,
     })?;
     recovered.extend(authority.close_reservations().await?);
     let heads = Heads::new(log.clone(), house.clone(), root.log_key, root.log_public.clone())?;
@@ -404,6 +407,13 @@ async fn open(
 fn own_wish(config: &Config) -> Result<Option<OwnWish>> {
     let Some(own) = &config.own_certificate else { return Ok(None) };
     OwnWish::new(own.issuer.clone(), own.profile.clone(), &own.names, own.device.clone()).map(Some)
+}
+
+/// Whom the configuration wants to be told of certificates that end.
+fn notices(config: &Config, instance: &str) -> Result<Option<NoticeSettings>> {
+    let Some(ending) = &config.ending else { return Ok(None) };
+    let webhook = Webhook::new(ending.webhook.clone()).map_err(|e| e.context("expiry.webhook"))?;
+    Ok(Some(NoticeSettings { webhook, before: ending.before.clone(), instance: instance.to_owned() }))
 }
 
 /// Who looks for the proofs of ACME, as the configuration says.

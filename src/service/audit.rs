@@ -2,8 +2,10 @@
 
 use super::Service;
 use crate::admission::{Details, Released};
-use crate::audit::Record;
-use crate::error::Result;
+use crate::audit::proof::{Consistency, Proof};
+use crate::audit::tile::Tile;
+use crate::audit::{Record, Tree};
+use crate::error::{Error, Kind, Result};
 use crate::types::operation::ReadAudit;
 use crate::types::{Caller, PublicKey, Resource, blocking};
 
@@ -58,6 +60,66 @@ impl Service {
         let permit = self.admit::<ReadAudit>(caller, Resource::Service).await?;
         let note = self.parts.log.last_head().map(|head| head.note().to_owned()).unwrap_or_default();
         permit.close(Ok(SignedHead { note, key: self.parts.log_key.clone() }), Details::default()).await
+    }
+}
+
+impl Service {
+    /// A record, and the proof that it is below a signed head.
+    ///
+    /// # Errors
+    /// `Forbidden`; `NotFound` for a record that the log does not have; `Unavailable` while no head is signed above it.
+    pub async fn prove_record(&self, caller: &Caller, index: u64) -> Result<Released<Proof>> {
+        let size = self.parts.log.size();
+        self.with_tree(caller, "record", index, move |tree| {
+            if index >= tree.head().size() && index < size {
+                return Err(Error::new(Kind::Unavailable, format!("no head is signed above record {index} yet"))
+                    .hint("heads are signed each second: try again"));
+            }
+            tree.prove(index)
+        })
+        .await
+    }
+
+    /// The proof that the log of the first `old` records is the beginning of the one below the newest head.
+    ///
+    /// # Errors
+    /// `Forbidden`; `NotFound` where the log never had so many below a head.
+    pub async fn prove_consistency(&self, caller: &Caller, old: u64) -> Result<Released<Consistency>> {
+        self.with_tree(caller, "old", old, move |tree| tree.consistency(old)).await
+    }
+
+    /// A tile of the log.
+    ///
+    /// # Errors
+    /// `Forbidden`; `NotFound` where it is not there; `Limit` for a bundle with a record that is too long for one.
+    pub async fn read_tile(&self, caller: &Caller, tile: Tile) -> Result<Released<Vec<u8>>> {
+        self.with_tree(caller, "tile", tile, move |tree| tree.tile(tile)).await
+    }
+
+    /// The signed head that tiles are given out for.
+    ///
+    /// # Errors
+    /// `Forbidden`; `Unavailable` before the first head was signed.
+    pub async fn read_checkpoint(&self, caller: &Caller) -> Result<Released<String>> {
+        self.with_tree(caller, "tile", "checkpoint", |tree| Ok(tree.head().note().to_owned())).await
+    }
+
+    /// The public key that signs the heads of the log.
+    #[must_use]
+    pub const fn log_key(&self) -> &PublicKey {
+        &self.parts.log_key
+    }
+
+    async fn with_tree<T: Send + 'static>(
+        &self,
+        caller: &Caller,
+        fact: &'static str,
+        value: impl ToString,
+        make: impl FnOnce(&Tree) -> Result<T> + Send + 'static,
+    ) -> Result<Released<T>> {
+        let permit = self.admit::<ReadAudit>(caller, Resource::Service).await?;
+        let made = self.parts.log.with_tree(make).await;
+        permit.close(made, Details::default().fact(fact, value)).await
     }
 }
 

@@ -47,6 +47,7 @@ pub use crate::keyring::{Key, KeyUpdate, KeyVersion, NewKey};
 pub use crate::signing::{Input, Verdict};
 pub use crate::store::certificates::{Cursor as CertificateCursor, Search as CertificateSearch};
 
+pub use crate::audit::tile::Tile;
 pub use audit::{MAX_RECORD_BYTES, MAX_RECORDS, Records, SignedHead};
 pub use authenticate::{Arrival, Presented};
 pub use certificates::{CertificatePage, Certified, Right as RevocationRight};

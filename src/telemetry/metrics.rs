@@ -109,6 +109,8 @@ pub struct Metrics {
     certificates: Family<Made, Counter>,
     certificates_ending: Family<Within, Gauge>,
     certificates_next_end: Family<CertificateSet, Gauge>,
+    notices: Family<Made, Counter>,
+    notices_waiting: Gauge,
     issuers_overdue: Gauge,
     audit_records: Gauge<u64, AtomicU64>,
     audit_signed: Gauge<u64, AtomicU64>,
@@ -149,6 +151,8 @@ impl Metrics {
             certificates: Family::default(),
             certificates_ending: Family::default(),
             certificates_next_end: Family::default(),
+            notices: Family::default(),
+            notices_waiting: Gauge::default(),
             issuers_overdue: Gauge::default(),
             audit_records: Gauge::default(),
             audit_signed: Gauge::default(),
@@ -184,6 +188,9 @@ impl Metrics {
         r.register("certificates_ending", help, all.certificates_ending.clone());
         let help = "When the next of these certificates ends, in seconds since 1970";
         r.register("certificates_next_end", help, all.certificates_next_end.clone());
+        let help = "Attempts to tell a receiver of such certificates, by what came of them";
+        r.register("notices", help, all.notices.clone());
+        r.register("notices_waiting", "Notices that the receiver has not taken yet", all.notices_waiting.clone());
         r.register(
             "issuers_overdue",
             "Issuers whose next version is due and is not there",
@@ -285,6 +292,16 @@ impl Metrics {
             }
             self.certificates_next_end.get_or_create(set).set(*next);
         }
+    }
+
+    /// Counts an attempt to deliver a notice: `delivered`, `failed`, or `given_up` with the last one.
+    pub fn notice(&self, outcome: &'static str) {
+        self.notices.get_or_create(&Made { outcome }).inc();
+    }
+
+    /// Says how many notices wait.
+    pub fn notices_waiting(&self, waiting: usize) {
+        self.notices_waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
     }
 
     /// Counts an order of ACME.

@@ -187,6 +187,32 @@ pub struct AuditHead {
     pub public_key: String,
 }
 
+/// A record of the audit log, and the proof that it is in it.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct AuditProof {
+    /// The index of the record.
+    pub index: u64,
+    /// The records of the head.
+    pub size: u64,
+    /// The proof (C2SP tlog-proof), whose extra line is the record.
+    pub proof: String,
+    /// The public key that signs heads, in PEM.
+    pub public_key: String,
+}
+
+/// The proof that the audit log only grew since an earlier head.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct AuditConsistency {
+    /// The records of the earlier head.
+    pub old: u64,
+    /// The records of the later head.
+    pub size: u64,
+    /// The proof and the later head, as they are sent to a witness (C2SP tlog-witness).
+    pub proof: String,
+    /// The public key that signs heads, in PEM.
+    pub public_key: String,
+}
+
 /// The state of the service.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Status {

@@ -168,9 +168,9 @@ async fn proofs_from_the_stored_lines_verify() {
     let [old, .., new] = heads.as_slice() else { panic!("two heads") };
     let leaves = audit::leaves(&bench.settings.folder, new.size()).unwrap();
     let line = serde_json::to_vec(&record(7)).unwrap();
-    let proof = merkle::inclusion_proof(&leaves, 7).unwrap();
+    let proof = merkle::inclusion_proof(leaves.as_slice(), new.size(), 7).unwrap();
     assert!(merkle::verify_inclusion(&leaf_hash(&line), 7, new.size(), &proof, new.root()));
-    let proof = merkle::consistency_proof(&leaves, usize::try_from(old.size()).unwrap()).unwrap();
+    let proof = merkle::consistency_proof(leaves.as_slice(), old.size(), new.size()).unwrap();
     assert!(merkle::verify_consistency(old.size(), old.root(), new.size(), new.root(), &proof));
     assert_eq!(audit::leaves(&bench.settings.folder, 41).unwrap_err().kind(), Kind::NotFound);
 }

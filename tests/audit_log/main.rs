@@ -1,11 +1,12 @@
 //! The audit log, through its front: what is acknowledged is there, what is changed is noticed, nothing waits for ever.
-#![expect(clippy::unwrap_used, reason = "a test may end in a panic")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may end in a panic")]
 
 mod fair;
 mod faults;
 #[path = "../support/skip.rs"]
 mod skip;
 mod tamper;
+mod tiled;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -6,6 +6,7 @@ mod backup;
 mod birth;
 mod certificates;
 mod kills;
+mod notices;
 mod past;
 mod setup;
 mod tpm;
@@ -332,6 +333,7 @@ fn each_point_of_the_register_is_tried() {
         [birth::POINTS, setup::POINTS, backup::POINTS].concat().iter().map(|point| (plain(point), String::new())),
     );
     tried.extend(agent::points().map(|point| (plain(point), String::new())));
+    tried.extend(notices::points().map(|point| (plain(point), String::new())));
     tried.extend(certificates::points().map(|(point, function)| (plain(point), function.to_owned())));
     let register = include_str!("../golden/crash-points.txt");
     let mut missing = Vec::new();

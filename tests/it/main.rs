@@ -32,6 +32,7 @@ mod keys;
 mod mac;
 mod matrix;
 mod memory;
+mod notices;
 mod own;
 mod process;
 mod revocation;

@@ -251,6 +251,10 @@ impl Scene {
             .replace("{id}", &self.token_id)
             .replace("{issuer}", "a:ca")
             .replace("{profile}", "a:server")
+            .replace("{index}", "0")
+            .replace("{size}", "1")
+            .replace("{level}", "0")
+            .replace("{*tile}", "000.p/1")
             .replace("{serial}", &self.serial)
     }
 

@@ -309,3 +309,51 @@ async fn what_the_api_can_do_with_certificates_the_command_line_can_do() {
     shell.refused(&format!("{asked} web.fleet.example"), 2).await;
     shell.refused("signet policy explain web Sign release --issuer fleet", 2).await;
 }
+
+#[tokio::test]
+async fn an_auditor_gets_a_proof_a_history_and_an_export_and_verifies_them_offline() {
+    let shell = Shell::start().await;
+    let write = |name: &str, text: &str| std::fs::write(shell.file(name), text).unwrap();
+    // 1. What is trusted: the key, and the head of a day.
+    write("log.pem", &shell.run("signet audit head --public-key").await);
+    shell.run("signet audit proof 0").await;
+    write("monday.txt", &shell.run("signet audit head").await);
+    shell.run("signet key create release --algorithm ecdsa-p256-sha256").await;
+    // 2. One record, in one small file.
+    let proof = shell.run("signet audit proof 1").await;
+    assert!(proof.starts_with("c2sp.org/tlog-proof@v1\n") && proof.len() < 4096, "{proof}");
+    write("1.tlog-proof", &proof);
+    let offline = "--public-key log.pem";
+    let told = shell.run(&format!("signet audit verify 1.tlog-proof {offline}")).await;
+    assert!(told.contains("RECORDED") && told.contains("\"action\":"), "{told}");
+    let record = shell.json(&format!("signet audit verify 1.tlog-proof {offline}")).await;
+    assert_eq!((&record["index"], &record["signatures_checked"]), (&1.into(), &true.into()));
+    let line = proof.lines().nth(1).unwrap();
+    write("forged.tlog-proof", &proof.replacen(line, "extra e30=", 1));
+    let said = shell.refused(&format!("signet audit verify forged.tlog-proof {offline}"), 6).await;
+    assert!(said.contains("the record is not the one"), "{said}");
+    // 3. The log of today goes on where that of Monday ended.
+    write("since.txt", &shell.run("signet audit consistency monday.txt").await);
+    let told = shell.run(&format!("signet audit verify since.txt --since monday.txt {offline}")).await;
+    assert!(told.contains("GROWN: from "), "{told}");
+    assert!(shell.refused("signet audit verify since.txt", 2).await.contains("--since FILE"));
+    // A head of a longer log than this one is: it was cut, or put back.
+    let monday = std::fs::read_to_string(shell.file("monday.txt")).unwrap();
+    let mut lines: Vec<_> = monday.lines().collect();
+    lines[1] = "99999";
+    write("longer.txt", &(lines.join("\n") + "\n"));
+    assert!(shell.refused("signet audit consistency longer.txt", 6).await.contains("it was cut or put back"));
+    // 4. The whole log as static files.
+    let folder = shell.t.data().join("audit").display().to_string();
+    let told = shell.run(&format!("signet audit export {folder} www {offline}")).await;
+    assert!(told.contains("files written"), "{told}");
+    let told = shell.run(&format!("signet audit verify www {offline}")).await;
+    assert!(told.contains("WHOLE"), "{told}");
+    let bundle = std::fs::read_dir(shell.file("www/tile/entries/000.p")).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = std::fs::read(&bundle).unwrap();
+    bytes[40] ^= 1;
+    std::fs::write(&bundle, bytes).unwrap();
+    let (code, stdout, _) = shell.told(&format!("signet audit verify www {offline}")).await;
+    assert!(code == 6 && stdout.contains("problem: tile/0/000.p/"), "{stdout}");
+    shell.run(&format!("signet audit verify {folder} {offline}")).await;
+}

@@ -80,6 +80,7 @@ impl House {
             signing: Arc::new(Signing::new(keyring.clone())),
             metrics: metrics.clone(),
             url: Some(format!("http://{address}")),
+            notices: None,
         });
         // The heads of the log are not signed here.
         let head = KeyRef {

@@ -105,6 +105,42 @@ impl<const OPEN_METRICS: bool> Answer for Text<OPEN_METRICS> {
     }
 }
 
+/// A signed note.
+#[derive(Debug)]
+pub(super) struct Note(pub(super) String);
+
+impl Note {
+    const TYPE: &str = "text/plain; charset=utf-8";
+}
+
+impl Answer for Note {
+    fn respond(self) -> Result<Response<Body>> {
+        Ok(typed(Body::from(self.0), Self::TYPE))
+    }
+
+    fn content() -> Content {
+        Content::Other(Self::TYPE)
+    }
+}
+
+/// Bytes that are ready.
+#[derive(Debug)]
+pub(super) struct Octets(pub(super) Vec<u8>);
+
+impl Octets {
+    const TYPE: &str = "application/octet-stream";
+}
+
+impl Answer for Octets {
+    fn respond(self) -> Result<Response<Body>> {
+        Ok(typed(Body::from(self.0), Self::TYPE))
+    }
+
+    fn content() -> Content {
+        Content::Other(Self::TYPE)
+    }
+}
+
 /// Nothing to say.
 #[derive(Debug)]
 pub(super) struct Nothing;

@@ -1,10 +1,10 @@
 //! The audit log.
 
-use super::answer::Reply;
+use super::answer::{Note, Octets, Reply};
 use super::call::{Call, number};
 use crate::error::{Error, Kind, Result};
-use crate::service::{DEFAULT_PAGE, MAX_RECORDS, Records, Released};
-use crate::wire::{AuditHead, AuditRecords};
+use crate::service::{DEFAULT_PAGE, MAX_RECORDS, Records, Released, Tile};
+use crate::wire::{AuditConsistency, AuditHead, AuditProof, AuditRecords};
 
 pub(super) async fn records(call: Call) -> Result<Released<Reply<AuditRecords>>> {
     let first = call.query("first", number)?;
@@ -25,4 +25,27 @@ pub(super) async fn records(call: Call) -> Result<Released<Reply<AuditRecords>>>
 pub(super) async fn head(call: Call) -> Result<Released<Reply<AuditHead>>> {
     let head = call.service.read_audit_head(&call.caller).await?;
     head.try_map(|head| Ok(AuditHead { note: head.note, public_key: head.key.to_pem()? }.into()))
+}
+
+pub(super) async fn proof(call: Call) -> Result<Released<Reply<AuditProof>>> {
+    let index = number(call.path("index")?)?;
+    let public_key = call.service.log_key().to_pem()?;
+    let proof = call.service.prove_record(&call.caller, index).await?;
+    Ok(proof.map(|proof| AuditProof { index, size: proof.head.size(), proof: proof.encode(), public_key }.into()))
+}
+
+pub(super) async fn consistency(call: Call) -> Result<Released<Reply<AuditConsistency>>> {
+    let old = number(call.path("size")?)?;
+    let public_key = call.service.log_key().to_pem()?;
+    let proof = call.service.prove_consistency(&call.caller, old).await?;
+    Ok(proof.map(|proof| AuditConsistency { old, size: proof.head.size(), proof: proof.encode(), public_key }.into()))
+}
+
+pub(super) async fn checkpoint(call: Call) -> Result<Released<Reply<Note>>> {
+    Ok(call.service.read_checkpoint(&call.caller).await?.map(|note| Note(note).into()))
+}
+
+pub(super) async fn tile(call: Call) -> Result<Released<Reply<Octets>>> {
+    let tile: Tile = format!("tile/{}/{}", call.path("level")?, call.path("tile")?).parse()?;
+    Ok(call.service.read_tile(&call.caller, tile).await?.map(|bytes| Octets(bytes).into()))
 }

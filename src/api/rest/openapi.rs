@@ -25,7 +25,7 @@ pub(super) async fn read(call: Call) -> Result<Released<Reply<JsonText>>> {
 /// The document as text, the same at each call.
 #[must_use]
 pub fn document() -> String {
-    let mut paths: BTreeMap<&str, serde_json::Map<String, Value>> = BTreeMap::new();
+    let mut paths: BTreeMap<String, serde_json::Map<String, Value>> = BTreeMap::new();
     let mut schemas = BTreeMap::new();
     collect(&mut schemas, &Shape::of::<Problem>());
     for row in table() {
@@ -35,7 +35,7 @@ pub fn document() -> String {
         }) {
             collect(&mut schemas, shape);
         }
-        paths.entry(row.path).or_default().insert(row.method.as_str().to_ascii_lowercase(), operation(row));
+        paths.entry(path(row)).or_default().insert(row.method.as_str().to_ascii_lowercase(), operation(row));
     }
     let document = json!({
         "openapi": "3.1.0",
@@ -145,9 +145,15 @@ fn set(object: &mut Value, name: &str, value: Value) {
     }
 }
 
+/// The path. One name at its end may stand for several segments.
+fn path(row: &RouteRow) -> String {
+    row.path.replace("{*", "{")
+}
+
 /// `post_keys_key_wrap` for `POST /api/v1/keys/{key}/wrap`.
 fn operation_id(row: &RouteRow) -> String {
-    let path = row.path.trim_start_matches("/api/v1").trim_start_matches('/');
+    let path = path(row);
+    let path = path.trim_start_matches("/api/v1").trim_start_matches('/');
     let words: String = path.chars().filter(|c| !matches!(c, '{' | '}')).collect();
     let words = words.replace(['/', '-', '.'], "_");
     format!("{}_{}", row.method.as_str().to_ascii_lowercase(), words.trim_start_matches('_'))
@@ -167,7 +173,8 @@ fn tag(row: &RouteRow) -> &'static str {
 }
 
 fn parameters(row: &RouteRow) -> Vec<Value> {
-    let segments = row.path.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'));
+    let path = path(row);
+    let segments = path.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'));
     let mut all: Vec<_> = segments
         .map(|name| {
             let (about, example) = segment(name);
@@ -192,6 +199,10 @@ fn segment(name: &str) -> (&'static str, &'static str) {
     match name {
         "key" => ("`NAME`, or `NAMESPACE:NAME`", "payments:card-data"),
         "version" => ("the number of a version, from 1", "1"),
+        "index" => ("the index of a record, from 0", "4711"),
+        "size" => ("the records of an earlier head", "1204"),
+        "level" => ("0 to 63, or `entries`", "0"),
+        "tile" => ("which tile, and of one that is not full how many hashes: `x001/234`, `000.p/17`", "x001/x234/067"),
         "id" => ("the public id of a token", "0123456789abcdef0123"),
         _ => ("a name of `a-z`, `0-9`, `.`, `_` and `-`, of up to 63 characters", "ci"),
     }

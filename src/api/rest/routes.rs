@@ -461,6 +461,26 @@ fn of_service() -> Vec<RouteRow> {
         route(Method::GET, "/api/v1/audit/head", "Reads the newest signed head of the audit log")
             .action(&[Action::ReadAudit])
             .bare(audit::head),
+        route(
+            Method::GET,
+            "/api/v1/audit/records/{index}/proof",
+            "Reads a record with the proof that it is in the log",
+        )
+        .action(&[Action::ReadAudit])
+        .bare(audit::proof),
+        route(
+            Method::GET,
+            "/api/v1/audit/heads/{size}/consistency",
+            "Reads the proof that the log of so many records is the beginning of the one below the newest head",
+        )
+        .action(&[Action::ReadAudit])
+        .bare(audit::consistency),
+        route(Method::GET, "/api/v1/audit/log/checkpoint", "Reads the head of the tiled log (C2SP tlog-tiles)")
+            .action(&[Action::ReadAudit])
+            .bare(audit::checkpoint),
+        route(Method::GET, "/api/v1/audit/log/tile/{level}/{*tile}", "Reads a tile of the log (C2SP tlog-tiles)")
+            .action(&[Action::ReadAudit])
+            .bare(audit::tile),
         route(Method::GET, "/api/v1/status", "Reads the state of the service and its devices")
             .action(&[Action::ReadStatus])
             .bare(system::status),

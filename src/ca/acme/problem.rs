@@ -122,7 +122,7 @@ pub fn refuse_names(kind: ProblemKind, text: impl Into<Cow<'static, str>>, subpr
 /// A refusal of whoever signs with the key of an account that is over. "The server MUST reject further requests authorized by that
 /// account's key" with 401 and the type `unauthorized` ([RFC 8555, 7.3.6](https://www.rfc-editor.org/rfc/rfc8555#section-7.3.6)).
 #[must_use]
-pub fn refuse_account(text: impl Into<Cow<'static, str>>) -> Error {
+pub(super) fn refuse_account(text: impl Into<Cow<'static, str>>) -> Error {
     let problem = Problem { kind: ProblemKind::Unauthorized, subproblems: Vec::new() };
     Error::new(Kind::Unauthenticated, text).because(problem)
 }

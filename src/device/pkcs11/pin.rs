@@ -1,13 +1,11 @@
 //! Where the PIN comes from. It is read when it is needed, handed to the library once, and zeroed.
 
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
 use crate::device::{Class, Fault, PinSource};
+use crate::types::read_own;
 
 /// No PIN is longer; a file that is, is something else.
 const ROOM: usize = 1024;
@@ -23,28 +21,13 @@ pub(super) fn read(source: &PinSource) -> Result<Zeroizing<Vec<u8>>, Fault> {
 }
 
 fn from_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Fault> {
-    let shown = path.display();
-    let cannot = |error| config(format!("cannot read the PIN file {shown}: {error}"));
-    let mut file = File::open(path).map_err(cannot)?;
-    // The mode of the open file, so that it cannot be exchanged in between.
-    let mode = file.metadata().map_err(cannot)?.permissions().mode();
-    if mode & 0o077 != 0 {
-        let text = format!("others can read or change the PIN file {shown} (mode {:o})", mode & 0o777);
-        return Err(config(text).hint(format!("chmod 600 {shown}")));
-    }
-    // Room for all of it from the start: a growing vector would leave copies behind.
-    let mut pin = Zeroizing::new(vec![0; ROOM + 1]);
-    let mut length = 0;
-    while let Some(rest) = pin.get_mut(length..).filter(|rest| !rest.is_empty()) {
-        match file.read(rest).map_err(cannot)? {
-            0 => break,
-            more => length += more,
+    let mut pin = read_own(path, "PIN file", ROOM).map_err(|error| {
+        let fault = config(error.public().to_owned());
+        match error.mend() {
+            Some(mend) => fault.hint(mend.to_owned()),
+            None => fault,
         }
-    }
-    if length > ROOM {
-        return Err(config(format!("the PIN file {shown} is longer than {ROOM} bytes")));
-    }
-    pin.truncate(length);
+    })?;
     if pin.last() == Some(&b'\n') {
         pin.pop();
     }
@@ -72,6 +55,7 @@ fn config(text: String) -> Fault {
 #[cfg(test)]
 mod tests {
     use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 
