@@ -22,6 +22,7 @@
     reason = "a measurement may stop, and prints"
 )]
 
+mod handshakes;
 mod inventory;
 mod issuing;
 mod load;
@@ -136,6 +137,10 @@ impl Wanted {
         self.softhsm(&mut report).await;
         for sessions in [true, false] {
             self.swtpm(sessions, &mut report).await;
+        }
+        if self.wants("handshakes") {
+            eprintln!("handshakes");
+            report.handshakes = handshakes::measure(self.time).await;
         }
         if self.wants("inventory") {
             eprintln!("inventory");
