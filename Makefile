@@ -61,7 +61,7 @@ demo: deps build ## does the main job in front of you, on a SoftHSM token and a 
 	./demo/run
 
 bench: ## measures against the raw device in the same run
-	$(CARGO) bench --locked --bench revocation --bench service
+	$(CARGO) bench --locked --bench audit --bench revocation --bench service
 
 fuzz: ## throws damaged input at every decoder, FUZZ_SECONDS each
 	./.ci/deps fuzz

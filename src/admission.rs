@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::audit::{Item, Log, Phase, Record};
+use crate::audit::{Item, Log, Phase, Receipt, Record};
 use crate::crash_point;
 use crate::error::{Error, Kind, Result};
 use crate::policy::{Decision, Facts, Policies, Target};
@@ -90,17 +90,25 @@ pub struct Permit<O: Operation> {
 /// A result whose audit record is durable: the only thing that may leave the service.
 #[derive(Debug)]
 #[must_use = "a result that was recorded should be sent"]
-pub struct Released<T>(T);
+pub struct Released<T> {
+    result: T,
+    receipt: Receipt,
+}
 
 impl<T> Released<T> {
     /// The result, to be sent.
     pub fn into_inner(self) -> T {
-        self.0
+        self.result
+    }
+
+    /// The result, and the place of its record in the log.
+    pub fn with_receipt(self) -> (T, Receipt) {
+        (self.result, self.receipt)
     }
 
     /// The same release in other words.
     pub fn map<U>(self, words: impl FnOnce(T) -> U) -> Released<U> {
-        Released(words(self.0))
+        Released { result: words(self.result), receipt: self.receipt }
     }
 
     /// The same release in other words, where they can fail.
@@ -108,7 +116,7 @@ impl<T> Released<T> {
     /// # Errors
     /// Those of `words`.
     pub fn try_map<U>(self, words: impl FnOnce(T) -> Result<U>) -> Result<Released<U>> {
-        words(self.0).map(Released)
+        words(self.result).map(|result| Released { result, receipt: self.receipt })
     }
 }
 
@@ -481,12 +489,14 @@ impl<O: Operation> Permit<O> {
         }
         crash_point!("admission.before_close");
         // All parts are on their way before the first is waited for.
-        let parts: Vec<_> = record.parts().iter().map(|part| self.shared.log.append(part)).collect();
+        let mut parts: Vec<_> = record.parts().iter().map(|part| self.shared.log.append_for(part)).collect();
+        let last = parts.pop().ok_or_else(|| Error::internal("an operation without a record"))?;
         for part in parts {
             part.await?;
         }
+        let receipt = last.await?;
         crash_point!("admission.closed");
-        result.map(Released)
+        result.map(|result| Released { result, receipt })
     }
 }
 

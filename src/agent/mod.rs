@@ -5,17 +5,21 @@
 //! look ─▶ is there a pair that fits and is young enough? ─▶ yes: when to look again
 //!           │ no
 //!           ▼
-//!         key here ─▶ CSR ─▶ the server certifies ─▶ checked ─▶ new folder ─▶ one rename ─▶ the service is told
+//!         key here, in a new folder ─▶ CSR ─▶ the server certifies ─▶ checked ─▶ one rename ─▶ the service is told
 //! ```
+//!
+//! One agent at a time keeps a folder. It is tried before anything is asked for, so that no token is spent for nothing.
 //!
 //! The server is asked now and then whether a certificate should be renewed before its time: because it will be revoked, or its
 //! issuer is replaced. The private key never leaves this machine; where it is made in the TPM, not even that. Whatever fails leaves the last pair in place; a pair that the service was not told of
 //! is told of at the next look.
 
 mod advice;
+mod folder;
 mod key;
 mod pair;
 mod tell;
+mod wanted;
 
 pub use key::{Home, KeyType};
 pub use pair::{CERTIFICATE, CURRENT, Files, KEY, Pair, TRUST};
@@ -30,12 +34,15 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
 use advice::Advice;
+use folder::Hold;
+use pair::Draft;
+use wanted::Wanted;
 
 use crate::client::{Certificate as Credential, Client};
 use crate::crash_point;
 use crate::error::{Error, Kind, Result};
 use crate::types::{Clock, IssuerName, Period, ProfileName, Subject};
-use crate::wire::{CertificateWanted, IssueCertificate};
+use crate::wire::{CertificateWanted, IssueCertificate, Renewal};
 use crate::x509::Certificate;
 
 /// One certificate that is kept.
@@ -122,10 +129,12 @@ impl Settings {
 }
 
 /// What a look has found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Looked {
     /// Whether there is a new certificate.
     pub renewed: bool,
+    /// Why there is one.
+    pub why: Option<String>,
     /// When the certificate ends.
     pub ends: Timestamp,
     /// When the next one is asked for.
@@ -164,42 +173,25 @@ impl<C: Fn(Option<Credential>) -> Result<Client>> Agent<C> {
     ///
     /// # Errors
     /// Those of the client; `Invalid` for an answer that does not fit; `Unavailable` where files cannot be written or the service
-    /// was not told.
+    /// was not told; `Conflict` where another agent keeps the folder.
     pub async fn look(&self, force: bool) -> Result<Looked> {
-        let now = self.clock.now();
-        let found = Pair::current(&self.settings.folder);
-        let good = found.filter(|pair| !force && self.fits(&pair.certificate, pair.in_tpm) && now < self.next(pair));
-        let (good, ask_again) = match good {
-            // It is not due by what is known here; but the server may know more.
-            Some(pair) => {
-                let ask_again = self.ask(&pair).await;
-                (Some(pair).filter(|pair| now < self.next(pair)), ask_again)
-            }
-            None => (None, None),
-        };
-        let (pair, renewed) = match good {
-            Some(pair) => (pair, false),
-            None => (self.renew().await?, true),
-        };
-        if !pair.was_told() {
-            crash_point!("agent.before_tell");
-            self.settings.tell.run(&self.settings.folder).await?;
-            crash_point!("agent.told");
-            pair.told()?;
-        }
-        let ends = pair.certificate.validity().not_after;
-        Ok(Looked { renewed, ends, next: self.next(&pair), ask_again })
+        let _hold = Hold::take(&self.settings.folder)?;
+        self.look_at_held(force).await
     }
 
     /// Looks for ever.
-    pub async fn run(&self) {
+    ///
+    /// # Errors
+    /// `Conflict` where another agent keeps the folder, `Unavailable` where it cannot be written: at the start, and never later.
+    pub async fn run(&self) -> Result<()> {
+        let _hold = Hold::take(&self.settings.folder)?;
         let mut failures = 0_u32;
         loop {
-            let wait = match self.look(false).await {
-                Ok(Looked { renewed, ends, next, ask_again }) => {
+            let wait = match self.look_at_held(false).await {
+                Ok(Looked { renewed: _, why, ends, next, ask_again }) => {
                     failures = 0;
-                    if renewed {
-                        tracing::info!(%ends, %next, folder = %self.settings.folder.display(), "a new certificate is in place");
+                    if let Some(why) = why {
+                        tracing::info!(why, %ends, %next, folder = %self.settings.folder.display(), "a new certificate is in place");
                     }
                     let left = next.duration_since(self.clock.now());
                     let wait = Duration::try_from(left).unwrap_or_default().min(ask_again.unwrap_or(LONGEST_WAIT));
@@ -217,8 +209,38 @@ impl<C: Fn(Option<Credential>) -> Result<Client>> Agent<C> {
         }
     }
 
-    /// Whether it is what is wanted: another list of names in the settings is another certificate, and so is another home of its
-    /// key.
+    async fn look_at_held(&self, force: bool) -> Result<Looked> {
+        let now = self.clock.now();
+        let good = match Pair::current(&self.settings.folder) {
+            None => Err("there was none, or none that could be read".to_owned()),
+            Some(_) if force => Err("it was asked for".to_owned()),
+            Some(pair) => self.unfit(&pair).map_or(Ok(pair), Err),
+        };
+        let good = good.and_then(|pair| if now < self.next(&pair) { Ok(pair) } else { Err("it was due".to_owned()) });
+        let (good, ask_again) = match good {
+            // It is not due by what is known here; but the server may know more.
+            Ok(pair) => {
+                let ask_again = self.ask(&pair).await?;
+                let early = || "the server asked for it".to_owned();
+                (if now < self.next(&pair) { Ok(pair) } else { Err(early()) }, ask_again)
+            }
+            Err(why) => (Err(why), None),
+        };
+        let (pair, why) = match good {
+            Ok(pair) => (pair, None),
+            Err(why) => (self.renew().await?, Some(why)),
+        };
+        if !pair.was_told() {
+            crash_point!("agent.before_tell");
+            self.settings.tell.run(&self.settings.folder).await?;
+            crash_point!("agent.told");
+            pair.told()?;
+        }
+        let ends = pair.certificate.validity().not_after;
+        Ok(Looked { renewed: why.is_some(), why, ends, next: self.next(&pair), ask_again })
+    }
+
+    /// Whether it is what is wanted, as far as a certificate shows that.
     fn fits(&self, certificate: &Certificate, in_tpm: bool) -> bool {
         let sorted = |names: &[San]| {
             let mut names = names.to_vec();
@@ -229,18 +251,35 @@ impl<C: Fn(Option<Credential>) -> Result<Client>> Agent<C> {
             && sorted(certificate.sans()) == sorted(&self.settings.names)
     }
 
-    /// Asks the server when to renew, and keeps what it says. That it cannot be asked changes nothing. Answers when to ask again.
-    async fn ask(&self, pair: &Pair) -> Option<Duration> {
-        let asked = async {
-            let client = (self.connect)(self.credential())?;
-            client.renewal(&pair.certificate.serial().to_string()).await
+    /// Why a pair is not what is wanted: other settings mean another certificate.
+    fn unfit(&self, pair: &Pair) -> Option<String> {
+        let changed = pair.wanted().and_then(|before| Wanted::of(&self.settings).change(&before));
+        let unfit = || {
+            (!self.fits(&pair.certificate, pair.in_tpm))
+                .then(|| "other names are wanted, or another home of the key".to_owned())
         };
-        let renewal = match asked.await {
+        changed.or_else(unfit)
+    }
+
+    /// Asks the server when to renew, and keeps what it says. That it cannot be asked changes nothing, unless the certificate is the
+    /// credential, is refused, and there is no other. Answers when to ask again.
+    async fn ask(&self, pair: &Pair) -> Result<Option<Duration>> {
+        let serial = pair.certificate.serial().to_string();
+        let own = self.credential();
+        let by_own = own.is_some();
+        let answer = async { (self.connect)(own)?.renewal(&serial).await };
+        let answer = match answer.await {
+            Err(refusal) if by_own && refusal.kind() == Kind::Unauthenticated => {
+                self.by_token(&refusal)?.renewal(&serial).await
+            }
+            answer => answer,
+        };
+        let renewal: Renewal = match answer {
             Ok(renewal) => renewal,
             Err(error) => {
                 let cause = error.chain();
                 tracing::debug!(cause, "the server did not say when to renew");
-                return None;
+                return Ok(None);
             }
         };
         let kept = pair.advice();
@@ -257,7 +296,7 @@ impl<C: Fn(Option<Credential>) -> Result<Client>> Agent<C> {
                 tracing::error!(cause = error.chain(), "the moment of an early renewal cannot be kept");
             }
         }
-        Some(Duration::from_secs(renewal.ask_again))
+        Ok(Some(Duration::from_secs(renewal.ask_again)))
     }
 
     /// When the next certificate is asked for: by its age, or earlier where the server has said so.
@@ -283,9 +322,43 @@ impl<C: Fn(Option<Credential>) -> Result<Client>> Agent<C> {
         if alive { pair.credential().ok() } else { None }
     }
 
+    /// A client with another credential than the certificate, which is refused.
+    fn by_token(&self, refusal: &Error) -> Result<Client> {
+        (self.connect)(None).map_err(|none| {
+            let text = format!(
+                "the certificate in {} opens the server no more, and there is no other credential: {}",
+                self.settings.folder.join(CURRENT).display(),
+                refusal.public()
+            );
+            Error::new(Kind::Unauthenticated, text).because(none).hint(
+                "where you may: signet token create NAME --uses 1 --ttl 15m; then start the agent with it in SIGNET_TOKEN or --token-file",
+            )
+        })
+    }
+
     async fn renew(&self) -> Result<Pair> {
-        let Settings { issuer, profile, names, subject, lifetime, folder, key_type, key_in, .. } = &self.settings;
+        let Settings { folder, key_type, key_in, kubernetes_secret, .. } = &self.settings;
         let (key, csr) = key_in.make(*key_type).await?.request().await?;
+        let secret = key.pem();
+        let draft = Draft::begin(folder, &secret)?;
+        let made = self.certify(csr).await.and_then(|Certified { chain, trust }| {
+            let files = Files { key: &secret, chain: &chain, trust: &trust };
+            let (certificate, in_tpm) = files.read()?;
+            if !self.fits(&certificate, in_tpm) {
+                let text = "the server certified other names than those that were asked for";
+                return Err(Error::new(Kind::Invalid, text));
+            }
+            draft.install(&files, kubernetes_secret.as_deref(), &Wanted::of(&self.settings))
+        });
+        if made.is_err() {
+            draft.discard();
+        }
+        made
+    }
+
+    /// Has a request certified: by the certificate in force where that is the credential, and by the other one where it is refused.
+    async fn certify(&self, csr: String) -> Result<Certified> {
+        let Settings { issuer, profile, names, subject, lifetime, .. } = &self.settings;
         let request = CertificateWanted {
             csr: Some(csr),
             names: names.iter().map(ToString::to_string).collect(),
@@ -293,20 +366,37 @@ impl<C: Fn(Option<Credential>) -> Result<Client>> Agent<C> {
             lifetime: *lifetime,
             ..CertificateWanted::default()
         };
-        let client = (self.connect)(self.credential())?;
+        let body = IssueCertificate { profile: profile.clone(), request };
+        let (mut client, may_be_refused) = match self.credential() {
+            Some(own) => ((self.connect)(Some(own))?, true),
+            None if self.is_over() => (self.by_token(&Error::new(Kind::Unauthenticated, "it is over"))?, false),
+            None => ((self.connect)(None)?, false),
+        };
         crash_point!("agent.before_request");
-        let made = client.issue(issuer, &IssueCertificate { profile: profile.clone(), request }).await?;
+        let made = match client.issue(issuer, &body).await {
+            Err(refusal) if may_be_refused && refusal.kind() == Kind::Unauthenticated => {
+                client = self.by_token(&refusal)?;
+                tracing::warn!(cause = refusal.chain(), "the certificate opens the server no more: by the token");
+                client.issue(issuer, &body).await?
+            }
+            made => made?,
+        };
         crash_point!("agent.certified");
         let leaf = made.certificate.ok_or_else(|| Error::internal("the server sent no certificate"))?;
         let trust = client.trust_bundle(issuer).await?;
-        let secret = key.pem();
-        let files = Files { key: &secret, chain: &format!("{leaf}{}", made.chain), trust: &trust };
-        let (certificate, in_tpm) = files.read()?;
-        if !self.fits(&certificate, in_tpm) {
-            return Err(Error::new(Kind::Invalid, "the server certified other names than those that were asked for"));
-        }
-        Pair::install(folder, &files, self.settings.kubernetes_secret.as_deref())
+        Ok(Certified { chain: format!("{leaf}{}", made.chain), trust })
     }
+
+    /// Whether the certificate in force was to be the credential, and has ended.
+    fn is_over(&self) -> bool {
+        self.settings.renew_by_certificate && Pair::current(&self.settings.folder).is_some()
+    }
+}
+
+/// What a server makes of a request, in PEM.
+struct Certified {
+    chain: String,
+    trust: String,
 }
 
 /// Twice as long after each failure, and some of it by chance; never sooner than the server has asked for.

@@ -8,7 +8,9 @@
 //!   ca.crt              the anchors
 //!   secret.yaml         all three as a Secret of Kubernetes, where that is wanted
 //!   told                there once the service was told
+//!   wanted              what was asked for: issuer, profile, names, subject, type and home of the key
 //!   advice              when to renew, where the server has said that it should be early
+//! FOLDER/new-7c1e…      a pair that is being written: its key is there before anybody is asked to certify it
 //! ```
 //!
 //! The names are those of a TLS Secret. What a crash leaves is either not linked, and is removed by the next look, or whole.
@@ -24,6 +26,7 @@ use zeroize::Zeroizing;
 
 use super::advice::Advice;
 use super::key;
+use super::wanted::Wanted;
 use crate::client::Certificate as Credential;
 use crate::crash_point;
 use crate::error::{Error, Kind, Result};
@@ -41,8 +44,9 @@ pub const TRUST: &str = "ca.crt";
 const SECRET: &str = "secret.yaml";
 const TOLD: &str = "told";
 const ADVICE: &str = "advice";
-/// What is being written.
-const NEW: &str = "new";
+const WANTED: &str = "wanted";
+/// What the name of something starts with that is being written; chance says the rest.
+const NEW: &str = "new-";
 /// What the name of a folder of a pair starts with.
 const PREFIX: &str = "c-";
 /// The longest file that is read back.
@@ -96,44 +100,9 @@ impl Pair {
         Some(Self { certificate, in_tpm, place })
     }
 
-    /// Writes a pair and puts it in force; the one before it stays beside it, older ones and what crashes left are removed.
-    ///
-    /// # Errors
-    /// As [`Files::read`]; [`Kind::Unavailable`] where the folder cannot be written.
-    pub fn install(folder: &Path, files: &Files<'_>, kubernetes_secret: Option<&str>) -> Result<Self> {
-        let (certificate, in_tpm) = files.read()?;
-        let write = || {
-            DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-            let before = fs::read_link(folder.join(CURRENT)).ok();
-            let fingerprint = hex::encode(certificate.fingerprint());
-            let name = PathBuf::from(format!("{PREFIX}{}", fingerprint.get(..32).unwrap_or_default()));
-            clear(folder, &[before.as_deref()])?;
-            let new = folder.join(NEW);
-            crash_point!("agent.before_pair");
-            DirBuilder::new().mode(0o700).create(&new)?;
-            file(&new.join(KEY), files.key.expose())?;
-            file(&new.join(CERTIFICATE), files.chain.as_bytes())?;
-            file(&new.join(TRUST), files.trust.as_bytes())?;
-            if let Some(secret) = kubernetes_secret {
-                file(&new.join(SECRET), secret_yaml(secret, files).as_bytes())?;
-            }
-            File::open(&new)?.sync_all()?;
-            let place = folder.join(&name);
-            crash_point!("agent.before_name");
-            fs::rename(&new, &place)?;
-            crash_point!("agent.named");
-            // A link cannot be changed in place, but another one can take its name.
-            symlink(&name, folder.join(NEW))?;
-            crash_point!("agent.linked");
-            fs::rename(folder.join(NEW), folder.join(CURRENT))?;
-            crash_point!("agent.in_force");
-            File::open(folder)?.sync_all()?;
-            clear(folder, &[Some(name.as_path()), before.as_deref()])?;
-            crash_point!("agent.cleared");
-            Ok(place)
-        };
-        let place = write().map_err(|e| unwritable(folder, &e))?;
-        Ok(Self { certificate, in_tpm, place })
+    /// What was wanted when it was made; unknown of one that an older agent made.
+    pub(super) fn wanted(&self) -> Option<Wanted> {
+        Wanted::read(&fs::read_to_string(self.place.join(WANTED)).ok()?)
     }
 
     /// It, as a credential.
@@ -181,12 +150,86 @@ impl Pair {
     }
 }
 
+/// A pair that is being written.
+#[derive(Debug)]
+pub(super) struct Draft<'a> {
+    folder: &'a Path,
+    place: PathBuf,
+}
+
+impl<'a> Draft<'a> {
+    /// Writes the key of a pair, so that it is known that the folder can be written. What crashes left is removed.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`] where the folder cannot be written.
+    pub(super) fn begin(folder: &'a Path, key: &SecretBytes) -> Result<Self> {
+        let mut chance = [0; 8];
+        getrandom::fill(&mut chance).map_err(|e| Error::internal(format!("random bytes: {e}")))?;
+        let draft = Self { folder, place: folder.join(format!("{NEW}{}", hex::encode(chance))) };
+        let write = || {
+            DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+            clear(folder, &[fs::read_link(folder.join(CURRENT)).ok().as_deref()])?;
+            crash_point!("agent.before_pair");
+            DirBuilder::new().mode(0o700).create(&draft.place)?;
+            file(&draft.place.join(KEY), key.expose())
+        };
+        write().map_err(|e| unwritable(folder, &e))?;
+        Ok(draft)
+    }
+
+    /// Writes what belongs to the key and puts the pair in force; the one before it stays beside it, older ones are removed.
+    ///
+    /// # Errors
+    /// As [`Files::read`]; [`Kind::Unavailable`] where the folder cannot be written.
+    pub(super) fn install(&self, files: &Files<'_>, kubernetes_secret: Option<&str>, wanted: &Wanted) -> Result<Pair> {
+        let (certificate, in_tpm) = files.read()?;
+        let Self { folder, place: new } = self;
+        let write = || {
+            let before = fs::read_link(folder.join(CURRENT)).ok();
+            let fingerprint = hex::encode(certificate.fingerprint());
+            let name = PathBuf::from(format!("{PREFIX}{}", fingerprint.get(..32).unwrap_or_default()));
+            file(&new.join(CERTIFICATE), files.chain.as_bytes())?;
+            file(&new.join(TRUST), files.trust.as_bytes())?;
+            if let Some(secret) = kubernetes_secret {
+                file(&new.join(SECRET), secret_yaml(secret, files).as_bytes())?;
+            }
+            file(&new.join(WANTED), wanted.written().as_bytes())?;
+            File::open(new)?.sync_all()?;
+            let place = folder.join(&name);
+            crash_point!("agent.before_name");
+            fs::rename(new, &place)?;
+            crash_point!("agent.named");
+            // A link cannot be changed in place, but another one can take its name.
+            symlink(&name, new)?;
+            crash_point!("agent.linked");
+            fs::rename(new, folder.join(CURRENT))?;
+            crash_point!("agent.in_force");
+            File::open(folder)?.sync_all()?;
+            clear(folder, &[Some(name.as_path()), before.as_deref()])?;
+            crash_point!("agent.cleared");
+            Ok(place)
+        };
+        let place = write().map_err(|e| unwritable(folder, &e))?;
+        Ok(Pair { certificate, in_tpm, place })
+    }
+
+    /// Removes it. What cannot be removed now is removed by the next look.
+    pub(super) fn discard(self) {
+        let current = fs::read_link(self.folder.join(CURRENT)).ok();
+        if let Err(error) = clear(self.folder, &[current.as_deref()]) {
+            tracing::debug!(%error, "a key that nobody certified stays for a while");
+        }
+    }
+}
+
 /// Removes what is ours and is not in `keep`.
 fn clear(folder: &Path, keep: &[Option<&Path>]) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name();
-        let ours = name == NEW || name.to_str().is_some_and(|name| name.starts_with(PREFIX));
+        // An older agent wrote under a name without chance.
+        let ours = |name: &str| name == "new" || name.starts_with(NEW) || name.starts_with(PREFIX);
+        let ours = name.to_str().is_some_and(ours);
         if !ours || keep.contains(&Some(Path::new(&name))) {
             continue;
         }
@@ -238,7 +281,7 @@ fn secret_yaml(name: &str, files: &Files<'_>) -> Zeroizing<String> {
     ))
 }
 
-fn unwritable(folder: &Path, error: &io::Error) -> Error {
+pub(super) fn unwritable(folder: &Path, error: &io::Error) -> Error {
     Error::new(Kind::Unavailable, format!("{} cannot be written: {error}", folder.display()))
         .hint("the user that the agent runs as must own the folder")
 }
@@ -264,7 +307,8 @@ mod tests {
 
     fn install(folder: &Path, made: &Made) -> Pair {
         let files = Files { key: &made.key, chain: &made.chain, trust: "anchors" };
-        Pair::install(folder, &files, Some("web-tls")).unwrap()
+        let wanted = Wanted::read(r#"{"issuer":"","profile":"","names":[],"subject":{},"key_type":"","key_in":""}"#);
+        Draft::begin(folder, &made.key).unwrap().install(&files, Some("web-tls"), &wanted.unwrap()).unwrap()
     }
 
     fn names(folder: &Path) -> Vec<String> {
@@ -306,8 +350,7 @@ mod tests {
         // Ended while it wrote, before it linked, and while it linked.
         let crashes: [&dyn Fn(); 3] = [
             &|| {
-                fs::create_dir(folder.join(NEW)).unwrap();
-                fs::write(folder.join(NEW).join(KEY), second.key.expose()).unwrap();
+                Draft::begin(folder, &second.key).unwrap();
             },
             &|| {
                 let whole = folder.join("c-0123");
@@ -315,14 +358,14 @@ mod tests {
                 fs::write(whole.join(KEY), second.key.expose()).unwrap();
                 fs::write(whole.join(CERTIFICATE), &second.chain).unwrap();
             },
-            &|| symlink("c-0123", folder.join(NEW)).unwrap(),
+            &|| symlink("c-0123", folder.join("new-0123")).unwrap(),
         ];
         for crash in crashes {
             crash();
             assert_eq!(Pair::current(folder).unwrap().certificate, before);
             let after = made();
             install(folder, &after);
-            assert!(!names(folder).iter().any(|name| name == NEW || name == "c-0123"), "{:?}", names(folder));
+            assert!(!names(folder).iter().any(|name| name.starts_with(NEW) || name == "c-0123"), "{:?}", names(folder));
             install(folder, &first);
         }
     }

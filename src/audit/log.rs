@@ -36,6 +36,7 @@ use super::merkle::Hash;
 use super::open;
 use super::point::{self, Point};
 use super::queue::{Entry, Errand, Failure, Queue, Signed};
+use super::receipt::Receipt;
 use super::record::Record;
 use super::tiles::{self, Tiles};
 use super::tree::Tree;
@@ -151,19 +152,41 @@ impl Log {
         async move { answer?.await }
     }
 
+    /// As [`Self::append`], for an answer that tells its caller of the record.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    pub fn append_for(&self, record: &Record) -> impl Future<Output = Result<Receipt>> + Send + use<> {
+        let answer = self.settled().map(|()| self.enter(record));
+        let (origin, shelf) = (self.settings.origin.clone(), Arc::clone(&self.shelf));
+        async move {
+            let (index, leaf) = answer?.await?;
+            let head = shelf.tree.load().as_ref().map(|tree| (tree.head().size(), *tree.head().root()));
+            Ok(Receipt { origin, index, leaf, head })
+        }
+    }
+
     /// As [`Self::append`], also while leaves are owed: for whoever owes them.
     ///
     /// # Errors
     /// As [`Self::append`].
     pub fn append_leaf(&self, record: &Record) -> impl Future<Output = Result<u64>> + Send + use<> {
+        let answer = self.enter(record);
+        async move { answer.await.map(|(index, _)| index) }
+    }
+
+    /// The index and the leaf hash of a record, once it is durable.
+    fn enter(&self, record: &Record) -> impl Future<Output = Result<(u64, Hash)>> + Send + use<> {
         let deadline = Instant::now() + self.settings.deadline;
         let answer = Entry::new(record).and_then(|(entry, line, answer)| {
+            let leaf = entry.leaf;
             self.queue.push(entry, &line)?;
-            Ok(answer)
+            Ok((answer, leaf))
         });
         async move {
-            match timeout_at(deadline, answer?).await {
-                Ok(Ok(answer)) => answer.map_err(Failure::into),
+            let (answer, leaf) = answer?;
+            match timeout_at(deadline, answer).await {
+                Ok(Ok(answer)) => answer.map(|index| (index, leaf)).map_err(Failure::into),
                 Ok(Err(_)) => Err(Failure::ended().into()),
                 Err(_) => Err(Failure::slow().into()),
             }

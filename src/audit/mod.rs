@@ -7,6 +7,7 @@
 //! noticed from within. For that the last head is kept elsewhere too, see [`Opened::head`].
 //!
 //! * [`record`] what a record says · [`merkle`] the tree and its proofs · [`checkpoint`] signed heads
+//! * [`receipt`] what an answer says of its record
 //! * [`proof`] proofs as files · [`tile`], [`Tree`] the log as other tools read it
 //! * [`Log`] writes · [`read()`] reads · [`verify()`] checks without the service
 
@@ -21,6 +22,7 @@ mod point;
 pub mod proof;
 mod queue;
 mod read;
+pub mod receipt;
 pub mod record;
 mod segment;
 pub mod tile;
@@ -33,7 +35,8 @@ pub use checkpoint::{Head, HeadSigner, Origin, public_key_from_pem};
 pub use export::{CHECKPOINT, Exported, export, verify_export};
 pub use log::{Log, Opened, Settings};
 pub use read::{Records, count, read};
+pub use receipt::{Receipt, Receipts};
 pub use record::{Item, Phase, Record};
 pub use tiles::PREFIX as TILES;
 pub use tree::{Tree, entries};
-pub use verify::{Problem, Report, leaves, verify};
+pub use verify::{Problem, Report, leaves, verify, verify_with};

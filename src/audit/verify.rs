@@ -16,6 +16,7 @@ use super::checkpoint::{Head, HeadKey};
 use super::heads::{self, Entries, Entry, Step};
 use super::merkle::{Frontier, Hash, leaf_hash};
 use super::point::unreadable;
+use super::receipt::Receipts;
 use super::record::Record;
 use super::segment::{self, Line, Lines};
 use crate::error::{Error, Kind, Result};
@@ -41,6 +42,8 @@ pub struct Report {
     pub signatures_checked: bool,
     /// The records after the last head that matches: nobody vouches for them yet.
     pub unsigned_tail: u64,
+    /// The receipts that were held against the log.
+    pub receipts: u64,
     /// The bytes of a last line that is not finished: a record that is being written, or was when the power went.
     pub unfinished_bytes: u64,
     /// What is wrong, at most the first hundred.
@@ -82,6 +85,14 @@ impl fmt::Display for Problem {
 /// [`Kind::NotFound`] where there is no log; [`Kind::Unavailable`] where the disk refuses; [`Kind::Invalid`] for a key of
 /// another kind. What is wrong with the log itself is in the report.
 pub fn verify(folder: &Path, key: Option<&PublicKey>) -> Result<Report> {
+    verify_with(folder, key, Receipts::default())
+}
+
+/// As [`verify()`], and holds receipts against the log: each record that an answer named must be there, and be the same.
+///
+/// # Errors
+/// As [`verify()`].
+pub fn verify_with(folder: &Path, key: Option<&PublicKey>, receipts: Receipts) -> Result<Report> {
     let key = key.map(HeadKey::new).transpose()?;
     // The heads first: what they sign is there already, while heads that come later are left to the next time.
     let heads = Heads::open(folder, key)?;
@@ -89,7 +100,7 @@ pub fn verify(folder: &Path, key: Option<&PublicKey>) -> Result<Report> {
     if listing.segments.is_empty() && heads.missing {
         return Err(Error::new(Kind::NotFound, format!("there is no audit log in {}", folder.display())));
     }
-    let mut walk = Walk::new(folder, heads)?;
+    let mut walk = Walk::new(folder, heads, receipts)?;
     for stranger in listing.strangers {
         walk.report(stranger, None, "is no segment");
     }
@@ -198,6 +209,7 @@ struct Walk<'a> {
     bytes: u64,
     /// The last head that matched, and the place after it.
     good: Place,
+    receipts: Receipts,
     report: Report,
 }
 
@@ -210,7 +222,7 @@ struct Place {
 }
 
 impl<'a> Walk<'a> {
-    fn new(folder: &'a Path, heads: Heads) -> Result<Self> {
+    fn new(folder: &'a Path, heads: Heads, receipts: Receipts) -> Result<Self> {
         let report = Report { signatures_checked: heads.key.is_some(), ..Report::default() };
         let mut walk = Self {
             folder,
@@ -222,12 +234,16 @@ impl<'a> Walk<'a> {
             index: 0,
             bytes: 0,
             good: Place::default(),
+            receipts,
             report,
         };
         if walk.heads.missing {
             walk.report(heads::NAME.into(), None, "is missing");
         }
         walk.next = walk.heads.next(&mut walk.report.problems)?;
+        if let Some(entry) = &walk.next {
+            walk.receipts.origin(entry.head.origin(), |problem| note(&mut walk.report.problems, problem));
+        }
         Ok(walk)
     }
 
@@ -250,6 +266,7 @@ impl<'a> Walk<'a> {
         loop {
             let place = Place { index: self.index, segment: first, offset: lines.offset() };
             self.heads_here(place)?;
+            self.root_here();
             match lines.next().map_err(|e| unreadable(&name, e))? {
                 Line::Whole => {}
                 Line::Torn if is_last => {
@@ -266,14 +283,24 @@ impl<'a> Walk<'a> {
             if self.next.is_none() && !segment::is_record(lines.bytes()) {
                 self.report(name.clone(), Some(self.index - first + 1), "is no record");
             }
+            let leaf = leaf_hash(lines.bytes());
+            self.receipts.leaf(self.index, &leaf, |problem| note(&mut self.report.problems, problem));
             if let Some(frontier) = &mut self.frontier {
-                frontier.push(leaf_hash(lines.bytes()));
+                frontier.push(leaf);
             }
             self.index += 1;
             self.report.records += 1;
             self.bytes = start + lines.offset();
         }
         Ok(())
+    }
+
+    /// Compares the roots of this size that receipts name with what was read.
+    fn root_here(&mut self) {
+        if self.receipts.next_root().is_some_and(|size| size <= self.index) {
+            let root = self.frontier.as_ref().map(Frontier::root);
+            self.receipts.root(self.index, root, |problem| note(&mut self.report.problems, problem));
+        }
     }
 
     /// The segment that comes does not begin where the last one ended.
@@ -364,6 +391,9 @@ impl<'a> Walk<'a> {
                 format!("the last head signs {size} records, but the log ends after {index}"),
             );
         }
+        self.root_here();
+        self.receipts.end(index, |problem| note(&mut self.report.problems, problem));
+        self.report.receipts = self.receipts.checked();
         self.report.heads = self.heads.count;
         self.report.root = self.frontier.as_ref().map(Frontier::root);
         let vouched = self.report.head.as_ref().map_or(0, Head::size);

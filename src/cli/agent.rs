@@ -116,13 +116,15 @@ impl Cert {
         crate::telemetry::start_logs();
         block_on(async {
             if once {
-                let Looked { renewed, ends, next, ask_again: _ } = keeper.look(force).await?;
-                let what = if renewed { "a new certificate is in place" } else { "the certificate stays" };
+                let Looked { renewed: _, why, ends, next, ask_again: _ } = keeper.look(force).await?;
+                let what = match why {
+                    Some(why) => format!("a new certificate is in place ({why})"),
+                    None => "the certificate stays".to_owned(),
+                };
                 note(format!("{what}: it ends {}, and the next one is due {}", time(ends), time(next)));
                 return Ok(());
             }
-            keeper.run().await;
-            Ok(())
+            keeper.run().await
         })
     }
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::output::{facts, table};
 use super::{App, verbs};
 use crate::audit::checkpoint::{HeadKey, public_key_from_pem};
-use crate::audit::{CHECKPOINT, checkpoint, proof, verify_export};
+use crate::audit::{CHECKPOINT, Receipts, checkpoint, proof, verify_export};
 use crate::client::Client;
 use crate::error::{Error, Kind, Result};
 use crate::types::PublicKey;
@@ -53,6 +53,7 @@ verbs! {
 Examples:
   signet audit verify /var/lib/signet/audit --public-key log.pem
   signet audit verify copy-of-audit --json
+  signet audit verify /var/lib/signet/audit --public-key log.pem --receipts receipts.txt
   signet audit verify 4711.tlog-proof --public-key log.pem
   signet audit verify since-monday.txt --since monday.txt --public-key log.pem")]
 struct Verify {
@@ -61,6 +62,9 @@ struct Verify {
     /// The public key that signs heads, in PEM.
     #[arg(long, value_name = "FILE")]
     public_key: Option<PathBuf>,
+    /// Receipts that a client kept by --keep-receipts: each record that an answer named must be there, and be the same.
+    #[arg(long, value_name = "FILE")]
+    receipts: Option<PathBuf>,
     /// The earlier head that a proof of two heads begins with.
     #[arg(long, value_name = "FILE")]
     since: Option<PathBuf>,
@@ -82,10 +86,20 @@ impl Verify {
         if !self.what.is_dir() {
             return self.proof(app, key.as_ref());
         }
+        let receipts = match &self.receipts {
+            Some(path) => Receipts::parse(&path.display().to_string(), &text(path)?)?,
+            None => Receipts::default(),
+        };
         let report = if self.what.join(CHECKPOINT).exists() {
+            if self.receipts.is_some() {
+                return Err(Error::new(
+                    Kind::Invalid,
+                    "receipts are held against a folder of the log, not against an export",
+                ));
+            }
             verify_export(&self.what, key.as_ref().map(HeadKey::new).transpose()?.as_ref())?
         } else {
-            crate::audit::verify(&self.what, key.as_ref())?
+            crate::audit::verify_with(&self.what, key.as_ref(), receipts)?
         };
         let problems: Vec<_> = report.problems.iter().map(ToString::to_string).collect();
         let body = serde_json::json!({
@@ -94,6 +108,7 @@ impl Verify {
             "root": report.root.map(hex::encode),
             "signatures_checked": report.signatures_checked,
             "unsigned_tail": report.unsigned_tail,
+            "receipts": report.receipts,
             "unfinished_bytes": report.unfinished_bytes,
             "problems": problems,
         });
@@ -110,6 +125,7 @@ impl Verify {
                     },
                 ),
                 ("below no head yet", report.unsigned_tail.to_string()),
+                ("receipts", report.receipts.to_string()),
                 ("verdict", if report.is_good() { "WHOLE".to_owned() } else { "BROKEN".to_owned() }),
             ]);
             for problem in &problems {

@@ -64,6 +64,10 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_parser = parsed::<Period>, value_name = "PERIOD", default_value = "10s")]
     #[arg(help_heading = "Connection", hide_short_help = true)]
     retry_for: Option<Period>,
+    /// A file that gets the receipt of each answer, for `signet audit verify --receipts`.
+    #[arg(long, global = true, env = "SIGNET_RECEIPTS", value_name = "FILE")]
+    #[arg(help_heading = "Connection", hide_short_help = true)]
+    keep_receipts: Option<PathBuf>,
     /// Write the body of the API for programs, instead of a table for people.
     #[arg(long, global = true, display_order = 900)]
     pub(super) json: bool,
@@ -186,6 +190,7 @@ impl Global {
         if let Some(retry_for) = self.retry_for {
             options.retry_for = retry_for.as_duration();
         }
+        options.receipts.clone_from(&self.keep_receipts);
         Ok(options)
     }
 

@@ -21,6 +21,10 @@ mod send;
 mod system;
 mod tls;
 
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Url;
@@ -55,6 +59,8 @@ pub struct Options {
     pub retry_for: Duration,
     /// The longest answer that is read: 32 MiB. A backup is not bound by it.
     pub max_answer: usize,
+    /// A file that gets the receipt of each answer, a line each: `signet audit verify --receipts` holds them against the log.
+    pub receipts: Option<PathBuf>,
 }
 
 /// A client certificate with its private key.
@@ -79,6 +85,7 @@ impl Options {
             timeout: Duration::from_secs(30),
             retry_for: Duration::from_secs(10),
             max_answer: 32 << 20,
+            receipts: None,
         }
     }
 }
@@ -101,13 +108,15 @@ pub struct Client {
     timeout: Duration,
     retry_for: Duration,
     max_answer: usize,
+    receipts: Option<Arc<File>>,
 }
 
 impl Client {
     /// Checks the options; opens no connection yet.
     ///
     /// # Errors
-    /// [`Kind::Invalid`] for an address that is not `https`, or authorities, a certificate or a token that are none.
+    /// [`Kind::Invalid`] for an address that is not `https`, authorities, a certificate or a token that are none, or a file for
+    /// receipts that cannot be opened.
     pub fn new(options: Options) -> Result<Self> {
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls::config(&options)?)
@@ -126,8 +135,17 @@ impl Client {
             timeout: options.timeout,
             retry_for: options.retry_for,
             max_answer: options.max_answer,
+            receipts: options.receipts.as_deref().map(receipts).transpose()?,
         })
     }
+}
+
+/// Opens the file that receipts are added to.
+fn receipts(path: &Path) -> Result<Arc<File>> {
+    let opened = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
+    opened
+        .map(Arc::new)
+        .map_err(|e| Error::new(Kind::Invalid, format!("receipts cannot be kept in {}: {e}", path.display())))
 }
 
 /// The root of a server's address.

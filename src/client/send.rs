@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt::Display;
+use std::io::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -125,6 +126,7 @@ impl Client {
     pub(super) async fn download(&self, call: Call) -> Result<Download> {
         let answer = timeout(self.timeout, self.request(&call).send()).await.map_err(|_| silent(self.timeout))?;
         let mut response = answer.map_err(|e| broken(e, &self.base).error)?;
+        self.keep_receipt(&response);
         if response.status().is_success() {
             return Ok(Download { response, patience: self.timeout, base: self.base.clone() });
         }
@@ -135,6 +137,7 @@ impl Client {
     async fn attempt(&self, call: &Call) -> Result<Zeroizing<Vec<u8>>, Failure> {
         let whole = async {
             let mut response = self.request(call).send().await.map_err(|e| broken(e, &self.base))?;
+            self.keep_receipt(&response);
             let body = self.body(&mut response).await?;
             if response.status().is_success() {
                 return Ok(body);
@@ -144,6 +147,18 @@ impl Client {
             Err(Failure { error, after })
         };
         timeout(self.timeout, whole).await.unwrap_or_else(|_| Err(silent(self.timeout).into()))
+    }
+
+    /// Adds the receipt of an answer to the file that was asked for, by one write: several may share it.
+    fn keep_receipt(&self, response: &Response) {
+        let (Some(mut file), Some(receipt)) = (self.receipts.as_deref(), response.headers().get("signet-log")) else {
+            return;
+        };
+        let line = [receipt.as_bytes(), b"\n"].concat();
+        // The answer is good without it, and what was done is done.
+        if let Err(error) = file.write_all(&line) {
+            tracing::warn!(%error, "a receipt could not be kept");
+        }
     }
 
     fn request(&self, call: &Call) -> reqwest::RequestBuilder {

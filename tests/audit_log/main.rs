@@ -3,6 +3,7 @@
 
 mod fair;
 mod faults;
+mod receipts;
 #[path = "../support/skip.rs"]
 mod skip;
 mod tamper;

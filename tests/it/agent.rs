@@ -6,13 +6,14 @@ use std::process::Stdio;
 use jiff::SignedDuration;
 use signet::agent::{Agent, CERTIFICATE, CURRENT, Home, KEY, KeyType, Pair, Settings, TRUST, Tell};
 use signet::client::{Certificate as Credential, Client, Options};
-use signet::error::{Kind, Result};
+use signet::error::{Error, Kind, Result};
 use signet::types::{Clock, Subject};
-use signet::wire::{ActivateIssuer, CertificateMatch, Identity, Policy, RevokeCertificate, RotateIssuer};
+use signet::wire::{ActivateIssuer, CertificateMatch, CreateToken, Identity, Policy, RevokeCertificate, RotateIssuer};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 
 use crate::issuers::{new_issuer, root};
+use crate::process::eventually;
 use crate::server::{PROGRAM, TestServer};
 
 pub(crate) fn settings(folder: PathBuf, profile: &str, name: &str) -> Settings {
@@ -209,9 +210,155 @@ async fn a_certificate_is_the_credential_for_the_next_one() {
         options.certificate = Some(own.expect("there is a certificate"));
         Client::new(options)
     };
-    let keeper = Agent::new(wanted, connect, Clock::Manual(t.clock.clone())).unwrap();
+    let keeper = Agent::new(wanted.clone(), connect.clone(), Clock::Manual(t.clock.clone())).unwrap();
     assert!(keeper.look(true).await.unwrap().renewed);
     assert!(keeper.look(true).await.unwrap().renewed, "by the one that was just made");
+    // A certificate that was revoked, or is over, opens nothing; a token does, where there is one.
+    let by_either = {
+        let (connect, token) = (connect.clone(), t.impatient_client());
+        move |own: Option<Credential>| if own.is_some() { connect(own) } else { Ok(token.clone()) }
+    };
+    let by_itself = move |own: Option<Credential>| match own {
+        Some(_) => connect(own),
+        None => Err(Error::new(Kind::Unauthenticated, "there is no credential for this server")),
+    };
+    let alone = Agent::new(wanted.clone(), by_itself, Clock::Manual(t.clock.clone())).unwrap();
+    let helped = Agent::new(wanted.clone(), by_either, Clock::Manual(t.clock.clone())).unwrap();
+    let stays = async |why: &str| {
+        let before = key(&wanted.folder);
+        for force in [false, true] {
+            let error = alone.look(force).await.unwrap_err();
+            let (text, mend) = (error.public().to_owned(), error.mend().unwrap().to_owned());
+            assert!(
+                error.kind() == Kind::Unauthenticated && text.contains("opens the server no more"),
+                "{why}: {text}"
+            );
+            assert!(
+                text.contains("tls/current") && mend.contains("signet token create NAME --uses 1"),
+                "{text} {mend}"
+            );
+        }
+        assert_eq!(key(&wanted.folder), before, "{why}");
+    };
+    let serial = Pair::current(&wanted.folder).unwrap().certificate.serial().to_string();
+    t.client.revoke(&serial, &RevokeCertificate::default()).await.unwrap();
+    stays("revoked").await;
+    let renewed = helped.look(false).await.unwrap();
+    assert_eq!(renewed.why.as_deref(), Some("the server asked for it"));
+    assert!(alone.look(true).await.unwrap().renewed, "by the one that the token brought");
+    t.clock.advance(SignedDuration::from_hours(11));
+    stays("over").await;
+    assert_eq!(helped.look(false).await.unwrap().why.as_deref(), Some("it was due"));
+}
+
+/// The program, with that token.
+fn program(t: &TestServer, folder: &Path, token: &str) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.args(["agent", "cert", "fleet:web", "fleet:server"]).arg(folder);
+    command.args(["--name", "dns:web.fleet.example", "--retry-for", "1s"]);
+    command.arg("--server").arg(format!("https://{}", t.server().address()));
+    command.arg("--ca").arg(t.server().own_authority().unwrap());
+    command.env("SIGNET_TOKEN", token).env("SIGNET_PROFILE", "/nonexistent").kill_on_drop(true);
+    command
+}
+
+/// Its exit code, and what it said.
+async fn ended(command: &mut Command) -> (i32, String) {
+    let output = command.output().await.unwrap();
+    (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+fn files(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_kept_costs_no_token() {
+    let t = fleet().await;
+    let place = tempfile::tempdir().unwrap();
+    let body = CreateToken {
+        identity: "administrator".parse().unwrap(),
+        groups: vec!["administrators".parse().unwrap()],
+        ttl: None,
+        uses: Some(1),
+    };
+    let token = t.client.create_token(&body).await.unwrap().token.unwrap().0.clone();
+    let once = async |folder: &Path| ended(program(&t, folder, &token).arg("--once")).await;
+    // 1. A file where a folder should be, and a folder where the link should be.
+    let (file, taken) = (place.path().join("file"), place.path().join("taken"));
+    std::fs::write(&file, "").unwrap();
+    std::fs::create_dir_all(taken.join(CURRENT)).unwrap();
+    let (code, said) = once(&file.join("tls")).await;
+    assert!(code == 7 && said.contains("cannot be written"), "{code} {said}");
+    let (code, said) = once(&taken).await;
+    assert!(code == 2 && said.contains("taken/current is not a link of the agent"), "{code} {said}");
+    // 2. A place where nobody can make a folder.
+    let (code, said) = once(Path::new("/proc/self/tls")).await;
+    assert!(code == 7 && said.contains("cannot be written"), "{code} {said}");
+    // 3. Another agent is there, and keeps it as long as it runs.
+    let busy = place.path().join("busy");
+    let mut other = program(&t, &busy, t.token()).stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    eventually("the other agent has a certificate", async || Pair::current(&busy)).await;
+    let (code, said) = once(&busy).await;
+    assert!(code == 5 && said.contains(&format!("another agent keeps {}", busy.display())), "{code} {said}");
+    let (code, said) = ended(&mut program(&t, &busy, &token)).await;
+    assert_eq!(code, 5, "not for ever either: {said}");
+    other.kill().await.unwrap();
+    // 4. The token is as good as ever, and good once.
+    let free = place.path().join("free");
+    assert_eq!(once(&free).await.0, 0);
+    assert_eq!(once(&free).await.0, 0, "nothing is due, so nothing is asked for");
+    assert_eq!(once(&place.path().join("other")).await.0, 3);
+}
+
+#[tokio::test]
+async fn other_settings_are_another_certificate_at_once() {
+    let t = fleet().await;
+    let mut other = new_issuer("fleet:other", "hsm", "ecdsa-p256-sha256");
+    other.parent = Some("fleet:root".parse().unwrap());
+    t.client.create_issuer(&other).await.unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let mut wanted = settings(place.path().join("tls"), "fleet:server", "dns:web.fleet.example");
+    let first = agent(&t, wanted.clone()).look(false).await.unwrap();
+    assert_eq!(first.why.as_deref(), Some("there was none, or none that could be read"));
+    type Change = fn(&mut Settings);
+    let changes: [(Change, &str); 5] = [
+        (|it| it.issuer = "fleet:other".parse().unwrap(), "issuer: \"fleet:other\", was \"fleet:web\""),
+        (|it| it.profile = "fleet:peer".parse().unwrap(), "profile: \"fleet:peer\", was \"fleet:server\""),
+        (|it| it.key_type = KeyType::EcdsaP384, "type of key: \"ecdsa-p384\", was \"ecdsa-p256\""),
+        (
+            |it| it.subject.common_name = Some("web.fleet.example".to_owned()),
+            "subject: \"CN=web.fleet.example\", was \"\"",
+        ),
+        (
+            |it| it.names.push("dns:www.fleet.example".parse().unwrap()),
+            "names: \"dns:web.fleet.example dns:www.fleet.example\", was \"dns:web.fleet.example\"",
+        ),
+    ];
+    for (change, why) in changes {
+        change(&mut wanted);
+        let keeper = agent(&t, wanted.clone());
+        assert_eq!(keeper.look(false).await.unwrap().why.as_deref(), Some(why));
+        assert_eq!(keeper.look(false).await.unwrap().why, None, "{why}");
+    }
+    let certificate = Pair::current(&wanted.folder).unwrap().certificate;
+    let subject = certificate.subject_der();
+    assert!(subject.windows(17).any(|part| part == b"web.fleet.example") && certificate.sans().len() == 2);
+    // Another order of names is the same, and what only counts next time changes nothing now. So it is with the pair of an older
+    // agent, which did not write down what it wanted.
+    wanted.names.reverse();
+    wanted.lifetime = Some("20h".parse().unwrap());
+    assert!(!agent(&t, wanted.clone()).look(false).await.unwrap().renewed);
+    std::fs::remove_file(wanted.folder.join(CURRENT).join("wanted")).unwrap();
+    assert!(!agent(&t, wanted.clone()).look(false).await.unwrap().renewed);
+    // The last pair stays where what is wanted now is refused.
+    wanted.profile = "fleet:nothing".parse().unwrap();
+    wanted.names.pop();
+    let before = key(&wanted.folder);
+    agent(&t, wanted.clone()).look(false).await.unwrap_err();
+    assert_eq!(key(&wanted.folder), before);
+    assert!(!files(&wanted.folder).iter().any(|name| name.starts_with("new")), "{:?}", files(&wanted.folder));
 }
 
 #[tokio::test]
@@ -220,24 +367,10 @@ async fn the_program_looks_once_and_says_how_it_went() {
     let place = tempfile::tempdir().unwrap();
     let folder = place.path().join("tls");
     let run = async |token: &str, more: &[&str]| {
-        let output = Command::new(PROGRAM)
-            .args(["agent", "cert", "fleet:web", "fleet:server"])
-            .arg(&folder)
-            .args(["--name", "dns:web.fleet.example", "--kubernetes-secret", "web-tls", "--once", "--retry-for", "1s"])
-            .args(more)
-            .arg("--server")
-            .arg(format!("https://{}", t.server().address()))
-            .arg("--ca")
-            .arg(t.server().own_authority().unwrap())
-            .env("SIGNET_TOKEN", token)
-            .env("SIGNET_PROFILE", place.path().join("none"))
-            .output()
-            .await
-            .unwrap();
-        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+        ended(program(&t, &folder, token).args(["--kubernetes-secret", "web-tls", "--once"]).args(more)).await
     };
     let (code, said) = run("sgt_wrong", &[]).await;
-    assert_eq!((code, folder.exists()), (3, false), "{said}");
+    assert_eq!((code, files(&folder)), (3, vec!["lock".to_owned()]), "{said}");
     let (code, said) = run(t.token(), &["--command", "exit 3"]).await;
     assert_eq!(code, 7, "{said}");
     assert!(said.contains("the new certificate is in place, but the command failed"), "{said}");

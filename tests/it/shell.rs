@@ -357,3 +357,41 @@ async fn an_auditor_gets_a_proof_a_history_and_an_export_and_verifies_them_offli
     assert!(code == 6 && stdout.contains("problem: tile/0/000.p/"), "{stdout}");
     shell.run(&format!("signet audit verify {folder} {offline}")).await;
 }
+
+#[tokio::test]
+async fn each_client_is_a_witness_by_its_receipts() {
+    let shell = Shell::start().await;
+    let folder = shell.t.data().join("audit");
+    std::fs::write(shell.file("log.pem"), shell.run("signet audit head --public-key").await).unwrap();
+    // 1. Who is told to keeps the receipt of each answer; a stranger gets none.
+    shell.run("signet key create release --algorithm ecdsa-p256-sha256 --keep-receipts receipts.txt").await;
+    shell.run("signet audit proof 0").await;
+    let older = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, older.path().join(path.file_name().unwrap())).unwrap();
+    }
+    shell.run("signet whoami --keep-receipts receipts.txt").await;
+    let kept = std::fs::read_to_string(shell.file("receipts.txt")).unwrap();
+    assert!(kept.lines().count() == 2 && kept.lines().all(|line| line.starts_with("log=\"signet/")), "{kept}");
+    assert_eq!(shell.file("receipts.txt").metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(kept.lines().last().unwrap().contains(", root=:"), "{kept}");
+    let bare =
+        shell.t.http().get(format!("https://{}/api/v1/whoami", shell.t.server().address())).send().await.unwrap();
+    assert_eq!((bare.status().as_u16(), bare.headers().get("signet-log")), (401, None));
+    // 2. The log honours them.
+    let verify = |folder: &std::path::Path| {
+        format!("signet audit verify {} --public-key log.pem --receipts receipts.txt", folder.display())
+    };
+    let report = shell.json(&verify(&folder)).await;
+    assert_eq!((&report["receipts"], report["problems"].as_array().unwrap().len()), (&2.into(), 0));
+    // 3. An older state of it, which is whole in itself, does not.
+    let (code, stdout, _) = shell.told(&verify(older.path())).await;
+    assert!(code == 6 && stdout.contains("problem: receipts.txt line 2: record "), "{stdout}");
+    let (code, stdout, _) =
+        shell.told(&format!("signet audit verify {} --public-key log.pem", older.path().display())).await;
+    assert!(code == 0 && stdout.contains("WHOLE"), "{stdout}");
+    // 4. A file where they cannot be kept is said before anything is done.
+    let said = shell.refused("signet whoami --keep-receipts no/such/folder/r.txt", 2).await;
+    assert!(said.contains("receipts cannot be kept in"), "{said}");
+}

@@ -8,13 +8,14 @@ use std::io::Read;
 use axum::body::Body;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, LOCATION};
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use super::row::Content;
 use crate::error::{Error, Kind, Result};
+use crate::service::Released;
 
 /// How much of an archive is read at a time.
 const PIECE: usize = 64 * 1024;
@@ -58,6 +59,18 @@ impl<A: Answer> Reply<A> {
         }
         Ok(response)
     }
+}
+
+/// The header that says where the record of an answer stands.
+const SIGNET_LOG: HeaderName = HeaderName::from_static("signet-log");
+
+/// The response to a caller who is known, with the receipt of its record.
+pub(super) fn respond<A: Answer>(released: Released<Reply<A>>, status: StatusCode) -> Result<Response<Body>> {
+    let (reply, receipt) = released.with_receipt();
+    let mut response = reply.respond(status)?;
+    let receipt = HeaderValue::try_from(receipt.to_string()).map_err(|e| Error::internal(format!("a receipt: {e}")))?;
+    response.headers_mut().insert(SIGNET_LOG, receipt);
+    Ok(response)
 }
 
 /// What can be sent.

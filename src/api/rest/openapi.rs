@@ -74,7 +74,7 @@ pub fn document() -> String {
 
 const ABOUT: &str = "A key management service whose keys stay inside PKCS#11 HSMs and TPM 2.0s. Bytes are standard base64 \
 with padding, times are RFC 3339 in UTC, periods are written like `90d`. A request with an unknown field or query parameter \
-is refused. Every answer has a `Request-Id`, which is also in the audit log.";
+is refused. Every answer has a `Request-Id`, which is also in the audit log; a success says in `Signet-Log` where its record stands there.";
 
 const PROBLEM: &str = "Why not: `code` is for programs, `title` and `hint` are for people, and `docs/status-codes.md` tells for \
 each code what to do next. Where the status is 503, `Retry-After` says when to try again.";

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use utoipa::openapi::{RefOr, Schema};
 
 use super::Api;
-use super::answer::{Answer, Reply};
+use super::answer::{Answer, Reply, respond};
 use super::body::json;
 use super::call::Call;
 use super::problem::Failure;
@@ -180,7 +180,7 @@ impl Draft {
     {
         let success = self.success;
         let endpoint = Endpoint::Closed(Box::new(move |call| {
-            Box::pin(async move { Ok(handler(call).await?.into_inner().respond(success)?) })
+            Box::pin(async move { Ok(respond(handler(call).await?, success)?) })
         }));
         self.finish(0, None, A::content(), endpoint)
     }
@@ -197,7 +197,7 @@ impl Draft {
         let endpoint = Endpoint::Closed(Box::new(move |call| {
             Box::pin(async move {
                 let body = json(call.body())?;
-                Ok(handler(call, body).await?.into_inner().respond(success)?)
+                Ok(respond(handler(call, body).await?, success)?)
             })
         }));
         self.finish(limit, Some(Shape::of::<B>()), A::content(), endpoint)
@@ -215,7 +215,7 @@ impl Draft {
         let endpoint = Endpoint::Closed(Box::new(move |call| {
             Box::pin(async move {
                 let body = if call.body().is_empty() { B::default() } else { json(call.body())? };
-                Ok(handler(call, body).await?.into_inner().respond(success)?)
+                Ok(respond(handler(call, body).await?, success)?)
             })
         }));
         RouteRow { optional_body: true, ..self.finish(limit, Some(Shape::of::<B>()), A::content(), endpoint) }
