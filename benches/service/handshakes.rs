@@ -37,7 +37,10 @@ pub(crate) async fn measure(time: Duration) -> Vec<Handshakes> {
     let issuing = Issuing::new(&place.client(), "tls", Algorithm::EcdsaP256, Residency::Wrapped).await;
     let (mut all, mut last) = (Vec::new(), None);
     for (key, device) in [("memory", ""), ("device", "device = \"device\"\n")] {
-        place.configure(&format!("[tls]\nissuer = \"{}\"\nnames = [\"localhost\"]\n{device}", issuing.name));
+        place.configure(&format!(
+            "[tls]\nissuer = \"{}\"\nnames = [\"localhost\", \"127.0.0.1\"]\n{device}",
+            issuing.name
+        ));
         last = Some(issued(&place, last).await);
         all.push(turns(&place, key, time).await);
     }
