@@ -7,6 +7,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::output::{facts, table};
+use super::syslog::message;
 use super::{App, verbs};
 use crate::audit::checkpoint::{HeadKey, public_key_from_pem};
 use crate::audit::{CHECKPOINT, Receipts, checkpoint, proof, verify_export};
@@ -331,7 +332,8 @@ impl Show {
 #[command(after_help = "\
 Examples:
   signet audit tail -n 50
-  signet audit tail --follow --json | jq 'select(.outcome == \"forbidden\")'")]
+  signet audit tail --follow --json | jq 'select(.outcome == \"forbidden\")'
+  signet audit tail --syslog --follow --from 4711 | socat - TCP:collector.example:514")]
 struct Tail {
     /// How many.
     #[arg(short = 'n', long = "lines", value_name = "N", default_value_t = 20)]
@@ -340,6 +342,12 @@ struct Tail {
     /// Go on with each new record; by --json, one on each line.
     #[arg(short, long)]
     follow: bool,
+    /// From this index on instead: where an export that stopped goes on.
+    #[arg(long, value_name = "INDEX", conflicts_with = "count")]
+    from: Option<u64>,
+    /// Each record as a message of syslog (RFC 5424), one on each line.
+    #[arg(long, conflicts_with = "json")]
+    syslog: bool,
 }
 
 impl Tail {
@@ -347,10 +355,10 @@ impl Tail {
         app.online(async |client| {
             // The size comes with any page.
             let size = client.audit_records(0, Some(1)).await?.size;
-            let mut next = size.saturating_sub(u64::from(self.count));
+            let mut next = self.from.unwrap_or_else(|| size.saturating_sub(u64::from(self.count)));
             loop {
                 let records = if next < size || self.follow { read(client, next).await? } else { return Ok(()) };
-                next = print(app, &records)?.max(next);
+                next = self.print(app, &records)?.max(next);
                 if !self.follow && next >= size {
                     return Ok(());
                 }
@@ -362,20 +370,26 @@ impl Tail {
     }
 }
 
-async fn read(client: &Client, first: u64) -> Result<AuditRecords> {
-    client.audit_records(first, Some(PAGE)).await
+impl Tail {
+    /// Writes records, and returns the index behind the last.
+    fn print(&self, app: &App, records: &AuditRecords) -> Result<u64> {
+        if self.syslog {
+            for (index, record) in (records.first..).zip(&records.records) {
+                app.out.bytes(format!("{}\n", message(index, record)?).as_bytes())?;
+            }
+        } else if app.out.json {
+            for record in &records.records {
+                app.out.bytes(&super::output::json(record, false)?)?;
+            }
+        } else {
+            app.out.text(&shown(records, app.out.terminal))?;
+        }
+        Ok(records.next)
+    }
 }
 
-/// Writes records, and returns the index behind the last.
-fn print(app: &App, records: &AuditRecords) -> Result<u64> {
-    if app.out.json {
-        for record in &records.records {
-            app.out.bytes(&super::output::json(record, false)?)?;
-        }
-    } else {
-        app.out.text(&shown(records, app.out.terminal))?;
-    }
-    Ok(records.next)
+async fn read(client: &Client, first: u64) -> Result<AuditRecords> {
+    client.audit_records(first, Some(PAGE)).await
 }
 
 fn shown(records: &AuditRecords, terminal: bool) -> String {

@@ -35,6 +35,7 @@ mod sign;
 mod sink;
 mod status;
 mod subject;
+mod syslog;
 mod token;
 mod whoami;
 mod wrap;

@@ -395,3 +395,31 @@ async fn each_client_is_a_witness_by_its_receipts() {
     let said = shell.refused("signet whoami --keep-receipts no/such/folder/r.txt", 2).await;
     assert!(said.contains("receipts cannot be kept in"), "{said}");
 }
+
+#[tokio::test]
+async fn a_collector_of_syslog_understands_each_record() {
+    let shell = Shell::start().await;
+    shell.run("signet key create release --algorithm ecdsa-p256-sha256 --label name=größe").await;
+    shell.refused("signet key show nothing", 4).await;
+    let text = shell.run("signet audit tail --syslog --from 1").await;
+    let Some(python) = crate::judges::judge("python") else { return };
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/judges/syslog_judge.py");
+    let mut judge = Command::new(python);
+    let mut judge =
+        judge.arg(script).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    judge.stdin.take().unwrap().write_all(text.as_bytes()).await.unwrap();
+    let said = judge.wait_with_output().await.unwrap();
+    assert!(said.status.success(), "{}\n{text}", String::from_utf8_lossy(&said.stderr));
+    let read = String::from_utf8(said.stdout).unwrap();
+    let read: Vec<serde_json::Value> = read.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    // The collector has what the log has, from the index on that was asked for.
+    let listed = shell.json("signet audit show 1 --limit 1000").await;
+    for (message, record) in read.iter().zip(listed["records"].as_array().unwrap()) {
+        let mut own = message["record"].as_object().unwrap().clone();
+        own.remove("index").unwrap();
+        assert_eq!(serde_json::Value::from(own), *record);
+    }
+    assert_eq!(read[0]["record"]["index"], 1);
+    let missed = read.iter().find(|message| message["record"]["action"] == "ReadKey").unwrap();
+    assert_eq!(missed["severity"], "notice");
+}
