@@ -5,48 +5,22 @@ use clap::Args;
 use super::input::parsed;
 use super::output::{facts, joined, note, or_dash, time};
 use super::sink::To;
-use super::{App, all, ask, verbs};
+use super::{App, all, ask, noun};
 use crate::error::{Error, Kind, Result};
 use crate::types::{EndpointName, IssuerName, Name, Period, ProfileName};
 use crate::wire::{AcmeEndpoint, CreateAcmeEndpoint, CreateEabKey, EabKeyInfo};
 
-/// Run ACME endpoints and the keys that bind their accounts to identities.
-#[derive(Args, Debug)]
-pub(super) struct Acme {
-    #[command(subcommand)]
-    verb: Verb,
-}
-
-impl Acme {
-    pub(super) fn run(self, app: &App) -> Result<()> {
-        self.verb.run(app)
-    }
-}
-
-verbs! {
-    /// The nouns of ACME.
-    Verb {
+noun! {
+    /// Run ACME endpoints and the keys that bind their accounts to identities.
+    Acme: Verb {
         Endpoint(Endpoint),
         Eab(Eab),
     }
 }
 
-/// Make, list, show and remove ACME endpoints.
-#[derive(Args, Debug)]
-struct Endpoint {
-    #[command(subcommand)]
-    verb: EndpointVerb,
-}
-
-impl Endpoint {
-    fn run(self, app: &App) -> Result<()> {
-        self.verb.run(app)
-    }
-}
-
-verbs! {
-    /// What can be done to endpoints.
-    EndpointVerb {
+noun! {
+    /// Make, list, show and remove ACME endpoints.
+    Endpoint: EndpointVerb {
         Create(Box<Create>),
         List(List),
         Show(Show),
@@ -61,7 +35,7 @@ Examples:
   signet acme endpoint create web fleet server --network 10.0.0.0/8
   signet acme endpoint create lab lab server client --identity lab-hosts --challenge dns-01")]
 struct Create {
-    /// Its name, as namespace:name.
+    /// Its name: NAME, or NAMESPACE:NAME.
     #[arg(value_parser = parsed::<EndpointName>)]
     name: EndpointName,
     /// The issuer that signs.
@@ -73,13 +47,13 @@ struct Create {
     /// For whom every account speaks, without any binding.
     #[arg(long, value_name = "NAME", value_parser = parsed::<Name>)]
     identity: Option<Name>,
-    /// A group of that identity.
+    /// A group of that identity, which policies may name; may be given several times.
     #[arg(long = "group", value_name = "NAME", requires = "identity", value_parser = parsed::<Name>)]
     groups: Vec<Name>,
-    /// A kind of challenge: http-01, dns-01 or tls-alpn-01; all where not given.
+    /// A kind of challenge: http-01, dns-01 or tls-alpn-01; may be given several times; all where not given.
     #[arg(long = "challenge", value_name = "KIND")]
     challenges: Vec<String>,
-    /// A private network where proofs are looked for, such as 10.0.0.0/8.
+    /// A private network where proofs are looked for, such as 10.0.0.0/8; may be given several times. Public addresses always may be.
     #[arg(long = "network", value_name = "NETWORK")]
     networks: Vec<String>,
     /// The terms of service that an account must agree to.
@@ -88,7 +62,7 @@ struct Create {
     /// Where people read about it.
     #[arg(long, value_name = "URL")]
     website: Option<String>,
-    /// A name of this authority in CAA records, which are looked at only then.
+    /// A name of this authority in CAA records, such as ca.example.com; without one they are not looked at.
     #[arg(long, value_name = "NAME")]
     caa: Vec<String>,
 }
@@ -183,22 +157,9 @@ impl Delete {
     }
 }
 
-/// Make, list and revoke the keys that bind accounts to identities.
-#[derive(Args, Debug)]
-struct Eab {
-    #[command(subcommand)]
-    verb: EabVerb,
-}
-
-impl Eab {
-    fn run(self, app: &App) -> Result<()> {
-        self.verb.run(app)
-    }
-}
-
-verbs! {
-    /// What can be done to binding keys.
-    EabVerb {
+noun! {
+    /// Make, list and revoke the keys that bind accounts to identities.
+    Eab: EabVerb {
         Create(CreateEab),
         List(ListEab),
         Revoke(RevokeEab),

@@ -6,28 +6,15 @@ use clap::Args;
 
 use super::input::{one_of, parsed, unreadable};
 use super::output::{note, time};
-use super::{App, block_on, subject, verbs};
+use super::{App, block_on, noun, subject};
 use crate::agent::{Agent as Keeper, Home, KeyType, Looked, San, Settings, Signal, Tell, usual_key, usual_share};
 use crate::client::{Certificate, Client};
 use crate::error::{Error, Kind, Result};
 use crate::types::{Clock, IssuerName, Period, ProfileName, Subject};
 
-/// Keep a service in certificates.
-#[derive(Args, Debug)]
-pub(super) struct Agent {
-    #[command(subcommand)]
-    verb: Verb,
-}
-
-impl Agent {
-    pub(super) fn run(self, app: &App) -> Result<()> {
-        self.verb.run(app)
-    }
-}
-
-verbs! {
-    /// What is kept.
-    Verb {
+noun! {
+    /// Keep a service in certificates.
+    Agent: Verb {
         Cert(Box<Cert>),
     }
 }

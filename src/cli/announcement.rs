@@ -7,27 +7,14 @@ use super::cert::{REASONS, moment};
 use super::input::parsed;
 use super::key::version;
 use super::output::{facts, note, or_dash, time, yes_no};
-use super::{App, all, verbs};
+use super::{App, all, noun};
 use crate::error::Result;
 use crate::types::{IssuerName, ProfileName, Version};
 use crate::wire::{self, Announce};
 
-/// Announce that certificates will be revoked or are to be replaced, so that their hosts renew before.
-#[derive(Args, Debug)]
-pub(super) struct Announcement {
-    #[command(subcommand)]
-    verb: Verb,
-}
-
-impl Announcement {
-    pub(super) fn run(self, app: &App) -> Result<()> {
-        self.verb.run(app)
-    }
-}
-
-verbs! {
-    /// What can be done to announcements.
-    Verb {
+noun! {
+    /// Announce that certificates will be revoked or are to be replaced, so that their hosts renew before.
+    Announcement: Verb {
         Create(Create),
         List(List),
         Cancel(Cancel),

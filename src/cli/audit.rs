@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::output::{facts, table};
 use super::syslog::message;
-use super::{App, verbs};
+use super::{App, noun};
 use crate::audit::checkpoint::{HeadKey, public_key_from_pem};
 use crate::audit::{CHECKPOINT, Receipts, checkpoint, proof, verify_export};
 use crate::client::Client;
@@ -19,22 +19,9 @@ use crate::wire::AuditRecords;
 /// The most records of one request.
 const PAGE: u32 = 1000;
 
-/// Read the audit log.
-#[derive(Args, Debug)]
-pub(super) struct Audit {
-    #[command(subcommand)]
-    verb: Verb,
-}
-
-impl Audit {
-    pub(super) fn run(self, app: &App) -> Result<()> {
-        self.verb.run(app)
-    }
-}
-
-verbs! {
-    /// What can be done with the log.
-    Verb {
+noun! {
+    /// Read the audit log.
+    Audit: Verb {
         Show(Show),
         Tail(Tail),
         Head(Head),

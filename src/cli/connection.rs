@@ -52,7 +52,7 @@ pub(crate) struct Global {
     #[arg(id = "client_key", long = "key", global = true, env = "SIGNET_KEY", value_name = "FILE")]
     #[arg(help_heading = "Connection", hide_short_help = true)]
     key: Option<PathBuf>,
-    /// A profile file other than the usual one.
+    /// The file with server and credentials that `signet login` wrote, where it is not the usual one; not a profile of certificates.
     #[arg(long, global = true, env = "SIGNET_PROFILE", value_name = "FILE")]
     #[arg(help_heading = "Connection", hide_short_help = true)]
     profile: Option<PathBuf>,

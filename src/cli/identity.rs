@@ -7,27 +7,14 @@ use x509_parser::pem::parse_x509_pem;
 
 use super::input::{parsed, read_text};
 use super::output::{facts, joined, note};
-use super::{App, all, ask, verbs};
+use super::{App, all, ask, noun};
 use crate::error::{Error, Kind, Result};
 use crate::types::{Name, sha256};
 use crate::wire::{CertificateMatch, Identity as Body};
 
-/// Store, show and remove identities that use client certificates.
-#[derive(Args, Debug)]
-pub(super) struct Identity {
-    #[command(subcommand)]
-    verb: Verb,
-}
-
-impl Identity {
-    pub(super) fn run(self, app: &App) -> Result<()> {
-        self.verb.run(app)
-    }
-}
-
-verbs! {
-    /// What can be done to identities.
-    Verb {
+noun! {
+    /// Store, show and remove identities that use client certificates.
+    Identity: Verb {
         Set(Set),
         List(List),
         Show(Show),

@@ -66,6 +66,27 @@ macro_rules! verbs {
 }
 use verbs;
 
+/// Writes a noun and the tree of its verbs.
+macro_rules! noun {
+    ($(#[$meta:meta])* $noun:ident: $tree:ident { $($verb:ident($args:ty),)* }) => {
+        $(#[$meta])*
+        #[derive(Debug, clap::Args)]
+        pub(super) struct $noun {
+            #[command(subcommand)]
+            verb: $tree,
+        }
+
+        impl $noun {
+            pub(super) fn run(self, app: &$crate::cli::App) -> $crate::error::Result<()> {
+                self.verb.run(app)
+            }
+        }
+
+        $crate::cli::verbs! { $tree { $($verb($args),)* } }
+    };
+}
+use noun;
+
 verbs! {
     /// What can be asked for, in the order of the help.
     Verb {

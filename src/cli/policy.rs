@@ -6,27 +6,14 @@ use clap::Args;
 
 use super::input::{one_of, parsed, read_text};
 use super::output::{facts, joined, note, or_dash};
-use super::{App, all, ask, verbs};
+use super::{App, all, ask, noun};
 use crate::error::{Kind, Result};
 use crate::types::{Action, IssuerName, KeyName, Name, ProfileName};
 use crate::wire::{self, Explanation};
 
-/// Store, show and remove policies, and ask why.
-#[derive(Args, Debug)]
-pub(super) struct Policy {
-    #[command(subcommand)]
-    verb: Verb,
-}
-
-impl Policy {
-    pub(super) fn run(self, app: &App) -> Result<()> {
-        self.verb.run(app)
-    }
-}
-
-verbs! {
-    /// What can be done to policies.
-    Verb {
+noun! {
+    /// Store, show and remove policies, and ask why.
+    Policy: Verb {
         Set(Set),
         List(List),
         Show(Show),

@@ -7,27 +7,14 @@ use serde_json::Value;
 
 use super::input::{parsed, read_text};
 use super::output::{facts, joined, note, or_dash, yes_no};
-use super::{App, all, ask, verbs};
+use super::{App, all, ask, noun};
 use crate::error::{Error, Kind, Result};
 use crate::types::{Name, ProfileName};
 use crate::wire;
 
-/// Store, show and remove profiles of certificates.
-#[derive(Args, Debug)]
-pub(super) struct Profile {
-    #[command(subcommand)]
-    verb: Verb,
-}
-
-impl Profile {
-    pub(super) fn run(self, app: &App) -> Result<()> {
-        self.verb.run(app)
-    }
-}
-
-verbs! {
-    /// What can be done to profiles.
-    Verb {
+noun! {
+    /// Store, show and remove profiles of certificates.
+    Profile: Verb {
         Set(Set),
         List(List),
         Show(Show),

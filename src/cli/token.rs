@@ -5,27 +5,14 @@ use clap::Args;
 use super::input::parsed;
 use super::output::{facts, joined, note, or_dash, time};
 use super::sink::To;
-use super::{App, all, verbs};
+use super::{App, all, noun};
 use crate::error::{Error, Kind, Result};
 use crate::types::{Name, Period};
 use crate::wire::{CreateToken, TokenInfo};
 
-/// Make, list and revoke bearer tokens.
-#[derive(Args, Debug)]
-pub(super) struct Token {
-    #[command(subcommand)]
-    verb: Verb,
-}
-
-impl Token {
-    pub(super) fn run(self, app: &App) -> Result<()> {
-        self.verb.run(app)
-    }
-}
-
-verbs! {
-    /// What can be done to tokens.
-    Verb {
+noun! {
+    /// Make, list and revoke bearer tokens.
+    Token: Verb {
         Create(Create),
         List(List),
         Show(Show),

@@ -66,7 +66,7 @@ pub const MAX_VALUE: usize = 1024 * 1024;
 
 /// A driver of a database. Blocking: call it off the request threads.
 ///
-/// **Contract**, held by `tests/store.rs` for each driver:
+/// **Contract**, held by `tests/store/` for each driver:
 /// * [`Store::commit`] makes all of a batch or nothing of it, and it is durable (survives the loss of power) on return.
 /// * A batch whose expectations do not hold changes nothing and is [`Kind::Stale`] (or [`Kind::Conflict`] for
 ///   [`Expected::Absent`]), naming the path.

@@ -90,8 +90,9 @@ impl Fleet {
 
     /// Asks for a certificate, with a token.
     async fn enrol(&self, path: &str, csr: &str) -> Answer {
-        let user = format!("gw1:{}", self.token);
-        self.post(path, csr, &["--user", &user]).await
+        // As docs/est.md says: a token has no place among the arguments.
+        let config = self.write("curl.conf", format!("user = \"gw1:{}\"\n", self.token).as_bytes());
+        self.post(path, csr, &["--config", &config]).await
     }
 
     async fn post(&self, path: &str, body: &str, credential: &[&str]) -> Answer {

@@ -32,7 +32,7 @@ pub(in crate::cli) struct Issue {
     /// The kind of a --software-key: ecdsa-p256 where not told; ecdsa-p384, ed25519, rsa-2048, rsa-3072, rsa-4096.
     #[arg(long, value_name = "TYPE", requires = "software_key")]
     key_type: Option<String>,
-    /// A name, as dns:web.example.com, ip:10.0.0.1, email:a@b.example or uri:spiffe://td/x.
+    /// A name, as dns:web.example.com, ip:10.0.0.1, email:a@b.example or uri:spiffe://td/x; may be given several times.
     #[arg(long = "name", value_name = "NAME")]
     names: Vec<String>,
     /// The subject, as CN=web.example.com, where the profile lets it be asked for.

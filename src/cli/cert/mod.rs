@@ -6,34 +6,13 @@ mod many;
 mod revoke;
 mod show;
 
-use clap::Args;
-
-use super::{App, verbs};
-use crate::error::Result;
+use super::noun;
 pub(super) use revoke::{REASONS, SUPERSEDED};
 pub(super) use show::moment;
 
-/// Issue, find, renew and revoke certificates.
-#[derive(Args, Debug)]
-pub(super) struct Cert {
-    #[command(subcommand)]
-    verb: Verb,
-}
-
-impl Cert {
-    pub(super) fn run(self, app: &App) -> Result<()> {
-        self.verb.run(app)
-    }
-}
-
-/// A serial number as other programs print it, in ours: `7F:3A…` and `7F3A…` are `7f3a…`.
-fn serial(text: &str) -> std::result::Result<String, std::convert::Infallible> {
-    Ok(text.replace(':', "").to_ascii_lowercase())
-}
-
-verbs! {
-    /// What can be done to certificates.
-    Verb {
+noun! {
+    /// Issue, find, renew and revoke certificates.
+    Cert: Verb {
         Issue(issue::Issue),
         IssueMany(many::IssueMany),
         List(show::List),
@@ -42,4 +21,9 @@ verbs! {
         Renew(issue::Renew),
         Revoke(revoke::Revoke),
     }
+}
+
+/// A serial number as other programs print it, in ours: `7F:3A…` and `7F3A…` are `7f3a…`.
+fn serial(text: &str) -> Result<String, std::convert::Infallible> {
+    Ok(text.replace(':', "").to_ascii_lowercase())
 }

@@ -42,7 +42,7 @@ pub(in crate::cli) struct List {
     /// That end at this time or later; now where only the other end is given.
     #[arg(long, value_name = "TIME", value_parser = moment)]
     expires_after: Option<Timestamp>,
-    /// That end so soon.
+    /// That end within this time from now, such as 14d.
     #[arg(long, value_name = "PERIOD", value_parser = parsed::<Period>, conflicts_with = "expires_before")]
     expires_within: Option<Period>,
 }

@@ -15,7 +15,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::input::{ContextArgs, open, parsed};
 use super::output::unwritable;
 use super::sink::{Access, NewFile};
-use super::{App, output, verbs};
+use super::{App, noun, output};
 use crate::error::{Error, Kind, Result};
 use crate::types::{Context, KeyName, SecretBytes};
 use crate::wire::{Base64, GenerateDataKey, Unwrap};
@@ -25,22 +25,9 @@ const SUFFIX: &str = "signet";
 /// The length of the data key in bytes.
 const DATA_KEY: usize = 32;
 
-/// Encrypt and decrypt files of any size.
-#[derive(Args, Debug)]
-pub(super) struct File {
-    #[command(subcommand)]
-    verb: Verb,
-}
-
-impl File {
-    pub(super) fn run(self, app: &App) -> Result<()> {
-        self.verb.run(app)
-    }
-}
-
-verbs! {
-    /// What can be done to files.
-    Verb {
+noun! {
+    /// Encrypt and decrypt files of any size.
+    File: Verb {
         Encrypt(Encrypt),
         Decrypt(Decrypt),
     }

@@ -57,7 +57,7 @@ impl Update {
     }
 }
 
-/// Revoke every certificate of an issuer that is not over.
+/// Revoke every certificate of an issuer that is not over. This cannot be undone.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  signet issuer revoke fleet --version 1 --reason key-compromise --yes")]
 pub(in crate::cli) struct Revoke {

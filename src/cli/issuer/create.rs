@@ -10,6 +10,20 @@ use crate::error::Result;
 use crate::types::{Algorithm, Distribution, IssuerName, Name, Period, Residency, Rollover, Subject};
 use crate::wire::{CreateIssuer, IssuerRules};
 
+/// Only a key that signs can be that of an issuer.
+const SIGNING: &[Algorithm] = &[
+    Algorithm::EcdsaP256,
+    Algorithm::EcdsaP384,
+    Algorithm::EcdsaP521,
+    Algorithm::Ed25519,
+    Algorithm::Rsa2048Pkcs1,
+    Algorithm::Rsa3072Pkcs1,
+    Algorithm::Rsa4096Pkcs1,
+    Algorithm::Rsa2048Pss,
+    Algorithm::Rsa3072Pss,
+    Algorithm::Rsa4096Pss,
+];
+
 /// Make an authority: its key in a device, and its certificate.
 ///
 /// Without --parent it is a root and certifies itself. With --outside it begins with a request, which `signet issuer request`
@@ -35,7 +49,7 @@ pub(in crate::cli) struct Create {
     #[arg(long)]
     outside: bool,
     /// How its key signs.
-    #[arg(long, value_name = "ALGORITHM", value_parser = one_of(Algorithm::ALL, Algorithm::as_str))]
+    #[arg(long, value_name = "ALGORITHM", value_parser = one_of(SIGNING, Algorithm::as_str))]
     algorithm: Algorithm,
     /// The device that keeps its key, instead of the server's default.
     #[arg(long, value_name = "NAME", value_parser = parsed::<Name>)]
@@ -69,10 +83,11 @@ pub(super) struct Rules {
     /// How many authorities may stand below it.
     #[arg(long, value_name = "N")]
     path_length: Option<u8>,
-    /// Names that it may certify, and no others of the kind: dns:example.com, ip:10.0.0.0/8, email:example.com.
+    /// Names that it may certify, and no others of the kind: dns:example.com, ip:10.0.0.0/8, email:example.com; may be given
+    /// several times.
     #[arg(long = "permit", value_name = "NAMES")]
     permitted: Vec<String>,
-    /// Names that it may not certify.
+    /// Names that it may not certify; may be given several times.
     #[arg(long = "exclude", value_name = "NAMES")]
     excluded: Vec<String>,
     /// A policy that it is certified under, as an object identifier; may be given several times.
@@ -144,6 +159,7 @@ fn rollover(text: &str) -> Result<Rollover, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Purpose;
 
     #[test]
     fn rules_that_are_not_named_stay() {
@@ -169,5 +185,11 @@ mod tests {
         assert_eq!(none.distribution, Some(Distribution::default()));
         assert_eq!(Rules { service_urls: true, ..Rules::default() }.over(placed).distribution, None);
         assert!(rollover("40").is_err() && rollover("a,b").is_err());
+    }
+
+    #[test]
+    fn every_algorithm_that_signs_is_offered_and_no_other() {
+        let signing: Vec<_> = Algorithm::ALL.iter().filter(|one| one.purpose() == Purpose::Sign).collect();
+        assert_eq!(signing, SIGNING.iter().collect::<Vec<_>>());
     }
 }

@@ -5,27 +5,11 @@ mod create;
 mod show;
 mod version;
 
-use clap::Args;
+use super::noun;
 
-use super::{App, verbs};
-use crate::error::Result;
-
-/// Make, show, renew and change authorities.
-#[derive(Args, Debug)]
-pub(super) struct Issuer {
-    #[command(subcommand)]
-    verb: Verb,
-}
-
-impl Issuer {
-    pub(super) fn run(self, app: &App) -> Result<()> {
-        self.verb.run(app)
-    }
-}
-
-verbs! {
-    /// What can be done to issuers.
-    Verb {
+noun! {
+    /// Make, show, renew and change authorities.
+    Issuer: Verb {
         Create(create::Create),
         List(show::List),
         Show(show::Show),

@@ -5,28 +5,12 @@ mod create;
 mod show;
 mod version;
 
-use clap::Args;
-
-use super::{App, verbs};
-use crate::error::Result;
+use super::noun;
 pub(super) use change::version;
 
-/// Make, show, change and destroy keys.
-#[derive(Args, Debug)]
-pub(super) struct Key {
-    #[command(subcommand)]
-    verb: Verb,
-}
-
-impl Key {
-    pub(super) fn run(self, app: &App) -> Result<()> {
-        self.verb.run(app)
-    }
-}
-
-verbs! {
-    /// What can be done to keys and versions.
-    Verb {
+noun! {
+    /// Make, show, change and destroy keys.
+    Key: Verb {
         Create(create::Create),
         List(show::List),
         Show(show::Show),
