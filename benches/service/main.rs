@@ -10,7 +10,7 @@
 //! answer: a service that answers nonsense quickly is not measured. Nothing here fails on a time.
 //!
 //! `BENCH_SECONDS` is the time per cell, 2 where absent. `BENCH_ONLY` picks the rows whose name holds that text, such as
-//! `softhsm/resident/ecdsa`. `BENCH_PROGRAM` names another `signet` to be measured, so that two can be compared without
+//! `softhsm/resident/ecdsa`, and `BENCH_LOADS` the loads, as in `32 connections,batches of 100`. `BENCH_PROGRAM` names another `signet` to be measured, so that two can be compared without
 //! building this again. The table goes to standard output, all figures to `target/bench.json`.
 #![allow(
     clippy::unwrap_used,
@@ -22,6 +22,7 @@
     reason = "a measurement may stop, and prints"
 )]
 
+mod handshakes;
 mod inventory;
 mod issuing;
 mod load;
@@ -107,6 +108,7 @@ impl Operation {
 struct Wanted {
     time: Duration,
     only: String,
+    loads: Vec<Load>,
 }
 
 fn main() {
@@ -114,8 +116,12 @@ fn main() {
         return;
     }
     let seconds = std::env::var("BENCH_SECONDS").map_or(2.0, |text| text.parse().expect("BENCH_SECONDS is a number"));
-    let wanted =
-        Wanted { time: Duration::from_secs_f64(seconds), only: std::env::var("BENCH_ONLY").unwrap_or_default() };
+    let mut loads = Load::ALL.to_vec();
+    if let Ok(text) = std::env::var("BENCH_LOADS") {
+        loads.retain(|load| text.split(',').any(|name| name == load.to_string()));
+    }
+    let time = Duration::from_secs_f64(seconds);
+    let wanted = Wanted { time, only: std::env::var("BENCH_ONLY").unwrap_or_default(), loads };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let report = runtime.block_on(wanted.measure());
     report.print();
@@ -131,6 +137,10 @@ impl Wanted {
         self.softhsm(&mut report).await;
         for sessions in [true, false] {
             self.swtpm(sessions, &mut report).await;
+        }
+        if self.wants("handshakes") {
+            eprintln!("handshakes");
+            report.handshakes = handshakes::measure(self.time).await;
         }
         if self.wants("inventory") {
             eprintln!("inventory");
@@ -226,9 +236,9 @@ impl Wanted {
         let slice = self.time / ROUNDS;
         let raw_key = format!("{}/{}", subject.residency, subject.operation.algorithm());
         let mut raws: BTreeMap<usize, Vec<raw::Sample>> = BTreeMap::new();
-        let mut sums: Vec<Sum> = Load::ALL.iter().map(|load| Sum::new(*load, place, subject)).collect();
+        let mut sums: Vec<Sum> = self.loads.iter().map(|load| Sum::new(*load, place, subject)).collect();
         // Each connection is used at once: the server closes those that ask nothing.
-        load::turn(connections, &sums[0].request, Duration::ZERO).await;
+        load::turn(connections, &subject.request(Load::Connections(1), place.token()), Duration::ZERO).await;
         for _ in 0..ROUNDS {
             for threads in 1..=raw_threads {
                 raws.entry(threads).or_default().push(raw.measure(&raw_key, threads, slice));

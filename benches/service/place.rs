@@ -20,6 +20,8 @@ pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_signet");
 /// A server at work.
 pub(crate) struct Place {
     folder: tempfile::TempDir,
+    /// Its configuration.
+    text: String,
     token: String,
     serving: Option<Serving>,
 }
@@ -70,12 +72,12 @@ impl Place {
         let data = folder.path().join("data");
         let text =
             format!("[server]\nlisten = \"127.0.0.1:0\"\n[storage]\ndata = {data:?}\n[devices.device]\n{device}");
-        std::fs::write(folder.path().join("signet.toml"), text).expect("a configuration");
+        std::fs::write(folder.path().join("signet.toml"), &text).expect("a configuration");
         let made = command(folder.path(), "init").output().expect("signet starts");
         assert!(made.status.success(), "signet init: {}", String::from_utf8_lossy(&made.stderr));
         let token = String::from_utf8(made.stdout).expect("a token").trim().to_owned();
         let serving = Some(Serving::start(folder.path()));
-        let mut place = Self { folder, token, serving };
+        let mut place = Self { folder, text, token, serving };
         // The first token is good for one thing: making a lasting one.
         let lasting = CreateToken {
             identity: "administrator".parse().expect("a name"),
@@ -91,6 +93,14 @@ impl Place {
     /// Ends the server.
     pub(crate) fn stop(&mut self) {
         self.serving.take();
+    }
+
+    /// Adds to its configuration, in place of what was added before, and starts it again.
+    pub(crate) fn configure(&mut self, more: &str) {
+        self.stop();
+        let path = self.folder.path().join("signet.toml");
+        std::fs::write(path, format!("{}{more}", self.text)).expect("a configuration");
+        self.restart();
     }
 
     /// Its data folder.

@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 use signet::types::Residency;
 
 use crate::CERTIFICATE;
+use crate::handshakes::Handshakes;
 use crate::inventory::Inventory;
 use crate::raw::Sample;
 
@@ -119,6 +120,7 @@ pub(crate) struct Report {
     pub(crate) costs: Costs,
     pub(crate) house: Option<House>,
     pub(crate) inventory: Option<Inventory>,
+    pub(crate) handshakes: Vec<Handshakes>,
     pub(crate) rows: Vec<Row>,
 }
 
@@ -261,6 +263,10 @@ impl Report {
                     "  {name:<18} {rate:>9.0} {p50:>9.0} {p99:>9.0} {server:>8.1} {workers:>8.1} {client:>8.1} {ratio:>6.2}"
                 );
             }
+        }
+        for Handshakes { key, rate, p50, p99, server, workers, client } in &self.handshakes {
+            println!("handshakes of TLS, the server's key in {key}");
+            println!("  {:<18} {rate:>9.0} {p50:>9.0} {p99:>9.0} {server:>8.1} {workers:>8.1} {client:>8.1}", "");
         }
         if let Some(inventory) = &self.inventory {
             print_inventory(inventory);

@@ -12,7 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::store::Change;
 use crate::store::certificates::{End, Found, Reservation};
 use crate::types::operation::Builds;
-use crate::types::{IssuerName, Version};
+use crate::types::{IssuerName, Verified, Version};
 use crate::x509::lint::{self, Subjectmatter};
 use crate::x509::{IssuerView, Serial, Template, certificate};
 
@@ -71,8 +71,9 @@ impl Drop for UnderWay<'_> {
 }
 
 impl Authority {
-    /// Signs each of `wanted` and records it. `also` is committed with the certificates, such as the answer to an idempotency
-    /// key, or the record of the issuer that was certified; it is not asked where none was made.
+    /// Signs each of `wanted` and records it. `also` makes of the certificates, each in the place where it was wanted, what is
+    /// committed with them, such as the answer to an idempotency key, or the record of the issuer that was certified; it is not
+    /// asked where none was made.
     ///
     /// # Errors
     /// For all: those of the ledger, and `State` where the version may not sign this. Per item: `Invalid` for what breaks a
@@ -83,7 +84,7 @@ impl Authority {
         permit: &Permit<O>,
         signer: &Signer,
         wanted: Vec<Result<Wanted>>,
-        also: impl FnOnce(&[Result<Entry>]) -> Result<Vec<Change>>,
+        also: impl FnOnce(&[Option<&Entry>]) -> Result<Vec<Change>>,
     ) -> Result<Vec<Result<Entry>>> {
         permit.covers_issuer(&signer.issuer)?;
         if wanted.len() > MAX_BATCH {
@@ -107,6 +108,13 @@ impl Authority {
             |one: &&Prepared| signer.certificate.is_some() && one.reservation.profile != super::inventory::RESPONDER;
         let said: Vec<_> = ready.iter().filter(own).map(|one| one.template.distribution.crl.as_slice()).collect();
         self.remember_places(signer, &said).await?;
+        let is_ready: Vec<_> = outcomes.iter().map(Option::is_none).collect();
+        let also = |made: &[Result<Entry>]| {
+            let mut made = made.iter().map(|one| one.as_ref().ok());
+            let in_place: Vec<_> =
+                is_ready.iter().map(|ready| if *ready { made.next().flatten() } else { None }).collect();
+            also(&in_place)
+        };
         let mut made =
             if ready.is_empty() { Vec::new() } else { self.sign(permit, signer, ready, also).await? }.into_iter();
         let mut next = || made.next().unwrap_or_else(|| Err(Error::internal("a certificate of a batch was lost")));
@@ -246,10 +254,10 @@ pub(super) fn still_signed() -> Error {
 
 impl Prepared {
     /// What follows the body in the certificate, once the whole was compared with what was asked.
-    fn finish(&self, signer: &Signer, signature: &[u8]) -> Result<Vec<u8>> {
+    fn finish(&self, signer: &Signer, signature: &Verified) -> Result<Vec<u8>> {
         let body = &self.reservation.body;
-        let der = certificate::assemble(body, signer.view.algorithm, signature)?;
-        certificate::check(&der, &self.template, &self.serial, &signer.view)?;
+        let der = certificate::assemble(body, signer.view.algorithm, signature.signature())?;
+        certificate::check(&der, &self.template, &self.serial, &signer.view, signature)?;
         after_body(&der, body)
     }
 }

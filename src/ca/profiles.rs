@@ -50,9 +50,9 @@ impl Authority {
     /// [`Kind::NotFound`].
     pub fn profile(&self, name: &ProfileName) -> Result<Known> {
         let stored = self.profiles.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
-        let built_in = || Profile::built_in().into_iter().find(|(own, _)| *own == name.name.as_str());
+        let built_in = || Profile::built_in().iter().find(|(own, _)| *own == name.name.as_str());
         let found = stored.or_else(|| {
-            built_in().map(|(_, profile)| Known { name: name.clone(), profile: Arc::new(profile), revision: 0 })
+            built_in().map(|(_, profile)| Known { name: name.clone(), profile: profile.clone(), revision: 0 })
         });
         found.ok_or_else(|| no_profile(name))
     }
@@ -62,9 +62,9 @@ impl Authority {
     pub fn all_profiles(&self, namespace: Option<&Name>) -> Vec<Known> {
         let stored = self.profiles.read().unwrap_or_else(PoisonError::into_inner).clone();
         let own = namespace.map_or(ProfileName::DEFAULT_NAMESPACE, Name::as_str);
-        let built_in = Profile::built_in().into_iter().filter_map(|(name, profile)| {
+        let built_in = Profile::built_in().iter().filter_map(|(name, profile)| {
             let name: ProfileName = format!("{own}:{name}").parse().ok()?;
-            Some((name.clone(), Known { name, profile: Arc::new(profile), revision: 0 }))
+            Some((name.clone(), Known { name, profile: profile.clone(), revision: 0 }))
         });
         let mut all: BTreeMap<_, _> = built_in.collect();
         all.extend(stored.into_iter().filter(|(name, _)| namespace.is_none_or(|one| name.namespace == *one)));

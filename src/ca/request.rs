@@ -142,7 +142,7 @@ impl Authority {
         issuer: &IssuerName,
         known: &Known,
         requests: &[Request],
-        also: impl Fn(&[Result<Entry>]) -> Result<Vec<Change>>,
+        also: impl Fn(&[Option<&Entry>]) -> Result<Vec<Change>>,
     ) -> Result<Vec<Result<Issued>>> {
         permit.covers_issuer(issuer)?;
         self.check_at_home(issuer, &known.name)?;

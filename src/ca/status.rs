@@ -64,7 +64,7 @@ pub const LIST_GAP: SignedDuration = SignedDuration::from_secs(10);
 pub const ANSWER_LIFE: SignedDuration = SignedDuration::from_hours(1);
 /// How long the certificate of a responder lasts: its own revocation is not looked up.
 pub const RESPONDER_LIFE: SignedDuration = SignedDuration::from_hours(7 * 24);
-/// How far the clock of a relying party may be behind: a list begins that much earlier.
+/// How far the clock of a relying party may be behind: a list begins that much earlier, but not before the last revocation in it.
 const SKEW: SignedDuration = SignedDuration::from_secs(60);
 /// How many answers that nobody else can use are signed in a second, in the long run.
 pub const FRESH_PER_SECOND: u32 = 10;
@@ -216,9 +216,19 @@ impl Status {
         if let Some(responder) = self.good_responder(&place) {
             return Ok(responder);
         }
-        self.make(voice, self.renew_responder(voice)).await?;
-        let over = || Error::new(Kind::Unavailable, "the certificate of this version is over, and so is its responder");
-        self.good_responder(&place).ok_or_else(over)
+        let made = self.make(voice, self.renew_responder(voice)).await;
+        if let Some(responder) = self.good_responder(&place) {
+            // It lasts, though it should have been renewed.
+            return Ok(responder);
+        }
+        made?;
+        Err(Error::new(Kind::Unavailable, "the certificate of this version is over, and so is its responder"))
+    }
+
+    /// Whether nobody can speak for a version any more: its key is compromised, so that it signs no responder, and the last one is over.
+    fn is_silent(&self, voice: &Voice) -> bool {
+        let (issuer, version) = voice.place();
+        self.authority.fell(&issuer, version).is_some() && self.good_responder(&(issuer, version)).is_none()
     }
 
     fn good_responder(&self, place: &Place) -> Option<Arc<Responder>> {
@@ -339,8 +349,10 @@ impl Status {
         // "An entry MUST NOT be removed from the CRL until it appears on one regularly scheduled CRL issued beyond the revoked
         // certificate's validity period."
         let revoked = self.authority.revoked(issuer, *version, now - LIST_LIFE);
-        let (this_update, next_update) = (second(now - SKEW)?, second(now + LIST_LIFE)?);
-        let next_update = next_update.min(voice.until.max(this_update + SKEW + SignedDuration::from_secs(1)));
+        // What it tells of lies before it: a revocation that is younger than the skew has its own time.
+        let newest = revoked.iter().map(|one| one.at).max().map_or(now - SKEW, |newest| newest.min(now));
+        let (this_update, next_update) = (second(newest.max(now - SKEW))?, second(now + LIST_LIFE)?);
+        let next_update = next_update.min(voice.until.max(second(now)? + SignedDuration::from_secs(1)));
         let (own, entries) = (voice.clone(), revoked.clone());
         // A long list is not built on a thread of requests.
         let body = blocking(move || crl::to_be_signed(&own.head(number, this_update, next_update), entries)).await?;
@@ -370,6 +382,10 @@ impl Status {
                 let mut ready = self.ready.write().unwrap_or_else(PoisonError::into_inner);
                 ready.responders.insert(place.clone(), found.clone());
             }
+        }
+        // The key of a version that fell signs no other one.
+        if self.authority.fell(&place.0, place.1).is_some() {
+            return Ok(());
         }
         let primary = self.keyring.find(&key).ok().and_then(|key| key.primary().ok().map(|version| version.number()));
         if let (Some(last), Some(primary)) = (&last, primary) {
@@ -463,6 +479,9 @@ impl Status {
         }
         match self.answer_for(&voice, &request).await {
             Ok(answer) => Ok(answer),
+            // "The response 'unauthorized' is returned in cases where ... the server is not capable of responding authoritatively"
+            // (RFC 6960, 2.3): nobody will be again, and `tryLater` would say that somebody is.
+            Err(_) if self.is_silent(&voice) => Ok(self.fail(Failure::Unauthorized)),
             Err(error) => {
                 if error.kind() == Kind::Internal || error.kind() == Kind::Tampered {
                     tracing::error!(%issuer, cause = error.chain(), "an OCSP request could not be answered");

@@ -128,8 +128,8 @@ impl Service {
                 Ok(_) => return Err(Error::internal("another outcome under this idempotency key")),
                 Err(turn) => turn,
             };
-            let also = |made: &[Result<Entry>]| {
-                let serials = made.iter().map(|one| one.as_ref().ok().map(|entry| entry.serial)).collect();
+            let also = |made: &[Option<&Entry>]| {
+                let serials = made.iter().map(|one| one.map(|entry| entry.serial)).collect();
                 let mut changes = also(made)?;
                 changes.extend(turn.record(Outcome::Certificates(serials))?);
                 Ok(changes)
@@ -369,4 +369,4 @@ struct Asked<'a> {
 }
 
 /// What is committed with certificates that were made.
-type Also<'a> = dyn Fn(&[Result<Entry>]) -> Result<Vec<Change>> + Send + Sync + 'a;
+type Also<'a> = dyn Fn(&[Option<&Entry>]) -> Result<Vec<Change>> + Send + Sync + 'a;

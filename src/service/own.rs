@@ -386,8 +386,8 @@ impl Service {
             serial,
             key: key.copy(),
         };
-        let also = |made: &[Result<Entry>]| {
-            let Some(Ok(entry)) = made.first() else { return Ok(Vec::new()) };
+        let also = |made: &[Option<&Entry>]| {
+            let Some(Some(entry)) = made.first() else { return Ok(Vec::new()) };
             let value = serde_json::to_vec(&stored(entry.serial))
                 .map_err(|e| Error::internal(format!("own certificate: {e}")))?;
             Ok(vec![Change { path: PATH.to_owned(), expected: Expected::Any, value: Some(value) }])

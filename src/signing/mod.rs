@@ -11,7 +11,9 @@ use crate::admission::Permit;
 use crate::error::{Error, Kind, Result};
 use crate::keyring::{Key, KeyVersion, Keyring, demand};
 use crate::types::operation::{Builds, Includes, Mac, Operation, Sign, Structure, Verify, VerifyMac};
-use crate::types::{Algorithm, Domain, Hash, KeyName, Purpose, SignatureFormat, State, Version, blocking, same};
+use crate::types::{
+    Algorithm, Domain, Hash, KeyName, Purpose, SignatureFormat, State, Verified, Version, blocking, same,
+};
 
 /// The longest message, in bytes.
 pub const MAX_MESSAGE: usize = 64 * 1024;
@@ -83,12 +85,13 @@ impl Signing {
         let prepared: Vec<_> = items.into_iter().map(|item| prepare(&key, item)).collect();
         let bytes = prepared.iter().flatten().map(Vec::len).sum();
         let (key, version) = self.keyring.primary(name, prepared.len(), bytes).await?;
-        let results = sign_prepared(&version, prepared).await?;
+        let signed = sign_prepared(&version, prepared).await?;
+        let results = signed.into_iter().map(|one| one.map(Verified::into_signature)).collect();
         Ok(Results { key, version, results })
     }
 
     /// Signs each of `bodies`, which the service built, with that very version of an issuer's key. Which versions may is said by
-    /// the operation: see [`Structure`]. Signatures are raw: see [`format`].
+    /// the operation: see [`Structure`].
     ///
     /// # Errors
     /// For all: `State` for a version that may not sign this, [`Kind::Internal`] for a key of another domain. Per item:
@@ -100,7 +103,7 @@ impl Signing {
         name: &KeyName,
         version: Version,
         bodies: Vec<Vec<u8>>,
-    ) -> Result<Vec<Result<Vec<u8>>>> {
+    ) -> Result<Vec<Result<Verified>>> {
         permit.covers::<O>(name)?;
         let key = self.keyring.find(name)?;
         if key.record.domain != Some(Domain::X509) {
@@ -113,7 +116,7 @@ impl Signing {
         sign_prepared(&version, prepared).await
     }
 
-    /// As [`Self::sign_structures`], for one.
+    /// As [`Self::sign_structures`], for one. Its signature is raw: see [`format`].
     ///
     /// # Errors
     /// As [`Self::sign_structures`].
@@ -125,7 +128,7 @@ impl Signing {
         body: Vec<u8>,
     ) -> Result<Vec<u8>> {
         let mut signed = self.sign_structures(permit, name, version, vec![body]).await?;
-        signed.pop().unwrap_or_else(no_answer)
+        signed.pop().unwrap_or_else(no_answer).map(Verified::into_signature)
     }
 
     /// Signs a handshake of the service's own TLS server, in DER, with a key of the domain `tls`. Each stranger who connects causes
@@ -151,7 +154,7 @@ impl Signing {
         }
         let algorithm = key.record.algorithm;
         let mut signed = sign_prepared(&version, vec![digest(algorithm, message)]).await?;
-        SignatureFormat::Der.encode(algorithm, &signed.pop().unwrap_or_else(no_answer)?)
+        SignatureFormat::Der.encode(algorithm, signed.pop().unwrap_or_else(no_answer)?.signature())
     }
 
     /// Whether `signature`, in `form`, is one over `input` by the given version, the primary one where none is given.
@@ -227,7 +230,7 @@ impl Signing {
 }
 
 /// Has the device sign what could be prepared, and verifies what it answers.
-async fn sign_prepared(version: &Arc<KeyVersion>, prepared: Vec<Result<Vec<u8>>>) -> Result<Vec<Result<Vec<u8>>>> {
+async fn sign_prepared(version: &Arc<KeyVersion>, prepared: Vec<Result<Vec<u8>>>) -> Result<Vec<Result<Verified>>> {
     let (place, worker) = version.place()?;
     let inputs: Vec<_> = prepared.iter().flatten().cloned().collect();
     let signatures = if let [input] = inputs.as_slice() {
@@ -303,24 +306,23 @@ async fn check_all(
     version: &Arc<KeyVersion>,
     inputs: Vec<Vec<u8>>,
     signatures: Vec<Result<crate::types::SecretBytes, crate::device::Fault>>,
-) -> Result<Vec<Result<Vec<u8>>>> {
+) -> Result<Vec<Result<Verified>>> {
     let (judge, many) = (version.clone(), inputs.len() >= MANY);
-    let check =
-        move || Ok(inputs.iter().zip(signatures).map(|(input, signature)| check(&judge, input, signature)).collect());
+    let check = move || {
+        Ok(inputs.into_iter().zip(signatures).map(|(input, signature)| check(&judge, input, signature)).collect())
+    };
     if many { blocking(check).await } else { check() }
 }
 
 fn check(
     version: &KeyVersion,
-    input: &[u8],
+    input: Vec<u8>,
     signature: Result<crate::types::SecretBytes, crate::device::Fault>,
-) -> Result<Vec<u8>> {
-    let signature = signature?.expose().to_vec();
-    if verifies(version, input, &signature)? {
-        return Ok(signature);
-    }
-    Err(Error::new(Kind::Tampered, "the device gave a signature that does not verify")
-        .hint("nothing was released: look at the device, and rotate the key once it is sound"))
+) -> Result<Verified> {
+    version.verifier()?.prove(input, signature?.expose().to_vec()).ok_or_else(|| {
+        Error::new(Kind::Tampered, "the device gave a signature that does not verify")
+            .hint("nothing was released: look at the device, and rotate the key once it is sound")
+    })
 }
 
 fn verifies(version: &KeyVersion, input: &[u8], raw: &[u8]) -> Result<bool> {

@@ -39,7 +39,7 @@ pub use hexadecimal::lower_hex;
 pub use name::{EndpointName, IssuerName, KeyId, KeyName, Name, ProfileName, Version};
 pub use own_file::read_own;
 pub use period::Period;
-pub use public_key::{PublicKey, Verifier};
+pub use public_key::{PublicKey, Verified, Verifier};
 pub use rules::{Retention, Rollover, Rotation};
 pub use secret::{SecretBytes, same};
 pub use signature::raw_length;

@@ -106,10 +106,42 @@ fn malformed(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::new(Kind::Invalid, "not a public key of a known form").because(error)
 }
 
+/// A signature that was verified, with all that it is a proof of. Only [`Verifier::prove`] makes one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    algorithm: Algorithm,
+    key: PublicKey,
+    /// What was signed: a digest by the algorithm's own hash, or the message where it has none.
+    input: Vec<u8>,
+    signature: Vec<u8>,
+}
+
+impl Verified {
+    /// The signature in the raw form of the device.
+    #[must_use]
+    pub fn signature(&self) -> &[u8] {
+        &self.signature
+    }
+
+    /// As [`Self::signature`], where the proof is not asked for again.
+    #[must_use]
+    pub fn into_signature(self) -> Vec<u8> {
+        self.signature
+    }
+
+    /// Whether it is one over that very message, by this key and algorithm: what verifying it again would answer.
+    #[must_use]
+    pub fn is_over(&self, message: &[u8], algorithm: Algorithm, key: &PublicKey) -> bool {
+        let input = algorithm.hash().map(|hash| hash.digest(message));
+        self.algorithm == algorithm && self.key == *key && self.input == input.as_deref().unwrap_or(message)
+    }
+}
+
 /// A parsed public key with the one algorithm it may be used with. Parse once, verify often.
 #[derive(Debug)]
 pub struct Verifier {
     algorithm: Algorithm,
+    key: PublicKey,
     der: Option<ParsedPublicKey>,
     raw: Option<ParsedPublicKey>,
 }
@@ -148,7 +180,7 @@ impl Verifier {
                 return Err(Error::new(Kind::Invalid, format!("not a modulus of {bits} bits")));
             }
         }
-        Ok(Self { algorithm, der: der.map(parse).transpose()?, raw: raw.map(parse).transpose()? })
+        Ok(Self { algorithm, key: key.clone(), der: der.map(parse).transpose()?, raw: raw.map(parse).transpose()? })
     }
 
     /// The algorithm that decides what is hashed and how.
@@ -169,6 +201,17 @@ impl Verifier {
         let imported = self.import(digest);
         let (Some(digest), Some(key)) = (imported, self.raw.as_ref()) else { return false };
         key.verify_digest_sig(&digest, signature).is_ok()
+    }
+
+    /// As [`Self::verifies`], for what a device signs: a digest by the algorithm's own hash, or the message where it has none. A
+    /// right signature is a proof from then on.
+    #[must_use]
+    pub fn prove(&self, input: Vec<u8>, signature: Vec<u8>) -> Option<Verified> {
+        let right = match self.algorithm.hash() {
+            Some(_) => self.verifies_digest(&input, &signature),
+            None => self.verifies(&input, &signature),
+        };
+        right.then(|| Verified { algorithm: self.algorithm, key: self.key.clone(), input, signature })
     }
 
     /// As [`Self::verifies`], for an ECDSA signature in DER ([RFC 3279](https://www.rfc-editor.org/rfc/rfc3279#section-2.2.3)).

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! [`check`] trusts nothing that came before it: it reads the bytes with a parser that had no part in writing them, and
-//! compares all that the certificate says with what was asked, and the signature with the issuer's key.
+//! compares all that the certificate says with what was asked, and the signature with what was proved of it where the device made it.
 
 use der::asn1::{AnyRef, UintRef};
 use der::{DateTime, Decode, Encode, Sequence};
@@ -22,7 +22,7 @@ pub use super::signature::{algorithm_identifier, assemble};
 use super::template::{Authority, KeyUsage, Serial, Template, Validity};
 use super::{San, extensions};
 use crate::error::{Error, Kind, Result};
-use crate::types::{Algorithm, PublicKey, Verifier, sha256};
+use crate::types::{Algorithm, PublicKey, SignatureFormat, Verified, Verifier, sha256};
 
 /// The largest certificate that is read, in bytes.
 pub const MAX_CERTIFICATE: usize = 64 * 1024;
@@ -306,17 +306,19 @@ impl Certificate {
     }
 }
 
-/// Reads a signed certificate of ours from its bytes and compares all of it with what was asked.
+/// Reads a signed certificate of ours from its bytes and compares all of it with what was asked. Its signature has to be the one that
+/// `proof` is about, over the very bytes that it stands behind, by the key of `issuer`: that is as good as verifying it once more.
 ///
 /// # Errors
 /// [`Kind::Internal`] naming the part that differs: such a certificate must not leave.
-pub fn check(der: &[u8], template: &Template, serial: &Serial, issuer: &IssuerView) -> Result<()> {
+pub fn check(der: &[u8], template: &Template, serial: &Serial, issuer: &IssuerView, proof: &Verified) -> Result<()> {
     let differs =
         |what: &str| Error::internal(format!("the certificate that was signed is not the one asked for: {what}"));
     let signed = Signed::parse(der).map_err(|e| differs(&e.chain()))?;
+    let signature = SignatureFormat::Der.encode(issuer.algorithm, proof.signature())?;
     let (rest, certificate) = X509Certificate::from_der(der).map_err(|e| differs(&e.to_string()))?;
     let IssuerView { subject: issuer_name, key_id: issuer_key_id, public_key, algorithm } = issuer;
-    let said = read_back::template(&certificate).map_err(|e| differs(&e.chain()))?;
+    let (said, ids) = read_back::template(&certificate).map_err(|e| differs(&e.chain()))?;
     let mut wanted = template.clone();
     wanted.usages.sort_unstable();
     wanted.extended.sort_unstable();
@@ -324,8 +326,8 @@ pub fn check(der: &[u8], template: &Template, serial: &Serial, issuer: &IssuerVi
         ("the end", rest.is_empty()),
         ("serial number", read_back::serial(&certificate)? == *serial),
         ("issuer", certificate.issuer().as_raw() == issuer_name),
-        ("authority key identifier", read_back::read(&certificate)?.authority_key_id.as_ref() == Some(issuer_key_id)),
-        ("subject key identifier", read_back::read(&certificate)?.key_id == Some(key_id(&template.public_key)?)),
+        ("authority key identifier", ids.issuer.as_ref() == Some(issuer_key_id)),
+        ("subject key identifier", ids.own == Some(key_id(&template.public_key)?)),
         ("subject", said.subject == wanted.subject),
         ("alternative names", said.sans == wanted.sans),
         ("public key", said.public_key == wanted.public_key),
@@ -333,17 +335,9 @@ pub fn check(der: &[u8], template: &Template, serial: &Serial, issuer: &IssuerVi
         ("contents", said == wanted),
         ("algorithm", signed.algorithm == algorithm_identifier(*algorithm)?),
         ("algorithm within", certificate.tbs_certificate.signature == certificate.signature_algorithm),
+        ("signature", signed.signature == signature && proof.is_over(signed.body, *algorithm, public_key)),
     ];
-    if let Some((what, _)) = same.into_iter().find(|(_, same)| !same) {
-        return Err(differs(what));
-    }
-    let verifier = Verifier::new(*algorithm, public_key)?;
-    let right = if algorithm.curve().is_some() {
-        verifier.verifies_der(signed.body, signed.signature)
-    } else {
-        verifier.verifies(signed.body, signed.signature)
-    };
-    if right { Ok(()) } else { Err(differs("signature")) }
+    same.into_iter().find(|(_, same)| !same).map_or(Ok(()), |(what, _)| Err(differs(what)))
 }
 
 #[cfg(test)]
@@ -419,10 +413,17 @@ mod tests {
         }
     }
 
-    fn sign(key: &EcdsaKeyPair, template: &Template, serial: &Serial, issuer: &IssuerView) -> Vec<u8> {
+    /// A certificate, and the proof of its signature.
+    fn sign(key: &EcdsaKeyPair, template: &Template, serial: &Serial, issuer: &IssuerView) -> (Vec<u8>, Verified) {
         let body = to_be_signed(template, serial, issuer).unwrap();
-        let signature = key.sign(&SystemRandom::new(), &body).unwrap();
-        assemble(&body, issuer.algorithm, signature.as_ref()).unwrap()
+        let proof = prove(key, &body, issuer);
+        (assemble(&body, issuer.algorithm, proof.signature()).unwrap(), proof)
+    }
+
+    fn prove(key: &EcdsaKeyPair, body: &[u8], issuer: &IssuerView) -> Verified {
+        let signature = key.sign(&SystemRandom::new(), body).unwrap().as_ref().to_vec();
+        let verifier = Verifier::new(issuer.algorithm, &issuer.public_key).unwrap();
+        verifier.prove(issuer.algorithm.hash().unwrap().digest(body), signature).unwrap()
     }
 
     #[test]
@@ -431,8 +432,8 @@ mod tests {
         let template = root(public.clone());
         let view = IssuerView::of_root(&template, Algorithm::EcdsaP256).unwrap();
         let serial = Serial::from_bytes(*b"\0\0\x80bcdefghijklmnopqr");
-        let der = sign(&key, &template, &serial, &view);
-        check(&der, &template, &serial, &view).unwrap();
+        let (der, proof) = sign(&key, &template, &serial, &view);
+        check(&der, &template, &serial, &view, &proof).unwrap();
         let root = Certificate::parse(&der).unwrap();
         assert_eq!(root.issuer_view(Algorithm::EcdsaP256).unwrap(), view);
         assert_eq!(root.authority(), template.authority.as_ref());
@@ -441,8 +442,8 @@ mod tests {
 
         let template = leaf(public);
         let serial = Serial::random().unwrap();
-        let der = sign(&key, &template, &serial, &view);
-        check(&der, &template, &serial, &view).unwrap();
+        let (der, proof) = sign(&key, &template, &serial, &view);
+        check(&der, &template, &serial, &view, &proof).unwrap();
         let leaf = Certificate::parse(&der).unwrap();
         assert_eq!((leaf.sans(), leaf.validity()), (template.sans.as_slice(), template.validity));
         assert_eq!(leaf.authority_key_id(), root.key_id());
@@ -470,25 +471,32 @@ mod tests {
         for change in changes {
             let mut made = asked.clone();
             change(&mut made);
-            let der = sign(&key, &made, &serial, &view);
-            check(&der, &made, &serial, &view).unwrap();
-            assert_eq!(check(&der, &asked, &serial, &view).unwrap_err().kind(), Kind::Internal);
+            let (der, proof) = sign(&key, &made, &serial, &view);
+            check(&der, &made, &serial, &view, &proof).unwrap();
+            assert_eq!(check(&der, &asked, &serial, &view, &proof).unwrap_err().kind(), Kind::Internal);
         }
-        let der = sign(&key, &asked, &serial, &view);
-        assert!(check(&der, &asked, &Serial::random().unwrap(), &view).is_err());
+        let (der, proof) = sign(&key, &asked, &serial, &view);
+        assert!(check(&der, &asked, &Serial::random().unwrap(), &view, &proof).is_err());
         for wrong in [
             IssuerView { subject: Subject::common("x").to_der().unwrap(), ..view.clone() },
             IssuerView { key_id: vec![0; 20], ..view.clone() },
             IssuerView { public_key: other.clone(), ..view.clone() },
             IssuerView { algorithm: Algorithm::EcdsaP384, ..view.clone() },
         ] {
-            assert!(check(&der, &asked, &serial, &wrong).is_err());
+            assert!(check(&der, &asked, &serial, &wrong, &proof).is_err());
         }
+        // Neither does the proof of another signature over the same bytes, nor one of the same key over others.
+        let body = Signed::parse(&der).unwrap().body;
+        assert!(check(&der, &asked, &serial, &view, &prove(&key, body, &view)).is_err());
+        let (_, of_another) = sign(&key, &asked, &Serial::random().unwrap(), &view);
+        let mixed = assemble(body, view.algorithm, of_another.signature()).unwrap();
+        assert!(check(&mixed, &asked, &serial, &view, &of_another).is_err());
+        assert!(check(&mixed, &asked, &serial, &view, &proof).is_err());
         // Each bit counts.
         for at in 0..der.len() {
             let mut damaged = der.clone();
             damaged[at] ^= 1;
-            assert!(check(&damaged, &asked, &serial, &view).is_err(), "byte {at}");
+            assert!(check(&damaged, &asked, &serial, &view, &proof).is_err(), "byte {at}");
             let _ = Certificate::parse(&damaged);
         }
     }

@@ -77,9 +77,15 @@ pub(super) fn read(certificate: &X509Certificate<'_>) -> Result<Said> {
     Ok(said)
 }
 
+/// The two key identifiers of a certificate.
+pub(super) struct KeyIds {
+    pub(super) own: Option<Vec<u8>>,
+    pub(super) issuer: Option<Vec<u8>>,
+}
+
 /// Reads strictly: a certificate that says more, or says it otherwise, than a template can, is refused.
-pub(super) fn template(certificate: &X509Certificate<'_>) -> Result<Template> {
-    let Said { validity, sans: _, key_id: _, authority_key_id: _, authority } = read(certificate)?;
+pub(super) fn template(certificate: &X509Certificate<'_>) -> Result<(Template, KeyIds)> {
+    let Said { validity, sans: _, key_id, authority_key_id, authority } = read(certificate)?;
     let more = |what: &str| Error::new(Kind::Invalid, format!("the certificate has {what}"));
     if certificate.issuer_uid.is_some() || certificate.subject_uid.is_some() {
         return Err(more("unique identifiers"));
@@ -103,7 +109,7 @@ pub(super) fn template(certificate: &X509Certificate<'_>) -> Result<Template> {
             return Err(more(&format!("an extension {} of the wrong criticality", extension.oid)));
         }
     }
-    Ok(template)
+    Ok((template, KeyIds { own: key_id, issuer: authority_key_id }))
 }
 
 /// Takes over what one extension says; the answer is whether it has to be critical.

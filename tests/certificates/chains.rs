@@ -10,7 +10,7 @@ use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use signet::types::Algorithm;
+use signet::types::{Algorithm, Verifier};
 use signet::x509::certificate::{self, Certificate, IssuerView};
 use signet::x509::{
     Authority, Distribution, ExtendedUsage, KeyUsage, NameConstraints, San, Serial, Subject, Template, Validity,
@@ -96,8 +96,10 @@ fn authority_template(key: &Key, name: &str, authority: Authority, end: &str) ->
 fn sign(key: &Key, issuer: &IssuerView, template: &Template) -> Vec<u8> {
     let serial = Serial::random().unwrap();
     let body = certificate::to_be_signed(template, &serial, issuer).unwrap();
-    let der = certificate::assemble(&body, issuer.algorithm, &key.sign(&body)).unwrap();
-    certificate::check(&der, template, &serial, issuer).unwrap();
+    let input = issuer.algorithm.hash().map_or_else(|| body.clone(), |hash| hash.digest(&body));
+    let proof = Verifier::new(issuer.algorithm, &issuer.public_key).unwrap().prove(input, key.sign(&body)).unwrap();
+    let der = certificate::assemble(&body, issuer.algorithm, proof.signature()).unwrap();
+    certificate::check(&der, template, &serial, issuer, &proof).unwrap();
     Certificate::parse(&der).unwrap().verify(&issuer.public_key).unwrap();
     der
 }

@@ -394,6 +394,18 @@ async fn a_batch_is_answered_item_by_item_and_a_repetition_by_what_came_of_it() 
             other => panic!("{other:?}"),
         }
     }
+    // The same again, under one key: each item has the answer of its own place, also behind the one that failed.
+    let body = serde_json::to_string(&body).unwrap();
+    let mut answers = Vec::new();
+    for _ in 0..2 {
+        let (status, answer) = t.post(t.token(), "batch", "issuers/ca/issue-batch", &body).await;
+        assert_eq!(status, 200, "{answer}");
+        let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+        let results = answer["results"].as_array().unwrap().iter();
+        answers.push(results.map(|result| result["ok"]["serial"].as_str().map(str::to_owned)).collect::<Vec<_>>());
+    }
+    assert_eq!(answers[0].iter().position(Option::is_none), Some(7));
+    assert_eq!(answers[0], answers[1]);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use aws_lc_rs::signature::{
     self as lc, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair, RsaEncoding, RsaKeyPair,
 };
 use jiff::{Timestamp, ToSpan};
-use signet::types::{Algorithm, PublicKey};
+use signet::types::{Algorithm, PublicKey, Verifier};
 use signet::x509::lint::{self, Kind, Subjectmatter};
 use signet::x509::{
     Authority, Distribution, ExtendedUsage, IssuerView, KeyUsage, NameConstraints, San, Serial, Subject, Subtree,
@@ -162,9 +162,11 @@ fn issue(kind: Kind, public_key: PublicKey, by: &Signer, view: &IssuerView, abov
     let matter = Subjectmatter { kind, issuer: above };
     let tbs = certificate::to_be_signed(&template, &serial, view).unwrap();
     assert!(lint::lint(&tbs, &matter).is_empty(), "{kind:?} by {}: {:#?}", by.algorithm, lint::lint(&tbs, &matter));
-    let der = certificate::assemble(&tbs, by.algorithm, &(by.sign)(&tbs)).unwrap();
+    let input = by.algorithm.hash().map_or_else(|| tbs.clone(), |hash| hash.digest(&tbs));
+    let proof = Verifier::new(by.algorithm, &view.public_key).unwrap().prove(input, (by.sign)(&tbs)).unwrap();
+    let der = certificate::assemble(&tbs, by.algorithm, proof.signature()).unwrap();
     assert!(lint::check(&der, &matter).unwrap().is_empty());
-    certificate::check(&der, &template, &serial, view).unwrap();
+    certificate::check(&der, &template, &serial, view, &proof).unwrap();
     der
 }
 

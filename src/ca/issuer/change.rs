@@ -330,8 +330,8 @@ impl Authority {
         let template = self.below(&issuer.record, public_key, above.active()?, &above.record)?;
         let wanted = Wanted { template, profile: "(cross)".to_owned(), kind: lint::Kind::Intermediate };
         let (mut record, revision) = (issuer.record.clone(), issuer.revision);
-        let committed = |made: &[Result<Entry>]| {
-            let Some(Ok(entry)) = made.first() else { return Ok(Vec::new()) };
+        let committed = |made: &[Option<&Entry>]| {
+            let Some(Some(entry)) = made.first() else { return Ok(Vec::new()) };
             if let Some(one) = record.versions.iter_mut().find(|one| one.version == version) {
                 one.cross.push(Der(entry.certificate()?.to_vec()));
             }

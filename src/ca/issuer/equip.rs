@@ -33,8 +33,8 @@ pub(super) struct Next {
 
 impl Next {
     /// What is committed with the certificate that was made for it.
-    fn certified(mut self, made: &[Result<Entry>]) -> Result<Vec<Change>> {
-        let Some(Ok(entry)) = made.first() else { return Ok(Vec::new()) };
+    fn certified(mut self, made: &[Option<&Entry>]) -> Result<Vec<Change>> {
+        let Some(Some(entry)) = made.first() else { return Ok(Vec::new()) };
         self.own.certificate = Some(Der(entry.certificate()?.to_vec()));
         self.changes()
     }

@@ -71,7 +71,7 @@ impl Service {
     ) -> Result<Serial> {
         let mut request = Request::by_csr(Csr::parse(csr)?);
         request.names = order.identifiers.iter().map(Identifier::san).collect();
-        let also = |made: &[Result<Entry>]| {
+        let also = |made: &[Option<&Entry>]| {
             let mut changes = Vec::new();
             for entry in made.iter().flatten() {
                 let mut done = order.clone();

@@ -119,7 +119,7 @@ fn path_length_left(seen: &Seen<'_>) -> Verdict {
 fn path_length_shrinks(seen: &Seen<'_>) -> Verdict {
     let Some(most) = left(seen) else { return Ok(()) };
     let own = path_length(seen.certificate);
-    must(own.is_some_and(|own| own < most), format!("the path length is not below the issuer's {most}"))
+    must(own.is_some_and(|own| own < most), format_args!("the path length is not below the issuer's {most}"))
 }
 
 fn constraints_critical(seen: &Seen<'_>) -> Verdict {
@@ -241,9 +241,9 @@ fn names_within_constraints(seen: &Seen<'_>) -> Verdict {
         let nowhere = name.tag == URI
             && bound
             && name.ascii().and_then(host).is_none_or(|host| host.parse::<std::net::IpAddr>().is_ok());
-        must(!nowhere, format!("{shown:?} has no host, and the issuer's constraints are about hosts"))?;
+        must(!nowhere, format_args!("{shown:?} has no host, and the issuer's constraints are about hosts"))?;
         let inside = permitted.is_empty() || permitted.iter().any(|base| lies_in(&name, base));
-        must(inside, format!("{shown:?} is not within what the issuer may certify"))?;
+        must(inside, format_args!("{shown:?} is not within what the issuer may certify"))?;
         must(
             !excluded.iter().any(|base| meets(&name, base)),
             format!("{shown:?} is excluded from what the issuer may certify"),

@@ -4,10 +4,7 @@ use der::Tag;
 
 use super::rule::{ALL, Rule, Seen, Verdict, must};
 use super::value::Value;
-use super::view::{BASIC_CONSTRAINTS, View};
-
-/// How deep values may be nested. Ours are no deeper than ten.
-const DEEPEST: usize = 16;
+use super::view::BASIC_CONSTRAINTS;
 
 /// What the reader itself finds; nothing else can be said of such bytes.
 pub(super) const STRUCTURE: Rule = Rule::error(
@@ -45,31 +42,13 @@ pub(super) const RULES: &[Rule] = &[
         "The signature is a bit string of whole bytes, and not empty.", signature_bits),
 ];
 
-/// Shows all values, those within extensions as well, to `look`.
-fn everything(view: &View<'_>, look: &mut dyn FnMut(&Value<'_>) -> Verdict) -> Verdict {
-    view.whole.walk(DEEPEST, look)?;
-    if let Some((algorithm, _)) = &view.signed {
-        algorithm.walk(DEEPEST, look)?;
-    }
-    for extension in &view.extensions {
-        let value = Value::read(extension.value).ok_or("an extension is not one value of DER")?;
-        value.walk(DEEPEST, look)?;
-    }
-    Ok(())
-}
-
-/// Like [`everything`], for those of one tag; what cannot be walked is told by [`lengths`] alone.
+/// Whether all values of one tag are good; what could not be read is told by [`lengths`] alone.
 fn each(seen: &Seen<'_>, tag: Tag, good: fn(&[u8]) -> bool, wrong: &str) -> Verdict {
-    let mut all_good = true;
-    let _ = everything(seen.certificate, &mut |value| {
-        all_good &= value.of(tag).is_none_or(good);
-        Ok(())
-    });
-    must(all_good, wrong)
+    must(seen.values.iter().filter_map(|value| value.of(tag)).all(good), wrong)
 }
 
 fn lengths(seen: &Seen<'_>) -> Verdict {
-    everything(seen.certificate, &mut |_| Ok(()))
+    seen.unread.clone().map_or(Ok(()), Err)
 }
 
 fn booleans(seen: &Seen<'_>) -> Verdict {

@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use super::key::{EC, ED25519, P256, P384, P521, RSA};
 use super::rule::{ALL, ISSUED, ROOT, Rule, SERVERS, Seen, Verdict, must};
 use super::value::Value;
-use super::view::{View, time};
+use super::view::View;
 
 #[rustfmt::skip]
 pub(super) const RULES: &[Rule] = &[
@@ -53,12 +53,12 @@ fn serial_positive(seen: &Seen<'_>) -> Verdict {
 
 fn serial_length(seen: &Seen<'_>) -> Verdict {
     let length = seen.certificate.serial.content.len();
-    must(length <= 20, format!("the serial number has {length} bytes"))
+    must(length <= 20, format_args!("the serial number has {length} bytes"))
 }
 
 fn serial_entropy(seen: &Seen<'_>) -> Verdict {
     let length = seen.certificate.serial.content.len();
-    must(length >= 8, format!("the serial number has {length} bytes"))
+    must(length >= 8, format_args!("the serial number has {length} bytes"))
 }
 
 /// An AlgorithmIdentifier in DER, and the key that it belongs to: its algorithm, and its curve.
@@ -91,7 +91,7 @@ fn algorithm_known(seen: &Seen<'_>) -> Verdict {
 
 fn algorithm_fits_issuer(seen: &Seen<'_>) -> Verdict {
     let (Some((_, algorithm, curve)), Some(key)) =
-        (signing(seen.certificate), seen.signer().and_then(View::public_key))
+        (signing(seen.certificate), seen.signer().and_then(|signer| signer.public_key))
     else {
         return Ok(());
     };
@@ -100,25 +100,25 @@ fn algorithm_fits_issuer(seen: &Seen<'_>) -> Verdict {
     must(fits, "the algorithm of the signature is not one of the issuer's key")
 }
 
-fn times<'a>(view: &View<'a>) -> [Value<'a>; 2] {
-    [view.not_before, view.not_after]
+fn times<'a>(view: &View<'a>) -> [(Value<'a>, Option<Timestamp>); 2] {
+    [(view.not_before, view.begins), (view.not_after, view.ends)]
 }
 
 fn time_syntax(seen: &Seen<'_>) -> Verdict {
-    let readable = times(seen.certificate).iter().all(|value| time(value).is_some());
+    let readable = times(seen.certificate).iter().all(|(_, time)| time.is_some());
     must(readable, "a time is not of the form YYMMDDhhmmssZ or YYYYMMDDhhmmssZ")
 }
 
 fn time_type(seen: &Seen<'_>) -> Verdict {
-    for value in times(seen.certificate) {
-        let late = time(&value).is_some_and(|time| time.to_zoned(TimeZone::UTC).year() >= 2050);
-        must(value.tag != Tag::GeneralizedTime || late || time(&value).is_none(), "a time before 2050 is no UTCTime")?;
+    for (value, time) in times(seen.certificate) {
+        let late = time.is_none_or(|time| time.to_zoned(TimeZone::UTC).year() >= 2050);
+        must(value.tag != Tag::GeneralizedTime || late, "a time before 2050 is no UTCTime")?;
     }
     Ok(())
 }
 
 fn validity(view: &View<'_>) -> Option<(Timestamp, Timestamp)> {
-    time(&view.not_before).zip(time(&view.not_after))
+    view.begins.zip(view.ends)
 }
 
 fn validity_ordered(seen: &Seen<'_>) -> Verdict {
@@ -127,8 +127,8 @@ fn validity_ordered(seen: &Seen<'_>) -> Verdict {
 
 fn validity_within_issuer(seen: &Seen<'_>) -> Verdict {
     let (Some(own), Some(issuer)) = (validity(seen.certificate), seen.issuer.and_then(validity)) else { return Ok(()) };
-    must(own.0 >= issuer.0, format!("valid from {}, before its issuer is, from {}", own.0, issuer.0))?;
-    must(own.1 <= issuer.1, format!("valid until {}, after its issuer has ended, at {}", own.1, issuer.1))
+    must(own.0 >= issuer.0, format_args!("valid from {}, before its issuer is, from {}", own.0, issuer.0))?;
+    must(own.1 <= issuer.1, format_args!("valid until {}, after its issuer has ended, at {}", own.1, issuer.1))
 }
 
 /// How many days it is valid, begun ones included: both ends are within it.
@@ -141,7 +141,7 @@ fn server_validity(seen: &Seen<'_>) -> Verdict {
     const LIMITS: &[(Date, i64)] = &[(date(2029, 3, 15), 47), (date(2027, 3, 15), 100), (date(2026, 3, 15), 200)];
     let Some((from, days)) = days(seen.certificate) else { return Ok(()) };
     let most = LIMITS.iter().find(|(since, _)| from >= *since).map_or(398, |(_, most)| *most);
-    must(days <= most, format!("valid for {days} days, and {most} are the most"))
+    must(days <= most, format_args!("valid for {days} days, and {most} are the most"))
 }
 
 fn root_validity(seen: &Seen<'_>) -> Verdict {

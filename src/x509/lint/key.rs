@@ -49,7 +49,7 @@ pub(super) const RULES: &[Rule] = &[
 
 /// The key, where it is one of this algorithm.
 fn of<'a>(seen: &Seen<'a>, algorithm: ObjectIdentifier) -> Option<Key<'a>> {
-    seen.certificate.public_key().filter(|key| key.algorithm == algorithm.as_bytes())
+    seen.certificate.public_key.filter(|key| key.algorithm == algorithm.as_bytes())
 }
 
 /// Modulus and exponent, without the byte that makes them positive.
@@ -80,7 +80,7 @@ fn key_known(seen: &Seen<'_>) -> Verdict {
 }
 
 fn key_bits(seen: &Seen<'_>) -> Verdict {
-    let whole = seen.certificate.public_key().is_none_or(|key| key.bits.whole_bits().is_some());
+    let whole = seen.certificate.public_key.is_none_or(|key| key.bits.whole_bits().is_some());
     must(whole, "the key does not end with a byte")
 }
 
@@ -166,5 +166,5 @@ fn edwards_length(seen: &Seen<'_>) -> Verdict {
 
 /// Whether a certificate's key is of this algorithm.
 pub(super) fn is(view: &View<'_>, algorithm: ObjectIdentifier) -> bool {
-    view.public_key().is_some_and(|key| key.algorithm == algorithm.as_bytes())
+    view.public_key.is_some_and(|key| key.algorithm == algorithm.as_bytes())
 }

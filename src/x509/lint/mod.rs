@@ -60,7 +60,7 @@ pub fn lint(bytes: &[u8], matter: &Subjectmatter<'_>) -> Vec<Finding> {
         Ok(issuer) => issuer,
         Err(detail) => return vec![Finding::new(&authority::ISSUER_AT_HAND, format!("the issuer's: {detail}"))],
     };
-    let seen = Seen { certificate: &certificate, issuer: issuer.as_ref(), kind: matter.kind };
+    let seen = Seen::new(&certificate, issuer.as_ref(), matter.kind);
     let rules = RULES.iter().flat_map(|(_, rules)| *rules).filter(|rule| rule.applies(matter.kind));
     rules.filter_map(|rule| rule.broken(&seen).map(|detail| Finding::new(rule, detail))).collect()
 }

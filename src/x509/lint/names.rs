@@ -213,7 +213,7 @@ fn common_name_among_sans(seen: &Seen<'_>) -> Verdict {
     };
     for value in of(seen.certificate, COMMON_NAME) {
         let name = String::from_utf8_lossy(value.content);
-        must(!host(&name) || among(&name), format!("the common name {name:?} is no alternative name"))?;
+        must(!host(&name) || among(&name), format_args!("the common name {name:?} is no alternative name"))?;
     }
     Ok(())
 }

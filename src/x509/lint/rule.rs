@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::value::Value;
 use super::view::View;
 
 /// What a certificate is issued for.
@@ -107,9 +108,20 @@ pub(super) struct Seen<'a> {
     /// Absent for a root, and where the caller gave none, which a rule of its own reports.
     pub(super) issuer: Option<&'a View<'a>>,
     pub(super) kind: Kind,
+    /// Every value of the certificate, those within extensions as well, as far as they could be read.
+    pub(super) values: Vec<Value<'a>>,
+    /// Why not all could be read.
+    pub(super) unread: Option<String>,
 }
 
 impl<'a> Seen<'a> {
+    /// Takes all values apart once, for all rules.
+    pub(super) fn new(certificate: &'a View<'a>, issuer: Option<&'a View<'a>>, kind: Kind) -> Self {
+        let mut values = Vec::new();
+        let unread = certificate.everything(&mut values).err();
+        Self { certificate, issuer, kind, values, unread }
+    }
+
     /// Whose key signs: the issuer's, or a root's own.
     pub(super) fn signer(&self) -> Option<&'a View<'a>> {
         if self.kind == Kind::Root { Some(self.certificate) } else { self.issuer }
@@ -202,7 +214,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// `Ok` where `good`; otherwise `wrong`.
-pub(super) fn must(good: bool, wrong: impl Into<String>) -> Verdict {
-    if good { Ok(()) } else { Err(wrong.into()) }
+/// `Ok` where `good`; otherwise `wrong`, which is only written then.
+pub(super) fn must(good: bool, wrong: impl fmt::Display) -> Verdict {
+    if good { Ok(()) } else { Err(wrong.to_string()) }
 }

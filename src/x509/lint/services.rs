@@ -6,7 +6,7 @@ use der::asn1::ObjectIdentifier;
 use super::rule::{ALL, Kind, LEAVES, RESPONDER, ROOT, Rule, Seen, TLS, Verdict, must};
 use super::sans::{URI, host};
 use super::value::{Value, context, nested};
-use super::view::{CRL_POINTS, INFORMATION_ACCESS, OCSP_NO_CHECK, POLICIES, TLS_FEATURE, View, oid, time};
+use super::view::{CRL_POINTS, INFORMATION_ACCESS, OCSP_NO_CHECK, POLICIES, TLS_FEATURE, View, oid};
 
 const OCSP: ObjectIdentifier = oid("1.3.6.1.5.5.7.48.1");
 const ISSUERS: ObjectIdentifier = oid("1.3.6.1.5.5.7.48.2");
@@ -158,7 +158,7 @@ fn lists_one_point(seen: &Seen<'_>) -> Verdict {
 fn revocable(seen: &Seen<'_>) -> Verdict {
     let view = seen.certificate;
     let found = view.extension(CRL_POINTS).is_some() || has_responder(view);
-    let (before, after) = (time(&view.not_before), time(&view.not_after));
+    let (before, after) = (view.begins, view.ends);
     let short = before.zip(after).is_some_and(|(before, after)| after.as_second() - before.as_second() < SHORT);
     must(found || short, "nobody will find its revocation")
 }

@@ -28,7 +28,7 @@ fn ids<'a>(seen: &Seen<'a>) -> Vec<(&'a str, &'a str)> {
 
 fn svid_one_uri(seen: &Seen<'_>) -> Verdict {
     let count = texts(seen.certificate, URI).len();
-    must(count == 1, format!("there are {count} URIs"))
+    must(count == 1, format_args!("there are {count} URIs"))
 }
 
 fn svid_scheme(seen: &Seen<'_>) -> Verdict {

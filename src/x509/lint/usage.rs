@@ -76,7 +76,7 @@ fn usage(seen: &Seen<'_>) -> u16 {
 
 /// That a bit is set; where there is no key usage at all, another rule says so.
 fn has(seen: &Seen<'_>, wanted: u16, what: &str) -> Verdict {
-    must(seen.certificate.usage().is_none_or(|bits| bits & wanted != 0), format!("the key may not sign {what}"))
+    must(seen.certificate.usage().is_none_or(|bits| bits & wanted != 0), format_args!("the key may not sign {what}"))
 }
 
 fn key_usage_structure(seen: &Seen<'_>) -> Verdict {
@@ -154,7 +154,10 @@ fn extended_fits(seen: &Seen<'_>) -> Verdict {
         Kind::CodeSigning => &[CODE_SIGNING],
         Kind::OcspResponder => &[OCSP_SIGNING],
     };
-    must(wanted.iter().all(|usage| holds(seen, *usage)), format!("this is no certificate for {}", seen.kind.as_str()))
+    must(
+        wanted.iter().all(|usage| holds(seen, *usage)),
+        format_args!("this is no certificate for {}", seen.kind.as_str()),
+    )
 }
 
 fn extended_any(seen: &Seen<'_>) -> Verdict {

@@ -1,6 +1,6 @@
 //! DER as values: a tag, and what is in it. Nothing is known here of what it means.
 
-use der::{AnyRef, Decode, Reader, SliceReader, Tag, TagNumber, Tagged};
+use der::{AnyRef, Decode, Tag, TagNumber, Tagged};
 
 /// One value.
 #[derive(Clone, Copy, Debug)]
@@ -32,12 +32,12 @@ impl<'a> Value<'a> {
 
     /// Reads value after value to the end.
     pub(super) fn read_all(bytes: &'a [u8]) -> Option<Vec<Self>> {
-        let mut reader = SliceReader::new(bytes).ok()?;
-        let mut values = Vec::new();
-        while !reader.is_finished() {
-            let whole = reader.tlv_bytes().ok()?;
-            let any = AnyRef::from_der(whole).ok()?;
+        let (mut rest, mut values) = (bytes, Vec::new());
+        while !rest.is_empty() {
+            let (any, after) = AnyRef::from_der_partial(rest).ok()?;
+            let whole = rest.get(..rest.len() - after.len())?;
             values.push(Self { tag: any.tag(), content: any.value(), whole });
+            rest = after;
         }
         Some(values)
     }
@@ -81,13 +81,13 @@ impl<'a> Value<'a> {
         std::str::from_utf8(self.content).ok().filter(|text| text.is_ascii())
     }
 
-    /// Shows it and all values in it to `look`, which may stop the walk. Deeper than `depth` is an error.
-    pub(super) fn walk(&self, depth: usize, look: &mut dyn FnMut(&Self) -> Result<(), String>) -> Result<(), String> {
-        look(self)?;
+    /// Puts it and all values in it into `values`. Deeper than `depth` is an error.
+    pub(super) fn everything(&self, depth: usize, values: &mut Vec<Self>) -> Result<(), String> {
+        values.push(*self);
         if self.tag.is_constructed() {
             let depth = depth.checked_sub(1).ok_or("values are nested too deep")?;
             for value in Self::read_all(self.content).ok_or("a length or tag is not DER")? {
-                value.walk(depth, look)?;
+                value.everything(depth, values)?;
             }
         }
         Ok(())

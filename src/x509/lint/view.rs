@@ -28,6 +28,9 @@ pub(super) const INFORMATION_ACCESS: ObjectIdentifier = oid("1.3.6.1.5.5.7.1.1")
 pub(super) const TLS_FEATURE: ObjectIdentifier = oid("1.3.6.1.5.5.7.1.24");
 pub(super) const OCSP_NO_CHECK: ObjectIdentifier = oid("1.3.6.1.5.5.7.48.1.5");
 
+/// How deep values may be nested. Ours are no deeper than ten.
+const DEEPEST: usize = 16;
+
 /// Bits of the key usage, the first as the lowest.
 pub(super) mod bit {
     pub(in super::super) const DIGITAL_SIGNATURE: u16 = 1;
@@ -63,13 +66,19 @@ pub(super) struct View<'a> {
     pub(super) issuer: Value<'a>,
     pub(super) not_before: Value<'a>,
     pub(super) not_after: Value<'a>,
+    /// The instants of the two, where they can be read.
+    pub(super) begins: Option<Timestamp>,
+    pub(super) ends: Option<Timestamp>,
     pub(super) subject: Value<'a>,
     pub(super) key: Value<'a>,
+    /// The same, where it could be taken apart.
+    pub(super) public_key: Option<Key<'a>>,
     pub(super) unique_ids: bool,
     pub(super) extensions: Vec<Extension<'a>>,
 }
 
 /// A SubjectPublicKeyInfo, taken apart.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Key<'a> {
     pub(super) algorithm: &'a [u8],
     pub(super) parameters: Option<Value<'a>>,
@@ -133,8 +142,11 @@ impl<'a> View<'a> {
             issuer,
             not_before,
             not_after,
+            begins: time(&not_before),
+            ends: time(&not_after),
             subject,
             key,
+            public_key: Key::read(&key),
             unique_ids,
             extensions,
         })
@@ -164,23 +176,22 @@ impl<'a> View<'a> {
         self.elements(ALTERNATIVE_NAMES)
     }
 
+    /// Puts all its values, those within extensions as well, into `values`.
+    pub(super) fn everything(&self, values: &mut Vec<Value<'a>>) -> Result<(), String> {
+        self.whole.everything(DEEPEST, values)?;
+        if let Some((algorithm, _)) = &self.signed {
+            algorithm.everything(DEEPEST, values)?;
+        }
+        for extension in &self.extensions {
+            let value = Value::read(extension.value).ok_or("an extension is not one value of DER")?;
+            value.everything(DEEPEST, values)?;
+        }
+        Ok(())
+    }
+
     /// The extended usages, as bytes of OIDs.
     pub(super) fn extended(&self) -> Vec<&'a [u8]> {
         self.elements(EXTENDED_USAGE).iter().map(|usage| usage.content).collect()
-    }
-
-    /// The certified key.
-    pub(super) fn public_key(&self) -> Option<Key<'a>> {
-        let (algorithm, bits) = match self.key.sequence()?.as_slice() {
-            [algorithm, bits] if bits.tag == Tag::BitString => (algorithm.sequence()?, *bits),
-            _ => return None,
-        };
-        let (id, parameters) = match algorithm.as_slice() {
-            [id] => (id, None),
-            [id, parameters] => (id, Some(*parameters)),
-            _ => return None,
-        };
-        Some(Key { algorithm: id.of(Tag::ObjectIdentifier)?, parameters, bits })
     }
 
     /// The bits of the key usage.
@@ -212,6 +223,21 @@ impl<'a> View<'a> {
     pub(super) fn subtrees(&self, which: u32) -> Vec<Value<'a>> {
         let list = self.elements(NAME_CONSTRAINTS).into_iter().find_map(|list| list.within(nested(which)));
         list.unwrap_or_default()
+    }
+}
+
+impl<'a> Key<'a> {
+    fn read(key: &Value<'a>) -> Option<Self> {
+        let (algorithm, bits) = match key.sequence()?.as_slice() {
+            [algorithm, bits] if bits.tag == Tag::BitString => (algorithm.sequence()?, *bits),
+            _ => return None,
+        };
+        let (id, parameters) = match algorithm.as_slice() {
+            [id] => (id, None),
+            [id, parameters] => (id, Some(*parameters)),
+            _ => return None,
+        };
+        Some(Self { algorithm: id.of(Tag::ObjectIdentifier)?, parameters, bits })
     }
 }
 
@@ -248,7 +274,7 @@ pub(super) fn attributes<'a>(name: &Value<'a>) -> Option<Vec<Vec<Attribute<'a>>>
 }
 
 /// The instant of a time in the one form that DER and RFC 5280 allow.
-pub(super) fn time(value: &Value<'_>) -> Option<Timestamp> {
+fn time(value: &Value<'_>) -> Option<Timestamp> {
     let text = value.ascii()?.strip_suffix('Z').filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
     let full = match (value.tag, text.len()) {
         (Tag::UtcTime, 12) => format!("{}{text}", if text < "5" { "20" } else { "19" }),

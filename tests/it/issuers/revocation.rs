@@ -141,7 +141,7 @@ async fn a_revoked_intermediate_issues_no_more() {
 /// Whoever has the key of an authority signs whatever they like: nothing below it is told to be good.
 #[tokio::test]
 async fn a_compromised_issuer_is_trusted_no_more() {
-    let t = TestServer::start().await;
+    let mut t = TestServer::start().await;
     let root = root(&t, "root").await;
     let (name, key) = ("root".parse().unwrap(), "root".parse().unwrap());
     let leaf = server(&t, "root", "dns:a.example").await;
@@ -154,8 +154,8 @@ async fn a_compromised_issuer_is_trusted_no_more() {
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
     };
     openssl(&["-issuer", "root.pem", "-cert", "leaf.pem", "-no_nonce", "-reqout", "request"]);
-    let service = t.server().service();
-    let told = async || {
+    let told = async |t: &TestServer| {
+        let service = t.server().service();
         service.revocation_status().tick().await;
         let answer = service.certificate_status(&name, &std::fs::read(at("request")).unwrap()).await.unwrap();
         let bytes = match answer {
@@ -165,13 +165,13 @@ async fn a_compromised_issuer_is_trusted_no_more() {
         std::fs::write(at("answer"), bytes).unwrap();
         openssl(&["-respin", "answer", "-issuer", "root.pem", "-cert", "leaf.pem", "-CAfile", "root.pem", "-no_nonce"])
     };
-    assert!(told().await.contains("leaf.pem: good"));
-    assert_eq!(service.authority().bundle(&name).unwrap().certificates.len(), 1);
+    assert!(told(&t).await.contains("leaf.pem: good"));
+    assert_eq!(t.server().service().authority().bundle(&name).unwrap().certificates.len(), 1);
     t.client.change_version(&key, root.versions[0].version, signet::client::Transition::Compromise).await.unwrap();
     // 1. OCSP takes back what it said; the bundle and the API have no such version.
-    let said = told().await;
+    let said = told(&t).await;
     assert!(said.contains("leaf.pem: revoked") && said.contains("Reason: cACompromise"), "{said}");
-    assert!(service.authority().bundle(&name).unwrap().certificates.is_empty());
+    assert!(t.server().service().authority().bundle(&name).unwrap().certificates.is_empty());
     let shown = t.client.issuer(&name).await.unwrap();
     assert_eq!((shown.active, shown.versions[0].state.as_str()), (None, "compromised"));
     let reason = t.client.certificate(&leaf.serial).await.unwrap().reason;
@@ -188,6 +188,14 @@ async fn a_compromised_issuer_is_trusted_no_more() {
     let body = ActivateIssuer { version: rotated.versions[1].version };
     let new = t.client.activate_issuer(&name, &body).await.unwrap();
     holds(&new, &server(&t, "root", "dns:b.example").await);
-    assert_eq!(service.authority().bundle(&name).unwrap().certificates.len(), 1);
+    assert_eq!(t.server().service().authority().bundle(&name).unwrap().certificates.len(), 1);
     assert!(t.client.status().await.unwrap().problems.is_empty());
+    // 4. Its responder speaks until its certificate is over, through a restart; its key signs no other one, and nobody is told to come again.
+    t.clock.advance(SignedDuration::from_hours(6 * 24));
+    t.restart().await;
+    let said = told(&t).await;
+    assert!(said.contains("Reason: cACompromise"), "{said}");
+    t.clock.advance(SignedDuration::from_hours(2 * 24));
+    let said = told(&t).await;
+    assert!(said.contains("Responder Error: unauthorized (6)"), "{said}");
 }
