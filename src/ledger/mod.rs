@@ -13,7 +13,7 @@
 //! forward and never forgotten. So does a log or an anchor that cannot be written for a while: the change counts, memory
 //! follows the store, and the log takes nothing else before, so that nothing is acknowledged until it can be written again.
 //!
-//! * [`map`] one hash over all records · [`position`] what a state is, and whether an anchor agrees · [`anchors`] writes them
+//! * [`open`] what is committed beside a change · [`map`] one hash over all records · [`position`] what a state is, and whether an anchor agrees · [`anchors`] writes them
 //!
 //! What may be lost for a second without harm (counters, certificates, orders, outcomes of repeatable calls) does not wait for
 //! the anchor, but for [`Ledger::checkpoint`], which takes in the newest signed head of the log as well. [`WAITS`] says which.
@@ -23,21 +23,22 @@
 
 mod anchors;
 mod map;
+mod open;
 mod position;
 
 pub use anchors::{Anchor, AnchorStatus, Anchors, Answer, DeviceAnchor};
 pub use position::Mark;
 
-use std::cell::RefCell;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::Serialize;
 use tokio::sync::oneshot;
 
 use anchors::{Gap, Urgency, Watched, advance};
 use map::{Edit, Map};
-use position::State;
+use open::{Draft, Next, OPEN, Open, opened};
+use position::{Seen, State};
 
 use crate::audit::{Log, Phase, Record};
 use crate::crash_point;
@@ -46,18 +47,14 @@ use crate::store::certificates::{Counts, End, Reservation, Row};
 use crate::store::{Change, Expected, Store};
 use crate::types::{Action, Caller, Clock, Resource, blocking, sha256};
 
-/// Where the leaves stand that may not be in the log yet.
-const OPEN: &str = "ledger/open";
 /// How many certificates there are.
 const COUNTS: &str = "ledger/certificates";
 /// Where it is recorded that the store was put back, for ever.
 const GAPS: &str = "ledger/gaps/";
 /// The fact of a leaf that tells it from all others, and vouches for what changed.
 const FACT: &str = "change";
-/// The fact of a leaf that says where the store stands with it: the mark of the state.
-const STATE: &str = "state";
 /// What may be anchored up to a second after it was acknowledged: where the records stand.
-const WAITS: &[&str] = &["acme/", "counters/", "idempotency/", "ledger/", "pending/"];
+const WAITS: &[&str] = &["acme/", "counters/", "idempotency/", "ledger/", "notices/", "pending/"];
 /// The most changes that share a transaction.
 pub const MOST_CHANGES: usize = 100;
 /// The most records and rows of all of them: their leaves stand in one record, and name each.
@@ -104,14 +101,10 @@ struct Turn {
     /// Where the store stands; `None` before the first commit.
     state: Option<State>,
     anchors: Vec<Watched>,
+    /// What is known of anchors that are not configured now and may be so again.
+    away: BTreeMap<String, Seen>,
     /// A commit of which it is not known whether it was made.
     doubt: Option<Next>,
-}
-
-/// What is to be true after a commit.
-struct Next {
-    open: Open,
-    map: Map,
 }
 
 /// A change that is asked for, and who waits for it.
@@ -132,19 +125,6 @@ struct Made {
     revision: u64,
     /// The numbers of its reservations, in order.
     numbers: Vec<u64>,
-}
-
-/// Leaves on their way into the log.
-#[derive(Serialize, Deserialize)]
-struct Open {
-    /// How many records the log had before.
-    after: u64,
-    /// The leaves, in order. A program before this one wrote a `leaf` alone.
-    #[serde(alias = "leaf", deserialize_with = "one_or_more")]
-    leaves: Vec<Record>,
-    /// Where the store stands with this. A program before this one wrote none.
-    #[serde(default)]
-    state: Option<State>,
 }
 
 impl std::fmt::Debug for Ledger {
@@ -189,6 +169,7 @@ impl Ledger {
         let mut turn = self.writer.turn.lock().await;
         // One that was made for nothing by an attempt that was cut short is blank.
         let (watched, _) = Watched::open(anchor, turn.state.as_ref(), true).await?;
+        turn.away.remove(watched.name());
         turn.anchors.push(watched);
         Ok(())
     }
@@ -528,10 +509,13 @@ impl Writer {
 
     /// What is to be committed with `changes`, but for what only the transaction knows.
     fn draft(&self, turn: &Turn, changes: &[Change], leaves: Vec<Record>) -> Draft {
-        // One that is not configured now may be so again, and holds what it held.
-        let (epoch, mut anchors) = turn.state.as_ref().map_or_else(Default::default, |s| (s.epoch, s.anchors.clone()));
-        anchors.extend(turn.anchors.iter().map(|anchor| (anchor.name().to_owned(), anchor.seen().clone())));
-        let state = State { epoch: epoch + 1, map: map::NONE, head: self.head(), anchors };
+        let state = State {
+            epoch: turn.state.as_ref().map_or(0, |state| state.epoch) + 1,
+            map: map::NONE,
+            head: self.head(),
+            anchors: turn.anchors.iter().map(|anchor| (anchor.name().to_owned(), anchor.seen().clone())).collect(),
+            away: turn.away.clone(),
+        };
         let edits = changes.iter().map(|change| Edit::new(&change.path, change.value.as_deref())).collect();
         Draft { map: turn.map.clone(), edits, state, after: self.log.size(), leaves }
     }
@@ -656,41 +640,6 @@ struct Batch {
     counts: Option<Counts>,
 }
 
-/// What is to be committed, but for the revision.
-struct Draft {
-    map: Map,
-    edits: Vec<Edit>,
-    state: State,
-    after: u64,
-    leaves: Vec<Record>,
-}
-
-impl Draft {
-    /// Commits `changes`, the last of which is filled in here. What was to be true after it is answered also where the commit
-    /// failed.
-    fn commit(self, store: &dyn Store, changes: &[Change], rows: &[Row]) -> (Result<u64>, Option<Next>) {
-        let (draft, next) = (RefCell::new(Some(self)), RefCell::new(None));
-        let committed = store.commit_with(changes, rows, &|path, revision, value| {
-            let Some(draft) = (if path == OPEN { draft.take() } else { None }) else { return Ok(value.to_vec()) };
-            let made = draft.at(revision);
-            let bytes = to_json(OPEN, &made.open)?;
-            next.replace(Some(made));
-            Ok(bytes)
-        });
-        (committed, next.into_inner())
-    }
-
-    fn at(self, revision: u64) -> Next {
-        let Self { map, edits, mut state, after, mut leaves } = self;
-        let map = map.after(&edits, revision);
-        state.map = map.root();
-        for leaf in &mut leaves {
-            leaf.facts.insert(STATE.to_owned(), state.mark().to_string());
-        }
-        Next { open: Open { after, leaves, state: Some(state) }, map }
-    }
-}
-
 impl Asked {
     /// Whether it is acknowledged only once an anchor holds it.
     fn is_urgent(&self) -> bool {
@@ -721,7 +670,9 @@ async fn take_over(store: &Arc<dyn Store>, log: &Log, anchors: Anchors) -> Resul
             .hint("one was put back, added or removed in the database: put the newest one back, or restore a backup");
         gaps.push(accepted(error, accept_rollback)?);
     }
-    let mut turn = Turn { map, state, ..Turn::default() };
+    let present: Vec<_> = list.iter().map(|anchor| anchor.name()).collect();
+    let away = state.as_ref().map(|state| state.away_but(&present)).unwrap_or_default();
+    let mut turn = Turn { map, state, away, ..Turn::default() };
     for anchor in list {
         let (watched, gap) = Watched::open(anchor, turn.state.as_ref(), accept_rollback).await?;
         turn.anchors.push(watched);
@@ -740,33 +691,12 @@ fn accepted(error: Error, accept: bool) -> Result<Gap> {
     if accept { Ok(Gap { found: None, what: error.public().to_owned() }) } else { Err(error) }
 }
 
-/// What the store says of its last commit, and the revision of that.
-fn opened(store: &dyn Store) -> Result<Option<(u64, Open)>> {
-    let Some(record) = store.get(OPEN)? else { return Ok(None) };
-    let open = serde_json::from_slice(&record.value)
-        .map_err(|e| Error::new(Kind::Tampered, "the open change of the ledger cannot be read").because(e))?;
-    Ok(Some((record.revision, open)))
-}
-
 fn to_json(path: &str, value: &impl Serialize) -> Result<Vec<u8>> {
     serde_json::to_vec(value).map_err(|e| Error::internal(format!("{path}: {e}")))
 }
 
 fn put(path: &str, value: &impl Serialize) -> Result<Change> {
     Ok(Change { path: path.to_owned(), expected: Expected::Any, value: Some(to_json(path, value)?) })
-}
-
-fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Record>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Leaves {
-        One(Box<Record>),
-        More(Vec<Record>),
-    }
-    Leaves::deserialize(deserializer).map(|leaves| match leaves {
-        Leaves::One(leaf) => vec![*leaf],
-        Leaves::More(leaves) => leaves,
-    })
 }
 
 /// Whether a transaction was refused before it was made, for something that is the matter with a change in it.

@@ -57,6 +57,9 @@ pub(super) struct State {
     pub(super) head: Option<Mark>,
     /// What was known of each anchor before this commit.
     pub(super) anchors: BTreeMap<String, Seen>,
+    /// What was last known of those that were not configured.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) away: BTreeMap<String, Seen>,
 }
 
 impl State {
@@ -66,6 +69,19 @@ impl State {
         let (epoch, size) = (self.epoch.to_be_bytes(), size.to_be_bytes());
         let hash = sha256(&[b"signet state v1", &epoch, &self.map, &size, &root]);
         Mark { number: self.epoch, hash }
+    }
+
+    /// What is known of the anchors that are not among `present`: they hold what they held when they went away.
+    pub(super) fn away_but(&self, present: &[&str]) -> BTreeMap<String, Seen> {
+        let mut away = self.away.clone();
+        for (name, seen) in &self.anchors {
+            let mut seen = seen.clone();
+            // They may have been moved on to this very state.
+            seen.unsure.push(self.mark());
+            away.insert(name.clone(), seen);
+        }
+        away.retain(|name, _| !present.contains(&name.as_str()));
+        away
     }
 }
 
@@ -114,7 +130,7 @@ pub(super) fn compare(state: Option<&State>, anchor: &str, slots: &[AnchorSlot])
     let Some(state) = state else {
         return found.map_or_else(|| Ok(Seen::of(None)), |found| Err(rollback(anchor, found, 0)));
     };
-    let before = state.anchors.get(anchor);
+    let before = state.anchors.get(anchor).or_else(|| state.away.get(anchor));
     if found.is_some_and(|found| found == state.mark()) {
         return Ok(Seen::of(found));
     }
@@ -194,6 +210,27 @@ impl TryFrom<String> for Mark {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_anchor_that_was_away_is_known_when_it_comes_back() {
+        let state = |epoch, anchors: &[(&str, Seen)], away| State {
+            epoch,
+            map: [0; 32],
+            head: None,
+            anchors: anchors.iter().map(|(name, seen)| ((*name).to_owned(), seen.clone())).collect(),
+            away,
+        };
+        // Both are moved on to the fifth state; then one of them is taken away for three starts.
+        let fifth = state(5, &[("a", Seen::of(None)), ("b", Seen::of(None))], BTreeMap::new());
+        let sixth = state(6, &[("a", Seen::of(Some(fifth.mark())))], fifth.away_but(&["a"]));
+        let seventh = state(7, &[("a", Seen::of(Some(sixth.mark())))], sixth.away_but(&["a"]));
+        let slots = [AnchorSlot::BLANK, fifth.mark().slot()];
+        assert_eq!(compare(Some(&seventh), "b", &slots).unwrap(), Seen::of(Some(fifth.mark())));
+        // What it never held is another history.
+        let other = [Mark { number: 5, hash: [9; 32] }.slot()];
+        assert_eq!(compare(Some(&seventh), "b", &other).unwrap_err().kind(), Kind::Tampered);
+        assert!(seventh.away_but(&["a", "b"]).is_empty());
+    }
 
     #[test]
     fn a_torn_slot_says_nothing_and_the_other_one_counts() {

@@ -70,6 +70,7 @@ fn commit(running: &mut Running, world: &mut World, what: char) {
         epoch: running.state.as_ref().map_or(0, |state| state.epoch) + 1,
         map: sha256(&[world.database.content.as_bytes()]),
         head: None,
+        away: BTreeMap::new(),
         anchors: (0..2).map(|at| (ANCHORS[at].to_owned(), running.seen[at].clone())).collect(),
     };
     world.database.state = Some(state.clone());
