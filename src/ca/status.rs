@@ -64,7 +64,7 @@ pub const LIST_GAP: SignedDuration = SignedDuration::from_secs(10);
 pub const ANSWER_LIFE: SignedDuration = SignedDuration::from_hours(1);
 /// How long the certificate of a responder lasts: its own revocation is not looked up.
 pub const RESPONDER_LIFE: SignedDuration = SignedDuration::from_hours(7 * 24);
-/// How far the clock of a relying party may be behind: a list begins that much earlier, but not before the last revocation in it.
+/// How far the clock of a relying party may be behind: a list begins that much earlier.
 const SKEW: SignedDuration = SignedDuration::from_secs(60);
 /// How many answers that nobody else can use are signed in a second, in the long run.
 pub const FRESH_PER_SECOND: u32 = 10;
@@ -349,10 +349,8 @@ impl Status {
         // "An entry MUST NOT be removed from the CRL until it appears on one regularly scheduled CRL issued beyond the revoked
         // certificate's validity period."
         let revoked = self.authority.revoked(issuer, *version, now - LIST_LIFE);
-        // What it tells of lies before it: a revocation that is younger than the skew has its own time.
-        let newest = revoked.iter().map(|one| one.at).max().map_or(now - SKEW, |newest| newest.min(now));
-        let (this_update, next_update) = (second(newest.max(now - SKEW))?, second(now + LIST_LIFE)?);
-        let next_update = next_update.min(voice.until.max(second(now)? + SignedDuration::from_secs(1)));
+        let (this_update, next_update) = (second(now - SKEW)?, second(now + LIST_LIFE)?);
+        let next_update = next_update.min(voice.until.max(this_update + SKEW + SignedDuration::from_secs(1)));
         let (own, entries) = (voice.clone(), revoked.clone());
         // A long list is not built on a thread of requests.
         let body = blocking(move || crl::to_be_signed(&own.head(number, this_update, next_update), entries)).await?;

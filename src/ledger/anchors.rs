@@ -3,7 +3,7 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::position::{Mark, Seen, State, compare, newest};
 use crate::crash_point;
@@ -121,7 +121,7 @@ pub(super) enum Urgency {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Moved {
     Holds,
-    /// It is spared for now: its memory wears out.
+    /// It is spared for now: its memory wears out, or it did not answer a moment ago and another one holds.
     Spared,
     Failed,
 }
@@ -132,6 +132,8 @@ pub(super) struct Watched {
     seen: Seen,
     budget: Option<Budget>,
     trouble: Option<String>,
+    /// Its last call was given up: it is asked again at the next checkpoint.
+    slow: bool,
     /// Somebody else writes it.
     foreign: bool,
 }
@@ -154,7 +156,7 @@ impl Watched {
             Err(error) => return Err(error),
         };
         let budget = anchor.writes_per_day().map(Budget::new);
-        Ok((Self { anchor, seen, budget, trouble: None, foreign: false }, gap))
+        Ok((Self { anchor, seen, budget, trouble: None, slow: false, foreign: false }, gap))
     }
 
     pub(super) fn name(&self) -> &str {
@@ -200,6 +202,13 @@ impl Watched {
         }
     }
 
+    /// What becomes of it when it does not answer while another one holds: it is behind.
+    fn give_up(&mut self) -> Moved {
+        tracing::warn!(anchor = self.name(), "the anchor does not answer, and another one holds");
+        self.trouble = Some("it does not answer".to_owned());
+        Moved::Failed
+    }
+
     async fn write(&mut self, mark: Mark, urgency: Urgency) -> Result<(), Fault> {
         if !self.seen.unsure.is_empty() {
             let slots = self.anchor.read().await?;
@@ -210,26 +219,22 @@ impl Watched {
             }
         }
         let (anchor, known) = (&self.anchor, self.seen.slot());
-        let written = match urgency {
+        // It may stand there, whatever comes of this.
+        self.seen.unsure.push(mark);
+        match urgency {
             Urgency::Change => {
                 crash_point!("ledger.before_anchor");
-                let written = anchor.write(known, mark.slot()).await;
+                anchor.write(known, mark.slot()).await?;
                 crash_point!("ledger.anchored");
-                written
             }
             Urgency::Checkpoint => {
                 crash_point!("ledger.before_late_anchor");
-                let written = anchor.write(known, mark.slot()).await;
+                anchor.write(known, mark.slot()).await?;
                 crash_point!("ledger.anchored_late");
-                written
             }
-        };
-        match written {
-            Ok(()) => self.seen = Seen::of(Some(mark)),
-            // It may stand there all the same.
-            Err(_) => self.seen.unsure.push(mark),
         }
-        written
+        self.seen = Seen::of(Some(mark));
+        Ok(())
     }
 }
 
@@ -246,7 +251,33 @@ pub(super) struct Gap {
 /// # Errors
 /// `Unavailable` where none does that could be written; `Conflict` where somebody else writes one of them.
 pub(super) async fn advance(anchors: &mut [Watched], mark: Mark, urgency: Urgency) -> Result<()> {
-    let moves = anchors.iter_mut().map(|anchor| anchor.advance(mark, urgency));
+    let any_quick = anchors.iter().any(|anchor| !anchor.slow);
+    let asked = anchors.iter().map(|anchor| !(anchor.slow && any_quick && urgency == Urgency::Change));
+    let asked: Vec<_> = asked.collect();
+    // Whoever is not done when another one holds has but a moment more.
+    let held = tokio::sync::Notify::new();
+    let given_up = async {
+        held.notified().await;
+        tokio::time::sleep(MOMENT).await;
+    };
+    let given_up = futures_util::FutureExt::shared(given_up);
+    let moves = anchors.iter_mut().zip(&asked).map(|(anchor, asked)| {
+        let (held, given_up) = (&held, given_up.clone());
+        async move {
+            if !asked {
+                return Moved::Spared;
+            }
+            let moved = tokio::select! {
+                moved = anchor.advance(mark, urgency) => Some(moved),
+                () = given_up => None,
+            };
+            anchor.slow = moved.is_none();
+            if moved == Some(Moved::Holds) {
+                held.notify_one();
+            }
+            moved.unwrap_or_else(|| anchor.give_up())
+        }
+    });
     let moved = futures_util::future::join_all(moves).await;
     if let Some(foreign) = anchors.iter().find(|anchor| anchor.foreign) {
         return Err(Error::new(Kind::Conflict, format!("another service moved the anchor in {} on", foreign.name()))
@@ -281,6 +312,9 @@ struct Budget {
     left: f64,
     at: Instant,
 }
+
+/// How long the others may take once one holds: a software TPM needs a tenth of it.
+const MOMENT: Duration = Duration::from_millis(250);
 
 /// The part of the writes that is kept for what waits for them.
 const RESERVE: f64 = 0.5;

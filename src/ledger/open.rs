@@ -18,7 +18,7 @@ use crate::store::{Change, Store};
 /// Where it stands.
 pub(super) const OPEN: &str = "ledger/open";
 /// The fact of a leaf that says where the store stands with it: the mark of the state.
-const STATE: &str = "state";
+const MARK: &str = "mark";
 
 /// Leaves on their way into the log.
 #[derive(Serialize, Deserialize)]
@@ -68,7 +68,7 @@ impl Draft {
         let map = map.after(&edits, revision);
         state.map = map.root();
         for leaf in &mut leaves {
-            leaf.facts.insert(STATE.to_owned(), state.mark().to_string());
+            leaf.facts.insert(MARK.to_owned(), state.mark().to_string());
         }
         Next { open: Open { after, leaves, state: Some(state) }, map }
     }

@@ -250,4 +250,11 @@ async fn a_change_whose_anchor_is_away_is_not_acknowledged_before_it_is_back() {
         (behind == [0, 0]).then_some(())
     })
     .await;
+    // 2. One that hangs holds up no change that the other one vouches for.
+    t.tpm.as_ref().unwrap().freeze();
+    crate::server::lasting(&t.client).await;
+    let devices = t.client.status().await.unwrap().devices;
+    let tpm = devices.iter().find(|device| device.name.as_str() == "tpm").unwrap();
+    assert!(tpm.anchor.as_ref().unwrap().behind > 0, "{tpm:?}");
+    t.tpm.as_ref().unwrap().thaw();
 }
