@@ -225,3 +225,32 @@ fn licence_expressions_are_understood() {
     assert!(holds("Apache-2.0 WITH LLVM-exception OR A") && holds("ISC AND (MIT OR (A AND B))"));
     assert!(["", "MIT AND A", "A", "Apache-2.0", "(MIT", "MIT)", "MIT ISC", "A OR B AND MIT"].map(holds) == [false; 8]);
 }
+
+/// The fuzz targets are built alone and locked: a crate that their lock does not know stops `make fuzz`.
+#[test]
+fn the_lock_of_the_fuzz_targets_knows_every_crate_of_ours() {
+    #[derive(Deserialize)]
+    struct Manifest {
+        dependencies: BTreeMap<String, toml::Value>,
+    }
+    #[derive(Deserialize)]
+    struct Lock {
+        package: Vec<Locked>,
+    }
+    #[derive(Deserialize)]
+    struct Locked {
+        name: String,
+        #[serde(default)]
+        dependencies: Vec<String>,
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |file: &str| fs::read_to_string(root.join(file)).unwrap();
+    let manifest: Manifest = toml::from_str(&read("Cargo.toml")).unwrap();
+    let lock: Lock = toml::from_str(&read("fuzz/Cargo.lock")).unwrap();
+    let own = lock.package.iter().find(|package| package.name == "signet").unwrap();
+    let known: BTreeSet<_> = own.dependencies.iter().filter_map(|text| text.split(' ').next()).collect();
+    // What is optional is left out there.
+    let wanted = manifest.dependencies.iter().filter(|(_, what)| what.get("optional").is_none());
+    let missing: Vec<_> = wanted.map(|(name, _)| name).filter(|name| !known.contains(name.as_str())).collect();
+    assert!(missing.is_empty(), "run `cargo update --workspace` in fuzz/: its lock does not know {missing:?}");
+}
