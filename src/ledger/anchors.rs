@@ -251,8 +251,9 @@ pub(super) struct Gap {
 /// # Errors
 /// `Unavailable` where none does that could be written; `Conflict` where somebody else writes one of them.
 pub(super) async fn advance(anchors: &mut [Watched], mark: Mark, urgency: Urgency) -> Result<()> {
-    let any_quick = anchors.iter().any(|anchor| !anchor.slow);
-    let asked = anchors.iter().map(|anchor| !(anchor.slow && any_quick && urgency == Urgency::Change));
+    // A slow one is left alone only while another one works.
+    let works = anchors.iter().any(|anchor| !anchor.slow && anchor.trouble.is_none());
+    let asked = anchors.iter().map(|anchor| !(anchor.slow && works && urgency == Urgency::Change));
     let asked: Vec<_> = asked.collect();
     // Whoever is not done when another one holds has but a moment more.
     let held = tokio::sync::Notify::new();
@@ -341,7 +342,85 @@ impl Budget {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
+
+    #[derive(Clone, Copy)]
+    enum Mood {
+        Works,
+        Fails,
+        Hangs,
+    }
+
+    /// An anchor in memory that does as it is told.
+    struct Told(&'static str, Mutex<(Mood, [AnchorSlot; 2])>);
+
+    impl Told {
+        fn new(name: &'static str) -> Arc<Self> {
+            Arc::new(Self(name, Mutex::new((Mood::Works, [AnchorSlot::BLANK; 2]))))
+        }
+
+        fn be(&self, mood: Mood) {
+            self.1.lock().unwrap().0 = mood;
+        }
+
+        fn answer<T: Send + 'static>(&self, act: impl FnOnce(&mut [AnchorSlot; 2]) -> T) -> Answer<'_, T> {
+            let mut state = self.1.lock().unwrap();
+            match state.0 {
+                Mood::Works => {
+                    let answer = act(&mut state.1);
+                    Box::pin(async { Ok(answer) })
+                }
+                Mood::Fails => Box::pin(async { Err(Fault::new(Class::DeviceGone, "it is away")) }),
+                Mood::Hangs => Box::pin(std::future::pending()),
+            }
+        }
+    }
+
+    impl Anchor for Told {
+        fn name(&self) -> &str {
+            self.0
+        }
+
+        fn read(&self) -> Answer<'_, Vec<AnchorSlot>> {
+            self.answer(|slots| slots.to_vec())
+        }
+
+        fn write(&self, known: AnchorSlot, value: AnchorSlot) -> Answer<'_, ()> {
+            self.answer(move |slots| {
+                let known = slots.iter().position(|slot| *slot == known).unwrap();
+                slots[1 - known] = value;
+            })
+        }
+
+        fn writes_per_day(&self) -> Option<u32> {
+            None
+        }
+    }
+
+    #[tokio::test]
+    async fn one_that_hung_is_asked_again_when_the_other_one_fails() {
+        let (first, second) = (Told::new("first"), Told::new("second"));
+        let mut anchors = Vec::new();
+        for anchor in [&first, &second] {
+            anchors.push(Watched::open(anchor.clone(), None, false).await.unwrap().0);
+        }
+        let mark = |number| Mark { number, hash: [7; 32] };
+        // 1. One hangs: the other one is enough.
+        second.be(Mood::Hangs);
+        advance(&mut anchors, mark(1), Urgency::Change).await.unwrap();
+        assert!(anchors[0].holds(mark(1)) && !anchors[1].holds(mark(1)));
+        // 2. That one fails, and the first comes back meanwhile: it is asked, at the second try at the latest.
+        first.be(Mood::Fails);
+        second.be(Mood::Works);
+        let _ = advance(&mut anchors, mark(2), Urgency::Change).await;
+        advance(&mut anchors, mark(2), Urgency::Change).await.unwrap();
+        assert!(anchors[1].holds(mark(2)));
+        // 3. Where none holds, nothing is acknowledged.
+        second.be(Mood::Fails);
+        assert!(advance(&mut anchors, mark(3), Urgency::Change).await.is_err());
+    }
 
     #[test]
     fn what_may_wait_leaves_room_for_what_may_not() {
