@@ -7,6 +7,7 @@ mod birth;
 mod certificates;
 mod kills;
 mod notices;
+mod nth;
 mod past;
 mod setup;
 mod tpm;

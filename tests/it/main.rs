@@ -11,6 +11,8 @@ mod golden;
 mod judges;
 #[path = "../support/pkilint.rs"]
 mod pkilint;
+#[path = "../support/proof.rs"]
+mod proof;
 #[path = "../support/skip.rs"]
 mod skip;
 #[path = "../support/softhsm.rs"]
@@ -32,6 +34,7 @@ mod keys;
 mod mac;
 mod matrix;
 mod memory;
+mod mutations;
 mod notices;
 mod own;
 mod process;
@@ -44,4 +47,5 @@ mod shell;
 mod sign;
 mod stolen;
 mod tokens;
+mod tracer;
 mod wrap;
