@@ -78,6 +78,8 @@ async fn the_service_and_its_workers_give_up_what_they_do_not_need() {
     let t = installation(Devices::WithTpm).await;
     let service = t.serve().await;
     assert_eq!(status(service.pid(), "NoNewPrivs"), "1");
+    // The key of the store is on a page that is never swapped out.
+    assert_ne!(status(service.pid(), "VmLck"), "0 kB");
     let workers = children(service.pid());
     assert_eq!(workers.len(), 2, "one for each device");
     for worker in workers {

@@ -213,7 +213,7 @@ impl Sweep<'_> {
     /// One change and a death before its `death`-th call. Answers how many calls there were, where it lived.
     async fn round(&mut self, death: u64) -> Option<u64> {
         self.round += 1;
-        let client = self.t.client(Some(&self.t.token));
+        let client = patient(&self.t);
         let wanted = Wanted::prepare(self.kind, self.round, &client).await;
         self.service.arm(death);
         let key = format!("round-{}", self.round);
@@ -235,7 +235,7 @@ impl Sweep<'_> {
         let place = format!("{:?} {death}: {call}", self.kind);
         self.note(call);
         self.rise().await;
-        let client = self.t.client(Some(&self.t.token));
+        let client = patient(&self.t);
         assert!(!acknowledged || wanted.shows(&client).await, "{place}: acknowledged and lost");
         // What is in doubt is so no more once it was asked for again, by the same name.
         let (status, text) = wanted.request.send(&self.t, &key).await.unwrap();
@@ -265,6 +265,11 @@ async fn a_death_before_any_call_that_leaves_something_behind_costs_nothing() {
     );
 }
 
+/// A client that asks again where the machine has too much to do.
+fn patient(t: &Installation) -> Client {
+    t.patient_client(Some(&t.token), PATIENCE)
+}
+
 /// About `each` deaths of one kind of change, evenly over its calls.
 async fn sweep(past: &Past, kind: Kind, each: u64, starts: &AtomicU64, deaths: &Mutex<BTreeMap<Call, usize>>) {
     let t = past.installation.copy();
@@ -287,7 +292,7 @@ async fn sweep(past: &Past, kind: Kind, each: u64, starts: &AtomicU64, deaths: &
     for more in 1..=each.saturating_sub(calls) {
         let _ = it.round(more % calls + 1).await;
     }
-    let client = it.t.client(Some(&it.t.token));
+    let client = patient(&it.t);
     past.is_there(&it.t, &client).await;
     past::all_keys_work(&client).await;
     let expected = past::resident_ids(&client).await;
