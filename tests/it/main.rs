@@ -25,6 +25,7 @@ mod agent;
 mod announcements;
 mod audit;
 mod backup;
+mod calls;
 mod crash;
 mod est;
 mod expiry;

@@ -699,10 +699,5 @@ async fn every_kind_of_change_behind_its_back_is_noticed_and_named() {
     assert_eq!(scene.t.client.status().await.unwrap().problems, [""; 0]);
     scene.t.stop().await;
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), all.len(), wrong.join("\n"));
-    let families: std::collections::BTreeSet<_> = all.iter().map(|mutation| mutation.family).collect();
-    let families: Vec<_> = families.into_iter().collect();
-    proven(
-        "changes behind its back",
-        &format!("{} kinds ({}), all noticed and named, 0 false alarms", all.len(), families.join(", ")),
-    );
+    proven("kinds of changes behind its back", all.len(), "all noticed and named, 0 false alarms");
 }

@@ -252,17 +252,15 @@ async fn a_death_before_any_call_that_leaves_something_behind_costs_nothing() {
     let (deaths, starts) = (Mutex::new(BTreeMap::new()), AtomicU64::new(0));
     // Each death of a change is followed by one of the start after it.
     let each = u64::try_from(wanted / KINDS.len() / 2 + 1).unwrap();
-    past::all(KINDS.to_vec(), async |kind| sweep(&past, kind, each, &starts, &deaths).await).await;
+    past::each(KINDS.to_vec(), async |kind| sweep(&past, kind, each, &starts, &deaths).await).await;
     let deaths = deaths.into_inner().unwrap();
     for (call, count) in &deaths {
         println!("{count:5} before {call}");
     }
     let count: usize = deaths.values().sum();
     assert!(count * 10 >= wanted * 8, "only {count} of {wanted} deaths came about");
-    proven(
-        "deaths before a system call",
-        &format!("{count} ({} places), 0 acknowledged changes lost, 0 in doubt after the repetition", deaths.len()),
-    );
+    println!("{} places", deaths.len());
+    proven("deaths before a system call", count, "0 acknowledged changes lost, 0 in doubt after the repetition");
 }
 
 /// A client that asks again where the machine has too much to do.
