@@ -32,6 +32,7 @@ mod expiry;
 mod faults;
 mod issuers;
 mod keys;
+mod log;
 mod mac;
 mod matrix;
 mod memory;
