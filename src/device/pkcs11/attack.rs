@@ -12,7 +12,7 @@ use crate::device::pkcs11::codes::{self, Effect};
 use crate::device::pkcs11::recipe;
 use crate::device::pkcs11::shared::Shared;
 use crate::device::pkcs11::template::{self, Life};
-use crate::device::{Attempt, Fault, KekRole, Outcome};
+use crate::device::{Attempt, Class, Fault, KekRole, Outcome};
 use crate::types::{Algorithm, KeyId, Version};
 
 /// Where a blob of [RFC 5649](https://www.rfc-editor.org/rfc/rfc5649#section-3) has its constant.
@@ -83,6 +83,7 @@ const ATTACKS: &[Attack] = &[
 
 /// Tries all of them.
 pub(super) fn all(shared: &Shared) -> Result<Vec<Attempt>, Fault> {
+    leaves_nothing(shared)?;
     ATTACKS
         .iter()
         .map(|(attack, owned, run)| {
@@ -104,6 +105,21 @@ pub(super) fn all(shared: &Shared) -> Result<Vec<Attempt>, Fault> {
             })
         })
         .collect()
+}
+
+/// Whether scratch keys go with their session: a token that keeps them would be littered.
+fn leaves_nothing(shared: &Shared) -> Result<(), Fault> {
+    let idle = |error| codes::fault(error, Effect::Idle);
+    let session = shared.session().map_err(idle)?;
+    let key = Scratch { session: &session, maker: Maker::Ordinary }.secret().map_err(idle)?;
+    if template::goes_with_its_session(&session, key).map_err(idle)? {
+        return Ok(());
+    }
+    session.destroy(key).map_err(idle)?;
+    Err(Fault::new(
+        Class::Unsupported,
+        "this token keeps keys that were to go with their session; nothing was tried on it",
+    ))
 }
 
 fn refusal(error: Error) -> String {
