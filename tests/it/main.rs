@@ -51,4 +51,6 @@ mod sign;
 mod stolen;
 mod tokens;
 mod tracer;
+mod witness;
+mod witnessed;
 mod wrap;
