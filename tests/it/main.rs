@@ -31,6 +31,7 @@ mod crash;
 mod est;
 mod expiry;
 mod faults;
+mod fencing;
 mod issuers;
 mod keys;
 mod log;
