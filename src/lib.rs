@@ -16,6 +16,8 @@ pub mod validation;
 pub mod webhook;
 pub mod x509;
 
+pub mod attestation;
+
 pub mod wire;
 
 pub mod client;

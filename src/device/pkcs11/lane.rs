@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use pkcs11_raw::{Error, Session, TokenInfo};
 
+use crate::attestation::Evidence;
 use crate::device::pkcs11::codes::{self, Effect, Remedy};
 use crate::device::pkcs11::shared::Shared;
 use crate::device::pkcs11::{abilities, recipe};
 use crate::device::{
-    AnchorPlace, AnchorSlot, AnchorWrite, Class, Description, Device, Fault, Generated, Health, Inventory, KeyRef,
-    KeySpec, Locator,
+    AnchorPlace, AnchorSlot, AnchorWrite, Attest, AttestationKey, Class, Description, Device, Fault, Generated, Health,
+    Inventory, KeyRef, KeySpec, Locator,
 };
 use crate::types::{KeyId, Purpose, Residency, SecretBytes, Version, sha256};
 
@@ -65,7 +66,7 @@ impl Lane {
     }
 
     /// Signs with a key, or makes a MAC.
-    fn use_key(&mut self, key: &KeyRef, data: &[u8]) -> Result<Vec<u8>, Fault> {
+    pub(super) fn use_key(&mut self, key: &KeyRef, data: &[u8]) -> Result<Vec<u8>, Fault> {
         let mechanism = recipe::mechanism(key.algorithm);
         let loaded = self.load(key)?;
         let first = match self.call(|session| session.sign(mechanism, loaded.object, data)) {
@@ -185,6 +186,7 @@ impl Device for Lane {
         self.prove_sentinel()?;
         self.list_objects()
     }
+
     fn make_anchor(&mut self, place: &AnchorPlace) -> Result<(), Fault> {
         self.make_anchor_objects(place)
     }
@@ -195,5 +197,13 @@ impl Device for Lane {
 
     fn write_anchor(&mut self, write: &AnchorWrite) -> Result<(), Fault> {
         self.replace_anchor_slot(write)
+    }
+
+    fn make_attestation_key(&mut self) -> Result<AttestationKey, Fault> {
+        self.make_attestation_object()
+    }
+
+    fn attest(&mut self, wanted: &Attest) -> Result<Evidence, Fault> {
+        self.state(wanted).map(Evidence::Pkcs11)
     }
 }

@@ -23,7 +23,8 @@ use tss_esapi::interface_types::algorithm::HashingAlgorithm;
 use tss_esapi::interface_types::resource_handles::Hierarchy;
 use tss_esapi::interface_types::session_handles::AuthSession;
 use tss_esapi::structures::{
-    Auth, CapabilityData, CreatePrimaryKeyResult, Private, Public, PublicParameters, SymmetricDefinition,
+    Attest, Auth, CapabilityData, CreatePrimaryKeyResult, Data, Private, Public, PublicParameters, Signature,
+    SignatureScheme, SymmetricDefinition,
 };
 use zeroize::Zeroizing;
 
@@ -125,6 +126,15 @@ impl Link {
 
     /// The handle of a key, loading it if need be.
     pub(super) fn handle(&mut self, key: &KeyRef) -> Result<KeyHandle, Trouble> {
+        self.handle_of(key, template::key)
+    }
+
+    /// The handle of a key that is made by this template.
+    fn handle_of(
+        &mut self,
+        key: &KeyRef,
+        template: impl FnOnce(Algorithm) -> Result<Public, Trouble>,
+    ) -> Result<KeyHandle, Trouble> {
         let Locator::Tpm { parent, public, private, auth } = &key.locator else {
             return Err(Fault::new(Class::Unsupported, "this key is not a TPM's: it has no TPM blobs").into());
         };
@@ -137,7 +147,7 @@ impl Link {
         if *parent != self.name {
             return Err(foreign_key().into());
         }
-        self.load(key, fingerprint, public, private, auth)
+        self.load(key, &template(key.algorithm)?, fingerprint, public, private, auth)
     }
 
     fn loaded_handle(&mut self, id: KeyId, version: Version, print: &[u8; 32]) -> Result<Option<KeyHandle>, Trouble> {
@@ -158,6 +168,7 @@ impl Link {
     fn load(
         &mut self,
         key: &KeyRef,
+        template: &Public,
         fingerprint: [u8; 32],
         public: &[u8],
         private: &[u8],
@@ -165,7 +176,7 @@ impl Link {
     ) -> Result<KeyHandle, Trouble> {
         // The TPM binds the private half to the Name of the public one, so what is checked here is what is loaded.
         let area = template::read_public(public)?;
-        template::check(key.algorithm, &area)?;
+        template::check(key.algorithm, template, &area)?;
         let name = template::name(&area)?;
         let private = Private::try_from(template::unsized_bytes(private)?)
             .map_err(|_| Fault::new(Class::KeyDamaged, "the key's private blob is too long"))?;
@@ -197,15 +208,30 @@ impl Link {
 
     /// Makes a key and loads what was made. Nothing of it stays in the TPM but the loaded handle.
     pub(super) fn create(&mut self, id: KeyId, version: Version, algorithm: Algorithm) -> Result<Generated, Trouble> {
-        let template = template::key(algorithm)?;
+        self.create_by(template::key, id, version, algorithm)
+    }
+
+    /// Makes the attestation key, as [`Self::create`].
+    pub(super) fn create_attestation_key(&mut self, id: KeyId) -> Result<Generated, Trouble> {
+        self.create_by(|_| template::attestation_key(), id, Version::FIRST, Algorithm::EcdsaP256)
+    }
+
+    fn create_by(
+        &mut self,
+        template: impl Fn(Algorithm) -> Result<Public, Trouble>,
+        id: KeyId,
+        version: Version,
+        algorithm: Algorithm,
+    ) -> Result<Generated, Trouble> {
+        let area = template(algorithm)?;
         let auth = draw_auth()?;
         let value = Auth::try_from(auth.expose()).map_err(during("authorisation value"))?;
         self.make_room(ROOM - 1)?;
         self.confirm_storage()?;
         let storage = self.storage;
         let made =
-            self.authorised("TPM2_Create", |context| context.create(storage, template, Some(value), None, None, None))?;
-        template::check(algorithm, &made.out_public)?;
+            self.authorised("TPM2_Create", |context| context.create(storage, area, Some(value), None, None, None))?;
+        template::check(algorithm, &template(algorithm)?, &made.out_public)?;
         let locator = Locator::Tpm {
             parent: self.name.clone(),
             public: template::write_public(&made.out_public)?,
@@ -214,8 +240,47 @@ impl Link {
         };
         let public = template::public_key(algorithm, &made.out_public)?;
         let key = KeyRef { id, version, algorithm, locator };
-        self.handle(&key)?;
+        self.handle_of(&key, template)?;
         Ok(Generated { locator: key.locator, public })
+    }
+
+    /// Has the attestation key certify another one: TPM2_Certify, whose two authorisations are a session each.
+    pub(super) fn certify(
+        &mut self,
+        key: &KeyRef,
+        by: &KeyRef,
+        binding: [u8; 32],
+    ) -> Result<(Attest, Signature), Trouble> {
+        let object = self.handle(key)?;
+        let signer = self.attestation_handle(by)?;
+        let binding = Data::try_from(binding.to_vec()).map_err(during("TPM2_Certify"))?;
+        let second = self.second_session()?;
+        let sessions = (Some(self.session), Some(second), None);
+        let certified = self
+            .context
+            .execute_with_sessions(sessions, |tpm| tpm.certify(object.into(), signer, binding, SignatureScheme::Null))
+            .map_err(during("TPM2_Certify"))?;
+        self.end_second(second)?;
+        Ok(certified)
+    }
+
+    fn attestation_handle(&mut self, key: &KeyRef) -> Result<KeyHandle, Trouble> {
+        self.handle_of(key, |_| template::attestation_key())
+    }
+
+    /// A session for the second authorisation of a command: a session may stand in a command once.
+    fn second_session(&mut self) -> Result<AuthSession, Trouble> {
+        match self.session {
+            AuthSession::Password => Ok(AuthSession::Password),
+            AuthSession::HmacSession(_) | AuthSession::PolicySession(_) => salted(&mut self.context, self.storage),
+        }
+    }
+
+    fn end_second(&mut self, second: AuthSession) -> Result<(), Trouble> {
+        if matches!(second, AuthSession::Password) {
+            return Ok(());
+        }
+        flush(&mut self.context, session_object(second))
     }
 
     /// Drops a key from the TPM's working memory.
@@ -322,6 +387,15 @@ fn draw_auth() -> Result<SecretBytes, Fault> {
 }
 
 fn start_session(context: &mut Context, storage: KeyHandle) -> Result<AuthSession, Trouble> {
+    let session = salted(context, storage)?;
+    let (attributes, mask) =
+        SessionAttributesBuilder::new().with_decrypt(true).with_encrypt(true).with_continue_session(true).build();
+    context.tr_sess_set_attributes(session, attributes, mask).map_err(during("Esys_TRSess_SetAttributes"))?;
+    Ok(session)
+}
+
+/// A session that is salted to the storage key, and encrypts nothing.
+fn salted(context: &mut Context, storage: KeyHandle) -> Result<AuthSession, Trouble> {
     let session = context
         .execute_without_session(|context| {
             let (cipher, hash) = (SymmetricDefinition::AES_256_CFB, HashingAlgorithm::Sha256);
@@ -329,8 +403,7 @@ fn start_session(context: &mut Context, storage: KeyHandle) -> Result<AuthSessio
         })
         .map_err(during("TPM2_StartAuthSession"))?
         .ok_or_else(|| Fault::new(Class::Internal, "TPM2_StartAuthSession gave no session"))?;
-    let (attributes, mask) =
-        SessionAttributesBuilder::new().with_decrypt(true).with_encrypt(true).with_continue_session(true).build();
+    let (attributes, mask) = SessionAttributesBuilder::new().with_continue_session(true).build();
     context.tr_sess_set_attributes(session, attributes, mask).map_err(during("Esys_TRSess_SetAttributes"))?;
     Ok(session)
 }
