@@ -17,7 +17,7 @@ mod restore;
 mod root;
 mod tls;
 
-pub use create::{Created, accept_rollback, create, enrol, new_administrator};
+pub use create::{Created, Upgraded, accept_rollback, attestation_key, create, enrol, new_administrator, upgrade};
 pub use restore::{Restored, restore};
 
 use std::collections::BTreeMap;
