@@ -21,6 +21,7 @@ mod swtpm;
 mod acme;
 mod agent;
 mod announcements;
+mod attest;
 mod audit;
 mod backup;
 mod crash;
