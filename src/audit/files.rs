@@ -5,16 +5,19 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::heads;
-use super::point::{Point, tampered};
+use super::log::Settings;
+use super::point::{self, Point, tampered};
 use super::queue::{Failure, Group, Signed};
 use super::segment::{self, Stamp};
+use super::{heads, open};
+use crate::error::Result;
+use crate::types::PublicKey;
 
 /// The files, each with how it was left.
 #[derive(Debug)]
 pub(super) struct Files {
-    folder: PathBuf,
-    segment_bytes: u64,
+    settings: Settings,
+    key: Option<PublicKey>,
     current: Watched,
     closed: Vec<Watched>,
     heads: Watched,
@@ -22,7 +25,7 @@ pub(super) struct Files {
     point: Point,
     signed: Option<Signed>,
     /// Locked as long as it is open.
-    _lock: File,
+    lock: File,
 }
 
 /// A file of ours and how we left it.
@@ -57,7 +60,7 @@ impl Watched {
 
     /// Writes at the end, which is at `offset`, and syncs. After an error that does not last, the file is as before.
     fn append(&mut self, bytes: &[u8], offset: u64) -> Result<(), Failure> {
-        let broken = |e: io::Error| Failure::broken("the audit log failed and must be opened again", &e);
+        let broken = |e: io::Error| Failure::broken("the audit log could not be written", &e);
         let Some(file) = &self.file else { return Err(broken(ErrorKind::NotFound.into())) };
         match file.write_all_at(bytes, offset) {
             Ok(()) => file.sync_data().map_err(broken)?,
@@ -86,10 +89,32 @@ pub(super) struct Parts {
 }
 
 impl Files {
-    pub(super) fn new(folder: &Path, segment_bytes: u64, parts: Parts) -> Self {
+    pub(super) fn new(settings: &Settings, key: Option<&PublicKey>, parts: Parts) -> Self {
         let Parts { lock, current, closed, heads, point, signed } = parts;
-        let folder = folder.to_owned();
-        Self { folder, segment_bytes, current, closed, heads, point, signed, _lock: lock }
+        Self { settings: settings.clone(), key: key.cloned(), current, closed, heads, point, signed, lock }
+    }
+
+    /// Opens the files again, after a failure: as at a start, and only where they hold, byte for byte, all that was
+    /// acknowledged. Answers what it mended.
+    ///
+    /// # Errors
+    /// Those of a start; [`Kind::Tampered`] where something that was acknowledged is missing or another. Then nothing changed.
+    pub(super) fn reopen(&mut self) -> Result<Vec<String>> {
+        let folder = &self.settings.folder;
+        // Compared before anything is written, and with what this process knows: not even the last record may be lost.
+        point::reread(folder, &Point::default(), &self.point, |_| ())?;
+        if let Some(Signed { head, .. }) = &self.signed
+            && !heads::holds(folder, head.size(), head.root())?
+        {
+            return Err(tampered(format!("heads does not hold the head of {} records", head.size())));
+        }
+        let lock = open::lock_again(folder, &self.lock)?;
+        let (opened, mended) = open::open_locked(&self.settings, self.key.as_ref(), lock)?;
+        if opened.point.size() < self.point.size() {
+            return Err(tampered(format!("it ends after {} of {} records", opened.point.size(), self.point.size())));
+        }
+        *self = opened;
+        Ok(mended)
     }
 
     /// All that is durable.
@@ -105,7 +130,7 @@ impl Files {
     /// Makes a group of records durable: one write, one sync.
     pub(super) fn append(&mut self, group: &Group) -> Result<(), Failure> {
         self.current.check()?;
-        if self.point.offset >= self.segment_bytes {
+        if self.point.offset >= self.settings.segment_bytes {
             self.rotate()?;
         }
         let mut frontier = self.point.frontier.clone();
@@ -121,8 +146,8 @@ impl Files {
     /// Goes on in a new segment. The old one is durable already: each group was synced.
     fn rotate(&mut self) -> Result<(), Failure> {
         let next = self.point.rotated();
-        let path = segment::path(&self.folder, next.segment);
-        let file = match create(&path).and_then(|file| sync_folder(&self.folder).map(|()| file)) {
+        let path = segment::path(&self.settings.folder, next.segment);
+        let file = match create(&path).and_then(|file| sync_folder(&self.settings.folder).map(|()| file)) {
             Ok(file) => file,
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {
                 return Err(Failure::from(&tampered(format!("{} is there already", segment::name(next.segment)))));

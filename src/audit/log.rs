@@ -13,9 +13,10 @@
 //! together next time, so the cost of a sync is shared by all who wait. Nothing waits for ever: a full queue is
 //! [`Kind::Busy`], a disk that takes longer than the deadline is [`Kind::Unavailable`].
 //!
-//! A failed write or sync ends the log until it is opened again, because what a disk does with bytes after a failed sync
-//! is unknown. A full disk does not: what was not acknowledged is cut off again, and the next record is tried afresh. Once
-//! somebody else's hand shows in the files, everything is refused with [`Kind::Tampered`].
+//! After a failed write or sync everything is refused, because what a disk does with bytes after that is unknown; and once
+//! somebody else's hand shows in the files, a file that is gone among them, with [`Kind::Tampered`]. That is over when the files
+//! were opened again ([`Log::mend`], or a start), and only where they hold, byte for byte, all that was acknowledged. A full disk
+//! needs none of that: what was not acknowledged is cut off again, and the next record is tried afresh.
 //!
 //! The folder must be on a local file system, and nobody else may write to it, not even a mode or a hard link: backups
 //! read.
@@ -347,6 +348,24 @@ impl Log {
             result.map(|()| (to, kept))
         })
         .await
+    }
+
+    /// Where the log is refused, has its files opened again, which reads all of them: it is under way when this returns. They are
+    /// taken only where they hold all that was acknowledged, down to the last byte: a folder that was away, a file that was put
+    /// back, a disk that failed for a moment. What is missing or another stays refused. It costs nothing where nothing failed.
+    pub fn mend(&self) {
+        self.queue.reopen();
+    }
+
+    /// The oldest thing that was mended since the start and is not recorded yet: see [`Self::mended_is_recorded`].
+    #[must_use]
+    pub fn mended(&self) -> Option<String> {
+        self.queue.mended()
+    }
+
+    /// What [`Self::mended`] said is recorded.
+    pub fn mended_is_recorded(&self) {
+        self.queue.mended_is_recorded();
     }
 
     /// Whether records are accepted: the reason where not.

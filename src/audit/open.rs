@@ -12,7 +12,7 @@ use super::log::Settings;
 use super::merkle::leaf_hash;
 use super::point::{Point, tampered, unreadable};
 use super::queue::Signed;
-use super::segment::{self, Line, Lines};
+use super::segment::{self, Line, Lines, Stamp};
 use super::verify::verify;
 use crate::error::{Error, Kind, Result};
 use crate::types::PublicKey;
@@ -48,7 +48,7 @@ pub(super) fn create(settings: &Settings) -> Result<Files> {
     };
     let (current, heads) = make().map_err(refused)?;
     let parts = Parts { lock, current, closed: Vec::new(), heads, point: Point::default(), signed: None };
-    Ok(Files::new(folder, settings.segment_bytes, parts))
+    Ok(Files::new(settings, None, parts))
 }
 
 /// Opens a log, and says what it mended.
@@ -60,6 +60,18 @@ pub(super) fn open(settings: &Settings, key: Option<&PublicKey>) -> Result<(File
         return Err(Error::new(Kind::Tampered, gone).hint("check the path; restore the folder from a backup"));
     }
     let lock = lock(folder)?;
+    open_locked(settings, key, lock)
+}
+
+/// The lock of a folder for a process that has it already; it may have to be taken anew, where the folder is another one now.
+pub(super) fn lock_again(folder: &Path, held: &File) -> Result<File> {
+    let same = Stamp::of(held).is_ok_and(|held| Stamp::at(&folder.join(LOCK)).is_ok_and(|now| now.is_same_file(&held)));
+    if same { held.try_clone().map_err(|e| unwritable(folder, e)) } else { lock(folder) }
+}
+
+/// Opens a log whose folder is locked.
+pub(super) fn open_locked(settings: &Settings, key: Option<&PublicKey>, lock: File) -> Result<(Files, Vec<String>)> {
+    let folder = &settings.folder;
     let listing = list(folder)?;
     if let Some(stranger) = listing.strangers.first() {
         return Err(tampered(format!("{stranger} is no segment")));
@@ -113,7 +125,7 @@ pub(super) fn open(settings: &Settings, key: Option<&PublicKey>) -> Result<(File
         point,
         signed,
     };
-    Ok((Files::new(folder, settings.segment_bytes, parts), recovered))
+    Ok((Files::new(settings, key, parts), recovered))
 }
 
 fn list(folder: &Path) -> Result<segment::Listing> {

@@ -50,7 +50,7 @@ impl fmt::Display for Point {
 /// The error of a log that is not what was written.
 pub(super) fn tampered(what: impl fmt::Display) -> Error {
     Error::new(Kind::Tampered, format!("the audit log is not what was written: {what}"))
-        .hint("keep the folder as it is, and run: signet audit verify")
+        .hint("keep a copy, run `signet audit verify`, and put back what was written: a running service then goes on by itself")
 }
 
 /// The error of a file that cannot be read or written.

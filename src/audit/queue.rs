@@ -1,6 +1,7 @@
 //! What lies between those who append and the one thread that writes.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,10 @@ use super::record::Record;
 use super::segment::MAX_LINE;
 use crate::error::{Error, Kind, Result};
 
+/// The shortest wait between two attempts to open the files again.
+const REOPEN: Duration = Duration::from_secs(1);
+/// How much longer than an attempt, which reads all of the log, the wait after it is.
+const REOPEN_REST: u32 = 10;
 /// The most bytes that may wait, whatever their number.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
 
@@ -35,13 +40,14 @@ pub(super) struct Failure {
 impl Failure {
     /// The disk has no room.
     pub(super) fn full(cause: &std::io::Error) -> Self {
-        Self { lasting: false, ..Self::broken("there is no room left for the audit log", cause) }
+        let hint = Some("make room on the disk of the log: then the service goes on by itself".into());
+        Self { lasting: false, hint, ..Self::broken("there is no room left for the audit log", cause) }
     }
 
     /// A write or a sync failed: what the disk holds is unknown.
     pub(super) fn broken(public: &'static str, cause: &std::io::Error) -> Self {
-        let cause = Some(cause.to_string().into());
-        Self { cause, ..Self::unavailable(public, true) }
+        let hint = "look at the disk; the service reads the log again, and goes on by itself once all is there";
+        Self { cause: Some(cause.to_string().into()), hint: Some(hint.into()), ..Self::unavailable(public, true) }
     }
 
     /// The disk takes longer than the deadline.
@@ -121,6 +127,8 @@ pub(super) enum Errand {
     Inspect(Reply<()>),
     /// Store a head.
     Keep(Box<Signed>, Reply<()>),
+    /// Open the files again, after a failure.
+    Reopen,
 }
 
 impl Errand {
@@ -157,6 +165,18 @@ pub(super) struct Queue {
     deadline: Duration,
 }
 
+/// How it stands with opening the files again.
+#[derive(Clone, Copy, Debug, Default)]
+enum Reopening {
+    /// It may be tried.
+    #[default]
+    Open,
+    /// It is under way.
+    Now,
+    /// It failed, and may be tried again from then on.
+    After(Instant),
+}
+
 #[derive(Debug)]
 struct State {
     waiting: Group,
@@ -165,6 +185,10 @@ struct State {
     /// Since when the writer is at its present group.
     busy_since: Option<Instant>,
     failure: Option<Failure>,
+    /// Whether the files are being opened again, or when that may be tried once more.
+    reopening: Reopening,
+    /// What was mended since the start and is not recorded yet, the oldest first.
+    mended: VecDeque<String>,
     closing: bool,
     ended: bool,
     durable: Arc<Point>,
@@ -192,6 +216,8 @@ impl Queue {
             idle: false,
             busy_since: None,
             failure: None,
+            reopening: Reopening::Open,
+            mended: VecDeque::new(),
             closing: false,
             ended: false,
             durable: Arc::new(durable),
@@ -288,6 +314,48 @@ impl Queue {
     /// Why the log is refused for good, if it is.
     pub(super) fn failure(&self) -> Option<Failure> {
         self.state().failure.clone()
+    }
+
+    /// Has the writer open the files again, where the log is refused and that was not tried a moment ago.
+    pub(super) fn reopen(&self) {
+        let mut state = self.state();
+        let due = match state.reopening {
+            Reopening::Open => true,
+            Reopening::Now => false,
+            Reopening::After(then) => Instant::now() >= then,
+        };
+        if due && state.failure.is_some() && !state.closing {
+            state.reopening = Reopening::Now;
+            state.waiting.errands.push(Errand::Reopen);
+            self.wake(state);
+        }
+    }
+
+    /// The writer's side: the files were opened again and hold all that was acknowledged. What had failed is over.
+    pub(super) fn reopened(&self, point: Point, signed: Option<Signed>, what: impl IntoIterator<Item = String>) {
+        let mut state = self.state();
+        let failed = state.failure.take().map(|failure| failure.public);
+        state.mended.push_back(format!(
+            "the audit log was refused ({}); it was read again, and holds all that was acknowledged",
+            failed.unwrap_or_default()
+        ));
+        state.mended.extend(what);
+        (state.durable, state.signed, state.reopening) = (Arc::new(point), signed, Reopening::Open);
+    }
+
+    /// The writer's side: the files could not be opened again, which took so long.
+    pub(super) fn not_reopened(&self, took: Duration) {
+        self.state().reopening = Reopening::After(Instant::now() + REOPEN.max(took * REOPEN_REST));
+    }
+
+    /// The oldest of what was mended and is not recorded yet.
+    pub(super) fn mended(&self) -> Option<String> {
+        self.state().mended.front().cloned()
+    }
+
+    /// The oldest is recorded.
+    pub(super) fn mended_is_recorded(&self) {
+        self.state().mended.pop_front();
     }
 
     /// Lets the writer finish what waits, and waits for that, at most for the deadline.

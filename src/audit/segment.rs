@@ -155,6 +155,11 @@ impl Stamp {
         Ok(Self::new(&fs::symlink_metadata(path)?))
     }
 
+    /// Whether both are of one file, whatever was done to it.
+    pub(super) fn is_same_file(&self, other: &Self) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
+
     /// The bytes of the file.
     pub(super) const fn length(&self) -> u64 {
         self.length

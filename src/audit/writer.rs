@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::thread;
+use std::time::Instant;
 
 use super::files::Files;
 use super::queue::{Errand, Failure, Group, Queue};
@@ -46,6 +47,10 @@ fn run(mut files: Files, queue: &Queue) {
                     queue.publish_head(files.signed());
                     Ok(())
                 })),
+                Errand::Reopen => {
+                    reopen(&mut files, queue);
+                    Ok(())
+                }
             });
         }
     }
@@ -63,6 +68,22 @@ fn append(files: &mut Files, queue: &Queue, group: &mut Group) {
     }
     for (index, entry) in (first..).zip(group.entries.drain(..)) {
         drop(entry.reply.send(result.clone().map(|()| index)));
+    }
+}
+
+/// Opens the files again; where they do not hold all that was acknowledged, everything stays as it is.
+fn reopen(files: &mut Files, queue: &Queue) {
+    let began = Instant::now();
+    match files.reopen() {
+        Ok(mended) => queue.reopened(files.point(), files.signed(), mended),
+        Err(error) => {
+            tracing::warn!(cause = error.chain(), "the audit log cannot go on yet");
+            // What is found missing or changed now says more than the failure that came before.
+            if error.kind() == Kind::Tampered {
+                queue.condemn(Failure::from(&error));
+            }
+            queue.not_reopened(began.elapsed());
+        }
     }
 }
 

@@ -58,7 +58,11 @@ pub(super) fn start(
                     tracing::warn!(cause = error.chain(), "the state of the store could not be anchored");
                 }
                 tokio::spawn(tend(&log));
-                service.metrics().audit(log.size(), log.last_head().map_or(0, |head| head.size()));
+                service.metrics().audit(
+                    log.health().is_ok(),
+                    log.size(),
+                    log.last_head().map_or(0, |head| head.size()),
+                );
             }
         }
     }));

@@ -183,7 +183,16 @@ impl Service {
     /// # Errors
     /// Where it still cannot be written.
     pub async fn settle(&self) -> Result<()> {
-        self.parts.ledger.settle().await
+        let log = &self.parts.log;
+        log.mend();
+        self.parts.ledger.settle().await?;
+        while let Some(what) = log.mended() {
+            tracing::warn!(what, "recovered");
+            self.parts.admission.recovered(&Caller::system("log", "log"), &Resource::Service, &what).await?;
+            log.mended_is_recorded();
+            self.parts.metrics.audit_reopened();
+        }
+        Ok(())
     }
 
     /// What the anchors did not vouch for when the service started, and an operator accepted.

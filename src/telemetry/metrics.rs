@@ -114,6 +114,8 @@ pub struct Metrics {
     issuers_overdue: Gauge,
     audit_records: Gauge<u64, AtomicU64>,
     audit_signed: Gauge<u64, AtomicU64>,
+    audit_up: Gauge,
+    audit_reopened: Counter,
     connections: Gauge,
     fetches: Family<Fetch, Counter>,
     ocsp_answers: Family<Answered, Counter>,
@@ -156,6 +158,8 @@ impl Metrics {
             issuers_overdue: Gauge::default(),
             audit_records: Gauge::default(),
             audit_signed: Gauge::default(),
+            audit_up: Gauge::default(),
+            audit_reopened: Counter::default(),
             connections: Gauge::default(),
             fetches: Family::default(),
             ocsp_answers: Family::default(),
@@ -198,6 +202,12 @@ impl Metrics {
         );
         r.register("audit_records", "Records in the audit log", all.audit_records.clone());
         r.register("audit_signed_records", "Records below the newest signed head", all.audit_signed.clone());
+        r.register("audit_up", "Whether the audit log takes records", all.audit_up.clone());
+        r.register(
+            "audit_reopened",
+            "How often a refused audit log was read again and went on",
+            all.audit_reopened.clone(),
+        );
         r.register("connections", "Open client connections", all.connections.clone());
         r.register("public_fetches", "Answers to relying parties, by what and HTTP status", all.fetches.clone());
         r.register("ocsp_answers", "OCSP requests, by how they were answered", all.ocsp_answers.clone());
@@ -324,8 +334,14 @@ impl Metrics {
         self.issuers_overdue.set(i64::try_from(overdue).unwrap_or(i64::MAX));
     }
 
-    /// Says how long the audit log is, and how much of it is signed.
-    pub fn audit(&self, records: u64, signed: u64) {
+    /// Counts a log that was refused, and was read again and went on.
+    pub fn audit_reopened(&self) {
+        self.audit_reopened.inc();
+    }
+
+    /// Says whether the audit log takes records, how long it is, and how much of it is signed.
+    pub fn audit(&self, up: bool, records: u64, signed: u64) {
+        self.audit_up.set(i64::from(up));
         self.audit_records.set(records);
         self.audit_signed.set(signed);
     }

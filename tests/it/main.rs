@@ -11,6 +11,8 @@ mod golden;
 mod judges;
 #[path = "../support/pkilint.rs"]
 mod pkilint;
+#[path = "../support/proof.rs"]
+mod proof;
 #[path = "../support/skip.rs"]
 mod skip;
 #[path = "../support/softhsm.rs"]
@@ -24,15 +26,18 @@ mod announcements;
 mod attest;
 mod audit;
 mod backup;
+mod calls;
 mod crash;
 mod est;
 mod expiry;
 mod faults;
 mod issuers;
 mod keys;
+mod log;
 mod mac;
 mod matrix;
 mod memory;
+mod mutations;
 mod notices;
 mod own;
 mod process;
@@ -45,4 +50,5 @@ mod shell;
 mod sign;
 mod stolen;
 mod tokens;
+mod tracer;
 mod wrap;
