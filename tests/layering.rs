@@ -23,7 +23,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("validation", &[]),
     ("webhook", &[]),
     ("x509", &[]),
-    ("attestation", &[]),
+    ("attestation", &["x509"]),
     ("wire", &[]),
     ("client", &["attestation", "wire"]),
     ("device", &["confine", "attestation"]),
@@ -44,12 +44,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("service", &["jose", "validation", "x509", "attestation", "device", "store", "policy", "auth", "audit", "ledger", "admission", "keyring", "envelope", "signing", "ca"]),
     ("doctor", &["webhook", "x509", "config", "device", "store", "audit", "service"]),
     ("api", &["jose", "x509", "attestation", "wire", "auth", "service"]),
-    ("server", &["validation", "webhook", "config", "device", "store", "policy", "auth", "audit", "ledger", "admission", "keyring", "envelope", "signing", "ca", "service", "doctor", "api"]),
+    ("server", &["validation", "webhook", "attestation", "config", "device", "store", "policy", "auth", "audit", "ledger", "admission", "keyring", "envelope", "signing", "ca", "service", "doctor", "api"]),
     // `device` for the file of a key that was made in the TPM beside the agent, which is `device::tpm::keyfile` and nothing else.
     ("agent", &["x509", "wire", "client", "device"]),
     ("file", &["wire", "client"]),
+    ("bundle", &["attestation", "audit"]),
     // `device` for the verb `device-worker`, which is that module and nothing else.
-    ("cli", &["confine", "attestation", "wire", "config", "client", "device", "audit", "doctor", "server", "agent", "file"]),
+    ("cli", &["confine", "attestation", "wire", "config", "client", "device", "audit", "doctor", "server", "agent", "file", "bundle"]),
 ];
 
 /// Free to all.

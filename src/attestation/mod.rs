@@ -15,8 +15,9 @@
 //!
 //! **Promises.** Verifying asks nobody. What holds is told fact by fact, each with whoever vouches for it; what does not is one
 //! error with its name. **Limits.** That an attestation key is in hardware is not in this file: a verifier pins the key, or has a
-//! TPM prove where it is.
+//! TPM prove it ([`endorsement`]).
 
+pub mod endorsement;
 mod report;
 pub mod token;
 pub mod tpm;

@@ -123,7 +123,7 @@ impl Certified {
             }
             Some(_) => Err(broken("the attestation key is not the one that answered the challenge")),
             None => {
-                report.unproven("that the attestation key is in a TPM: only a challenge shows that");
+                report.unproven("that the attestation key is in a TPM: `signet attest challenge` finds out");
                 Ok(())
             }
         }

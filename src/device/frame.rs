@@ -17,7 +17,7 @@ use zeroize::Zeroize;
 
 use super::{
     AnchorPlace, AnchorSlot, AnchorWrite, Attest, AttestationKey, Class, Description, Fault, Generated, Health,
-    Identity, Inventory, KeyRef, KeySpec, Settings,
+    Identity, Inventory, KeyRef, KeySpec, Settings, TpmChallenge,
 };
 use crate::attestation::Evidence;
 use crate::types::{KeyId, Purpose, SecretBytes, Version};
@@ -66,6 +66,8 @@ pub(super) enum Job {
     WriteAnchor(AnchorWrite),
     MakeAttestationKey,
     Attest(Box<Attest>),
+    Endorsement,
+    Challenge(TpmChallenge),
 }
 
 impl Job {
@@ -76,7 +78,7 @@ impl Job {
             Self::Open { .. } | Self::Enrol | Self::Describe | Self::Generate(_) | Self::Destroy(_) => false,
             Self::Forget { .. } | Self::Random(_) | Self::Health(_) | Self::Inventory => false,
             Self::MakeAnchor(_) | Self::ReadAnchor(_) | Self::WriteAnchor(_) => false,
-            Self::MakeAttestationKey | Self::Attest(_) => false,
+            Self::MakeAttestationKey | Self::Attest(_) | Self::Endorsement | Self::Challenge(_) => false,
         }
     }
 }
@@ -97,6 +99,7 @@ pub(super) enum Answer {
     Inventory(Inventory),
     Anchor(Vec<AnchorSlot>),
     AttestationKey(AttestationKey),
+    Endorsement(Vec<u8>),
     Attested(#[serde(with = "as_json")] Box<Evidence>),
 }
 

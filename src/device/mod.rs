@@ -138,6 +138,29 @@ pub trait Device {
     /// [`Class::Unsupported`] where it has no attestation key, [`Class::KeyDamaged`] where the key is not the private half of that
     /// public key, and the general ones.
     fn attest(&mut self, wanted: &Attest) -> Result<Evidence, Fault>;
+
+    /// What the device keeps as the certificate of its endorsement key: DER, and perhaps bytes behind it.
+    ///
+    /// # Errors
+    /// [`Class::Unsupported`] where it has none, and the general ones.
+    fn endorsement(&mut self) -> Result<Vec<u8>, Fault>;
+
+    /// Opens a challenge that was made for its endorsement key and its attestation key.
+    ///
+    /// # Errors
+    /// [`Class::Unsupported`] where it has no such keys, [`Class::Refused`] for a challenge to others, and the general ones.
+    fn answer(&mut self, challenge: &TpmChallenge) -> Result<SecretBytes, Fault>;
+}
+
+/// The two parts of what TPM2_MakeCredential makes, without their lengths.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TpmChallenge {
+    /// The credential.
+    #[serde(with = "serde_bytes")]
+    pub credential: Vec<u8>,
+    /// The encrypted seed.
+    #[serde(with = "serde_bytes")]
+    pub seed: Vec<u8>,
 }
 
 /// What is to be attested.

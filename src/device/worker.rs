@@ -24,7 +24,7 @@ use super::frame::{Answer, Job};
 use super::link::{Limit, Link, Route, lost};
 use super::{
     AnchorPlace, AnchorSlot, AnchorWrite, Attest, AttestationKey, Class, Description, Fault, Generated, Health,
-    Identity, Inventory, KeyRef, KeySpec, PinSource, Settings,
+    Identity, Inventory, KeyRef, KeySpec, PinSource, Settings, TpmChallenge,
 };
 use crate::attestation::Evidence;
 use crate::telemetry::{Metrics, Operation};
@@ -334,6 +334,29 @@ impl Worker {
             return Err(unexpected());
         };
         Ok(*evidence)
+    }
+
+    /// What the device keeps as the certificate of its endorsement key.
+    ///
+    /// # Errors
+    /// As [`super::Device::endorsement`].
+    pub async fn endorsement(&self) -> Result<Vec<u8>, Fault> {
+        let limit = Limit::whole(ATTEST_LIMIT);
+        let answer = self.repeatable("endorsement", Route::Control, || Job::Endorsement, limit).await?;
+        let Answer::Endorsement(certificate) = answer else { return Err(unexpected()) };
+        Ok(certificate)
+    }
+
+    /// Opens a challenge.
+    ///
+    /// # Errors
+    /// As [`super::Device::answer`].
+    pub async fn answer(&self, challenge: &TpmChallenge) -> Result<SecretBytes, Fault> {
+        let (job, limit) = (|| Job::Challenge(challenge.clone()), Limit::whole(ATTEST_LIMIT));
+        let Answer::Random(secret) = self.repeatable("answer", Route::Control, job, limit).await? else {
+            return Err(unexpected());
+        };
+        Ok(secret)
     }
 
     /// Random bytes of the device.

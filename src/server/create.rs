@@ -17,7 +17,7 @@ use crate::ledger::{DeviceAnchor, Ledger};
 use crate::policy::{ADMINISTRATORS, ADMINISTRATORS_TEXT};
 use crate::store::{Change, Expected, Sealed, Sqlite, Store};
 use crate::telemetry::Metrics;
-use crate::types::{Action, Caller, Name, PublicKey, Resource};
+use crate::types::{Action, Caller, Name, Resource};
 
 /// What a new installation needs to be told once.
 pub struct Created {
@@ -154,20 +154,6 @@ async fn upgrade_with(
         .await?;
     }
     Ok(made)
-}
-
-/// The public half of the attestation key of a device, for a verifier to pin.
-///
-/// # Errors
-/// `NotFound` where there is no installation, no such device in it, or no such key.
-pub fn attestation_key(config: &Config, device: &Name) -> Result<PublicKey> {
-    let root = Root::read(&config.data)?;
-    let identity = root.devices.get(device);
-    let identity = identity.ok_or_else(|| Error::new(Kind::NotFound, format!("there is no device {device}")))?;
-    identity.attestation_key.as_ref().map(|own| own.public.clone()).ok_or_else(|| {
-        Error::new(Kind::NotFound, format!("device {device} has no attestation key"))
-            .hint("end the service; `signet init --upgrade` makes one")
-    })
 }
 
 /// The devices that are enrolled: the root key is in one of them, and some hold anchors.

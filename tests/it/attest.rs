@@ -1,5 +1,7 @@
 //! What devices say of their keys, through the front; and what a verifier does with files that say something else.
 
+mod endorsement;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -317,14 +319,14 @@ async fn foreign_judges_read_what_the_command_line_writes() {
     for (key, device) in [("in-token", "hsm"), ("in-tpm", "tpm")] {
         std::fs::write(file(&format!("{key}.pem")), pinned(&t, device).to_pem().unwrap()).unwrap();
         let out = file(&format!("{key}.attestation"));
-        run(&t, &["key", "attest", key, "--nonce", &asked, "--out", &out], 0).await;
+        run(Some(&t), &["key", "attest", key, "--nonce", &asked, "--out", &out], 0).await;
         let pem = file(&format!("{key}.pem"));
         let verify = ["attest", "verify", &out, "--attestation-key", &pem, "--name", key, "--nonce", &asked];
-        let said = run(&t, &verify, 0).await;
+        let said = run(Some(&t), &verify, 0).await;
         assert!(said.contains("the nonce that was asked with") && said.contains("not proven: that"), "{said}");
         let other = nonce(1).to_string();
         let wrong = ["attest", "verify", &out, "--attestation-key", &pem, "--nonce", &other];
-        assert!(run(&t, &wrong, 6).await.contains("error: the nonce is another one"), "{key}");
+        assert!(run(Some(&t), &wrong, 6).await.contains("error: the nonce is another one"), "{key}");
         if let Some(python) = crate::judges::judge("python") {
             let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/judges/attestation_judge.py");
             let judged =
@@ -350,10 +352,13 @@ async fn foreign_judges_read_what_the_command_line_writes() {
 }
 
 /// What the program says, on both outputs.
-async fn run(t: &TestServer, words: &[&str], code: i32) -> String {
+pub(crate) async fn run(t: Option<&TestServer>, words: &[&str], code: i32) -> String {
     let mut command = tokio::process::Command::new(PROGRAM);
-    command.args(words).env("SIGNET_SERVER", format!("https://{}", t.server().address()));
-    command.env("SIGNET_CA", t.server().own_authority().unwrap()).env("SIGNET_TOKEN", t.token());
+    command.args(words);
+    if let Some(t) = t {
+        command.env("SIGNET_SERVER", format!("https://{}", t.server().address()));
+        command.env("SIGNET_CA", t.server().own_authority().unwrap()).env("SIGNET_TOKEN", t.token());
+    }
     let output = command.output().await.unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{words:?}: {text}");

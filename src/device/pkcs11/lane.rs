@@ -13,7 +13,7 @@ use crate::device::pkcs11::shared::Shared;
 use crate::device::pkcs11::{abilities, recipe};
 use crate::device::{
     AnchorPlace, AnchorSlot, AnchorWrite, Attest, AttestationKey, Class, Description, Device, Fault, Generated, Health,
-    Inventory, KeyRef, KeySpec, Locator,
+    Inventory, KeyRef, KeySpec, Locator, TpmChallenge,
 };
 use crate::types::{KeyId, Purpose, Residency, SecretBytes, Version, sha256};
 
@@ -94,6 +94,14 @@ impl Lane {
             fault
         })
     }
+}
+
+fn no_endorsement() -> Fault {
+    Fault::new(
+        Class::Unsupported,
+        "a PKCS#11 token has no endorsement key: nobody but its maker's own tools can vouch for it",
+    )
+    .hint("pin its attestation key: `signet attest key` prints it")
 }
 
 /// What the operator should know of a token that still works.
@@ -205,5 +213,13 @@ impl Device for Lane {
 
     fn attest(&mut self, wanted: &Attest) -> Result<Evidence, Fault> {
         self.state(wanted).map(Evidence::Pkcs11)
+    }
+
+    fn endorsement(&mut self) -> Result<Vec<u8>, Fault> {
+        Err(no_endorsement())
+    }
+
+    fn answer(&mut self, _: &TpmChallenge) -> Result<SecretBytes, Fault> {
+        Err(no_endorsement())
     }
 }

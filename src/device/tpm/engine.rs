@@ -25,7 +25,7 @@ use crate::attestation::Bytes;
 use crate::attestation::tpm::Certified;
 use crate::device::{
     AnchorPlace, AnchorSlot, AnchorWrite, Attest, AttestationKey, Class, Description, Fault, Generated, Health,
-    Identity, KeyRef, KeySpec, Locator, TpmSettings,
+    Identity, KeyRef, KeySpec, Locator, TpmChallenge, TpmSettings,
 };
 use crate::types::{Algorithm, Hash, KeyId, Purpose, Residency, SecretBytes, Verifier, Version, sha256};
 
@@ -264,6 +264,26 @@ impl Engine {
             Ok((attest, raw(by.algorithm, Hash::Sha256, &signature)?))
         })?;
         Ok(Certified { object, attest: Bytes(attest), signature: Bytes(signature), signer, parent })
+    }
+
+    /// See [`crate::device::Device::endorsement`].
+    pub(super) fn endorsement(&mut self) -> Result<Vec<u8>, Fault> {
+        self.run(Link::endorsement)
+    }
+
+    /// See [`crate::device::Device::answer`].
+    pub(super) fn answer(&mut self, challenge: &TpmChallenge) -> Result<SecretBytes, Fault> {
+        let by = self.identity.as_ref().and_then(|identity| identity.attestation_key.clone());
+        let by = by.ok_or_else(no_attestation_key)?.key;
+        self.run(|link| link.activate(&by, challenge)).map_err(|fault| match fault.class {
+            // The integrity value is of another Name, or the seed for another key.
+            Class::KeyGone | Class::KeyDamaged | Class::Refused | Class::Unsupported | Class::Internal => {
+                Fault { class: Class::Refused, ..fault }
+                    .hint("the challenge was made for another TPM or another attestation key")
+            }
+            Class::Retry | Class::Ambiguous | Class::DeviceGone | Class::PinRefused | Class::PinLocked => fault,
+            Class::Full | Class::Busy | Class::Expired | Class::WorkerLost | Class::Config => fault,
+        })
     }
 
     /// Makes the sentinel and the attestation key, and pins this TPM from now on.

@@ -16,26 +16,31 @@
 //!   for keys of strangers that count wrong values towards lockout, and for the storage key, which has no value.
 
 use tss_esapi::Context;
+use tss_esapi::abstraction::{AsymmetricAlgorithmSelection, DefaultKey, ek};
 use tss_esapi::attributes::SessionAttributesBuilder;
 use tss_esapi::constants::{CapabilityType, CommandCode, PropertyTag, SessionType, StartupType};
-use tss_esapi::handles::{KeyHandle, NvIndexHandle, ObjectHandle, TpmHandle};
+use tss_esapi::handles::{AuthHandle, KeyHandle, NvIndexHandle, ObjectHandle, TpmHandle};
 use tss_esapi::interface_types::algorithm::HashingAlgorithm;
+use tss_esapi::interface_types::key_bits::RsaKeyBits;
 use tss_esapi::interface_types::resource_handles::Hierarchy;
-use tss_esapi::interface_types::session_handles::AuthSession;
+use tss_esapi::interface_types::session_handles::{AuthSession, PolicySession};
 use tss_esapi::structures::{
-    Attest, Auth, CapabilityData, CreatePrimaryKeyResult, Data, Private, Public, PublicParameters, Signature,
-    SignatureScheme, SymmetricDefinition,
+    Attest, Auth, CapabilityData, CreatePrimaryKeyResult, Data, Digest, EncryptedSecret, IdObject, Nonce, Private,
+    Public, PublicParameters, Signature, SignatureScheme, SymmetricDefinition,
 };
 use zeroize::Zeroizing;
 
 use super::codes::{Trouble, during};
 use super::tcti::Address;
 use super::template;
-use crate::device::{Class, Fault, Generated, KeyRef, Locator};
+use crate::device::{Class, Fault, Generated, KeyRef, Locator, TpmChallenge};
 use crate::types::{Algorithm, KeyId, SecretBytes, Version, sha256};
 
 /// The length of an authorisation value: nobody guesses 256 bits, which is why `noDA` costs nothing.
 const AUTH_BYTES: usize = 32;
+
+/// The endorsement key that is asked for: each TPM 2.0 has one.
+const ENDORSEMENT: AsymmetricAlgorithmSelection = AsymmetricAlgorithmSelection::Rsa(RsaKeyBits::Rsa2048);
 
 /// The most keys beside the storage key. A TPM must have room for three objects.
 const ROOM: usize = 2;
@@ -264,6 +269,50 @@ impl Link {
         Ok(certified)
     }
 
+    /// Has the TPM open a credential that was made for its endorsement key and the Name of the attestation key:
+    /// TPM2_ActivateCredential. The endorsement key of template L-1 is used by a policy: "PolicySecret (TPM_RH_ENDORSEMENT)".
+    pub(super) fn activate(&mut self, by: &KeyRef, challenge: &TpmChallenge) -> Result<SecretBytes, Trouble> {
+        const COMMAND: &str = "TPM2_ActivateCredential";
+        let credential = IdObject::try_from(challenge.credential.clone()).map_err(during(COMMAND))?;
+        let seed = EncryptedSecret::try_from(challenge.seed.clone()).map_err(during(COMMAND))?;
+        self.make_room(0)?;
+        let signer = self.attestation_handle(by)?;
+        let endorsement =
+            ek::create_ek_object_2(&mut self.context, ENDORSEMENT, DefaultKey).map_err(during(COMMAND))?;
+        let policy = unsalted_policy(&mut self.context)?;
+        let session = PolicySession::try_from(policy).map_err(during(COMMAND))?;
+        self.context
+            .execute_with_session(Some(AuthSession::Password), |tpm| {
+                let (none, empty) = (Nonce::default(), Digest::default());
+                tpm.policy_secret(session, AuthHandle::Endorsement, none.clone(), empty, none, None)
+            })
+            .map_err(during("TPM2_PolicySecret"))?;
+        let opened = self
+            .context
+            .execute_with_sessions((Some(self.session), Some(policy), None), |tpm| {
+                tpm.activate_credential(signer, endorsement, credential, seed)
+            })
+            .map_err(during(COMMAND))?;
+        flush(&mut self.context, session_object(policy))?;
+        self.flush(endorsement)?;
+        Ok(SecretBytes::new(opened.value().to_vec()))
+    }
+
+    /// What the TPM keeps as the certificate of that endorsement key.
+    pub(super) fn endorsement(&mut self) -> Result<Vec<u8>, Trouble> {
+        ek::retrieve_ek_pubcert(&mut self.context, ENDORSEMENT).map_err(during("TPM2_NV_Read")).map_err(|trouble| {
+            if trouble.is_no_handle() {
+                return Fault::new(
+                    Class::Unsupported,
+                    "this TPM keeps no certificate of an endorsement key of RSA 2048",
+                )
+                .hint("some makers give it out on a web site instead: `tpm2_getekcertificate` asks there")
+                .into();
+            }
+            trouble
+        })
+    }
+
     fn attestation_handle(&mut self, key: &KeyRef) -> Result<KeyHandle, Trouble> {
         self.handle_of(key, |_| template::attestation_key())
     }
@@ -390,6 +439,20 @@ fn start_session(context: &mut Context, storage: KeyHandle) -> Result<AuthSessio
     let session = salted(context, storage)?;
     let (attributes, mask) =
         SessionAttributesBuilder::new().with_decrypt(true).with_encrypt(true).with_continue_session(true).build();
+    context.tr_sess_set_attributes(session, attributes, mask).map_err(during("Esys_TRSess_SetAttributes"))?;
+    Ok(session)
+}
+
+/// A session for a policy. It encrypts nothing, so it needs no salt.
+fn unsalted_policy(context: &mut Context) -> Result<AuthSession, Trouble> {
+    let session = context
+        .execute_without_session(|context| {
+            let (cipher, hash) = (SymmetricDefinition::AES_256_CFB, HashingAlgorithm::Sha256);
+            context.start_auth_session(None, None, None, SessionType::Policy, cipher, hash)
+        })
+        .map_err(during("TPM2_StartAuthSession"))?
+        .ok_or_else(|| Fault::new(Class::Internal, "TPM2_StartAuthSession gave no session"))?;
+    let (attributes, mask) = SessionAttributesBuilder::new().with_continue_session(true).build();
     context.tr_sess_set_attributes(session, attributes, mask).map_err(during("Esys_TRSess_SetAttributes"))?;
     Ok(session)
 }

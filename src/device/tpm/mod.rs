@@ -43,7 +43,7 @@ use engine::Engine;
 
 use super::{
     AnchorPlace, AnchorSlot, AnchorWrite, Attest, AttestationKey, Description, Device, Driver, Fault, Generated,
-    Health, Identity, Inventory, KeyRef, KeySpec, TpmSettings,
+    Health, Identity, Inventory, KeyRef, KeySpec, TpmChallenge, TpmSettings,
 };
 use crate::attestation::Evidence;
 use crate::types::{KeyId, SecretBytes, Version};
@@ -163,5 +163,13 @@ impl Device for Turn {
 
     fn attest(&mut self, wanted: &Attest) -> Result<Evidence, Fault> {
         lock(&self.engine).attest(wanted).map(Evidence::Tpm)
+    }
+
+    fn endorsement(&mut self) -> Result<Vec<u8>, Fault> {
+        lock(&self.engine).endorsement()
+    }
+
+    fn answer(&mut self, challenge: &TpmChallenge) -> Result<SecretBytes, Fault> {
+        lock(&self.engine).answer(challenge)
     }
 }
