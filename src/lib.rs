@@ -56,4 +56,6 @@ pub mod server;
 pub mod agent;
 pub mod file;
 
+pub mod bundle;
+
 pub mod cli;

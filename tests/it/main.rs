@@ -26,6 +26,7 @@ mod announcements;
 mod attest;
 mod audit;
 mod backup;
+mod bundle;
 mod calls;
 mod crash;
 mod est;
