@@ -42,8 +42,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use engine::Engine;
 
 use super::{
-    AnchorPlace, AnchorSlot, AnchorWrite, Attest, AttestationKey, Description, Device, Driver, Fault, Generated,
-    Health, Identity, Inventory, KeyRef, KeySpec, TpmChallenge, TpmSettings,
+    AnchorPlace, AnchorSlot, AnchorWrite, Attempt, Attest, AttestationKey, Class, Description, Device, Driver, Fault,
+    Generated, Health, Identity, Inventory, KeyRef, KeySpec, TpmChallenge, TpmSettings,
 };
 use crate::attestation::Evidence;
 use crate::types::{KeyId, SecretBytes, Version};
@@ -141,6 +141,10 @@ impl Device for Turn {
     }
 
     /// Always empty: a TPM stores no key of ours.
+    fn attack(&mut self) -> Result<Vec<Attempt>, Fault> {
+        Err(Fault::new(Class::Unsupported, "the attacks are on the interface of PKCS#11; a TPM has another one"))
+    }
+
     fn inventory(&mut self) -> Result<Inventory, Fault> {
         Ok(Inventory::default())
     }
