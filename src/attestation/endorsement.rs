@@ -142,15 +142,18 @@ fn issuer(below: &[u8], candidates: &[Vec<u8>], depth: usize, now: Timestamp) ->
 fn may_certify(certificate: &X509Certificate<'_>, depth: usize) -> Result<()> {
     let mut authority = false;
     for extension in certificate.extensions() {
-        match extension.parsed_extension() {
-            ParsedExtension::BasicConstraints(constraints) => {
-                let enough = constraints.path_len_constraint.is_none_or(|length| length as usize >= depth);
-                authority = constraints.ca && enough;
-            }
-            ParsedExtension::KeyUsage(usage) if usage.key_cert_sign() => {}
-            ParsedExtension::CertificatePolicies(_) => {}
-            _ if extension.critical => return Err(not_understood(certificate)),
-            _ => {}
+        let parsed = extension.parsed_extension();
+        let understood = if let ParsedExtension::BasicConstraints(constraints) = parsed {
+            let enough = constraints.path_len_constraint.is_none_or(|length| length as usize >= depth);
+            authority = constraints.ca && enough;
+            true
+        } else if let ParsedExtension::KeyUsage(usage) = parsed {
+            usage.key_cert_sign()
+        } else {
+            matches!(parsed, ParsedExtension::CertificatePolicies(_))
+        };
+        if extension.critical && !understood {
+            return Err(not_understood(certificate));
         }
     }
     if authority { Ok(()) } else { Err(broken(format!("{} may not certify this", certificate.subject()))) }
@@ -161,18 +164,23 @@ fn endorses(certificate: &X509Certificate<'_>) -> Result<()> {
     /// "tcg-kp-EKCertificate"
     const ENDORSEMENT: &str = "2.23.133.8.1";
     for extension in certificate.extensions() {
-        match extension.parsed_extension() {
-            ParsedExtension::BasicConstraints(constraints) if !constraints.ca => {}
-            ParsedExtension::ExtendedKeyUsage(usage) => {
-                if !usage.other.iter().any(|oid| oid.to_id_string() == ENDORSEMENT) {
-                    return Err(broken("the certificate is not one of an endorsement key"));
-                }
-            }
-            // The TPM's maker, model and firmware stand in the alternative name.
-            ParsedExtension::SubjectAlternativeName(_) | ParsedExtension::CertificatePolicies(_) => {}
-            ParsedExtension::KeyUsage(usage) if usage.key_encipherment() => {}
-            _ if extension.critical => return Err(not_understood(certificate)),
-            _ => {}
+        let parsed = extension.parsed_extension();
+        if let ParsedExtension::ExtendedKeyUsage(usage) = parsed
+            && !usage.other.iter().any(|oid| oid.to_id_string() == ENDORSEMENT)
+        {
+            return Err(broken("the certificate is not one of an endorsement key"));
+        }
+        // The TPM's maker, model and firmware stand in the alternative name.
+        let understood = if let ParsedExtension::BasicConstraints(constraints) = parsed {
+            !constraints.ca
+        } else if let ParsedExtension::KeyUsage(usage) = parsed {
+            usage.key_encipherment()
+        } else {
+            use ParsedExtension::{CertificatePolicies, ExtendedKeyUsage, SubjectAlternativeName};
+            matches!(parsed, ExtendedKeyUsage(_) | SubjectAlternativeName(_) | CertificatePolicies(_))
+        };
+        if extension.critical && !understood {
+            return Err(not_understood(certificate));
         }
     }
     let (_, kind) = accept(certificate.public_key().raw)

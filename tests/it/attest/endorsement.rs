@@ -128,7 +128,7 @@ async fn a_tpm_proves_that_its_attestation_key_is_in_it() {
     one.answer(&challenge).await.unwrap();
     one.accept(&one.file("answer"), 0).await;
     // 5. Chains that do not hold, by name.
-    assert!(one.challenge(&one.file("chain.pem"), &theirs, 6).await.contains("leads to none of the roots"));
+    assert!(one.challenge(&one.file("chain.pem"), &theirs, 6).await.contains("is not signed by"));
     assert!(one.challenge(&one.file("ek.pem"), &ours, 6).await.contains("leads to none of the roots"));
     let forged = forged_chain(&one);
     assert!(one.challenge(&forged, &ours, 6).await.contains("is not signed by"));

@@ -184,7 +184,8 @@ async fn an_upgrade_is_ended_by_the_next_try_whatever_moment_it_dies_at() {
             past::all_keys_work(&client).await;
             // Attestation keys that nothing names stay in the token and are reported: that of before it was made older, and that of the
             // try that died.
-            let known = |one: &String| one.contains("that no record names") || one.contains("no device holds an anchor");
+            let known =
+                |one: &String| one.contains("that no record names") || one.contains("no device holds an anchor");
             let problems = client.status().await.unwrap().problems;
             assert!(problems.iter().all(known) && !(upgraded && problems.len() > 2), "{problems:?}");
             service.kill().await;
