@@ -144,33 +144,14 @@ async fn a_tpm_proves_that_its_attestation_key_is_in_it() {
     assert!(one.answer(&serde_json::to_vec(&parsed).unwrap()).await.is_err());
 }
 
-/// A certificate for the endorsement key from an authority that calls itself as the right one does.
+/// The chain with another signature on the certificate of the endorsement key.
 fn forged_chain(one: &Certified) -> String {
-    let issuer = Command::new("openssl")
-        .args(["x509", "-in", &one.file("ek.pem"), "-noout", "-issuer", "-nameopt", "compat"])
-        .output()
-        .unwrap();
-    let issuer = String::from_utf8(issuer.stdout).unwrap();
-    let name = issuer.trim().trim_start_matches("issuer=").trim().trim_start_matches('/');
-    let subject = format!("/{}", name.replace(", ", "/"));
-    let (key, certificate) = (one.file("forger.key"), one.file("forger.pem"));
-    one.openssl(&[
-        "req",
-        "-x509",
-        "-utf8",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-keyout",
-        &key,
-        "-out",
-        &certificate,
-        "-subj",
-        &subject,
-        "-addext",
-        "keyUsage=critical,keyCertSign",
-    ]);
-    let chain = [one.file("ek.pem"), certificate].map(|path| std::fs::read_to_string(path).unwrap());
-    std::fs::write(one.path("forged.pem"), chain.concat()).unwrap();
+    let mut der = std::fs::read(one.path("ek.der")).unwrap();
+    *der.last_mut().unwrap() ^= 1;
+    std::fs::write(one.path("forged.der"), der).unwrap();
+    one.openssl(&["x509", "-inform", "DER", "-in", &one.file("forged.der"), "-out", &one.file("forged.pem")]);
+    let text = |name: &str| std::fs::read_to_string(one.path(name)).unwrap();
+    let chain = text("chain.pem").replace(&text("ek.pem"), &text("forged.pem"));
+    std::fs::write(one.path("forged.pem"), chain).unwrap();
     one.file("forged.pem")
 }
