@@ -12,6 +12,7 @@ pub mod telemetry;
 pub mod confine;
 
 pub mod jose;
+pub mod outbound;
 pub mod validation;
 pub mod webhook;
 pub mod x509;
@@ -57,5 +58,6 @@ pub mod agent;
 pub mod file;
 
 pub mod bundle;
+pub mod witness;
 
 pub mod cli;

@@ -20,6 +20,7 @@ pub struct File {
     pub(super) pki: PkiFile,
     pub(super) tls: TlsFile,
     pub(super) expiry: ExpiryFile,
+    pub(super) witness: Vec<WitnessFile>,
     pub(super) devices: BTreeMap<Name, DeviceFile>,
 }
 
@@ -92,6 +93,17 @@ pub(super) struct WebhookFile {
     pub(super) ca: Option<PathBuf>,
     #[serde(default)]
     pub(super) before: Vec<Period>,
+    pub(super) timeout: Option<Period>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WitnessFile {
+    pub(super) url: String,
+    pub(super) key: String,
+    pub(super) ca: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) required: bool,
     pub(super) timeout: Option<Period>,
 }
 

@@ -242,6 +242,28 @@ pub struct Status {
     pub audit_size: u64,
     /// Records below the newest signed head.
     pub audit_signed: u64,
+    /// The witnesses of the audit log.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub witnesses: Vec<WitnessPosition>,
+}
+
+/// How a witness of the audit log stands.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct WitnessPosition {
+    /// Its name.
+    pub name: String,
+    /// Whether changes are acknowledged only once it holds them.
+    pub required: bool,
+    /// How many records it cosigned last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// When it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub cosigned: Option<Timestamp>,
+    /// What is wrong with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// The certificate that the server shows.
@@ -285,6 +307,9 @@ pub struct DeviceStatus {
     /// The anchor of the store in it; absent where it holds none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub anchor: Option<AnchorPosition>,
+    /// Whether it is software: its anchor proves nothing against whoever can put its files back.
+    #[serde(default)]
+    pub software: bool,
 }
 
 /// How an anchor stands: what the device vouches for, so that an older store is noticed.
