@@ -9,7 +9,7 @@
 //! * [`record`] what a record says · [`merkle`] the tree and its proofs · [`checkpoint`] signed heads
 //! * [`receipt`] what an answer says of its record
 //! * [`proof`] proofs as files · [`tile`], [`Tree`] the log as other tools read it
-//! * [`Log`] writes · [`read()`] reads · [`verify()`] checks without the service
+//! * [`Log`] writes, to further places too ([`SinkSettings`]) · [`read()`] reads · [`verify()`] checks without the service
 
 pub mod checkpoint;
 mod export;
@@ -17,6 +17,7 @@ mod files;
 mod heads;
 mod log;
 pub mod merkle;
+mod mirror;
 mod open;
 mod point;
 pub mod proof;
@@ -25,6 +26,7 @@ mod read;
 pub mod receipt;
 pub mod record;
 mod segment;
+mod sink;
 pub mod tile;
 mod tiles;
 mod tree;
@@ -34,9 +36,11 @@ mod writer;
 pub use checkpoint::{Head, HeadSigner, Origin, public_key_from_pem};
 pub use export::{CHECKPOINT, Exported, export, verify_export};
 pub use log::{Log, Opened, Settings};
+pub use queue::News;
 pub use read::{Records, count, read};
 pub use receipt::{Receipt, Receipts};
 pub use record::{Item, Phase, Record};
+pub use sink::{SinkSettings, SinkStatus};
 pub use tiles::PREFIX as TILES;
 pub use tree::{Tree, entries};
 pub use verify::{Problem, Report, leaves, verify, verify_with};

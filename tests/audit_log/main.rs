@@ -4,6 +4,7 @@
 mod fair;
 mod faults;
 mod receipts;
+mod sinks;
 #[path = "../support/skip.rs"]
 mod skip;
 mod tamper;

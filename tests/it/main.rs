@@ -43,6 +43,7 @@ mod server;
 mod services;
 mod shell;
 mod sign;
+mod sinks;
 mod stolen;
 mod tokens;
 mod wrap;

@@ -14,8 +14,8 @@ use super::Api;
 use super::answer::{Answer, Archive, OpenMetrics, Reply, typed};
 use super::call::Call;
 use crate::error::{Error, Kind, Result};
-use crate::service::{AnchorStatus, DeviceState, Jwk, Released, Served};
-use crate::wire::{AnchorPosition, DeviceAbility, DeviceStatus, ServerCertificate, Status, WhoAmI};
+use crate::service::{AnchorStatus, DeviceState, Jwk, Released, Served, SinkStatus};
+use crate::wire::{AnchorPosition, DeviceAbility, DeviceStatus, ServerCertificate, SinkPosition, Status, WhoAmI};
 
 /// How long the set of published keys is kept: anybody may ask for it, and making it costs time.
 const KEEP: Duration = Duration::from_secs(1);
@@ -43,9 +43,15 @@ pub(super) async fn status(call: Call) -> Result<Released<Reply<Status>>> {
             rotations_overdue: status.overdue,
             audit_size: status.audit_size,
             audit_signed: status.audit_signed,
+            audit_sinks: status.sinks.into_iter().map(sink).collect(),
         }
         .into()
     }))
+}
+
+fn sink(status: SinkStatus) -> SinkPosition {
+    let SinkStatus { name, required, size, behind, trouble } = status;
+    SinkPosition { name, required, size, behind, problem: trouble }
 }
 
 fn certificate(served: Served) -> ServerCertificate {
