@@ -13,12 +13,14 @@ FUZZ_SECONDS ?= 20
 FUZZ_TARGETS ?=
 # Set to 1 to let tests be skipped that this machine cannot run, such as those that mount a small disk and need root.
 ALLOW_SKIPS ?=
+# Set to 1 to have `make prove` try less.
+QUICK ?=
 
 SKIPS := $(CURDIR)/target/skipped.txt
 # Without them their tests are skipped.
 JUDGES := ./tests/judges/install || [ -n "$(ALLOW_SKIPS)" ]
 
-.PHONY: help deps build check test golden demo bench fuzz soak clean
+.PHONY: help deps build check test golden demo bench prove fuzz soak clean
 
 help: ## lists what there is to do
 	sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
@@ -63,6 +65,9 @@ demo: deps build ## does the main job in front of you, on a SoftHSM token and a 
 bench: ## measures against the raw device in the same run
 	$(CARGO) bench --locked --bench audit --bench revocation --bench service
 
+prove: test-deps ## prints what was tried here, how often, and what came of it; an hour, or ten minutes with QUICK=1
+	CARGO="$(CARGO)" QUICK="$(QUICK)" ./tests/prove
+
 fuzz: ## throws damaged input at every decoder, FUZZ_SECONDS each
 	./.ci/deps fuzz
 	FUZZ_SECONDS="$(FUZZ_SECONDS)" ./fuzz/run $(FUZZ_TARGETS)
@@ -71,7 +76,7 @@ soak: ## the long tests: many more random cases, and five minutes of each fuzz t
 	./.ci/deps test fuzz
 	mkdir -p target
 	$(JUDGES)
-	PROPTEST_CASES=20000 SIGNET_TEST_KILLS=200 \
+	PROPTEST_CASES=20000 SIGNET_TEST_KILLS=200 SIGNET_TEST_DEATHS=2400 SIGNET_TEST_WORKER_KILLS=1000 \
 		SIGNET_TEST_SKIPS="$(SKIPS)" $(CARGO) test --locked --workspace
 	FUZZ_SECONDS=300 ./fuzz/run
 

@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 use signet::types::Residency;
 
 use crate::CERTIFICATE;
+use crate::changes::Changes;
 use crate::handshakes::Handshakes;
 use crate::inventory::Inventory;
 use crate::raw::Sample;
@@ -120,6 +121,7 @@ pub(crate) struct Report {
     pub(crate) costs: Costs,
     pub(crate) house: Option<House>,
     pub(crate) inventory: Option<Inventory>,
+    pub(crate) changes: Vec<Changes>,
     pub(crate) handshakes: Vec<Handshakes>,
     pub(crate) rows: Vec<Row>,
 }
@@ -267,6 +269,13 @@ impl Report {
         for Handshakes { key, rate, p50, p99, server, workers, client } in &self.handshakes {
             println!("handshakes of TLS, the server's key in {key}");
             println!("  {:<18} {rate:>9.0} {p50:>9.0} {p99:>9.0} {server:>8.1} {workers:>8.1} {client:>8.1}", "");
+        }
+        if !self.changes.is_empty() {
+            println!("a change that waits for an anchor, by anchor and connections");
+        }
+        for Changes { anchor, connections, rate, p50, p99, server, workers } in &self.changes {
+            let name = format!("{anchor}, {connections}");
+            println!("  {name:<22} {rate:>5.0} {p50:>9.0} {p99:>9.0} {server:>8.1} {workers:>8.1}");
         }
         if let Some(inventory) = &self.inventory {
             print_inventory(inventory);

@@ -23,7 +23,7 @@ use std::path::Path;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk};
 use aws_lc_rs::hmac;
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use zeroize::{Zeroize, Zeroizing};
 
 use super::certificates::{Counts, Cursor, Ending, Found, Page, Row, Search, Serial, Tag};
 use super::{Change, Encode, Record, Store};
@@ -36,34 +36,56 @@ const LABEL: &[u8] = b"signet record v1";
 const ROW_LABEL: &[u8] = b"signet certificate row v1";
 const ANCHOR_LABEL: &[u8] = b"signet anchor v1";
 
-/// The key that seals all records: random, wrapped by the device while at rest, zeroed when dropped.
-#[derive(Zeroize, ZeroizeOnDrop)]
-pub struct StorageKey([u8; Self::LEN]);
+/// The key that seals all records: random, wrapped by the device while at rest. Here it is on a page of its own that is never
+/// written to swap space ([`mlock(2)`](https://man7.org/linux/man-pages/man2/mlock.2.html)), and zeroed when dropped.
+pub struct StorageKey {
+    /// Before the bytes, so that it is let go first. `None` where the system locks no memory for us.
+    _lock: Option<region::LockGuard>,
+    alone: Box<Alone>,
+}
+
+/// Memory that nothing else is on.
+#[repr(align(4096))]
+struct Alone([u8; StorageKey::LEN]);
 
 impl StorageKey {
     /// Its length in bytes.
     pub const LEN: usize = 32;
+
+    /// Room for one, all zeros.
+    fn room() -> Self {
+        let alone = Box::new(Alone([0; Self::LEN]));
+        let lock = region::lock(alone.0.as_ptr(), Self::LEN);
+        if let Err(error) = &lock {
+            tracing::warn!(%error, "the key of the store may get into swap space: allow a page of locked memory (ulimit -l, or LimitMEMLOCK=)");
+        }
+        Self { _lock: lock.ok(), alone }
+    }
+
+    const fn bytes(&self) -> &[u8; Self::LEN] {
+        &self.alone.0
+    }
 
     /// Draws a new one from the operating system's generator.
     ///
     /// # Errors
     /// [`Kind::Internal`] where the generator fails.
     pub fn generate() -> Result<Self> {
-        let mut key = Self([0; Self::LEN]);
-        getrandom::fill(&mut key.0).map_err(|e| Error::internal(format!("random bytes: {e}")))?;
+        let mut key = Self::room();
+        getrandom::fill(&mut key.alone.0).map_err(|e| Error::internal(format!("random bytes: {e}")))?;
         Ok(key)
     }
 
     /// Its bytes, to be wrapped by the device.
     #[must_use]
     pub fn to_secret(&self) -> SecretBytes {
-        SecretBytes::new(self.0.to_vec())
+        SecretBytes::new(self.bytes().to_vec())
     }
 
     /// The key of the tags of public rows.
     fn row_key(&self) -> Result<hmac::Key> {
         let mut bytes = Zeroizing::new([0; 32]);
-        Prk::new_less_safe(HKDF_SHA256, &self.0)
+        Prk::new_less_safe(HKDF_SHA256, self.bytes())
             .expand(&[ROW_LABEL], Length)
             .and_then(|okm| okm.fill(bytes.as_mut_slice()))
             .map_err(|_| Error::internal("the key of public rows cannot be derived"))?;
@@ -77,7 +99,7 @@ impl StorageKey {
     /// [`Kind::Internal`] where it cannot be derived.
     pub fn anchor_auth(&self, device: &str) -> Result<SecretBytes> {
         let mut bytes = Zeroizing::new([0; 32]);
-        Prk::new_less_safe(HKDF_SHA256, &self.0)
+        Prk::new_less_safe(HKDF_SHA256, self.bytes())
             .expand(&[ANCHOR_LABEL, device.as_bytes()], Length)
             .and_then(|okm| okm.fill(bytes.as_mut_slice()))
             .map_err(|_| Error::internal("the authorisation value of an anchor cannot be derived"))?;
@@ -91,7 +113,7 @@ impl StorageKey {
     /// A key for the one record that has this salt.
     fn subkey(&self, salt: &[u8]) -> Result<LessSafeKey> {
         let mut bytes = Zeroizing::new([0; 32]);
-        Prk::new_less_safe(HKDF_SHA256, &self.0)
+        Prk::new_less_safe(HKDF_SHA256, self.bytes())
             .expand(&[LABEL, salt], Length)
             .and_then(|okm| okm.fill(bytes.as_mut_slice()))
             .and_then(|()| UnboundKey::new(&AES_256_GCM, bytes.as_slice()))
@@ -103,12 +125,18 @@ impl StorageKey {
 impl TryFrom<SecretBytes> for StorageKey {
     type Error = Error;
     fn try_from(bytes: SecretBytes) -> Result<Self> {
-        let mut key = Self([0; Self::LEN]);
         if bytes.expose().len() != Self::LEN {
             return Err(Error::new(Kind::Invalid, format!("a storage key has {} bytes", Self::LEN)));
         }
-        key.0.copy_from_slice(bytes.expose());
+        let mut key = Self::room();
+        key.alone.0.copy_from_slice(bytes.expose());
         Ok(key)
+    }
+}
+
+impl Drop for StorageKey {
+    fn drop(&mut self) {
+        self.alone.0.zeroize();
     }
 }
 

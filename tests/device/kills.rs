@@ -8,7 +8,9 @@ use signet::types::{Algorithm, Residency};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::bench::{Bench, Key, eventually, kill, softhsm, worker_processes};
+use crate::proof::proven;
 
+/// How many, unless `SIGNET_TEST_WORKER_KILLS` says otherwise.
 const KILLS: u64 = 50;
 const CALLERS: usize = 8;
 
@@ -31,7 +33,8 @@ async fn fifty_kills_under_load_lose_nothing() {
     let over = Arc::new(AtomicBool::new(false));
     let callers: Vec<_> =
         (0..CALLERS).map(|n| tokio::spawn(call(bench.clone(), keys[n % keys.len()].clone(), over.clone()))).collect();
-    for turn in 0..KILLS {
+    let kills = std::env::var("SIGNET_TEST_WORKER_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(KILLS);
+    for turn in 0..kills {
         // Each worker is killed after it proved itself: every other one at once, so that the callers of the one before are
         // still with it, the rest after more than a second, as a worker that dies young is replaced ever more slowly.
         eventually("a worker is up", async || bench.worker.restarts() == turn && bench.worker.state().is_ok()).await;
@@ -40,7 +43,7 @@ async fn fifty_kills_under_load_lose_nothing() {
         eventually("it worked for a while", async || up.elapsed() > settled).await;
         worker_processes(&hsm).into_iter().for_each(kill);
     }
-    eventually("the last one is replaced", async || bench.worker.restarts() == KILLS).await;
+    eventually("the last one is replaced", async || bench.worker.restarts() == kills).await;
     over.store(true, Ordering::SeqCst);
     let mut all = Tally::default();
     for caller in callers {
@@ -53,7 +56,7 @@ async fn fifty_kills_under_load_lose_nothing() {
     all.took.sort_unstable();
     let at = |share: usize| all.took[(all.took.len() - 1) * share / 1000];
     println!(
-        "{KILLS} kills: {} right, {} wrong, {} lost; p50 {:?}, p99 {:?}, p99.9 {:?}, longest {:?}",
+        "{kills} kills: {} right, {} wrong, {} lost; p50 {:?}, p99 {:?}, p99.9 {:?}, longest {:?}",
         all.right,
         all.wrong,
         all.lost.len(),
@@ -63,6 +66,7 @@ async fn fifty_kills_under_load_lose_nothing() {
         at(1000)
     );
     assert_eq!((all.wrong, all.lost), (0, vec![]));
+    proven("kills of a device worker under load", usize::try_from(kills).unwrap(), "0 wrong answers, 0 requests lost");
     for key in &keys {
         bench.works(key).await;
     }

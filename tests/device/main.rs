@@ -9,6 +9,8 @@
     reason = "a test may end in a panic, and says what it measured"
 )]
 
+#[path = "../support/proof.rs"]
+mod proof;
 #[path = "../support/softhsm.rs"]
 mod softhsm;
 #[cfg(feature = "tpm")]

@@ -7,6 +7,7 @@ mod birth;
 mod certificates;
 mod kills;
 mod notices;
+mod nth;
 mod past;
 mod setup;
 mod tpm;
@@ -211,9 +212,7 @@ async fn a_change_that_is_cut_short_is_whole_or_not_there() {
     for (change, points, _) in CHANGES {
         cases.extend(points.iter().map(|(point, left)| (*change, *point, *left)));
     }
-    let count = cases.len();
     past::all(cases, async |(change, point, left)| cut_short(&past, change, point, left).await).await;
-    println!("{count} deaths during changes");
 }
 
 async fn cut_short(past: &Past, change: Change, point: &str, left: Left) {

@@ -11,6 +11,8 @@ mod golden;
 mod judges;
 #[path = "../support/pkilint.rs"]
 mod pkilint;
+#[path = "../support/proof.rs"]
+mod proof;
 #[path = "../support/skip.rs"]
 mod skip;
 #[path = "../support/softhsm.rs"]
@@ -23,6 +25,7 @@ mod agent;
 mod announcements;
 mod audit;
 mod backup;
+mod calls;
 mod crash;
 mod est;
 mod expiry;
@@ -33,6 +36,7 @@ mod log;
 mod mac;
 mod matrix;
 mod memory;
+mod mutations;
 mod notices;
 mod own;
 mod process;
@@ -46,4 +50,5 @@ mod sign;
 mod sinks;
 mod stolen;
 mod tokens;
+mod tracer;
 mod wrap;

@@ -22,6 +22,7 @@ use signet::wire::{CertificateMatch, CreateAcmeEndpoint, CreateEabKey, CreateTok
 
 use crate::acme_client::AccountKey;
 use crate::golden;
+use crate::proof::proven;
 use crate::server::{Devices, TestServer, name};
 use crate::wrap::plain;
 
@@ -468,7 +469,8 @@ async fn no_route_answers_a_stranger() {
     }
     matrix.push('\n');
     golden::check("policy-matrix.txt", &matrix);
-    println!("{cells} cells, {} refusals on record", refused.len());
+    println!("{} refusals on record", refused.len());
+    proven("cells of who may do what", cells, "each answered as the table says, each refusal on record");
     // The requests are good ones: whoever may is not told that they are wrong.
     for row in table().iter().filter(|row| !row.open()) {
         let status =

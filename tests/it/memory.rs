@@ -10,6 +10,7 @@ use signet::types::{Context, ManualClock};
 use signet::wire::Sign;
 
 use crate::process::{Installation, eventually};
+use crate::proof::proven;
 use crate::server::{Devices, client, lasting, name, new_key, options};
 use crate::skip::skipped;
 use crate::wrap::{plain, sealed};
@@ -78,6 +79,8 @@ async fn the_service_and_its_workers_give_up_what_they_do_not_need() {
     let t = installation(Devices::WithTpm).await;
     let service = t.serve().await;
     assert_eq!(status(service.pid(), "NoNewPrivs"), "1");
+    // The key of the store is on a page that is never swapped out.
+    assert_ne!(status(service.pid(), "VmLck"), "0 kB");
     let workers = children(service.pid());
     assert_eq!(workers.len(), 2, "one for each device");
     for worker in workers {
@@ -121,5 +124,10 @@ async fn nothing_of_past_requests_is_left_in_the_memory_of_the_service() {
     println!("{requests} requests by {CLIENTS} connections, which are open: {open} traces");
     drop((clients, administrator));
     eventually("no trace of what was sent", async || (count(service.pid(), &needles)? == 0).then_some(())).await;
+    proven(
+        "requests with a secret text of their own",
+        requests,
+        "0 of the texts and tokens left in the memory of the service",
+    );
     service.kill().await;
 }

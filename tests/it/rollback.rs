@@ -104,58 +104,8 @@ async fn what_is_older_than_the_anchor_is_refused_until_an_operator_accepts_it()
     }
 }
 
-#[tokio::test]
-async fn rows_that_are_exchanged_one_by_one_are_noticed() {
-    let (mut t, copies) = (TestServer::start().await, Copies::new());
-    for key in ["one", "two", "three"] {
-        t.key(key, "aes256-gcm-derived").await;
-    }
-    t.stop().await;
-    copies.take(&t, "old");
-    t.start_again().await.unwrap();
-    t.client.rotate_key(&name("one"), &signet::wire::RotateKey::default()).await.unwrap();
-    t.stop().await;
-    copies.take(&t, "new");
-    let old = copies.path("old").join("signet.db");
-    let replay = |condition: &str| {
-        format!(
-            "ATTACH {:?} AS old; DELETE FROM records WHERE {condition};
-             INSERT INTO records SELECT * FROM old.records WHERE {condition};",
-            old.display()
-        )
-    };
-    // Each of them opens under its seal: it is an older one of this very store.
-    let cases = [
-        ("the older record of a key", replay("path = 'keys/default/one'")),
-        ("all older records of keys", replay("path LIKE 'keys/%'")),
-        (
-            "a version removed",
-            "DELETE FROM records WHERE path = (SELECT max(path) FROM records WHERE path LIKE 'versions/%')".to_owned(),
-        ),
-        ("a key removed with its versions", "DELETE FROM records WHERE path LIKE 'keys/default/two'".to_owned()),
-        ("a policy removed", "DELETE FROM records WHERE path LIKE 'policies/%'".to_owned()),
-        (
-            "an identity's token removed",
-            "DELETE FROM records WHERE path = (SELECT max(path) FROM records WHERE path LIKE 'tokens/%')".to_owned(),
-        ),
-        ("the older state of the ledger", replay("path = 'ledger/open'")),
-        ("everything but the state of the ledger", replay("path <> 'ledger/open'")),
-        ("the state of the ledger removed", "DELETE FROM records WHERE path = 'ledger/open'".to_owned()),
-        ("the count of certificates", replay("path LIKE 'ledger/%'")),
-    ];
-    for (what, statement) in cases {
-        let database = rusqlite::Connection::open(t.data().join("signet.db")).unwrap();
-        database.execute_batch(&statement).unwrap();
-        drop(database);
-        let error = t.start_again().await.expect_err(what);
-        assert_eq!(error.kind(), Kind::Tampered, "{what}: {error:?}");
-        copies.put_back(&t, "new", DATABASE);
-    }
-    t.start_again().await.unwrap();
-}
-
 /// The id of the installation on `data`.
-fn instance(data: &Path) -> String {
+pub(crate) fn instance(data: &Path) -> String {
     let root: serde_json::Value = serde_json::from_slice(&std::fs::read(data.join("root.json")).unwrap()).unwrap();
     root["instance"].as_str().unwrap().to_owned()
 }

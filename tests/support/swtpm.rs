@@ -33,14 +33,19 @@ impl Swtpm {
     /// Another TPM that is the same as this one, as only a software TPM can be. This one must have nothing to do.
     pub(crate) fn copy(&self) -> Self {
         let temporary = tempfile::tempdir().expect("a temporary folder");
+        self.save(temporary.path());
+        Self::start_in(temporary)
+    }
+
+    /// Copies its state into a folder. It must have nothing to do.
+    pub(crate) fn save(&self, to: &Path) {
         for entry in fs::read_dir(&self.folder).expect("our own folder") {
             let name = entry.expect("our own folder").file_name();
             // `tpm2-00.permall` is the state; the rest belongs to the process.
             if name.to_string_lossy().starts_with("tpm2") {
-                fs::copy(self.folder.join(&name), temporary.path().join(&name)).expect("a copy of the state");
+                fs::copy(self.folder.join(&name), to.join(&name)).expect("a copy of the state");
             }
         }
-        Self::start_in(temporary)
     }
 
     fn start_in(temporary: tempfile::TempDir) -> Self {

@@ -17,6 +17,7 @@ use signet::wire::{
 };
 
 use crate::process::{Installation, eventually};
+use crate::proof::proven;
 use crate::server::{Devices, client, lasting, name, new_key, options};
 use crate::wrap::{plain, sealed};
 
@@ -215,8 +216,15 @@ pub(crate) async fn resident_ids(client: &Client) -> BTreeSet<String> {
     ids
 }
 
-/// Runs all cases, a few at once, and names those that failed.
+/// Runs all cases, each of which ends a process at a named point, and says how many there were.
 pub(super) async fn all<C: std::fmt::Debug + Clone>(cases: Vec<C>, run: impl AsyncFn(C)) {
+    let count = cases.len();
+    each(cases, run).await;
+    proven("deaths at named points", count, "0 acknowledged changes lost");
+}
+
+/// Runs all cases, a few at once, and names those that failed.
+pub(super) async fn each<C: std::fmt::Debug + Clone>(cases: Vec<C>, run: impl AsyncFn(C)) {
     use std::panic::AssertUnwindSafe;
     let mut waiting = cases.into_iter();
     let (mut running, mut failed) = (FuturesUnordered::new(), Vec::new());

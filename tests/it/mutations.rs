@@ -1,0 +1,703 @@
+//! Whoever changes the database, the log, an anchor, the root or a backup behind the service's back is noticed, and what was done is
+//! named: every kind of change that we could think of, each on a real installation, with the devices it belongs to.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use signet::audit::verify;
+use signet::client::{CertificateQuery, PageRequest};
+use signet::error::{Error, Kind};
+use signet::server::restore;
+use signet::types::PublicKey;
+use signet::wire::{CertificateMatch, CreateToken, Identity, Policy, RotateKey};
+
+use crate::backup::download;
+use crate::issuers;
+use crate::proof::proven;
+use crate::rollback::{instance, remove_anchor};
+use crate::server::{Devices, TestServer, name};
+use crate::softhsm::{LABEL, MODULE, SoftHsm, copy_all, tool};
+
+/// Who notices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    /// The service, when it starts.
+    Start,
+    /// `signet audit verify`; the running service reads its log again every ten minutes, with the same result.
+    Auditor,
+    /// Whoever asks the running service for what was changed: what is public is not read as a whole at a start.
+    Reader,
+    /// `signet restore`, or the start after it.
+    Restore,
+}
+
+/// A change: of what, which, who notices it, what it is called in the error, and how it is done.
+struct Mutation {
+    family: &'static str,
+    what: &'static str,
+    by: By,
+    named: &'static str,
+    make: Box<dyn Fn(&mut Scene)>,
+}
+
+/// An installation with a past, and a stranger's.
+struct Scene {
+    t: TestServer,
+    other: TestServer,
+    folder: tempfile::TempDir,
+    log_key: PublicKey,
+}
+
+impl Scene {
+    /// Three states of one installation, each with its backup: `old`, `mid` and `new`, the present one.
+    async fn make() -> Self {
+        let mut t = TestServer::with(Devices::WithTpm).await;
+        let folder = tempfile::tempdir().unwrap();
+        for key in ["one", "two", "three"] {
+            t.key(key, "aes256-gcm-derived").await;
+        }
+        issuers::root(&t, "root").await;
+        let body =
+            |identity: &str| CreateToken { identity: identity.parse().unwrap(), groups: vec![], ttl: None, uses: None };
+        let token = t.client.create_token(&body("leaver")).await.unwrap().info.id;
+        put(&t, "before").await;
+        issuers::server(&t, "root", "dns:a.example").await;
+        issuers::server(&t, "root", "dns:b.example").await;
+        keep(&mut t, folder.path(), "old").await;
+        t.client.rotate_key(&name("one"), &RotateKey::default()).await.unwrap();
+        issuers::server(&t, "root", "dns:c.example").await;
+        keep(&mut t, folder.path(), "mid").await;
+        t.client.rotate_key(&name("one"), &RotateKey::default()).await.unwrap();
+        t.client.revoke_token(&token).await.unwrap();
+        put(&t, "after").await;
+        issuers::server(&t, "root", "dns:d.example").await;
+        keep(&mut t, folder.path(), "new").await;
+        t.stop().await;
+        // What the start after the backup changed belongs to the present state.
+        copy(&t, folder.path(), "new");
+        let log_key = serde_json::from_value(root(t.data())["log_public"].clone()).unwrap();
+
+        fs::copy(t.hsm.pin_file(), folder.path().join("pin")).unwrap();
+        let mut other = TestServer::with(Devices::WithTpm).await;
+        other.key("one", "aes256-gcm-derived").await;
+        fs::write(folder.path().join("other.tar"), download(&other.client).await).unwrap();
+        other.stop().await;
+        Self { t, other, folder, log_key }
+    }
+
+    fn data(&self) -> &Path {
+        self.t.data()
+    }
+
+    fn kept(&self, state: &str) -> PathBuf {
+        self.folder.path().join(state)
+    }
+
+    /// Where backups are restored to.
+    fn elsewhere(&self) -> PathBuf {
+        self.kept("elsewhere")
+    }
+
+    /// The archive that is restored, after it was changed.
+    fn archive(&self) -> PathBuf {
+        self.kept("archive.tar")
+    }
+
+    /// Puts these parts of a state in the place of the present ones.
+    fn put_back(&self, state: &str, parts: &[&str]) {
+        replace(&self.kept(state), self.data(), parts);
+    }
+
+    /// Puts the whole present state back, with its devices.
+    fn repair(&mut self) {
+        let data = self.data().to_owned();
+        fs::remove_dir_all(&data).unwrap();
+        copy_all(&self.kept("new"), &data);
+        self.token("new");
+        let (kept, used) = (self.kept("tpm"), self.kept("tpm.used"));
+        let tpm = self.t.tpm.as_mut().unwrap();
+        tpm.kill();
+        let _ = fs::remove_dir_all(&used);
+        copy_all(&kept, &used);
+        tpm.exchange(&used);
+        let _ = fs::remove_dir_all(self.elsewhere());
+        fs::copy(self.kept("new.tar"), self.archive()).unwrap();
+    }
+
+    /// Puts the token of a state in.
+    fn token(&self, state: &str) {
+        let tokens = self.t.hsm.tokens();
+        fs::remove_dir_all(&tokens).unwrap();
+        copy_all(&self.kept(&format!("{state}.token")), &tokens);
+        fs::copy(self.kept("pin"), self.t.hsm.pin_file()).unwrap();
+    }
+
+    fn sql(&self, statements: &str) {
+        let database = rusqlite::Connection::open(self.data().join("signet.db")).unwrap();
+        database.execute_batch(statements).unwrap();
+    }
+
+    /// Changes the sealed bytes of a key.
+    fn value(&self, change: impl FnOnce(&mut Vec<u8>)) {
+        let database = rusqlite::Connection::open(self.data().join("signet.db")).unwrap();
+        let path = "keys/default/one";
+        let select = "SELECT value FROM records WHERE path = ?1";
+        let mut value: Vec<u8> = database.query_row(select, [path], |row| row.get(0)).unwrap();
+        change(&mut value);
+        database.execute("UPDATE records SET value = ?2 WHERE path = ?1", (path, value)).unwrap();
+    }
+
+    /// Rows of the older database in the place of the present ones.
+    fn replay(&self, condition: &str) {
+        let old = self.kept("old").join("signet.db");
+        self.sql(&format!(
+            "ATTACH {:?} AS old; DELETE FROM records WHERE {condition};
+             INSERT INTO records SELECT * FROM old.records WHERE {condition};",
+            old.display()
+        ));
+    }
+
+    /// Statements over the table of certificates, whose triggers whoever has the file takes away and puts back.
+    fn certificates(&self, statements: &str) {
+        let database = rusqlite::Connection::open(self.data().join("signet.db")).unwrap();
+        let mut triggers = Vec::new();
+        let mut rows = database.prepare("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").unwrap();
+        for row in rows.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))).unwrap() {
+            triggers.push(row.unwrap());
+        }
+        for (trigger, _) in &triggers {
+            database.execute_batch(&format!("DROP TRIGGER {trigger}")).unwrap();
+        }
+        database.execute_batch(statements).unwrap();
+        for (_, sql) in triggers {
+            database.execute_batch(&sql).unwrap();
+        }
+    }
+
+    /// Changes the lines of the first segment of the log.
+    fn lines(&self, change: impl FnOnce(&mut Vec<String>)) {
+        let file = self.segments().remove(0);
+        edit(&file, change);
+    }
+
+    fn segments(&self) -> Vec<PathBuf> {
+        let files = fs::read_dir(self.data().join("audit")).unwrap().map(|entry| entry.unwrap().path());
+        let mut segments: Vec<_> = files.filter(|file| file.extension().is_some_and(|end| end == "jsonl")).collect();
+        segments.sort();
+        segments
+    }
+
+    /// Writes bytes into the anchor in the token, as whoever has the PIN can.
+    fn write_anchor(&self, bytes: &[u8]) {
+        remove_anchor(&self.t.hsm, self.data());
+        let (pin, file) = (fs::read_to_string(self.t.hsm.pin_file()).unwrap(), self.kept("anchor"));
+        fs::write(&file, bytes).unwrap();
+        let label = format!("signet anchor {}", instance(self.data()));
+        let mut tool = Command::new("pkcs11-tool");
+        tool.env("SOFTHSM2_CONF", self.t.hsm.conf());
+        tool.args(["--module", MODULE, "--token-label", LABEL, "--login", "--pin", pin.trim(), "--private"]);
+        tool.args(["--write-object", file.to_str().unwrap(), "--type", "data"]);
+        tool.args(["--application-label", &label, "--label", &label]);
+        assert!(tool.output().unwrap().status.success());
+    }
+
+    /// The anchor's index in the TPM, and how tools reach it.
+    fn index(&self) -> (String, String) {
+        let handle = u32::from_str_radix(&instance(self.data())[..8], 16).unwrap() % 0x40_0000 + 0x180_0000;
+        (format!("{handle:#x}"), self.t.tpm.as_ref().unwrap().settings(true).tcti)
+    }
+
+    /// What is said of the change; nothing where nobody notices.
+    async fn noticed(&mut self, by: By) -> Option<Error> {
+        match by {
+            By::Start => self.t.start_again().await.err(),
+            By::Auditor => {
+                let report = verify(&self.data().join("audit"), Some(&self.log_key)).unwrap();
+                report.problems.first().map(|problem| Error::new(Kind::Tampered, problem.to_string()))
+            }
+            By::Reader => {
+                self.t.start_again().await.unwrap();
+                let all = self.t.client.certificates(&CertificateQuery::default(), &PageRequest::default()).await;
+                self.t.stop().await;
+                all.err()
+            }
+            By::Restore => {
+                let (archive, elsewhere) = (self.archive(), self.elsewhere());
+                if let Err(error) = restore(&archive, &elsewhere) {
+                    return Some(error);
+                }
+                let data = std::mem::replace(&mut self.t.config.data, elsewhere);
+                let started = self.t.start_again().await;
+                self.t.config.data = data;
+                started.err()
+            }
+        }
+    }
+}
+
+/// Policy and identity as they were at a time.
+async fn put(t: &TestServer, time: &str) {
+    let text = format!(r#"permit (principal in Signet::Group::"{time}", action, resource);"#);
+    let everybody = "everybody".parse().unwrap();
+    let etag = t.client.policy(&everybody).await.ok().and_then(|policy| policy.etag);
+    t.client.put_policy(&everybody, etag.as_deref(), &Policy { name: None, text, etag: None }).await.unwrap();
+    let certificates = vec![CertificateMatch::Dns(format!("{time}.example"))];
+    let identity = Identity { name: None, groups: vec![], certificates };
+    t.client.put_identity(&"host".parse().unwrap(), &identity).await.unwrap();
+}
+
+/// Keeps a state: the folder, the token and a backup.
+async fn keep(t: &mut TestServer, folder: &Path, state: &str) {
+    fs::write(folder.join(format!("{state}.tar")), download(&t.client).await).unwrap();
+    t.stop().await;
+    copy(t, folder, state);
+    t.start_again().await.unwrap();
+}
+
+fn copy(t: &TestServer, folder: &Path, state: &str) {
+    for (from, to) in
+        [(t.data().to_owned(), folder.join(state)), (t.hsm.tokens(), folder.join(format!("{state}.token")))]
+    {
+        let _ = fs::remove_dir_all(&to);
+        copy_all(&from, &to);
+    }
+    let tpm = folder.join("tpm");
+    let _ = fs::remove_dir_all(&tpm);
+    fs::create_dir(&tpm).unwrap();
+    t.tpm.as_ref().unwrap().save(&tpm);
+}
+
+/// Puts parts of one folder in the place of those of another.
+fn replace(from: &Path, to: &Path, parts: &[&str]) {
+    for part in parts {
+        let (from, to) = (from.join(part), to.join(part));
+        if from.is_dir() {
+            fs::remove_dir_all(&to).unwrap();
+            copy_all(&from, &to);
+            continue;
+        }
+        for side in ["-wal", "-shm"] {
+            let _ = fs::remove_file(format!("{}{side}", to.display()));
+        }
+        fs::copy(&from, &to).unwrap();
+    }
+}
+
+fn root(data: &Path) -> serde_json::Value {
+    serde_json::from_slice(&fs::read(data.join("root.json")).unwrap()).unwrap()
+}
+
+fn edit(file: &Path, change: impl FnOnce(&mut Vec<String>)) {
+    let mut lines: Vec<String> = fs::read_to_string(file).unwrap().lines().map(str::to_owned).collect();
+    change(&mut lines);
+    fs::write(file, lines.iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+}
+
+/// Changes the bytes of a file.
+fn bytes(file: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = fs::read(file).unwrap();
+    change(&mut bytes);
+    fs::write(file, bytes).unwrap();
+}
+
+/// Puts one token in the place of another, with its PIN.
+fn exchange(one: &SoftHsm, other: &SoftHsm) {
+    fs::remove_dir_all(other.tokens()).unwrap();
+    copy_all(&one.tokens(), &other.tokens());
+    fs::copy(one.pin_file(), other.pin_file()).unwrap();
+}
+
+/// The same archive with one file made another, left out (`None`) or added.
+fn repack(archive: &Path, file: &str, content: Option<&[u8]>) {
+    let whole = fs::read(archive).unwrap();
+    let mut made = tar::Builder::new(Vec::new());
+    let mut append = |name: &str, content: &[u8]| {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o600);
+        header.set_cksum();
+        made.append_data(&mut header, name, content).unwrap();
+    };
+    let mut there = false;
+    for entry in tar::Archive::new(whole.as_slice()).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let name = entry.path().unwrap().display().to_string();
+        let mut own = Vec::new();
+        std::io::Read::read_to_end(&mut entry, &mut own).unwrap();
+        if name == file {
+            there = true;
+            if let Some(content) = content {
+                append(&name, content);
+            }
+        } else {
+            append(&name, &own);
+        }
+    }
+    if let (false, Some(content)) = (there, content) {
+        append(file, content);
+    }
+    fs::write(archive, made.into_inner().unwrap()).unwrap();
+}
+
+/// A file of an archive.
+fn unpacked(archive: &Path, file: &str) -> Vec<u8> {
+    let whole = fs::read(archive).unwrap();
+    for entry in tar::Archive::new(whole.as_slice()).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        if entry.path().unwrap().display().to_string() == file {
+            let mut content = Vec::new();
+            std::io::Read::read_to_end(&mut entry, &mut content).unwrap();
+            return content;
+        }
+    }
+    panic!("no {file} in {}", archive.display());
+}
+
+const DATABASE: &[&str] = &["signet.db"];
+const LOG: &[&str] = &["audit"];
+const ALL: &[&str] = &["signet.db", "audit", "root.json"];
+
+fn mutations() -> Vec<Mutation> {
+    let mut all = Vec::new();
+    let mut add = |family, what, by, named, make: Box<dyn Fn(&mut Scene)>| {
+        all.push(Mutation { family, what, by, named, make });
+    };
+    macro_rules! add {
+        ($family:literal, $by:ident, $what:literal, $named:literal, |$scene:ident| $make:expr) => {
+            add(
+                $family,
+                $what,
+                By::$by,
+                $named,
+                Box::new(|$scene: &mut Scene| {
+                    let _ = $make;
+                }),
+            )
+        };
+    }
+    // 1. Sealed records, row by row.
+    add!("record", Start, "one bit of a sealed value", "keys/default/one does not open under its seal", |s| s
+        .value(|b| b[40] ^= 1));
+    add!("record", Start, "a sealed value cut short", "keys/default/one does not open under its seal", |s| s
+        .value(|b| b.truncate(b.len() - 1)));
+    add!("record", Start, "a sealed value emptied", "keys/default/one does not open under its seal", |s| s
+        .value(Vec::clear));
+    add!("record", Start, "the values of two keys exchanged", "keys/default/one does not open under its seal", |s| {
+        s.sql(
+        "CREATE TEMP TABLE t AS SELECT * FROM records WHERE path IN ('keys/default/one', 'keys/default/two');
+         UPDATE records SET value = (SELECT value FROM t WHERE path = 'keys/default/two') WHERE path = 'keys/default/one';
+         UPDATE records SET value = (SELECT value FROM t WHERE path = 'keys/default/one') WHERE path = 'keys/default/two'")
+    });
+    add!("record", Start, "the paths of two keys exchanged", "keys/default/one does not open under its seal", |s| s
+        .sql(
+            "UPDATE records SET path = 'x' WHERE path = 'keys/default/one';
+         UPDATE records SET path = 'keys/default/one' WHERE path = 'keys/default/two';
+         UPDATE records SET path = 'keys/default/two' WHERE path = 'x'"
+        ));
+    add!("record", Start, "a key under another name", "keys/default/four does not open under its seal", |s| s
+        .sql("UPDATE records SET path = 'keys/default/four' WHERE path = 'keys/default/two'"));
+    add!("record", Start, "a record copied to a new path", "keys/default/copy does not open under its seal", |s| {
+        s.sql(
+        "INSERT INTO records SELECT 'keys/default/copy', revision, value FROM records WHERE path = 'keys/default/one'"
+    )
+    });
+    add!("record", Start, "another revision", "keys/default/one does not open under its seal", |s| s
+        .sql("UPDATE records SET revision = revision - 1 WHERE path = 'keys/default/one'"));
+    add!("record", Start, "a stranger's record", "keys/default/one does not open under its seal", |s| s.sql(&format!(
+        "ATTACH {:?} AS other; DELETE FROM records WHERE path = 'keys/default/one';
+         INSERT INTO records SELECT * FROM other.records WHERE path = 'keys/default/one'",
+        s.other.data().join("signet.db").display()
+    )));
+    add!(
+        "record",
+        Start,
+        "the older record of a key",
+        "the records of the store are not those of its last change",
+        |s| s.replay("path = 'keys/default/one'")
+    );
+    add!(
+        "record",
+        Start,
+        "all older records of keys and versions",
+        "the records of the store are not those of its last change",
+        |s| s.replay("path LIKE 'keys/%' OR path LIKE 'versions/%'")
+    );
+    add!("record", Start, "the older policy", "the records of the store are not those of its last change", |s| s
+        .replay("path LIKE 'policies/%'"));
+    add!("record", Start, "the older identity", "the records of the store are not those of its last change", |s| s
+        .replay("path LIKE 'identities/%'"));
+    add!(
+        "record",
+        Start,
+        "a revoked token as it was",
+        "the records of the store are not those of its last change",
+        |s| s.replay("path LIKE 'tokens/%'")
+    );
+    add!(
+        "record",
+        Start,
+        "the older state of the ledger",
+        "the records of the store are not those of its last change",
+        |s| s.replay("path = 'ledger/open'")
+    );
+    add!(
+        "record",
+        Start,
+        "everything older but the state of the ledger",
+        "the records of the store are not those of its last change",
+        |s| s.replay("path <> 'ledger/open'")
+    );
+    add!(
+        "record",
+        Start,
+        "the older counts of certificates",
+        "the records of the store are not those of its last change",
+        |s| s.replay("path LIKE 'ledger/%' AND path <> 'ledger/open'")
+    );
+    add!("record", Start, "a key removed", "the records of the store are not those of its last change", |s| s
+        .sql("DELETE FROM records WHERE path = 'keys/default/two'"));
+    add!("record", Start, "a version removed", "the records of the store are not those of its last change", |s| s
+        .sql("DELETE FROM records WHERE path = (SELECT max(path) FROM records WHERE path LIKE 'versions/%')"));
+    add!("record", Start, "a policy removed", "the records of the store are not those of its last change", |s| s
+        .sql("DELETE FROM records WHERE path LIKE 'policies/%'"));
+    add!(
+        "record",
+        Start,
+        "the revocation of a token removed with it",
+        "the records of the store are not those of its last change",
+        |s| s.sql("DELETE FROM records WHERE path = (SELECT max(path) FROM records WHERE path LIKE 'tokens/%')")
+    );
+    add!("record", Start, "the state of the ledger removed", "the store at epoch 0", |s| s
+        .sql("DELETE FROM records WHERE path = 'ledger/open'"));
+    add!("record", Start, "all records removed", "root.json is not the one that this store vouches for", |s| s
+        .sql("DELETE FROM records"));
+    // 2. The public rows of certificates.
+    add!("certificate", Reader, "the requester in a row edited", "was changed in the database", |s| s
+        .certificates("UPDATE certificates SET requester = 'identity/somebody' WHERE number = 2"));
+    add!("certificate", Start, "the last row removed", "the inventory of certificates holds", |s| s.certificates(
+        "DELETE FROM certificate_ends WHERE number = (SELECT max(number) FROM certificates);
+         DELETE FROM certificate_names WHERE number = (SELECT max(number) FROM certificates);
+         DELETE FROM certificates WHERE number = (SELECT max(number) FROM certificates)"
+    ));
+    add!("certificate", Start, "a row copied to a new number", "the database file is damaged", |s| {
+        s.certificates(
+        "INSERT INTO certificates SELECT number + 100, randomblob(20), issuer, version, profile, requester, subject, names, not_before,
+         not_after, at, body, tag FROM certificates WHERE number = 2")
+    });
+    add!("certificate", Reader, "the signatures of two rows exchanged", "was changed in the database", |s| s
+        .certificates(
+            "CREATE TEMP TABLE t AS SELECT * FROM certificate_ends WHERE number IN (1, 2);
+         DELETE FROM certificate_ends WHERE number IN (1, 2);
+         INSERT INTO certificate_ends SELECT 3 - number, at, signature, tag FROM t"
+        ));
+    add!("certificate", Start, "a name taken out of the index", "the inventory of certificates holds", |s| s
+        .certificates("DELETE FROM certificate_names WHERE number = 2"));
+    // 3. The file of the database.
+    add!("database", Start, "one bit of a page", "the database file is damaged", |s| bytes(
+        &s.data().join("signet.db"),
+        |b| b[4096 + 3] ^= 4
+    ));
+    add!("database", Start, "the file cut in half", "the database file is damaged", |s| bytes(
+        &s.data().join("signet.db"),
+        |b| b.truncate(b.len() / 2)
+    ));
+    add!("database", Start, "an empty file", "not a database of signet", |s| bytes(
+        &s.data().join("signet.db"),
+        Vec::clear
+    ));
+    add!("database", Start, "no file", "the database is gone", |s| fs::remove_file(s.data().join("signet.db"))
+        .unwrap());
+    add!("database", Start, "a trigger that undoes what is written", "not those that signet makes", |s| s
+        .sql("CREATE TRIGGER t AFTER INSERT ON records BEGIN DELETE FROM records WHERE path = new.path; END"));
+    add!("database", Start, "a stranger's database", "house/root does not open under its seal", |s| replace(
+        s.other.data(),
+        s.data(),
+        DATABASE
+    ));
+    // 4. The log, its heads.
+    add!("log", Auditor, "a word of a record", "was edited, moved, added or removed", |s| s.lines(|lines| {
+        let line = lines.iter_mut().find(|line| line.contains("RevokeToken")).unwrap();
+        *line = line.replace("RevokeToken", "CreateToken");
+    }));
+    add!("log", Start, "a record removed", "was edited, moved, added or removed", |s| s
+        .lines(|lines| drop(lines.remove(5))));
+    add!("log", Start, "a record put in", "was edited, moved, added or removed", |s| s
+        .lines(|lines| lines.insert(5, lines[7].clone())));
+    add!("log", Auditor, "two records in each other's place", "was edited, moved", |s| s
+        .lines(|lines| lines.swap(4, 5)));
+    add!("log", Auditor, "an older record in the place of a newer one", "was edited, moved", |s| s.lines(|lines| {
+        let (a, b) = (0..lines.len())
+            .flat_map(|a| (a + 1..lines.len()).map(move |b| (a, b)))
+            .find(|(a, b)| lines[*a].len() == lines[*b].len() && lines[*a] != lines[*b])
+            .unwrap();
+        lines[b] = lines[a].clone();
+    }));
+    add!("log", Start, "the last records cut off", "but the log ends after", |s| s
+        .lines(|lines| lines.truncate(lines.len() - 3)));
+    add!("log", Start, "half a record at its end", "but the log ends after", |s| bytes(&s.segments().remove(0), |b| b
+        .truncate(b.len() - 10)));
+    add!("log", Start, "a segment removed", "the audit log is gone", |s| fs::remove_file(s.segments().remove(0))
+        .unwrap());
+    add!("log", Start, "a segment under another number", "are missing before it", |s| {
+        let segment = s.segments().remove(0);
+        fs::rename(&segment, segment.with_file_name("log-00000000000000000003.jsonl")).unwrap();
+    });
+    add!("log", Start, "the heads removed", "heads is missing", |s| fs::remove_file(s.data().join("audit/heads"))
+        .unwrap());
+    add!("log", Auditor, "the first lines of the heads cut away", "heads: what starts at byte 0 is no head", |s| edit(
+        &s.data().join("audit/heads"),
+        |lines| drop(lines.drain(..3))
+    ));
+    add!("log", Start, "a letter of the last head's signature", "is not signed by the key of this log", |s| bytes(
+        &s.data().join("audit/heads"),
+        |b| {
+            let at = b.len() - 20;
+            b[at] = if b[at] == b'A' { b'B' } else { b'A' };
+        }
+    ));
+    add!("log", Start, "a stranger's log", "its heads are of", |s| replace(s.other.data(), s.data(), LOG));
+    // 5. What says which installation this is.
+    add!(
+        "root",
+        Start,
+        "the key of the log, for the attacker's own",
+        "root.json is not the one that this store vouches for",
+        |s| {
+            let mut changed = root(s.data());
+            changed["log_public"] = root(s.other.data())["log_public"].clone();
+            fs::write(s.data().join("root.json"), serde_json::to_vec(&changed).unwrap()).unwrap();
+        }
+    );
+    add!("root", Start, "a stranger's", "was enrolled", |s| replace(s.other.data(), s.data(), &["root.json"]));
+    add!("root", Start, "none", "is not the data folder of an installation", |s| fs::remove_file(
+        s.data().join("root.json")
+    )
+    .unwrap());
+    // 6. States of once, whole and mixed.
+    add!("state", Start, "the whole folder of before", "rollback: the anchor in hsm", |s| s.put_back("old", ALL));
+    add!("state", Start, "the whole folder of a moment ago", "rollback: the anchor in hsm", |s| s.put_back("mid", ALL));
+    add!("state", Start, "the database of before", "rollback: the anchor in hsm", |s| s.put_back("old", DATABASE));
+    add!("state", Start, "the log of before", "that the audit log, with", |s| s.put_back("old", LOG));
+    add!("state", Start, "the database of once, the log of later", "rollback: the anchor in hsm", |s| {
+        s.put_back("old", DATABASE);
+        s.put_back("mid", LOG);
+    });
+    add!("state", Start, "the log of once, the database of later", "rollback: the anchor in hsm", |s| {
+        s.put_back("mid", DATABASE);
+        s.put_back("old", LOG);
+    });
+    add!("state", Start, "the whole folder of before, with its token", "rollback: the anchor in tpm", |s| {
+        s.put_back("old", ALL);
+        s.token("old");
+    });
+    add!("state", Start, "the token of before", "of another history than the store", |s| s.token("old"));
+    // 7. Anchors.
+    add!(
+        "anchor",
+        Start,
+        "removed from the token",
+        "the anchor in hsm cannot be read: the token holds no anchor",
+        |s| remove_anchor(&s.t.hsm, s.data())
+    );
+    add!("anchor", Start, "garbage in the token", "the anchor in hsm holds nothing", |s| s.write_anchor(b"garbage"));
+    add!("anchor", Start, "zeros in the token", "the anchor in hsm holds nothing", |s| s.write_anchor(&[0; 48]));
+    add!("anchor", Start, "removed from the TPM", "the anchor in tpm cannot be read: the TPM holds no anchor", |s| {
+        let (index, tcti) = s.index();
+        tool("tpm2_nvundefine", &["--tcti", &tcti, "-C", "o", &index]);
+    });
+    add!(
+        "anchor",
+        Start,
+        "another index in its place in the TPM",
+        "the anchor in tpm cannot be read: TPM2_NV_Read",
+        |s| {
+            let (index, tcti) = s.index();
+            tool("tpm2_nvundefine", &["--tcti", &tcti, "-C", "o", &index]);
+            tool(
+                "tpm2_nvdefine",
+                &["--tcti", &tcti, "-C", "o", "-s", "96", "-a", "authread|authwrite|no_da", "-p", "other", &index],
+            );
+        }
+    );
+    add!("anchor", Start, "an empty token of that name", "was enrolled", |s| {
+        exchange(&SoftHsm::new(), &s.t.hsm);
+    });
+    add!("anchor", Start, "a stranger's token", "was enrolled", |s| {
+        exchange(&s.other.hsm, &s.t.hsm);
+    });
+    // 8. Backups.
+    add!("backup", Restore, "of before, as it is", "rollback: the anchor in hsm", |s| fs::copy(
+        s.kept("old.tar"),
+        s.archive()
+    )
+    .unwrap());
+    add!("backup", Restore, "one bit of its database", "its files are not those of its manifest", |s| {
+        let mut database = unpacked(&s.archive(), "signet.db");
+        database[5000] ^= 1;
+        repack(&s.archive(), "signet.db", Some(&database));
+    });
+    add!("backup", Restore, "cut short", "it is cut off", |s| bytes(&s.archive(), |b| b.truncate(b.len() / 3)));
+    add!("backup", Restore, "the database of an older backup", "its files are not those of its manifest", |s| {
+        repack(&s.archive(), "signet.db", Some(&unpacked(&s.kept("old.tar"), "signet.db")));
+    });
+    add!("backup", Restore, "without its root", "its files are not those of its manifest", |s| repack(
+        &s.archive(),
+        "root.json",
+        None
+    ));
+    add!("backup", Restore, "with a file too many", "its files are not those of its manifest", |s| repack(
+        &s.archive(),
+        "signet.db-wal",
+        Some(b"more")
+    ));
+    add!(
+        "backup",
+        Restore,
+        "the database of an older backup, and a manifest that says so",
+        "rollback: the anchor in hsm",
+        |s| {
+            let old = s.kept("old.tar");
+            repack(&s.archive(), "signet.db", Some(&unpacked(&old, "signet.db")));
+            let (new, old) = (unpacked(&s.archive(), "manifest.json"), unpacked(&old, "manifest.json"));
+            let (mut new, old): (serde_json::Value, serde_json::Value) =
+                (serde_json::from_slice(&new).unwrap(), serde_json::from_slice(&old).unwrap());
+            new["files"]["signet.db"] = old["files"]["signet.db"].clone();
+            repack(&s.archive(), "manifest.json", Some(&serde_json::to_vec(&new).unwrap()));
+        }
+    );
+    add!("backup", Restore, "a stranger's", "was enrolled", |s| fs::copy(s.kept("other.tar"), s.archive()).unwrap());
+    all
+}
+
+#[tokio::test]
+async fn every_kind_of_change_behind_its_back_is_noticed_and_named() {
+    let mut scene = Scene::make().await;
+    let mut wrong = Vec::new();
+    let all = mutations();
+    for mutation in &all {
+        scene.repair();
+        (mutation.make)(&mut scene);
+        let who = format!("{}: {}", mutation.family, mutation.what);
+        match scene.noticed(mutation.by).await {
+            None => {
+                wrong.push(format!("{who}: nobody noticed"));
+                if mutation.by != By::Auditor {
+                    scene.t.stop_somehow().await;
+                }
+            }
+            Some(error) if !error.public().contains(mutation.named) => {
+                wrong.push(format!("{who}: {:?} {error}", error.kind()));
+            }
+            Some(_) => {}
+        }
+    }
+    // As it was, it starts, and an auditor finds nothing: nothing above was noticed for another reason.
+    scene.repair();
+    assert!(scene.noticed(By::Auditor).await.is_none());
+    scene.t.start_again().await.unwrap();
+    assert_eq!(scene.t.client.status().await.unwrap().problems, [""; 0]);
+    scene.t.stop().await;
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), all.len(), wrong.join("\n"));
+    proven("kinds of changes behind its back", all.len(), "all noticed and named, 0 false alarms");
+}
