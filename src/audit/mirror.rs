@@ -179,8 +179,8 @@ impl Mirror {
     /// # Errors
     /// [`Kind::Tampered`] with the file that is not.
     pub(super) fn check(&self) -> Result<()> {
-        let all = [&self.current, &self.heads].into_iter().chain(&self.closed);
-        all.map(Watched::check).collect::<Result<(), _>>().map_err(Error::from)
+        let mut all = [&self.current, &self.heads].into_iter().chain(&self.closed);
+        all.try_for_each(Watched::check).map_err(Error::from)
     }
 }
 
