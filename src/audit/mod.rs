@@ -11,6 +11,7 @@
 //! * [`proof`] proofs as files · [`tile`], [`Tree`] the log as other tools read it
 //! * [`Log`] writes, to further places too ([`SinkSettings`]) · [`read()`] reads · [`verify()`] checks without the service
 
+mod archive;
 pub mod checkpoint;
 mod export;
 mod files;
@@ -33,6 +34,7 @@ mod tree;
 mod verify;
 mod writer;
 
+pub use archive::{Archived, archive};
 pub use checkpoint::{Head, HeadSigner, Origin, public_key_from_pem};
 pub use export::{CHECKPOINT, Exported, export, verify_export};
 pub use log::{Log, Opened, Settings};
