@@ -205,11 +205,6 @@ impl News {
     pub(super) const fn mended(what: String) -> Self {
         Self { what, trouble: None, reopened: false }
     }
-
-    /// Of the log itself.
-    fn reopened(what: String) -> Self {
-        Self { reopened: true, ..Self::mended(what) }
-    }
 }
 
 /// How far the log is durable.
@@ -418,10 +413,10 @@ impl Queue {
     pub(super) fn reopened(&self, reached: (Point, Option<Signed>, u64), what: impl IntoIterator<Item = String>) {
         let mut state = self.state();
         let failed = state.failure.take().map(|failure| failure.public).unwrap_or_default();
-        let what = what.into_iter().chain([format!(
-            "the audit log was refused ({failed}); it was read again, and holds all that was acknowledged"
-        )]);
-        state.news.extend(what.map(News::reopened));
+        let over =
+            format!("the audit log was refused ({failed}); it was read again, and holds all that was acknowledged");
+        state.news.push_back(News { reopened: true, ..News::mended(over) });
+        state.news.extend(what.into_iter().map(News::mended));
         let (point, signed, head_bytes) = reached;
         (state.durable, state.signed, state.head_bytes) = (Arc::new(point), signed, head_bytes);
         state.reopening = Reopening::Open;

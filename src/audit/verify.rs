@@ -388,7 +388,14 @@ impl<'a> Walk<'a> {
         while index < until && self.report.problems.len() < MAX_PROBLEMS {
             let name = self.name(segment);
             let Ok(mut lines) = self.open(segment, offset) else { return Ok(()) };
-            while index < until && lines.next().map_err(|e| unreadable(&name, e))? == Line::Whole {
+            loop {
+                match lines.next() {
+                    Ok(Line::Whole) if index < until => {}
+                    Ok(Line::Whole | Line::Torn | Line::End) => break,
+                    // That is said where the segment was read.
+                    Err(_) if self.packed => return Ok(()),
+                    Err(e) => return Err(unreadable(&name, e)),
+                }
                 if !is_ours(lines.bytes()) {
                     self.report(name.clone(), Some(index - segment + 1), "is no record as the log writes them");
                 }
