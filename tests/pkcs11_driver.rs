@@ -7,7 +7,7 @@ mod softhsm;
 
 use signet::device::pkcs11::{self, Token};
 use signet::device::{
-    Class, Device, Driver, Fault, Identity, KeyRef, KeySpec, Locator, PinSource, Pkcs11Settings, TokenSelector,
+    Ability, Class, Device, Driver, Fault, Identity, KeyRef, KeySpec, Locator, PinSource, Pkcs11Settings, TokenSelector,
 };
 use signet::types::{Algorithm, KeyId, Purpose, Residency, Verifier, Version};
 use softhsm::{LABEL, MODULE};
@@ -231,6 +231,26 @@ softhsm_test!(what_cannot_be_opened_says_why, |hsm| {
     let twice = fault(hsm.settings());
     assert!(twice.text.contains("several tokens"), "{twice}");
     assert!(twice.hint.unwrap().contains("token_serial"));
+});
+
+softhsm_test!(a_token_that_keeps_what_should_go_is_not_littered, |hsm| {
+    let before = hsm.ids();
+    // The first value of each answer is another: CKA_TOKEN, where that is what was asked for.
+    hsm.plan("C_GetAttributeValue flip");
+    let token = pkcs11::open(&hsm.faulty_settings(), None).unwrap();
+    let mut device = token.session().unwrap();
+    let abilities = device.describe().unwrap().abilities;
+    let of = |residency| {
+        let of = |one: &&Ability| one.algorithm == Algorithm::HmacSha256 && one.residency == residency;
+        abilities.iter().find(of).unwrap().refusal.clone()
+    };
+    assert!(of(Residency::Wrapped).unwrap().contains("were to go with their session"), "{abilities:?}");
+    assert_eq!(of(Residency::Resident), None);
+    // Nor does an attack begin.
+    assert_eq!(device.attack().unwrap_err().class, Class::Unsupported);
+    drop(device);
+    token.shutdown();
+    assert_eq!(hsm.ids(), before);
 });
 
 softhsm_test!(a_refused_pin_is_tried_once, |hsm| {

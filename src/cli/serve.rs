@@ -47,7 +47,10 @@ impl Serve {
         let config = self.config.read()?;
         crate::telemetry::start_logs();
         service_runtime(async {
-            let server = Server::start(&config, Options::new()?).await?;
+            let server = Server::start(&config, Options::new()?).await;
+            // The sentence below is for everybody; whoever reads the log of the service may know which call failed with which code.
+            let server =
+                server.inspect_err(|error| tracing::error!(cause = error.chain(), "the service does not start"))?;
             note(format!("signet serves on https://{}", server.address()));
             serve_until_asked(server).await
         })

@@ -16,8 +16,8 @@ use serde_bytes::ByteBuf;
 use zeroize::Zeroize;
 
 use super::{
-    AnchorPlace, AnchorSlot, AnchorWrite, Class, Description, Fault, Generated, Health, Identity, Inventory, KeyRef,
-    KeySpec, Settings,
+    AnchorPlace, AnchorSlot, AnchorWrite, Attempt, Class, Description, Fault, Generated, Health, Identity, Inventory,
+    KeyRef, KeySpec, Settings,
 };
 use crate::types::{KeyId, Purpose, SecretBytes, Version};
 
@@ -59,6 +59,7 @@ pub(super) enum Job {
     Random(usize),
     Health([u8; 32]),
     Inventory,
+    Attack,
     MakeAnchor(AnchorPlace),
     ReadAnchor(AnchorPlace),
     WriteAnchor(AnchorWrite),
@@ -70,7 +71,7 @@ impl Job {
         match self {
             Self::Use { key, inputs } => inputs.len() == 1 && key.algorithm.purpose() != Purpose::Sign,
             Self::Open { .. } | Self::Enrol | Self::Describe | Self::Generate(_) | Self::Destroy(_) => false,
-            Self::Forget { .. } | Self::Random(_) | Self::Health(_) | Self::Inventory => false,
+            Self::Forget { .. } | Self::Random(_) | Self::Health(_) | Self::Inventory | Self::Attack => false,
             Self::MakeAnchor(_) | Self::ReadAnchor(_) | Self::WriteAnchor(_) => false,
         }
     }
@@ -90,6 +91,7 @@ pub(super) enum Answer {
     Random(SecretBytes),
     Health(Health),
     Inventory(Inventory),
+    Attacked(Vec<Attempt>),
     Anchor(Vec<AnchorSlot>),
 }
 

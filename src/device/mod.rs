@@ -104,6 +104,12 @@ pub trait Device {
     /// The general ones.
     fn inventory(&mut self) -> Result<Inventory, Fault>;
 
+    /// Tries the known attacks on the device's interface, on scratch keys that do not stay.
+    ///
+    /// # Errors
+    /// [`Class::Unsupported`] where none are known, and the general ones.
+    fn attack(&mut self) -> Result<Vec<Attempt>, Fault>;
+
     /// Makes room for the two slots of an anchor, both blank. Durable when this returns.
     ///
     /// # Errors
@@ -124,6 +130,31 @@ pub trait Device {
     /// [`Class::Refused`] where no slot holds `write.known`: then somebody else writes this anchor; [`Class::Ambiguous`] where it may have been
     /// written, and those of [`Self::read_anchor`].
     fn write_anchor(&mut self, write: &AnchorWrite) -> Result<(), Fault>;
+}
+
+/// An attack on the interface of a device, and what came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// What was tried.
+    pub attack: String,
+    /// Whether we know and say that it works on our keys as well.
+    pub owned: bool,
+    /// On a key as most programs make them.
+    pub ordinary: Outcome,
+    /// On a key by our template.
+    pub ours: Outcome,
+}
+
+/// What came of an attack.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// The attacker got what they wanted.
+    Works,
+    /// The device said yes and did nothing.
+    Ignored,
+    /// The device refused: which call, with which code.
+    Refused(String),
 }
 
 /// How many bytes a slot of an anchor has.

@@ -226,6 +226,7 @@ fn perform(device: &mut dyn Device, job: Job) -> Reply {
         Job::Forget { id, version } => device.forget(id, version).map(|()| Answer::Done),
         Job::Random(length) => device.random(length).map(Answer::Random),
         Job::Health(challenge) => device.health(&challenge).map(Answer::Health),
+        Job::Attack => device.attack().map(Answer::Attacked),
         Job::Inventory => device.inventory().map(Answer::Inventory),
         Job::MakeAnchor(place) => device.make_anchor(&place).map(|()| Answer::Done),
         Job::ReadAnchor(place) => device.read_anchor(&place).map(Answer::Anchor),

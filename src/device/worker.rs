@@ -23,8 +23,8 @@ use tokio::time::{Duration, Instant, MissedTickBehavior, interval, timeout};
 use super::frame::{Answer, Job};
 use super::link::{Limit, Link, Route, lost};
 use super::{
-    AnchorPlace, AnchorSlot, AnchorWrite, Class, Description, Fault, Generated, Health, Identity, Inventory, KeyRef,
-    KeySpec, PinSource, Settings,
+    AnchorPlace, AnchorSlot, AnchorWrite, Attempt, Class, Description, Fault, Generated, Health, Identity, Inventory,
+    KeyRef, KeySpec, PinSource, Settings,
 };
 use crate::telemetry::{Metrics, Operation};
 use crate::types::{Algorithm, KeyId, Purpose, SecretBytes, Verifier, Version};
@@ -278,6 +278,16 @@ impl Worker {
             self.repeatable("inventory", Route::Control, || Job::Inventory, Limit::whole(GENERATE_LIMIT)).await?;
         let Answer::Inventory(inventory) = answer else { return Err(unexpected()) };
         Ok(inventory)
+    }
+
+    /// Tries the known attacks on the device's interface.
+    ///
+    /// # Errors
+    /// As [`super::Device::attack`].
+    pub async fn attack(&self) -> Result<Vec<Attempt>, Fault> {
+        let answer = self.repeatable("attack", Route::Control, || Job::Attack, Limit::whole(GENERATE_LIMIT)).await?;
+        let Answer::Attacked(attempts) = answer else { return Err(unexpected()) };
+        Ok(attempts)
     }
 
     /// Makes room for an anchor.

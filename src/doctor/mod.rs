@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::audit::{checkpoint, verify};
 use crate::config::Config;
-use crate::device::{PinSource, Settings, Worker};
+use crate::device::{Attempt, PinSource, Settings, Worker};
 use crate::error::{Error, Kind, Result};
 use crate::telemetry::Metrics;
 use crate::types::{Clock, Name, PublicKey};
@@ -96,6 +96,27 @@ pub async fn examine(config: &Config, program: &Path) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// Tries the known attacks on the interface of a device, on scratch keys, while no service uses it.
+///
+/// # Errors
+/// `NotFound` for a device that is not configured, `State` while the service runs, and those of the device.
+pub async fn attack(config: &Config, device: &Name, program: &Path) -> Result<Vec<Attempt>> {
+    let Some(settings) = config.devices.get(device) else {
+        return Err(Error::new(Kind::NotFound, format!("there is no device {device} in the configuration")));
+    };
+    if is_running(&config.data) {
+        return Err(Error::new(Kind::State, "the service is running, and one process alone uses a device")
+            .hint("stop it first"));
+    }
+    let worker = Worker::start(device.as_str(), settings.clone(), None, program.to_owned(), Metrics::new());
+    let attempts = match worker.settled().await {
+        Ok(()) => worker.attack().await,
+        Err(fault) => Err(fault),
+    };
+    worker.shutdown().await;
+    Ok(attempts?)
 }
 
 fn good(what: impl Into<String>, text: impl Into<String>) -> Finding {

@@ -23,6 +23,7 @@ mod swtpm;
 mod acme;
 mod agent;
 mod announcements;
+mod attack;
 mod audit;
 mod backup;
 mod calls;

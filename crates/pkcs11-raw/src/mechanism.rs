@@ -58,6 +58,8 @@ pub enum Mechanism {
     AesKeyWrapPad,
     /// 0x210B: RFC 5649 by the letter of version 3 of the standard.
     AesKeyWrapKwp,
+    /// Another one that has no parameter, by its number.
+    Other(CK_MECHANISM_TYPE),
 }
 
 impl Digest {
@@ -97,6 +99,7 @@ impl Mechanism {
             Self::Sha512Hmac => CKM_SHA512_HMAC,
             Self::AesKeyWrapPad => CKM_AES_KEY_WRAP_PAD,
             Self::AesKeyWrapKwp => CKM_AES_KEY_WRAP_KWP,
+            Self::Other(number) => number,
         }
     }
 

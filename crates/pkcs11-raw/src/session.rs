@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use cryptoki_sys::{
     CK_ATTRIBUTE, CK_ATTRIBUTE_TYPE, CK_OBJECT_HANDLE, CK_SESSION_HANDLE, CK_ULONG, CK_UNAVAILABLE_INFORMATION,
-    CKF_RW_SESSION, CKF_SERIAL_SESSION, CKR_ATTRIBUTE_SENSITIVE, CKR_ATTRIBUTE_TYPE_INVALID, CKR_GENERAL_ERROR,
-    CKU_USER,
+    CKF_RW_SESSION, CKF_SERIAL_SESSION, CKM_SHA256, CKR_ATTRIBUTE_SENSITIVE, CKR_ATTRIBUTE_TYPE_INVALID,
+    CKR_GENERAL_ERROR, CKU_USER,
 };
 use zeroize::Zeroizing;
 
@@ -21,6 +21,8 @@ use crate::{Attribute, Error, Mechanism, Module, Result, call};
 const SIGNATURE_ROOM: usize = 1024;
 /// Room for the largest wrapped key: RSA 8192 in PKCS#8 takes some 4.8 KB.
 const BLOB_ROOM: usize = 8192;
+/// How much longer than its plaintext a ciphertext may be.
+const CIPHER_ROOM: usize = 64;
 /// How many handles one `C_FindObjects` may answer.
 const FIND_AT_ONCE: usize = 256;
 /// The largest attribute that is believed; what is longer is a fault of the library.
@@ -292,6 +294,80 @@ impl Session {
         // SAFETY: the template is alive during the call; `object` is a number to write to.
         unsafe { call!(self.module, C_CreateObject(self.handle, raw.as_mut_ptr(), raw.len(), &raw mut object)) }?;
         Ok(Object(object))
+    }
+
+    /// Changes attributes of an object.
+    ///
+    /// # Errors
+    /// What `C_SetAttributeValue` returned. Some tokens answer `CKR_OK` and change nothing.
+    pub fn set(&self, object: Object, attributes: &[Attribute]) -> Result<()> {
+        let mut raw = RawTemplate::new(attributes);
+        // SAFETY: the template is alive during the call.
+        unsafe { call!(self.module, C_SetAttributeValue(self.handle, object.0, raw.as_mut_ptr(), raw.len())) }
+    }
+
+    /// Copies an object, with the attributes of `template` in the place of its own.
+    ///
+    /// # Errors
+    /// What `C_CopyObject` returned.
+    pub fn copy(&self, object: Object, template: &[Attribute]) -> Result<Object> {
+        let mut raw = RawTemplate::new(template);
+        let mut copy = 0;
+        // SAFETY: the template is alive during the call; `copy` is a number to write to.
+        unsafe { call!(self.module, C_CopyObject(self.handle, object.0, raw.as_mut_ptr(), raw.len(), &raw mut copy)) }?;
+        Ok(Object(copy))
+    }
+
+    /// Encrypts in one piece.
+    ///
+    /// # Errors
+    /// What the two calls returned. Afterwards the session may be stuck with the operation: close it.
+    pub fn encrypt(&self, mechanism: Mechanism, key: Object, data: &[u8]) -> Result<Vec<u8>> {
+        let mut parameter = mechanism.parameter();
+        let mut mechanism = mechanism.raw(&mut parameter);
+        // SAFETY: mechanism and parameter are alive during the call.
+        unsafe { call!(self.module, C_EncryptInit(self.handle, &raw mut mechanism, key.0)) }?;
+        answer("C_Encrypt", data.len() + CIPHER_ROOM, |pointer, length| {
+            // SAFETY: `data` is only read; `pointer` has room for `*length` bytes.
+            unsafe {
+                let (data, size) = (data.as_ptr().cast_mut(), data.len() as CK_ULONG);
+                call!(self.module, C_Encrypt(self.handle, data, size, pointer, length))
+            }
+        })
+    }
+
+    /// Decrypts in one piece.
+    ///
+    /// # Errors
+    /// As [`Self::encrypt`].
+    pub fn decrypt(&self, mechanism: Mechanism, key: Object, data: &[u8]) -> Result<Vec<u8>> {
+        let mut parameter = mechanism.parameter();
+        let mut mechanism = mechanism.raw(&mut parameter);
+        // SAFETY: mechanism and parameter are alive during the call.
+        unsafe { call!(self.module, C_DecryptInit(self.handle, &raw mut mechanism, key.0)) }?;
+        answer("C_Decrypt", data.len() + CIPHER_ROOM, |pointer, length| {
+            // SAFETY: `data` is only read; `pointer` has room for `*length` bytes.
+            unsafe {
+                let (data, size) = (data.as_ptr().cast_mut(), data.len() as CK_ULONG);
+                call!(self.module, C_Decrypt(self.handle, data, size, pointer, length))
+            }
+        })
+    }
+
+    /// SHA-256 of the value of a secret key.
+    ///
+    /// # Errors
+    /// What the three calls returned. Afterwards the session may be stuck with the operation: close it.
+    pub fn digest_key(&self, key: Object) -> Result<Vec<u8>> {
+        let mut mechanism = Mechanism::Other(CKM_SHA256).raw(&mut None);
+        // SAFETY: the mechanism is alive during the call.
+        unsafe { call!(self.module, C_DigestInit(self.handle, &raw mut mechanism)) }?;
+        // SAFETY: two numbers.
+        unsafe { call!(self.module, C_DigestKey(self.handle, key.0)) }?;
+        answer("C_DigestFinal", SIGNATURE_ROOM, |pointer, length| {
+            // SAFETY: `pointer` has room for `*length` bytes.
+            unsafe { call!(self.module, C_DigestFinal(self.handle, pointer, length)) }
+        })
     }
 
     /// Destroys an object.

@@ -163,6 +163,9 @@ fn attempt(shared: &Arc<Shared>, algorithm: Algorithm) -> Result<Finding, Fault>
             return Ok(Finding { resident: refusal_of(probe.with_token_object())?, wrapped: Some(refusal) });
         }
     };
+    if let Some(refusal) = probe.kept(&born.0)? {
+        return Ok(Finding { resident: refusal_of(probe.with_token_object())?, wrapped: Some(refusal) });
+    }
     let resident = refusal_of(probe.uses(born.0.key, born.1.as_ref()))?;
     if resident.is_some() {
         return Ok(Finding { wrapped: resident.clone(), resident });
@@ -214,11 +217,26 @@ impl Probe {
         let public = self
             .lane
             .run(|error| codes::fault(error, Effect::Idle), |session| make::take_public(session, &born, algorithm));
-        match public {
-            Ok(public) => Ok((born, public)),
-            Err(fault) if fault.class == Class::Internal => Err(Stop::Cannot(Refusal::sure(fault.text))),
-            Err(fault) => Err(Stop::Failed(fault)),
+        let fault = match public {
+            Ok(public) => return Ok((born, public)),
+            Err(fault) => fault,
+        };
+        if life == Life::Resident {
+            self.step("destroy", |session| session.destroy(born.key))?;
         }
+        let cannot = fault.class == Class::Internal;
+        Err(if cannot { Stop::Cannot(Refusal::sure(fault.text)) } else { Stop::Failed(fault) })
+    }
+
+    /// Whether the token keeps what was to be a session object, as smart cards do: then it is destroyed by hand.
+    fn kept(&mut self, born: &Newborn) -> Result<Option<Refusal>, Fault> {
+        let algorithm = self.algorithm;
+        let fault = |error| codes::fault(error, Effect::Idle);
+        if self.lane.call(|session| template::goes_with_its_session(session, born.key)).map_err(fault)? {
+            return Ok(None);
+        }
+        self.lane.call(|session| session.destroy(born.key)).map_err(fault)?;
+        Ok(Some(Refusal::sure(format!("this token keeps {algorithm} keys that were to go with their session"))))
     }
 
     /// Has the key sign, and judges the result.

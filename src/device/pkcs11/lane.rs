@@ -9,10 +9,10 @@ use pkcs11_raw::{Error, Session, TokenInfo};
 
 use crate::device::pkcs11::codes::{self, Effect, Remedy};
 use crate::device::pkcs11::shared::Shared;
-use crate::device::pkcs11::{abilities, recipe};
+use crate::device::pkcs11::{abilities, attack, recipe};
 use crate::device::{
-    AnchorPlace, AnchorSlot, AnchorWrite, Class, Description, Device, Fault, Generated, Health, Inventory, KeyRef,
-    KeySpec, Locator,
+    AnchorPlace, AnchorSlot, AnchorWrite, Attempt, Class, Description, Device, Fault, Generated, Health, Inventory,
+    KeyRef, KeySpec, Locator,
 };
 use crate::types::{KeyId, Purpose, Residency, SecretBytes, Version, sha256};
 
@@ -179,6 +179,10 @@ impl Device for Lane {
         let info = info.map_err(|error| self.shared.fault(error, Effect::Idle))?;
         let loaded = self.shared.cache.unwrapped() as u64;
         Ok(Health { signature, sessions: info.sessions, loaded, warning: warning(&info) })
+    }
+
+    fn attack(&mut self) -> Result<Vec<Attempt>, Fault> {
+        attack::all(&self.shared)
     }
 
     fn inventory(&mut self) -> Result<Inventory, Fault> {

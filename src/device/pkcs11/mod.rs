@@ -16,6 +16,7 @@
 
 mod abilities;
 mod anchor;
+mod attack;
 mod cache;
 pub mod codes;
 mod keepsake;

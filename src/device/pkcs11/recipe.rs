@@ -174,6 +174,7 @@ pub(super) fn sign_input(algorithm: Algorithm, input: &[u8]) -> Result<Cow<'_, [
         | Mechanism::AesKeyGen
         | Mechanism::AesKeyWrapPad
         | Mechanism::AesKeyWrapKwp
+        | Mechanism::Other(_)
         | Mechanism::Sha256Hmac
         | Mechanism::Sha384Hmac
         | Mechanism::Sha512Hmac => Err(Fault::new(Class::Internal, format!("{algorithm} has no signature mechanism"))),

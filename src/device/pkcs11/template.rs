@@ -213,6 +213,12 @@ fn compare(session: &Session, object: Object, stated: &[Attribute], life: Life) 
     Ok(wanted.iter().zip(&found).filter(differs).map(|(wanted, _)| attribute_name(wanted.kind())).collect())
 }
 
+/// Whether an object is a session object, as it was to be.
+pub(super) fn goes_with_its_session(session: &Session, object: Object) -> Result<bool, Error> {
+    let transient = Attribute::flag(ck::CKA_TOKEN, false);
+    Ok(matches!(session.attributes(object, &[ck::CKA_TOKEN])?.as_slice(), [Some(value)] if transient.agrees(value)))
+}
+
 fn join(wrong: &[&str]) -> Option<String> {
     if wrong.is_empty() { None } else { Some(wrong.join(", ")) }
 }

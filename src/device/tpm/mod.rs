@@ -41,8 +41,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use engine::Engine;
 
 use super::{
-    AnchorPlace, AnchorSlot, AnchorWrite, Description, Device, Driver, Fault, Generated, Health, Identity, Inventory,
-    KeyRef, KeySpec, TpmSettings,
+    AnchorPlace, AnchorSlot, AnchorWrite, Attempt, Class, Description, Device, Driver, Fault, Generated, Health,
+    Identity, Inventory, KeyRef, KeySpec, TpmSettings,
 };
 use crate::types::{KeyId, SecretBytes, Version};
 
@@ -139,6 +139,10 @@ impl Device for Turn {
     }
 
     /// Always empty: a TPM stores no key of ours.
+    fn attack(&mut self) -> Result<Vec<Attempt>, Fault> {
+        Err(Fault::new(Class::Unsupported, "the attacks are on the interface of PKCS#11; a TPM has another one"))
+    }
+
     fn inventory(&mut self) -> Result<Inventory, Fault> {
         Ok(Inventory::default())
     }
