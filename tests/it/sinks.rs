@@ -144,10 +144,11 @@ async fn a_copy_that_hangs_or_is_full_keeps_nobody_waiting() {
         let full = loop {
             match sign(&client, "full").await {
                 Ok(()) if required => {}
-                Ok(()) => match standing(&client).await.problem {
-                    Some(problem) => break problem,
-                    None => {}
-                },
+                Ok(()) => {
+                    if let Some(problem) = standing(&client).await.problem {
+                        break problem;
+                    }
+                }
                 Err(error) => break error.public().to_owned(),
             }
             assert!(began.elapsed() < Duration::from_secs(60), "it is never full");
