@@ -12,6 +12,7 @@ pub mod telemetry;
 pub mod confine;
 
 pub mod jose;
+pub mod outbound;
 pub mod validation;
 pub mod webhook;
 pub mod x509;
@@ -53,5 +54,6 @@ pub mod server;
 
 pub mod agent;
 pub mod file;
+pub mod witness;
 
 pub mod cli;

@@ -16,7 +16,7 @@ use source::{code, read, rust_files, rust_files_below, without_tests};
 
 /// The modules whose calls change the state of the service, or the files beside one. The store, the log and the drivers below them are broken at each
 /// system call by tests of their own.
-const WATCHED: &[&str] = &["ledger", "admission", "keyring", "ca", "service", "server", "agent"];
+const WATCHED: &[&str] = &["ledger", "admission", "keyring", "ca", "service", "server", "agent", "witness"];
 
 /// The calls that change a device, the store, the log or a file. Making a folder is none: one that is there already is as
 /// good as a new one.

@@ -20,18 +20,19 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
     ("confine", &[]),
     ("jose", &[]),
+    ("outbound", &[]),
     ("validation", &[]),
-    ("webhook", &[]),
+    ("webhook", &["outbound"]),
     ("x509", &[]),
     ("wire", &[]),
     ("client", &["wire"]),
     ("device", &["confine"]),
     // What is true of a device is a value of `device`, and `config` makes it of what was written.
-    ("config", &["webhook", "device"]),
+    ("config", &["outbound", "webhook", "device"]),
     ("store", &[]),
     ("policy", &[]),
     ("auth", &["store"]),
-    ("audit", &["device", "store"]),
+    ("audit", &["outbound", "device", "store"]),
     ("ledger", &["device", "store", "audit"]),
     ("admission", &["store", "policy", "audit", "ledger"]),
     // Whoever asks `admission` speaks the words of `policy` (what is asked for) and `audit` (which phase is recorded).
@@ -47,8 +48,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // `device` for the file of a key that was made in the TPM beside the agent, which is `device::tpm::keyfile` and nothing else.
     ("agent", &["x509", "wire", "client", "device"]),
     ("file", &["wire", "client"]),
+    ("witness", &["config", "device", "audit", "server"]),
     // `device` for the verb `device-worker`, which is that module and nothing else.
-    ("cli", &["confine", "wire", "config", "client", "device", "audit", "doctor", "server", "agent", "file"]),
+    ("cli", &["confine", "wire", "config", "client", "device", "audit", "doctor", "server", "agent", "file", "witness"]),
 ];
 
 /// Free to all.
@@ -66,10 +68,10 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("postcard", &["src/device"]),
     ("rusqlite", &["src/store"]),
     ("cedar_policy", &["src/policy"]),
-    ("axum", &["src/api", "src/server"]),
-    ("hyper", &["src/validation", "src/webhook", "src/server"]),
-    ("hyper_util", &["src/validation", "src/webhook", "src/server"]),
-    ("tokio_rustls", &["src/validation", "src/webhook", "src/server"]),
+    ("axum", &["src/api", "src/server", "src/witness"]),
+    ("hyper", &["src/outbound", "src/validation", "src/server"]),
+    ("hyper_util", &["src/outbound", "src/validation", "src/server"]),
+    ("tokio_rustls", &["src/outbound", "src/validation", "src/server"]),
     ("tower", &["src/api", "src/server"]),
     ("reqwest", &["src/client"]),
     ("clap", &["src/cli"]),

@@ -4,7 +4,7 @@
 use signet::audit::proof::{Consistency, Proof};
 use signet::audit::tile::Tile;
 use signet::audit::{Receipt, Receipts};
-use signet::webhook::Address;
+use signet::outbound::Address;
 
 libfuzzer_sys::fuzz_target!(|text: &str| {
     // What was read is the only way to write it.

@@ -2,7 +2,7 @@
 //! ([C2SP tlog-tiles](https://c2sp.org/tlog-tiles)), and the check of such a folder.
 //!
 //! ```text
-//! DIR/checkpoint               the newest signed head
+//! DIR/checkpoint               the newest signed head, with the cosignatures of it that are kept
 //! DIR/tile/0/000               hashes of leaves, then of full tiles: see `tile`
 //! DIR/tile/entries/000         the records
 //! ```
@@ -15,6 +15,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use super::checkpoint::{Head, HeadKey};
+use super::cosigned::with_cosignatures;
 use super::heads;
 use super::merkle::{Frontier, Hash, leaf_hash, root};
 use super::point::{tampered, unreadable};
@@ -73,6 +74,7 @@ pub fn export(folder: &Path, to: &Path, key: Option<&HeadKey>) -> Result<Exporte
     if tree.frontier.root() != *head.root() {
         return Err(tampered(format!("its records are not those of the head of {} records", head.size())));
     }
+    let head = with_cosignatures(folder, head);
     out.put(CHECKPOINT, head.note().as_bytes())?;
     Ok(Exported { head, written: out.written, too_long })
 }

@@ -34,10 +34,11 @@ use tokio::time::{Instant, timeout_at};
 use super::checkpoint::{Head, HeadSigner, Origin};
 use super::files::Files;
 use super::heads;
-use super::merkle::Hash;
+use super::merkle::{Frontier, Hash, leaf_hash};
 use super::open;
 use super::point::{self, Point};
 use super::queue::{Entry, Errand, Failure, News, Queue, Signed};
+use super::read::Lined;
 use super::receipt::Receipt;
 use super::record::Record;
 use super::sink::{Sink, SinkSettings, SinkStatus};
@@ -452,6 +453,41 @@ impl Log {
         );
         Err(Error::new(Kind::Tampered, text)
             .hint("the audit folder was cut, put back or exchanged: restore the newest one"))
+    }
+
+    /// Whether the log goes on from a point that it was at, signed or not, and what follows up to the last head hashes to that head.
+    /// It reads what follows.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`] where the files cannot be read.
+    pub async fn goes_on_from(&self, size: u64, root: &Hash) -> Result<bool> {
+        let (signed, now) = self.queue.points()?;
+        let head = signed.map(|signed| (signed.head, signed.point.frontier));
+        let frontier = match &head {
+            _ if size > now.size() => return Ok(false),
+            Some((head, _)) if head.size() > size => {
+                self.tend().await?;
+                self.with_tree(move |tree| tree.frontier(size)).await?
+            }
+            Some((_, frontier)) => frontier.clone(),
+            None => Frontier::default(),
+        };
+        let (folder, root) = (self.settings.folder.clone(), *root);
+        blocking(move || {
+            let (mut frontier, mut good) = (frontier, true);
+            let mut lines = Lined::open(&folder, frontier.size())?;
+            loop {
+                good &= frontier.size() != size || frontier.root() == root;
+                good &= head
+                    .as_ref()
+                    .is_none_or(|(head, _)| head.size() != frontier.size() || *head.root() == frontier.root());
+                let Some(line) = lines.next()?.filter(|_| frontier.size() < now.size()) else {
+                    return Ok(good && frontier.size() == now.size());
+                };
+                frontier.push(leaf_hash(line));
+            }
+        })
+        .await
     }
 
     /// The last signed head.

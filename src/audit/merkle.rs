@@ -119,6 +119,19 @@ pub fn range_root(nodes: &(impl Nodes + ?Sized), start: u64, end: u64) -> Result
     Ok(Frontier { size, nodes: perfect }.root())
 }
 
+/// The right edge of the tree over the first `size` leaves.
+///
+/// # Errors
+/// Those of `nodes`.
+pub fn frontier(nodes: &(impl Nodes + ?Sized), size: u64) -> Result<Frontier> {
+    let (mut at, mut perfect) = (0_u64, Vec::new());
+    for level in (0..u64::BITS).rev().filter(|level| size >> level & 1 == 1) {
+        perfect.push(nodes.node(level, at >> level)?);
+        at += 1 << level;
+    }
+    Ok(Frontier { size, nodes: perfect })
+}
+
 /// The proof that leaf `index` is in the tree over the first `size` leaves, nearest sibling first
 /// ([RFC 9162, section 2.1.3.1](https://www.rfc-editor.org/rfc/rfc9162#section-2.1.3.1)).
 ///

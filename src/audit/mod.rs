@@ -7,18 +7,21 @@
 //! noticed from within. For that the last head is kept elsewhere too, see [`Opened::head`].
 //!
 //! * [`record`] what a record says · [`merkle`] the tree and its proofs · [`checkpoint`] signed heads
+//! * [`note`] signed notes of any log · [`Witnesses`] who cosigns the heads · [`cosigned`] what they said
 //! * [`receipt`] what an answer says of its record
 //! * [`proof`] proofs as files · [`tile`], [`Tree`] the log as other tools read it
 //! * [`Log`] writes, to further places too ([`SinkSettings`]) · [`read()`] reads · [`verify()`] checks without the service
 
 mod archive;
 pub mod checkpoint;
+mod cosigned;
 mod export;
 mod files;
 mod heads;
 mod log;
 pub mod merkle;
 mod mirror;
+pub mod note;
 mod open;
 mod point;
 pub mod proof;
@@ -32,10 +35,12 @@ pub mod tile;
 mod tiles;
 mod tree;
 mod verify;
+mod witness;
 mod writer;
 
 pub use archive::{Archived, archive};
 pub use checkpoint::{Head, HeadSigner, Origin, public_key_from_pem};
+pub use cosigned::{Cosigned, cosigned, vouched, witnessed};
 pub use export::{CHECKPOINT, Exported, export, verify_export};
 pub use log::{Log, Opened, Settings};
 pub use queue::News;
@@ -46,3 +51,4 @@ pub use sink::{SinkSettings, SinkStatus};
 pub use tiles::PREFIX as TILES;
 pub use tree::{Tree, entries};
 pub use verify::{Problem, Report, leaves, verify, verify_with};
+pub use witness::{WitnessSettings, WitnessStatus, Witnesses};

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::checkpoint::Head;
-use super::merkle::{consistency_proof, inclusion_proof, range_root, root, verify_consistency};
+use super::merkle::{Frontier, consistency_proof, frontier, inclusion_proof, range_root, root, verify_consistency};
 use super::point::tampered;
 use super::proof::{Consistency, Proof};
 use super::read::Lined;
@@ -63,6 +63,19 @@ impl Tree {
         let old_root = range_root(&stored, 0, old)?;
         if verify_consistency(old, &old_root, size, self.head.root(), &path) {
             Ok(Consistency { old, path, head: self.head.clone() })
+        } else {
+            Err(damaged())
+        }
+    }
+
+    /// The right edge of the tree of the first `size` records, which are the beginning of those below the head.
+    ///
+    /// # Errors
+    /// As [`Self::consistency`].
+    pub(super) fn frontier(&self, size: u64) -> Result<Frontier> {
+        let (frontier, proof) = (frontier(&Stored(&self.folder), size)?, self.consistency(size)?);
+        if verify_consistency(size, &frontier.root(), self.head.size(), self.head.root(), &proof.path) {
+            Ok(frontier)
         } else {
             Err(damaged())
         }

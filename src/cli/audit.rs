@@ -10,10 +10,10 @@ use super::output::{facts, table};
 use super::syslog::message;
 use super::{App, noun};
 use crate::audit::checkpoint::{HeadKey, public_key_from_pem};
-use crate::audit::{CHECKPOINT, Receipts, checkpoint, proof, verify_export};
+use crate::audit::{CHECKPOINT, Cosigned, Problem, Receipts, checkpoint, proof, verify_export};
 use crate::client::Client;
 use crate::error::{Error, Kind, Result};
-use crate::types::PublicKey;
+use crate::types::{Clock, NoteKey, Period, PublicKey};
 use crate::wire::AuditRecords;
 
 /// The most records of one request.
@@ -45,7 +45,8 @@ Examples:
   signet audit verify /mnt/archive/signet --public-key log.pem
   signet audit verify /var/lib/signet/audit --public-key log.pem --receipts receipts.txt
   signet audit verify 4711.tlog-proof --public-key log.pem
-  signet audit verify since-monday.txt --since monday.txt --public-key log.pem")]
+  signet audit verify since-monday.txt --since monday.txt --public-key log.pem
+  signet audit verify /srv/www/log --public-key log.pem --witness witness.example/w1+1f2e3d4c+BGfmC6QD...")]
 struct Verify {
     /// A folder of the log, an archive or an export of it, or the file that `signet audit proof` or `consistency` wrote.
     what: PathBuf,
@@ -58,6 +59,33 @@ struct Verify {
     /// The earlier head that a proof of two heads begins with.
     #[arg(long, value_name = "FILE")]
     since: Option<PathBuf>,
+    /// A witness that must have cosigned, as `signet witness key` prints it; as often as there are witnesses.
+    #[arg(long, value_name = "KEY")]
+    witness: Vec<String>,
+}
+
+/// What a witness vouches for, for people.
+struct Vouched {
+    name: String,
+    size: u64,
+    /// In seconds since 1970.
+    time: u64,
+}
+
+impl Vouched {
+    fn new(key: &NoteKey, cosigned: &Cosigned) -> Self {
+        Self { name: key.name().to_owned(), size: cosigned.head.size(), time: cosigned.time }
+    }
+
+    fn json(&self) -> Value {
+        serde_json::json!({"name": self.name, "size": self.size, "time": self.time})
+    }
+
+    fn text(&self) -> String {
+        let now = u64::try_from(Clock::System.now().as_second()).unwrap_or(0);
+        let age = Period::seconds(now.saturating_sub(self.time));
+        format!("{}: {} records, {age} ago", self.name, self.size)
+    }
 }
 
 /// The key in a PEM file.
@@ -73,14 +101,19 @@ fn text(path: &Path) -> Result<String> {
 impl Verify {
     fn run(self, app: &App) -> Result<()> {
         let key = key(self.public_key.as_deref())?;
+        let witnesses = self.witness.iter().map(|text| text.parse()).collect::<Result<Vec<NoteKey>>>()?;
+        if let Some(other) = witnesses.iter().find(|key| !key.cosigns()) {
+            return Err(Error::new(Kind::Invalid, format!("{} is the key of a log, not of a witness", other.name())));
+        }
         if !self.what.is_dir() {
-            return self.proof(app, key.as_ref());
+            return self.proof(app, key.as_ref(), &witnesses);
         }
         let receipts = match &self.receipts {
             Some(path) => Receipts::parse(&path.display().to_string(), &text(path)?)?,
             None => Receipts::default(),
         };
-        let report = if self.what.join(CHECKPOINT).exists() {
+        let is_export = self.what.join(CHECKPOINT).exists();
+        let mut report = if is_export {
             if self.receipts.is_some() {
                 return Err(Error::new(
                     Kind::Invalid,
@@ -91,6 +124,25 @@ impl Verify {
         } else {
             crate::audit::verify_with(&self.what, key.as_ref(), receipts)?
         };
+        let mut vouching = Vec::new();
+        for witness in &witnesses {
+            let vouched = match &report.head {
+                Some(head) if is_export => vouched_head(head, witness),
+                Some(_) | None => crate::audit::vouched(&self.what, witness),
+            };
+            match vouched {
+                Ok(cosigned) => vouching.push(Vouched::new(witness, &cosigned)),
+                Err(error) if error.kind() == Kind::DoesNotOpen => {
+                    let file = if is_export { CHECKPOINT } else { "heads" };
+                    report.problems.push(Problem {
+                        file: file.to_owned(),
+                        line: None,
+                        what: error.public().to_owned(),
+                    });
+                }
+                Err(error) => return Err(error),
+            }
+        }
         let problems: Vec<_> = report.problems.iter().map(ToString::to_string).collect();
         let body = serde_json::json!({
             "records": report.records,
@@ -99,6 +151,7 @@ impl Verify {
             "signatures_checked": report.signatures_checked,
             "unsigned_tail": report.unsigned_tail,
             "receipts": report.receipts,
+            "witnesses": vouching.iter().map(Vouched::json).collect::<Vec<_>>(),
             "unfinished_bytes": report.unfinished_bytes,
             "problems": problems,
         });
@@ -118,6 +171,9 @@ impl Verify {
                 ("receipts", report.receipts.to_string()),
                 ("verdict", if report.is_good() { "WHOLE".to_owned() } else { "BROKEN".to_owned() }),
             ]);
+            for witness in &vouching {
+                text.push_str(&format!("\nwitness {}", witness.text()));
+            }
             for problem in &problems {
                 text.push_str(&format!("\nproblem: {problem}"));
             }
@@ -131,7 +187,7 @@ impl Verify {
     }
 
     /// A file with a proof.
-    fn proof(&self, app: &App, key: Option<&PublicKey>) -> Result<()> {
+    fn proof(&self, app: &App, key: Option<&PublicKey>, witnesses: &[NoteKey]) -> Result<()> {
         let text = text(&self.what)?;
         let key = key.map(HeadKey::new).transpose()?;
         let signatures = if key.is_some() { "checked" } else { "not checked: no key was given" };
@@ -141,6 +197,7 @@ impl Verify {
                 Error::new(Kind::Invalid, "which earlier head?").hint("give the file that holds it: --since FILE")
             })?;
             proof.verify(&head(since)?, key.as_ref())?;
+            all_vouch(&proof.head, witnesses)?;
             let body = serde_json::json!({"old": proof.old, "size": proof.head.size(), "origin": proof.head.origin().as_str(),
                 "signatures_checked": key.is_some()});
             return app.out.answer(&body, |_| {
@@ -160,6 +217,7 @@ impl Verify {
         }
         let proof = proof::Proof::parse(&text)?;
         proof.verify(key.as_ref())?;
+        all_vouch(&proof.head, witnesses)?;
         let record: Value = serde_json::from_slice(&proof.record)
             .map_err(|_| Error::new(Kind::DoesNotOpen, "what is proven is no record of an audit log"))?;
         let body = serde_json::json!({"index": proof.index, "size": proof.head.size(), "origin": proof.head.origin().as_str(),
@@ -174,6 +232,18 @@ impl Verify {
                 + &String::from_utf8_lossy(&proof.record)
         })
     }
+}
+
+/// What a witness says of this very head.
+fn vouched_head(head: &checkpoint::Head, witness: &NoteKey) -> Result<Cosigned> {
+    Cosigned::of(head.clone(), witness).ok_or_else(|| {
+        let text = format!("the head of {} records is not cosigned by witness {}", head.size(), witness.name());
+        Error::new(Kind::DoesNotOpen, text)
+    })
+}
+
+fn all_vouch(head: &checkpoint::Head, witnesses: &[NoteKey]) -> Result<()> {
+    witnesses.iter().try_for_each(|witness| vouched_head(head, witness).map(drop))
 }
 
 /// The head in a file.
@@ -216,7 +286,8 @@ impl Proof {
 Examples:
   signet audit head > monday.txt
   signet audit consistency monday.txt > since-monday.txt
-  signet audit verify since-monday.txt --since monday.txt --public-key log.pem")]
+  signet audit verify since-monday.txt --since monday.txt --public-key log.pem
+  signet audit verify /srv/www/log --public-key log.pem --witness witness.example/w1+1f2e3d4c+BGfmC6QD...")]
 struct Consistency {
     /// The file with the earlier head.
     since: PathBuf,
@@ -444,11 +515,15 @@ fn cell(record: &Value, name: &str) -> String {
 #[command(after_help = "\
 Examples:
   signet audit head
-  signet audit head --public-key > log.pem")]
+  signet audit head --public-key > log.pem
+  signet audit head --verifier-key")]
 struct Head {
     /// Only the public key that signs heads, in PEM: keep it for `signet audit verify`.
     #[arg(long)]
     public_key: bool,
+    /// Only that key with the name of the log, in one line: what a witness is told (C2SP signed-note).
+    #[arg(long, conflicts_with = "public_key")]
+    verifier_key: bool,
 }
 
 impl Head {
@@ -456,6 +531,10 @@ impl Head {
         let head = app.online(async |client| client.audit_head().await)?;
         if self.public_key {
             return app.out.text(head.public_key.trim_end());
+        }
+        if self.verifier_key {
+            let origin = checkpoint::Head::parse(&head.note)?.origin().to_string();
+            return app.out.text(&NoteKey::of_log(&origin, &public_key_from_pem(&head.public_key)?)?.to_string());
         }
         app.out.answer(&head, |head| format!("{}\n{}", head.note.trim_end(), head.public_key.trim_end()))
     }

@@ -53,6 +53,11 @@ impl Init {
         } else {
             let created = service_runtime(server::create(&config, &options))?;
             note(format!("{} is set up", config.data.display()));
+            for device in &created.software {
+                note(format!(
+                    "device {device} is software: its anchor proves nothing to whoever can put its files back"
+                ));
+            }
             created.token
         };
         match &self.token_out {

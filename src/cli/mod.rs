@@ -38,6 +38,7 @@ mod subject;
 mod syslog;
 mod token;
 mod whoami;
+mod witness;
 mod wrap;
 
 use std::process::ExitCode;
@@ -119,6 +120,7 @@ verbs! {
         Metrics(metrics::Metrics),
         Backup(backup::Backup),
         Restore(restore::Restore),
+        Witness(witness::Witness),
         Completions(completions::Completions),
         DeviceWorker(device_worker::DeviceWorker),
     }

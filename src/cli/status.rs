@@ -5,7 +5,7 @@ use clap::Args;
 use super::App;
 use super::output::{facts, joined, table, yes_no};
 use crate::error::{Error, Kind, Result};
-use crate::wire::{AnchorPosition, DeviceStatus, ServerCertificate, SinkPosition, Status as Body};
+use crate::wire::{AnchorPosition, DeviceStatus, ServerCertificate, SinkPosition, Status as Body, WitnessPosition};
 
 /// Show the state of the service and its devices; exits with 7 where it is not ready.
 #[derive(Args, Debug)]
@@ -52,6 +52,17 @@ fn shown(status: &Body, abilities: bool, terminal: bool) -> String {
     }
     text.push_str("\n\n");
     text.push_str(&devices(&status.devices, terminal));
+    let software = |device: &&DeviceStatus| device.software && device.anchor.is_some();
+    for device in status.devices.iter().filter(software) {
+        text.push_str(&format!(
+            "\nnote: {} is software: its anchor proves nothing to whoever can put its files back",
+            device.name
+        ));
+    }
+    if !status.witnesses.is_empty() {
+        text.push_str("\n\n");
+        text.push_str(&witnesses(&status.witnesses, terminal));
+    }
     if abilities {
         text.push_str("\n\n");
         text.push_str(&ability_table(&status.devices, terminal));
@@ -93,6 +104,19 @@ fn devices(devices: &[DeviceStatus], terminal: bool) -> String {
         ]
     });
     table(&["DEVICE", "KIND", "MODEL", "SERIAL", "UP", "RESTARTS", "ANCHOR", "PROBLEM"], rows, terminal)
+}
+
+fn witnesses(witnesses: &[WitnessPosition], terminal: bool) -> String {
+    let rows = witnesses.iter().map(|witness| {
+        vec![
+            witness.name.clone(),
+            yes_no(witness.required).to_owned(),
+            super::output::or_dash(witness.size.as_ref()),
+            super::output::or_dash(witness.cosigned.as_ref()),
+            super::output::or_dash(witness.problem.as_ref()),
+        ]
+    });
+    table(&["WITNESS", "REQUIRED", "RECORDS", "COSIGNED", "PROBLEM"], rows, terminal)
 }
 
 /// The commit that a device vouches for.

@@ -21,6 +21,7 @@ pub struct File {
     pub(super) tls: TlsFile,
     pub(super) expiry: ExpiryFile,
     pub(super) audit: AuditFile,
+    pub(super) witness: Vec<WitnessFile>,
     pub(super) devices: BTreeMap<Name, DeviceFile>,
 }
 
@@ -111,6 +112,17 @@ pub(super) enum SinkFile {
         #[serde(default)]
         required: bool,
     },
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WitnessFile {
+    pub(super) url: String,
+    pub(super) key: String,
+    pub(super) ca: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) required: bool,
+    pub(super) timeout: Option<Period>,
 }
 
 /// One flat table; `kind` says which.

@@ -3,19 +3,22 @@
 //! A file with an unknown option is refused. No secret stands in it: a PIN is named by where it is.
 
 mod file;
+mod witness;
 
 pub use file::File;
+pub use witness::{WatchedLog, WitnessConfig};
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use file::{AcmeFile, DeviceFile, SinkFile, TlsFile, WebhookFile};
+use file::{AcmeFile, DeviceFile, SinkFile, TlsFile, WebhookFile, WitnessFile};
 
 use crate::device::{PinSource, Pkcs11Settings, Settings, TokenSelector, TpmSettings};
 use crate::error::{Error, Kind, Result};
-use crate::types::{EstLabel, IssuerName, Name, Period, ProfileName};
-use crate::webhook::{Address, Settings as WebhookSettings};
+use crate::outbound::{Address, Place};
+use crate::types::{EstLabel, IssuerName, Name, NoteKey, Period, ProfileName};
+use crate::webhook::Settings as WebhookSettings;
 
 /// A checked configuration.
 #[derive(Clone, Debug)]
@@ -50,6 +53,8 @@ pub struct Config {
     pub ending: Option<Ending>,
     /// Further places of the audit log.
     pub sinks: Vec<Sink>,
+    /// Who cosigns the heads of the audit log.
+    pub witnesses: Vec<Cosigner>,
 }
 
 /// A further place of the audit log: a folder on another disk.
@@ -61,6 +66,19 @@ pub struct Sink {
     pub folder: PathBuf,
     /// Whether a record counts only once it is durable there.
     pub required: bool,
+}
+
+/// A witness of the audit log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cosigner {
+    /// What its cosignatures are verified with.
+    pub key: NoteKey,
+    /// Where it is.
+    pub place: Place,
+    /// Whether changes are acknowledged only once it holds them.
+    pub required: bool,
+    /// How long it may take.
+    pub patience: Period,
 }
 
 /// Who is told of certificates that end, and what.
@@ -141,16 +159,11 @@ impl Config {
     /// # Errors
     /// As [`Self::read`].
     pub fn parse(text: &str) -> Result<Self> {
-        let file: File = toml::from_str(text).map_err(|e| {
-            let place = e.span().map(|span| text.get(..span.start).unwrap_or_default().lines().count().max(1));
-            let line = place.map(|line| format!("line {line}: ")).unwrap_or_default();
-            Error::new(Kind::Invalid, format!("{line}{}", e.message()))
-        })?;
-        Self::check(file)
+        Self::check(read_toml(text)?)
     }
 
     fn check(file: File) -> Result<Self> {
-        let File { server, storage, keys, acme, est, pki, tls, expiry, audit, devices } = file;
+        let File { server, storage, keys, acme, est, pki, tls, expiry, audit, witness, devices } = file;
         let devices = devices
             .into_iter()
             .map(|(name, device)| {
@@ -198,6 +211,7 @@ impl Config {
             est: est.default,
             pki: Pki { listen: pki.listen, url: pki.url.map(check_url).transpose()? },
             ending: expiry.webhook.map(check_webhook).transpose().map_err(|e| e.context("expiry.webhook"))?,
+            witnesses: check_witnesses(witness).map_err(|e| e.context("witness"))?,
         })
     }
 }
@@ -224,6 +238,15 @@ fn check_sinks(sinks: Vec<SinkFile>, data: &Path) -> Result<Vec<Sink>> {
         return Err(Error::new(Kind::Invalid, format!("at most {MAX_SINKS} are possible")));
     }
     Ok(checked)
+}
+
+/// What a file says, or the line that is wrong.
+fn read_toml<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
+    toml::from_str(text).map_err(|e| {
+        let place = e.span().map(|span| text.get(..span.start).unwrap_or_default().lines().count().max(1));
+        let line = place.map(|line| format!("line {line}: ")).unwrap_or_default();
+        Error::new(Kind::Invalid, format!("{line}{}", e.message()))
+    })
 }
 
 fn known(devices: &BTreeMap<Name, Settings>, option: &str, name: Name) -> Result<Name> {
@@ -295,8 +318,40 @@ fn check_webhook(webhook: WebhookFile) -> Result<Ending> {
     if timeout > MAX_TIMEOUT || timeout.as_secs() == 0 {
         return Err(Error::new(Kind::Invalid, format!("timeout is 1s to {MAX_TIMEOUT}")));
     }
-    let webhook = WebhookSettings { address, secret_file, anchors: ca, patience: timeout.as_duration() };
+    let place = Place { address, anchors: ca };
+    let webhook = WebhookSettings { place, secret_file, patience: timeout.as_duration() };
     Ok(Ending { webhook, before })
+}
+
+/// The most witnesses.
+const MAX_WITNESSES: usize = 8;
+
+fn check_witnesses(files: Vec<WitnessFile>) -> Result<Vec<Cosigner>> {
+    if files.len() > MAX_WITNESSES {
+        return Err(Error::new(Kind::Invalid, format!("at most {MAX_WITNESSES} witnesses can be configured")));
+    }
+    let mut all: Vec<Cosigner> = Vec::new();
+    for WitnessFile { url, key, ca, required, timeout } in files {
+        let key: NoteKey = key.parse()?;
+        if !key.cosigns() {
+            return Err(Error::new(Kind::Invalid, "key is that of a log, and a witness signs with another kind")
+                .hint("`signet witness key` prints that of a witness"));
+        }
+        if all.iter().any(|other| other.key.id() == key.id()) {
+            return Err(Error::new(Kind::Invalid, format!("{} stands there twice", key.name())));
+        }
+        let address: Address = url.parse().map_err(|e: Error| e.context("url"))?;
+        if url.starts_with("https") != ca.is_some() {
+            return Err(Error::new(Kind::Invalid, "ca and an https url go together")
+                .hint("ca is the file of those that may certify the witness"));
+        }
+        let patience = timeout.unwrap_or(Period::seconds(5));
+        if patience > MAX_TIMEOUT || patience.as_secs() == 0 {
+            return Err(Error::new(Kind::Invalid, format!("timeout is 1s to {MAX_TIMEOUT}")));
+        }
+        all.push(Cosigner { key, place: Place { address, anchors: ca }, required, patience });
+    }
+    Ok(all)
 }
 
 /// The longest URL that is put before `/pki/`.
@@ -469,6 +524,32 @@ mod tests {
         ];
         for (text, part) in cases {
             let error = Config::parse(text).unwrap_err().to_string();
+            assert!(error.contains(part), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_witness_has_a_key_and_proves_who_it_is() {
+        let public = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
+        let public = crate::types::PublicKey::ed25519(&hex::decode(public).unwrap()).unwrap();
+        let key = NoteKey::of_witness("w/1", &public).unwrap();
+        let parse = |text: &str| {
+            Config::parse(&format!("{TPM}\n{}", text.replace("KEY", &format!("[[witness]]\nkey = \"{key}\""))))
+                .map(|config| config.witnesses)
+                .map_err(|error| error.to_string())
+        };
+        let all = parse("KEY\nurl = \"https://w.example/a\"\nca = \"/c\"\nrequired = true").unwrap();
+        assert_eq!((all.len(), all[0].required, all[0].patience), (1, true, Period::seconds(5)));
+        assert!(parse("").unwrap().is_empty());
+        let cases = [
+            ("KEY\nurl = \"http://w.example\"", "not the address"),
+            ("KEY\nurl = \"https://w.example\"", "go together"),
+            ("KEY\nurl = \"http://localhost\"\ntimeout = \"61s\"", "timeout is 1s to 1m"),
+            ("KEY\nurl = \"http://localhost\"\nKEY\nurl = \"http://localhost\"", "twice"),
+            ("[[witness]]\nkey = \"a+b+c\"\nurl = \"http://localhost\"", "not the key of a log or a witness"),
+        ];
+        for (text, part) in cases {
+            let error = parse(text).unwrap_err();
             assert!(error.contains(part), "{text:?}: {error}");
         }
     }

@@ -469,6 +469,18 @@ pub struct Description {
     pub abilities: Vec<Ability>,
 }
 
+impl Description {
+    /// Whether it is software: what it keeps stands in files, and whoever can write those can put them back.
+    #[must_use]
+    pub fn is_software(&self) -> bool {
+        let Self { manufacturer, model, .. } = self;
+        let token =
+            ["SoftHSM", "Kryoptic"].iter().any(|name| manufacturer.starts_with(name) || model.starts_with(name));
+        // That of IBM and of libtpms: "SW   TPM".
+        token || (manufacturer == "IBM" && model.starts_with("SW") && model.ends_with("TPM"))
+    }
+}
+
 /// Whether a device can keep and use one kind of key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ability {

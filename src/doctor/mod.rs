@@ -8,12 +8,12 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::audit::{checkpoint, verify};
-use crate::config::Config;
+use crate::audit::{checkpoint, cosigned, verify, vouched};
+use crate::config::{Config, Cosigner};
 use crate::device::{Attempt, PinSource, Settings, Worker};
 use crate::error::{Error, Kind, Result};
 use crate::telemetry::Metrics;
-use crate::types::{Clock, Name, PublicKey};
+use crate::types::{Clock, Name, Period, PublicKey};
 use crate::webhook::{Settings as WebhookSettings, Webhook};
 use crate::x509::Certificate;
 
@@ -88,6 +88,7 @@ pub async fn examine(config: &Config, program: &Path) -> Vec<Finding> {
     if running {
         findings.push(note("service", "it is running: ask it for its devices with `signet status`"));
     }
+    findings.extend(config.witnesses.iter().map(|one| witness(&config.data.join("audit"), one)));
     findings.extend(config.ending.as_ref().map(|ending| receiver(&ending.webhook)));
     for (name, settings) in &config.devices {
         findings.extend(paths(name, settings));
@@ -242,10 +243,27 @@ fn log_key(root: &[u8]) -> Option<PublicKey> {
 
 /// Whether notices can be signed, and their receiver be known.
 fn receiver(settings: &WebhookSettings) -> Finding {
-    let what = format!("receiver {}", settings.address);
+    let what = format!("receiver {}", settings.place.address);
     match Webhook::new(settings.clone()) {
         Ok(_) => good(what, "its secret file is closed to others"),
         Err(error) => wrong(what, error.public(), error.mend().unwrap_or("correct [expiry.webhook]")),
+    }
+}
+
+/// What is kept of a witness, and whether it can be asked: without asking it.
+fn witness(folder: &Path, cosigner: &Cosigner) -> Finding {
+    let what = format!("witness {}", cosigner.key.name());
+    if let Err(error) = cosigner.place.check() {
+        return wrong(what, error.public(), "correct its [[witness]] stanza");
+    }
+    match vouched(folder, &cosigner.key) {
+        Ok(kept) => {
+            let now = u64::try_from(Clock::System.now().as_second()).unwrap_or(0);
+            let age = Period::seconds(now.saturating_sub(kept.time));
+            good(what, format!("it cosigned {} records, {age} ago", kept.head.size()))
+        }
+        Err(error) if cosigned(folder, &cosigner.key).is_none() => note(what, error.public()),
+        Err(error) => wrong(what, error.public(), "keep both as evidence; put the newest log back"),
     }
 }
 
@@ -287,6 +305,9 @@ async fn device(name: &Name, settings: &Settings, program: &Path) -> Vec<Finding
     };
     let model = format!("{} {} {}", description.manufacturer, description.model, description.version);
     let mut findings = vec![good(&what, format!("answers: {model}"))];
+    if description.is_software() {
+        findings.push(note(&what, "it is software: an anchor in it proves nothing to whoever can put its files back"));
+    }
     for ability in &description.abilities {
         if let Some(refusal) = &ability.refusal {
             findings.push(note(&what, format!("no {} keys ({}): {refusal}", ability.algorithm, ability.residency)));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::position::{Mark, Seen, State, compare, newest};
+use crate::audit::Witnesses;
 use crate::crash_point;
 use crate::device::{AnchorPlace, AnchorSlot, AnchorWrite, Class, Fault, Worker};
 use crate::error::{Error, Kind, Result};
@@ -69,6 +70,7 @@ impl Anchor for DeviceAnchor {
 pub struct Anchors {
     pub(super) list: Vec<Arc<dyn Anchor>>,
     pub(super) accept_rollback: bool,
+    pub(super) witnesses: Option<Arc<Witnesses>>,
 }
 
 impl Anchors {
@@ -81,7 +83,14 @@ impl Anchors {
     /// Several. Each change is acknowledged once one of them holds it; at a start all of them are read.
     #[must_use]
     pub const fn new(list: Vec<Arc<dyn Anchor>>) -> Self {
-        Self { list, accept_rollback: false }
+        Self { list, accept_rollback: false, witnesses: None }
+    }
+
+    /// And these witnesses of the log: each change is acknowledged once those that are required hold it; at a start all of them
+    /// are asked.
+    #[must_use]
+    pub fn witnessed(self, witnesses: Arc<Witnesses>) -> Self {
+        Self { witnesses: Some(witnesses), ..self }
     }
 
     /// Goes on from a store that the anchors do not agree with, and records the gap: for an operator who said so.

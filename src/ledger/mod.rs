@@ -5,7 +5,7 @@
 //! ```text
 //! 1  the batch, its leaf and the new state, in `ledger/open`, are committed to the store in one transaction
 //! 2  the leaf is durable in the log
-//! 3  an anchor outside the database holds the mark of the state
+//! 3  an anchor outside the database holds the mark of the state, and each witness that is required a head over the leaf
 //! 4  the change is acknowledged
 //! ```
 //!
@@ -40,7 +40,7 @@ use map::{Edit, Map};
 use open::{Draft, Next, OPEN, Open, opened};
 use position::{Seen, State};
 
-use crate::audit::{Log, Phase, Record};
+use crate::audit::{Log, Phase, Record, WitnessStatus, Witnesses};
 use crate::crash_point;
 use crate::error::{Error, Kind, Result};
 use crate::store::certificates::{Counts, End, Reservation, Row};
@@ -51,6 +51,8 @@ use crate::types::{Action, Caller, Clock, Resource, blocking, sha256};
 const COUNTS: &str = "ledger/certificates";
 /// Where it is recorded that the store was put back, for ever.
 const GAPS: &str = "ledger/gaps/";
+/// Which witnesses changes wait for: one that is on record cannot be left out unnoticed.
+const WITNESSES: &str = "ledger/witnesses";
 /// The fact of a leaf that tells it from all others, and vouches for what changed.
 const FACT: &str = "change";
 /// What may be anchored up to a second after it was acknowledged: where the records stand.
@@ -78,6 +80,7 @@ struct Writer {
     standing: Mutex<Vec<AnchorStatus>>,
     /// What the anchors did not vouch for when this was opened, and an operator accepted.
     gap: Option<String>,
+    witnesses: Option<Arc<Witnesses>>,
 }
 
 #[derive(Default)]
@@ -146,11 +149,12 @@ impl Ledger {
         clock: Clock,
         anchors: Anchors,
     ) -> Result<(Self, Vec<String>)> {
+        let witnesses = anchors.witnesses.clone();
         let (turn, gaps) = take_over(&store, &log, anchors).await?;
         let what: Vec<_> = gaps.iter().map(|gap| gap.what.as_str()).collect();
         let gap = (!what.is_empty()).then(|| what.join("; "));
         let (queue, standing) = (Mutex::default(), Mutex::default());
-        let writer = Writer { store, log, clock, queue, turn: turn.into(), standing, gap };
+        let writer = Writer { store, log, clock, queue, turn: turn.into(), standing, gap, witnesses };
         let mut mended = Vec::new();
         if let Some(what) = writer.roll_forward().await? {
             mended.push(format!("a crash had come between a change and its audit record: recorded {what}"));
@@ -184,7 +188,27 @@ impl Ledger {
         if turn.state.as_ref().is_none_or(|state| state.head != self.writer.head()) {
             self.writer.take_in(&mut turn).await?;
         }
-        self.writer.anchor(&mut turn, Urgency::Checkpoint).await
+        let anchored = self.writer.anchor(&mut turn, Urgency::Checkpoint).await;
+        if let Some(Err(error)) = self.writer.witnesses.as_ref().map(|witnesses| witnesses.agree()) {
+            // Two histories: from now on nothing is acknowledged.
+            turn.unanchored = true;
+            self.writer.log.owe(true);
+            return Err(error);
+        }
+        anchored
+    }
+
+    /// Has the witnesses of the log follow its newest signed head.
+    pub async fn follow(&self) {
+        if let Some(witnesses) = &self.writer.witnesses {
+            witnesses.follow().await;
+        }
+    }
+
+    /// How the witnesses of the log stand.
+    #[must_use]
+    pub fn witnesses(&self) -> Vec<WitnessStatus> {
+        self.writer.witnesses.as_ref().map(|witnesses| witnesses.standing()).unwrap_or_default()
     }
 
     /// What the anchors did not vouch for when this was opened, and an operator accepted.
@@ -445,12 +469,24 @@ impl Writer {
         Ok((revision, self.believe(turn)))
     }
 
-    /// Has the anchors hold the state.
+    /// Has the anchors hold the state and, where somebody waits for that, the witnesses a head over all that is in the log.
     async fn anchor(&self, turn: &mut Turn, urgency: Urgency) -> Result<()> {
         let Some(mark) = turn.state.as_ref().map(State::mark) else { return Ok(()) };
-        let moved = advance(&mut turn.anchors, mark, urgency).await;
+        let witnessed = async {
+            match &self.witnesses {
+                Some(witnesses) if urgency == Urgency::Change => {
+                    witnesses.agree()?;
+                    crash_point!("ledger.before_witness");
+                    let held = witnesses.hold().await;
+                    crash_point!("ledger.witnessed");
+                    held
+                }
+                Some(_) | None => Ok(()),
+            }
+        };
+        let (moved, witnessed) = tokio::join!(advance(&mut turn.anchors, mark, urgency), witnessed);
         self.tell(turn);
-        moved
+        moved.and(witnessed)
     }
 
     /// Shows how the anchors stand.
@@ -480,6 +516,8 @@ impl Writer {
             // A leaf that stood there already may have been late in a sink.
             self.log.held().await?;
             turn.unrecorded = false;
+            // What witnesses were sent had no such leaf in it.
+            turn.unanchored |= self.witnesses.is_some();
         }
         if turn.unanchored {
             self.anchor(turn, Urgency::Change).await?;
@@ -519,7 +557,8 @@ impl Writer {
             away: turn.away.clone(),
         };
         let edits = changes.iter().map(|change| Edit::new(&change.path, change.value.as_deref())).collect();
-        Draft { map: turn.map.clone(), edits, state, after: self.log.size(), leaves }
+        let (after, root) = self.log.root();
+        Draft { map: turn.map.clone(), edits, state, after, root, leaves }
     }
 
     /// The first steps of a ledger: records that the store was put back, where that was accepted, and has all anchors hold
@@ -540,6 +579,7 @@ impl Writer {
         } else if turn.state.is_none() {
             self.take_in(&mut turn).await?;
         }
+        self.record_witnesses(&mut turn).await?;
         // After a kill they are behind by what may wait, and by no more.
         self.anchor(&mut turn, Urgency::Checkpoint).await?;
         Ok(self.gap.as_ref().map(|gap| format!("an operator accepted what the anchors do not vouch for: {gap}")))
@@ -553,6 +593,23 @@ impl Writer {
         let found: Vec<_> = gaps.iter().filter_map(|gap| gap.found).collect();
         let record = serde_json::json!({ "time": self.clock.now(), "what": self.gap, "anchors": found });
         Ok(Asked { leaf, changes: vec![put(&format!("{GAPS}{epoch:020}"), &record)?], rows: Vec::new() })
+    }
+
+    /// Puts on record which witnesses changes wait for, where that is another set than before.
+    async fn record_witnesses(&self, turn: &mut Turn) -> Result<()> {
+        let wanted = required(self.witnesses.as_deref());
+        let store = self.store.clone();
+        if blocking(move || recorded_witnesses(&*store)).await? == wanted {
+            return Ok(());
+        }
+        let leaf = Record::of(&Caller::system("start", "start"), Action::Start, &Resource::Service, Phase::Change);
+        let names: Vec<_> = wanted.iter().map(String::as_str).collect();
+        let leaf = Record { reason: format!("changes wait for these witnesses: {}", names.join(", ")), ..leaf };
+        let asked = Asked { leaf, changes: vec![put(WITNESSES, &wanted)?], rows: Vec::new() };
+        for outcome in self.write(turn, &[asked]).await? {
+            outcome?;
+        }
+        Ok(())
     }
 
     /// What is committed for changes, but for the open leaves.
@@ -664,9 +721,9 @@ async fn take_over(store: &Arc<dyn Store>, log: &Log, anchors: Anchors) -> Resul
         Ok((Map::of(records), opened(&*reading)?))
     })
     .await?;
-    let state = stored.and_then(|(_, open)| open.state);
-    let Anchors { list, accept_rollback } = anchors;
+    let Anchors { list, accept_rollback, witnesses } = anchors;
     let mut gaps = Vec::new();
+    let state = stored.as_ref().and_then(|(_, open)| open.state.clone());
     if state.as_ref().is_some_and(|state| state.map != map.root()) {
         let error = Error::new(Kind::Tampered, "the records of the store are not those of its last change")
             .hint("one was put back, added or removed in the database: put the newest one back, or restore a backup");
@@ -685,7 +742,84 @@ async fn take_over(store: &Arc<dyn Store>, log: &Log, anchors: Anchors) -> Resul
     {
         gaps.push(accepted(error, accept_rollback)?);
     }
+    if let Some((_, open)) = &stored {
+        if witnesses.as_ref().is_some_and(|witnesses| !witnesses.is_empty())
+            && let Err(error) = same_log(log, open).await
+        {
+            gaps.push(accepted(error, accept_rollback)?);
+        }
+        if let Err(error) = no_later_changes(log, open).await {
+            gaps.push(accepted(error, accept_rollback)?);
+        }
+    }
+    if let Err(error) = all_configured(store, witnesses.as_deref()).await {
+        gaps.push(accepted(error, accept_rollback)?);
+    }
+    if let Some(witnesses) = witnesses {
+        let contradictions = witnesses.compare(accept_rollback).await?;
+        gaps.extend(contradictions.into_iter().map(|what| Gap { found: None, what }));
+    }
     Ok((turn, gaps))
+}
+
+/// The log goes on from where it was before the last change of the store. Together with the next check the log, and with it whoever
+/// vouches for the log, vouches for the store.
+async fn same_log(log: &Log, open: &Open) -> Result<()> {
+    if open::is_none(&open.root) || open.after > log.size() || log.goes_on_from(open.after, &open.root).await? {
+        return Ok(());
+    }
+    let text = format!(
+        "rollback: the store was last changed beside another audit log, or this one was edited after record {}",
+        open.after
+    );
+    Err(Error::new(Kind::Tampered, text).hint(position::MEND))
+}
+
+/// The log holds no changes that came after the last one of the store: that would be an older store beside a newer log.
+async fn no_later_changes(log: &Log, open: &Open) -> Result<()> {
+    let known: BTreeSet<_> = open.leaves.iter().filter_map(|leaf| leaf.facts.get(FACT).cloned()).collect();
+    let (folder, after) = (log.folder().to_owned(), open.after);
+    if after > log.size() {
+        return Ok(());
+    }
+    let later = blocking(move || {
+        let records = crate::audit::read(&folder, after)?.flatten();
+        let changes = records.filter_map(|(_, mut record)| record.facts.remove(FACT));
+        Ok(changes.filter(|change| !known.contains(change)).count())
+    });
+    let later = later.await?;
+    if later == 0 {
+        return Ok(());
+    }
+    let text = format!("rollback: the audit log holds {later} changes that came after the last one of the store");
+    Err(Error::new(Kind::Tampered, text).hint(position::MEND))
+}
+
+/// The keys of the witnesses that changes wait for, as they are put on record.
+fn required(witnesses: Option<&Witnesses>) -> BTreeSet<String> {
+    let keys = witnesses.map(Witnesses::required).unwrap_or_default();
+    keys.iter().map(ToString::to_string).collect()
+}
+
+fn recorded_witnesses(store: &dyn Store) -> Result<BTreeSet<String>> {
+    let Some(record) = store.get(WITNESSES)? else { return Ok(BTreeSet::new()) };
+    serde_json::from_slice(&record.value)
+        .map_err(|e| Error::new(Kind::Tampered, "the record of witnesses cannot be read").because(e))
+}
+
+/// No witness that changes waited for was left out of the configuration: who can put the store back can write that, too.
+async fn all_configured(store: &Arc<dyn Store>, witnesses: Option<&Witnesses>) -> Result<()> {
+    let reading = store.clone();
+    let recorded = blocking(move || recorded_witnesses(&*reading)).await?;
+    let missing: Vec<_> = recorded.difference(&required(witnesses)).cloned().collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let text =
+        format!("changes waited for a witness that is not configured as required any more: {}", missing.join(", "));
+    Err(Error::new(Kind::Tampered, text).hint(
+        "put its [[witness]] stanza back; to go on without it, `signet restore --accept-rollback`, which records that for ever",
+    ))
 }
 
 /// What does not hold, where an operator accepts that.

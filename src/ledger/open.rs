@@ -25,6 +25,9 @@ const MARK: &str = "mark";
 pub(super) struct Open {
     /// How many records the log had before.
     pub(super) after: u64,
+    /// The root over them. A program before this one wrote none.
+    #[serde(default, with = "hex::serde", skip_serializing_if = "is_none")]
+    pub(super) root: [u8; 32],
     /// The leaves, in order. A program before this one wrote a `leaf` alone.
     #[serde(alias = "leaf", deserialize_with = "one_or_more")]
     pub(super) leaves: Vec<Record>,
@@ -45,6 +48,7 @@ pub(super) struct Draft {
     pub(super) edits: Vec<Edit>,
     pub(super) state: State,
     pub(super) after: u64,
+    pub(super) root: [u8; 32],
     pub(super) leaves: Vec<Record>,
 }
 
@@ -64,13 +68,13 @@ impl Draft {
     }
 
     fn at(self, revision: u64) -> Next {
-        let Self { map, edits, mut state, after, mut leaves } = self;
+        let Self { map, edits, mut state, after, root, mut leaves } = self;
         let map = map.after(&edits, revision);
         state.map = map.root();
         for leaf in &mut leaves {
             leaf.facts.insert(MARK.to_owned(), state.mark().to_string());
         }
-        Next { open: Open { after, leaves, state: Some(state) }, map }
+        Next { open: Open { after, root, leaves, state: Some(state) }, map }
     }
 }
 
@@ -80,6 +84,11 @@ pub(super) fn opened(store: &dyn Store) -> Result<Option<(u64, Open)>> {
     let open = serde_json::from_slice(&record.value)
         .map_err(|e| Error::new(Kind::Tampered, "the open change of the ledger cannot be read").because(e))?;
     Ok(Some((record.revision, open)))
+}
+
+/// No tree has this root.
+pub(super) fn is_none(root: &[u8; 32]) -> bool {
+    *root == [0; 32]
 }
 
 fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Record>, D::Error> {

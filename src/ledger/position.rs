@@ -158,7 +158,7 @@ fn another(what: String, anchor: &str) -> Error {
     Error::new(Kind::Tampered, format!("the anchor in {anchor} holds {what}")).hint(MEND)
 }
 
-const MEND: &str = "put the newest signet.db, root.json and audit folder back, with the device they belong to; where they are lost, \
+pub(super) const MEND: &str = "put the newest signet.db, root.json and audit folder back, with the device they belong to; where they are lost, \
                     `signet restore --accept-rollback` goes on from what is here and records the gap for ever";
 
 impl Mark {

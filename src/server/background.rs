@@ -69,6 +69,14 @@ pub(super) fn start(
             }
         }
     }));
+    tasks.push(every(HEADS, stop, {
+        let service = service.clone();
+        move || {
+            let service = service.clone();
+            // One that takes its time holds up no head, and no other one.
+            async move { service.follow().await }
+        }
+    }));
     tasks.push(every(SCRUB, stop, {
         let log = log.clone();
         move || {

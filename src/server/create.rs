@@ -15,6 +15,7 @@ use crate::device::{AnchorPlace, Class, Identity, Settings, Worker};
 use crate::error::{Error, Kind, Result};
 use crate::ledger::{DeviceAnchor, Ledger};
 use crate::policy::{ADMINISTRATORS, ADMINISTRATORS_TEXT};
+use crate::service::Heads;
 use crate::store::{Change, Expected, Sealed, Sqlite, Store};
 use crate::telemetry::Metrics;
 use crate::types::{Action, Caller, Name, Resource};
@@ -25,6 +26,8 @@ pub struct Created {
     pub token: Zeroizing<String>,
     /// The devices that hold an anchor of the store.
     pub anchors: BTreeSet<Name>,
+    /// Those of them that are software, so that it proves nothing.
+    pub software: BTreeSet<Name>,
 }
 
 impl std::fmt::Debug for Created {
@@ -44,10 +47,17 @@ pub async fn create(config: &Config, options: &Options) -> Result<Created> {
     let locked = lock(&config.data).await?;
     let (identities, workers) = enrol_all(config, options).await?;
     let made = create_with(config, &workers, identities).await;
+    let mut software = BTreeSet::new();
+    for (name, worker) in &workers {
+        if worker.describe().await.is_ok_and(|one| one.is_software()) {
+            software.insert(name.clone());
+        }
+    }
     stop_workers(&workers).await;
     let anchors = made?;
+    software.retain(|name| anchors.contains(name));
     drop(locked);
-    Ok(Created { token: new_administrator(config, options).await?, anchors })
+    Ok(Created { token: new_administrator(config, options).await?, anchors, software })
 }
 
 /// Makes a token for an administrator of an installation that is not running: for the one who holds the data folder and the
@@ -119,6 +129,8 @@ async fn enrol_with(
     let store: Arc<dyn Store> = Arc::new(Sealed::new(Sqlite::open(&config.data.join("signet.db"))?, key));
     super::check_root(&*store, &root.fingerprint()?)?;
     let log = Arc::new(Log::open(log_settings(config, root)?, Some(&root.log_public))?.log);
+    let heads = Heads::new(log.clone(), house.clone(), root.log_key.clone(), root.log_public.clone())?;
+    let anchors = anchors.witnessed(super::witnesses(config, &log, &Arc::new(heads), &options.clock));
     let (ledger, _) = Ledger::open(store, log, options.clock.clone(), anchors).await?;
     // 2. The device, and an anchor in it.
     let identity = enrol_one(name, settings, options).await?;

@@ -35,11 +35,11 @@ use zeroize::Zeroizing;
 use root::Root;
 
 use crate::admission::Admission;
-use crate::audit::Log;
+use crate::audit::{Log, WitnessSettings, Witnesses};
 use crate::auth::registry::Registry;
 use crate::ca::notice::Settings as NoticeSettings;
 use crate::ca::{Authority, Parts as AuthorityParts};
-use crate::config::Config;
+use crate::config::{Config, Cosigner};
 use crate::crash_point;
 use crate::device::{Class, Worker};
 use crate::error::{Error, Kind, Result};
@@ -360,6 +360,9 @@ async fn open(
     let opened = Log::open(create::log_settings(config, &root)?, Some(&root.log_public))?;
     let log = Arc::new(opened.log);
     let mut recovered = opened.recovered;
+    let heads = Heads::new(log.clone(), house.clone(), root.log_key.clone(), root.log_public.clone())?;
+    let heads = Arc::new(heads);
+    let anchors = anchors.witnessed(witnesses(config, &log, &heads, &options.clock));
     let (ledger, rolled) = Ledger::open(store.clone(), log.clone(), options.clock.clone(), anchors).await?;
     recovered.extend(rolled);
     let ledger = Arc::new(ledger);
@@ -390,7 +393,6 @@ async fn open(
         notices: notices(config, &root.instance)?,
     })?;
     recovered.extend(authority.close_reservations().await?);
-    let heads = Heads::new(log.clone(), house.clone(), root.log_key, root.log_public.clone())?;
     let scratch = config.data.join("scratch");
     clear(&scratch)
         .map_err(|e| Error::new(Kind::Unavailable, format!("{} cannot be cleared: {e}", scratch.display())))?;
@@ -401,7 +403,7 @@ async fn open(
         ledger,
         log,
         log_key: root.log_public,
-        heads: Arc::new(heads),
+        heads,
         registry: Arc::new(Registry::load(&*store)?),
         acme: Desk::new(validator(config))?,
         own: own_wish(config)?,
@@ -440,6 +442,17 @@ async fn anchors(
             .hint("configure one of them: without it nobody knows whether the store was put back"));
     }
     Ok(Anchors::new(list).accept_rollback(accept_rollback))
+}
+
+/// The witnesses of the log that are configured.
+fn witnesses(config: &Config, log: &Arc<Log>, heads: &Arc<Heads>, clock: &Clock) -> Arc<Witnesses> {
+    let settings = config.witnesses.iter().map(|Cosigner { key, place, required, patience }| WitnessSettings {
+        key: key.clone(),
+        place: place.clone(),
+        required: *required,
+        patience: patience.as_duration(),
+    });
+    Arc::new(Witnesses::new(log.clone(), heads.clone(), clock.clone(), settings.collect()))
 }
 
 /// What an operator should know of anchors that are not there.

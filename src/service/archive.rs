@@ -35,8 +35,8 @@ pub(super) fn build(
     segments.sort();
     for path in segments {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-        // The hashes are made of the records again.
-        if name == "lock" || name.starts_with(crate::audit::TILES) {
+        // The hashes are made of the records again; what begins with a dot is being written.
+        if name == "lock" || name.starts_with('.') || name.starts_with(crate::audit::TILES) {
             continue;
         }
         // What is appended while the archive is written stays out: up to here it is whole lines and whole heads.

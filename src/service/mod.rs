@@ -29,6 +29,7 @@ mod wrap;
 // The words of the engines that stand in the calls: a protocol speaks to this module alone.
 pub use crate::admission::Released;
 pub use crate::audit::SinkStatus;
+pub use crate::audit::WitnessStatus;
 pub use crate::audit::tile::Tile;
 pub use crate::auth::certificate::Match as CertificateRule;
 pub use crate::auth::registry::{IdentityRecord, TokenRecord};
@@ -203,6 +204,14 @@ impl Service {
     #[must_use]
     pub fn gap(&self) -> Option<String> {
         self.parts.ledger.gap()
+    }
+
+    /// Has the witnesses follow the log, and shows how they stand.
+    pub async fn follow(&self) {
+        self.parts.ledger.follow().await;
+        for witness in self.parts.ledger.witnesses() {
+            self.parts.metrics.witness(&witness.name, witness.size, witness.time, witness.trouble.is_none());
+        }
     }
 
     /// Has the anchors of the store hold where it and the log stand now.

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::{SCRATCH_PREFIX, Served, Service};
 use crate::admission::{Details, Released};
 use crate::audit::SinkStatus;
+use crate::audit::WitnessStatus;
 use crate::crash_point;
 use crate::device::{Ability, Locator, Settings, Worker};
 use crate::error::{Error, Kind, Result};
@@ -46,6 +47,8 @@ pub struct Status {
     pub audit_signed: u64,
     /// The further places of the log.
     pub sinks: Vec<SinkStatus>,
+    /// The witnesses of the log.
+    pub witnesses: Vec<WitnessStatus>,
 }
 
 /// The state of a device.
@@ -69,6 +72,8 @@ pub struct DeviceState {
     pub abilities: Vec<Ability>,
     /// The anchor of the store in it; `None` where it holds none.
     pub anchor: Option<AnchorStatus>,
+    /// Whether it is software, so that its anchor proves nothing.
+    pub software: bool,
 }
 
 /// What a backup holds.
@@ -132,6 +137,8 @@ impl Service {
                 problems.push(format!("anchor in {name}: {trouble}"));
             }
         }
+        let witnesses = self.parts.ledger.witnesses().into_iter().filter(|witness| witness.required);
+        problems.extend(witnesses.filter_map(|witness| witness.trouble));
         if let Err(error) = self.parts.log.health() {
             problems.push(format!("audit log: {error}"));
         } else if self.parts.heads.age().is_none_or(|age| age > FRESH) {
@@ -153,6 +160,10 @@ impl Service {
         }
         let mut problems = self.readiness();
         let ready = problems.is_empty();
+        let witnesses = self.parts.ledger.witnesses();
+        let following = witnesses.iter().filter(|witness| !witness.required);
+        problems.extend(following.filter_map(|witness| witness.trouble.clone()));
+        problems.extend(witnesses.iter().filter_map(|witness| witness.forgot.clone()));
         problems.extend(self.parts.problems.iter().cloned());
         // One that is required is what keeps the log from being ready.
         let sinks = self.parts.log.sinks();
@@ -171,6 +182,7 @@ impl Service {
             audit_size: self.parts.log.size(),
             audit_signed: self.parts.log.last_head().map_or(0, |head| head.size()),
             sinks,
+            witnesses,
         };
         permit.close(Ok(status), Details::default()).await
     }
@@ -285,6 +297,7 @@ async fn device_state(name: &Name, worker: &Arc<Worker>, anchor: Option<AnchorSt
         up,
         problem,
         restarts: worker.restarts(),
+        software: description.as_ref().is_some_and(|one| one.is_software()),
         abilities: description.map(|one| one.abilities.clone()).unwrap_or_default(),
         anchor,
     }

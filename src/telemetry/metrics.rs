@@ -97,6 +97,21 @@ struct Within {
     within: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Submitted {
+    status: u16,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Watched {
+    log: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct WitnessName {
+    witness: String,
+}
+
 /// All metrics. Clones share their values.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -133,6 +148,11 @@ pub struct Metrics {
     own_certificate_ends: Family<Origin, Gauge>,
     own_certificate_overdue: Gauge,
     own_certificates: Family<Made, Counter>,
+    add_checkpoints: Family<Submitted, Counter>,
+    witnessed: Family<Watched, Gauge<u64, AtomicU64>>,
+    witness_up: Family<WitnessName, Gauge>,
+    witness_records: Family<WitnessName, Gauge<u64, AtomicU64>>,
+    witness_cosigned: Family<WitnessName, Gauge<u64, AtomicU64>>,
 }
 
 impl Default for Metrics {
@@ -179,6 +199,11 @@ impl Metrics {
             own_certificate_ends: Family::default(),
             own_certificate_overdue: Gauge::default(),
             own_certificates: Family::default(),
+            add_checkpoints: Family::default(),
+            witnessed: Family::default(),
+            witness_up: Family::default(),
+            witness_records: Family::default(),
+            witness_cosigned: Family::default(),
         };
         let mut r = Registry::with_prefix("signet");
         r.register("requests", "Operations by action and outcome", all.requests.clone());
@@ -234,6 +259,14 @@ impl Metrics {
         r.register("own_certificate_overdue", help, all.own_certificate_overdue.clone());
         let help = "Certificates that the service asked for itself, by what came of it";
         r.register("own_certificates", help, all.own_certificates.clone());
+        let help = "Checkpoints that were sent to this witness, by HTTP status";
+        r.register("witness_requests", help, all.add_checkpoints.clone());
+        let help = "Whether a witness of the audit log cosigned when it was last asked";
+        r.register("audit_witness_up", help, all.witness_up.clone());
+        r.register("audit_witness_records", "Records that a witness cosigned last", all.witness_records.clone());
+        let help = "When a witness cosigned last, in Unix time";
+        r.register_with_unit("audit_witness_cosigned", help, Unit::Seconds, all.witness_cosigned.clone());
+        r.register("witness_log_records", "Records of a log that this witness cosigned", all.witnessed.clone());
         all.registry = Arc::new(r);
         all
     }
@@ -363,6 +396,24 @@ impl Metrics {
         self.audit_up.set(i64::from(up));
         self.audit_records.set(records);
         self.audit_signed.set(signed);
+    }
+
+    /// Says how a witness of the audit log stands.
+    pub fn witness(&self, name: &str, size: Option<u64>, time: Option<u64>, up: bool) {
+        let labels = WitnessName { witness: name.to_owned() };
+        self.witness_up.get_or_create(&labels).set(i64::from(up));
+        self.witness_records.get_or_create(&labels).set(size.unwrap_or(0));
+        self.witness_cosigned.get_or_create(&labels).set(time.unwrap_or(0));
+    }
+
+    /// Counts a checkpoint that was sent to this witness.
+    pub fn add_checkpoint(&self, status: u16) {
+        self.add_checkpoints.get_or_create(&Submitted { status }).inc();
+    }
+
+    /// Says how much of a log this witness cosigned.
+    pub fn witnessed(&self, log: &str, size: u64) {
+        self.witnessed.get_or_create(&Watched { log: log.to_owned() }).set(size);
     }
 
     /// Counts a connection in (`1`) or out (`-1`).

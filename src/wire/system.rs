@@ -245,6 +245,9 @@ pub struct Status {
     /// The further places of the audit log.
     #[serde(default)]
     pub audit_sinks: Vec<SinkPosition>,
+    /// The witnesses of the audit log.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub witnesses: Vec<WitnessPosition>,
 }
 
 /// How a further place of the audit log stands.
@@ -260,6 +263,25 @@ pub struct SinkPosition {
     /// The records that it lacks.
     pub behind: u64,
     /// What keeps it from them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// How a witness of the audit log stands.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct WitnessPosition {
+    /// Its name.
+    pub name: String,
+    /// Whether changes are acknowledged only once it holds them.
+    pub required: bool,
+    /// How many records it cosigned last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// When it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub cosigned: Option<Timestamp>,
+    /// What is wrong with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }
@@ -305,6 +327,9 @@ pub struct DeviceStatus {
     /// The anchor of the store in it; absent where it holds none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub anchor: Option<AnchorPosition>,
+    /// Whether it is software: its anchor proves nothing against whoever can put its files back.
+    #[serde(default)]
+    pub software: bool,
 }
 
 /// How an anchor stands: what the device vouches for, so that an older store is noticed.

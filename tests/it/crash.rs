@@ -72,6 +72,8 @@ const BIRTH: Way = &[
     ("ledger.committed:2", Left::Unrecorded),
     ("ledger.recorded:2", Left::Done),
     ("ledger.before_anchor", Left::Done),
+    ("ledger.before_witness", Left::Done),
+    ("ledger.witnessed", Left::Done),
     ("ledger.anchored", Left::Done),
     ("keyring.published", Left::Done),
     ("admission.before_close", Left::Done),
@@ -84,6 +86,8 @@ const KEY_CHANGE: Way = &[
     ("ledger.committed", Left::Unrecorded),
     ("ledger.recorded", Left::Done),
     ("ledger.before_anchor", Left::Done),
+    ("ledger.before_witness", Left::Done),
+    ("ledger.witnessed", Left::Done),
     ("ledger.anchored", Left::Done),
     ("keyring.published", Left::Done),
     ("admission.before_close", Left::Done),
@@ -96,6 +100,8 @@ const CHANGE: Way = &[
     ("ledger.committed", Left::Unrecorded),
     ("ledger.recorded", Left::Done),
     ("ledger.before_anchor", Left::Done),
+    ("ledger.before_witness", Left::Done),
+    ("ledger.witnessed", Left::Done),
     ("ledger.anchored", Left::Done),
     ("admission.closed", Left::Done),
 ];
@@ -110,6 +116,8 @@ const DESTRUCTION: &[&str] = &[
     "ledger.committed",
     "ledger.recorded",
     "ledger.before_anchor",
+    "ledger.before_witness",
+    "ledger.witnessed",
     "ledger.anchored",
     "keyring.published",
     "admission.before_close",
@@ -367,6 +375,7 @@ fn each_point_of_the_register_is_tried() {
         [birth::POINTS, setup::POINTS, backup::POINTS].concat().iter().map(|point| (plain(point), String::new())),
     );
     tried.extend(agent::points().map(|point| (plain(point), String::new())));
+    tried.extend(crate::witness::points().map(|point| (plain(point), String::new())));
     tried.extend(notices::points().map(|point| (plain(point), String::new())));
     tried.extend(certificates::points().map(|(point, function)| (plain(point), function.to_owned())));
     let register = include_str!("../golden/crash-points.txt");

@@ -14,6 +14,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 use signet::config::{Config, Ending};
+use signet::outbound::Place;
 use signet::server::{Server, create};
 use signet::types::ManualClock;
 use signet::webhook::{Settings, Webhook};
@@ -188,9 +189,8 @@ pub(crate) fn secret_file(folder: &Path) -> PathBuf {
 
 fn ending(url: &str, folder: &Path) -> Ending {
     let webhook = Settings {
-        address: url.parse().unwrap(),
+        place: Place { address: url.parse().unwrap(), anchors: None },
         secret_file: secret_file(folder),
-        anchors: None,
         patience: Duration::from_secs(1),
     };
     Ending { webhook, before: vec![] }
@@ -426,7 +426,8 @@ async fn only_a_receiver_that_proves_its_name_is_told() {
         std::fs::write(&anchors, anchor).unwrap();
         let address = format!("https://{host}:{}/hook", receiver.address.port()).parse().unwrap();
         let patience = Duration::from_secs(1);
-        let webhook = Webhook::new(Settings { address, secret_file: secret.clone(), anchors: Some(anchors), patience });
+        let place = Place { address, anchors: Some(anchors) };
+        let webhook = Webhook::new(Settings { place, secret_file: secret.clone(), patience });
         let message = signet::webhook::Message { id: "msg_1", at: Timestamp::UNIX_EPOCH, body: "{}" };
         webhook.unwrap().send(message).await.map_err(|error| error.chain())
     };

@@ -119,8 +119,7 @@ impl Installation {
         if let Some(point) = crash_point {
             command.env("SIGNET_CRASH_POINT", point);
         }
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        Process::of(command.spawn().unwrap())
+        Process::spawn(command)
     }
 
     /// A service on it that is told to die at a point; ask [`Process::serves`] whether it got up.
@@ -184,7 +183,10 @@ impl Debug for Process {
 }
 
 impl Process {
-    fn of(mut child: Child) -> Self {
+    /// Starts one.
+    pub(crate) fn spawn(mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().unwrap();
         let said = Arc::new(Mutex::new(String::new()));
         let (mut lines, log) = (BufReader::new(child.stderr.take().unwrap()).lines(), said.clone());
         let listener = tokio::spawn(async move {
@@ -195,6 +197,13 @@ impl Process {
             }
         });
         Self { child, said, listener }
+    }
+
+    /// Where it says that it serves.
+    pub(crate) fn url(&self) -> String {
+        let said = self.said();
+        let (_, rest) = said.split_once("signet serves on ").unwrap();
+        rest.split_whitespace().next().unwrap().to_owned()
     }
 
     /// Its number.

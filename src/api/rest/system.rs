@@ -14,8 +14,10 @@ use super::Api;
 use super::answer::{Answer, Archive, OpenMetrics, Reply, typed};
 use super::call::Call;
 use crate::error::{Error, Kind, Result};
-use crate::service::{AnchorStatus, DeviceState, Jwk, Released, Served, SinkStatus};
-use crate::wire::{AnchorPosition, DeviceAbility, DeviceStatus, ServerCertificate, SinkPosition, Status, WhoAmI};
+use crate::service::{AnchorStatus, DeviceState, Jwk, Released, Served, SinkStatus, WitnessStatus};
+use crate::wire::{
+    AnchorPosition, DeviceAbility, DeviceStatus, ServerCertificate, SinkPosition, Status, WhoAmI, WitnessPosition,
+};
 
 /// How long the set of published keys is kept: anybody may ask for it, and making it costs time.
 const KEEP: Duration = Duration::from_secs(1);
@@ -44,6 +46,7 @@ pub(super) async fn status(call: Call) -> Result<Released<Reply<Status>>> {
             audit_size: status.audit_size,
             audit_signed: status.audit_signed,
             audit_sinks: status.sinks.into_iter().map(sink).collect(),
+            witnesses: status.witnesses.into_iter().map(witness).collect(),
         }
         .into()
     }))
@@ -63,8 +66,14 @@ fn certificate(served: Served) -> ServerCertificate {
     ServerCertificate { source: source.to_string(), serial, names, expires }
 }
 
+fn witness(status: WitnessStatus) -> WitnessPosition {
+    let WitnessStatus { name, required, size, time, trouble, forgot } = status;
+    let cosigned = time.and_then(|time| jiff::Timestamp::from_second(i64::try_from(time).ok()?).ok());
+    WitnessPosition { name, required, size, cosigned, problem: trouble.or(forgot) }
+}
+
 fn device(state: DeviceState) -> DeviceStatus {
-    let DeviceState { name, kind, model, serial, up, problem, restarts, abilities, anchor } = state;
+    let DeviceState { name, kind, model, serial, up, problem, restarts, abilities, anchor, software } = state;
     let abilities = abilities.into_iter().map(|one| DeviceAbility {
         algorithm: one.algorithm,
         residency: one.residency,
@@ -73,7 +82,7 @@ fn device(state: DeviceState) -> DeviceStatus {
     let abilities = abilities.collect();
     let anchor =
         anchor.map(|AnchorStatus { epoch, behind, trouble, .. }| AnchorPosition { epoch, behind, problem: trouble });
-    DeviceStatus { name, kind: kind.to_owned(), model, serial, up, problem, restarts, abilities, anchor }
+    DeviceStatus { name, kind: kind.to_owned(), model, serial, up, problem, restarts, abilities, anchor, software }
 }
 
 pub(super) async fn metrics(call: Call) -> Result<Released<Reply<OpenMetrics>>> {

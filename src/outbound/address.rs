@@ -1,4 +1,4 @@
-//! Where messages go.
+//! Where somebody is who is asked or told something.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -19,12 +19,19 @@ pub struct Address {
     pub(super) host: String,
     pub(super) port: u16,
     /// With the query.
-    pub(super) path: String,
+    path: String,
 }
 
 impl Address {
+    /// What is asked for: the path, with the query.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
     /// What stands in the `Host` header.
-    pub(super) fn authority(&self) -> String {
+    #[must_use]
+    pub fn authority(&self) -> String {
         let Self { secure, host, port, .. } = self;
         let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
         let standard = if *secure { 443 } else { 80 };
