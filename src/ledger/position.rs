@@ -23,6 +23,8 @@
 
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod witnessed;
 
 use std::collections::BTreeMap;
 use std::fmt;
