@@ -17,6 +17,8 @@ pub mod validation;
 pub mod webhook;
 pub mod x509;
 
+pub mod attestation;
+
 pub mod wire;
 
 pub mod client;
@@ -54,6 +56,8 @@ pub mod server;
 
 pub mod agent;
 pub mod file;
+
+pub mod bundle;
 pub mod witness;
 
 pub mod cli;

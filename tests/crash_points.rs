@@ -32,6 +32,7 @@ const CALLS: &[(&str, On)] = &[
     (".sign_structures(", On::AllBut(&["self"])),
     (".generate(", On::Any),
     (".make_anchor(", On::Any),
+    (".make_attestation_key(", On::Any),
     (".write(", On::Only(&["anchor"])),
     (".enrol(", On::AllBut(&["self"])),
     (".persist(", On::Any),

@@ -24,9 +24,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("validation", &[]),
     ("webhook", &["outbound"]),
     ("x509", &[]),
+    ("attestation", &["x509"]),
     ("wire", &[]),
-    ("client", &["wire"]),
-    ("device", &["confine"]),
+    ("client", &["attestation", "wire"]),
+    ("device", &["confine", "attestation"]),
     // What is true of a device is a value of `device`, and `config` makes it of what was written.
     ("config", &["outbound", "webhook", "device"]),
     ("store", &[]),
@@ -36,21 +37,22 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("ledger", &["device", "store", "audit"]),
     ("admission", &["store", "policy", "audit", "ledger"]),
     // Whoever asks `admission` speaks the words of `policy` (what is asked for) and `audit` (which phase is recorded).
-    ("keyring", &["device", "store", "policy", "audit", "ledger", "admission"]),
+    ("keyring", &["attestation", "device", "store", "policy", "audit", "ledger", "admission"]),
     ("envelope", &["admission", "keyring"]),
     // `device` for the type of a failure, item by item.
     ("signing", &["device", "admission", "keyring"]),
     ("ca", &["jose", "validation", "webhook", "x509", "store", "policy", "audit", "ledger", "admission", "keyring", "signing"]),
-    ("service", &["jose", "validation", "x509", "device", "store", "policy", "auth", "audit", "ledger", "admission", "keyring", "envelope", "signing", "ca"]),
+    ("service", &["jose", "validation", "x509", "attestation", "device", "store", "policy", "auth", "audit", "ledger", "admission", "keyring", "envelope", "signing", "ca"]),
     ("doctor", &["webhook", "x509", "config", "device", "store", "audit", "service"]),
-    ("api", &["jose", "x509", "wire", "auth", "service"]),
-    ("server", &["validation", "webhook", "config", "device", "store", "policy", "auth", "audit", "ledger", "admission", "keyring", "envelope", "signing", "ca", "service", "doctor", "api"]),
+    ("api", &["jose", "x509", "attestation", "wire", "auth", "service"]),
+    ("server", &["validation", "webhook", "attestation", "config", "device", "store", "policy", "auth", "audit", "ledger", "admission", "keyring", "envelope", "signing", "ca", "service", "doctor", "api"]),
     // `device` for the file of a key that was made in the TPM beside the agent, which is `device::tpm::keyfile` and nothing else.
     ("agent", &["x509", "wire", "client", "device"]),
     ("file", &["wire", "client"]),
+    ("bundle", &["attestation", "audit"]),
     ("witness", &["config", "device", "audit", "server"]),
     // `device` for the verb `device-worker`, which is that module and nothing else.
-    ("cli", &["confine", "wire", "config", "client", "device", "audit", "doctor", "server", "agent", "file", "witness"]),
+    ("cli", &["confine", "attestation", "wire", "config", "client", "device", "audit", "doctor", "server", "agent", "file", "bundle", "witness"]),
 ];
 
 /// Free to all.

@@ -73,8 +73,13 @@ async fn service(folder: &Path) -> Arc<Service> {
     let key = KeyRef { id, version: Version::FIRST, algorithm: Algorithm::EcdsaP256, locator: Locator::Resident };
     let own = rcgen::KeyPair::generate().unwrap();
     let public = PublicKey::ec(Curve::P256, own.public_key_raw()).unwrap();
-    let pinned =
-        Identity { serial: "1".into(), sentinel: key.clone(), sentinel_public: public.clone(), keks: Vec::new() };
+    let pinned = Identity {
+        serial: "1".into(),
+        sentinel: key.clone(),
+        sentinel_public: public.clone(),
+        keks: Vec::new(),
+        attestation_key: None,
+    };
     let worker = Arc::new(Worker::start("hsm", settings, Some(pinned), "/nowhere/signet".into(), metrics.clone()));
     let devices = BTreeMap::from([("hsm".parse().unwrap(), worker.clone())]);
     let keyring = Keyring::load(ledger.clone(), admission.clone(), devices, vec![], metrics.clone()).unwrap();

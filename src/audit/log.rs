@@ -496,6 +496,12 @@ impl Log {
         self.queue.signed().map(|signed| signed.head)
     }
 
+    /// Which log it is.
+    #[must_use]
+    pub const fn origin(&self) -> &Origin {
+        &self.settings.origin
+    }
+
     /// Where the log is.
     #[must_use]
     pub fn folder(&self) -> &Path {

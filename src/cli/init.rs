@@ -24,6 +24,7 @@ Examples:
   signet init --config signet.toml
   signet init --config signet.toml --token-out first.token
   signet init --config signet.toml --enrol tpm
+  signet init --config signet.toml --upgrade
   signet init --config signet.toml --new-administrator")]
 pub(super) struct Init {
     #[command(flatten)]
@@ -37,6 +38,10 @@ pub(super) struct Init {
     /// Make another token of an administrator, where nobody has one any more. The service must not be running.
     #[arg(long, conflicts_with = "enrol")]
     new_administrator: bool,
+    /// Make what newer installations are born with, in an installation that is older and not running: an attestation key and an
+    /// anchor in each device.
+    #[arg(long, conflicts_with_all = ["enrol", "new_administrator", "token_out"])]
+    upgrade: bool,
 }
 
 impl Init {
@@ -46,6 +51,16 @@ impl Init {
         if let Some(device) = &self.enrol {
             service_runtime(server::enrol(&config, &options, device))?;
             note(format!("device {device} is enrolled"));
+            return Ok(());
+        }
+        if self.upgrade {
+            let server::Upgraded { attestation_keys, anchors } = service_runtime(server::upgrade(&config, &options))?;
+            for (devices, what) in [(&attestation_keys, "an attestation key"), (&anchors, "an anchor of the store")] {
+                devices.iter().for_each(|device| note(format!("made {what} in device {device}")));
+            }
+            if attestation_keys.is_empty() && anchors.is_empty() {
+                note("nothing was missing");
+            }
             return Ok(());
         }
         let token = if self.new_administrator {

@@ -8,6 +8,7 @@ mod acme;
 mod agent;
 mod announcement;
 mod ask;
+mod attest;
 mod audit;
 mod backup;
 mod cert;
@@ -115,6 +116,7 @@ verbs! {
         Acme(acme::Acme),
         Identity(identity::Identity),
         Policy(policy::Policy),
+        Attest(attest::Attest),
         Audit(audit::Audit),
         Status(status::Status),
         Metrics(metrics::Metrics),

@@ -13,10 +13,14 @@ use clap::Args;
 use super::App;
 use super::input::{MAX_MESSAGE, one_of, open, parsed, read, read_bytes, read_text, unreadable};
 use super::key::version;
-use super::sink::To;
+use super::sink::{self, Access, To};
+use crate::attestation::Attestation;
+use crate::audit::Receipt;
+use crate::audit::proof::Proof;
+use crate::bundle::{Artifact, Bundle};
 use crate::client::Client;
 use crate::error::{Error, Kind, Result};
-use crate::types::{Domain, Hash, KeyName, SignatureFormat, State, Version};
+use crate::types::{Algorithm, Domain, Hash, KeyName, SignatureFormat, State, Version};
 use crate::wire::{self, Base64, Digest, Verified};
 
 /// The longest signature, RSA 4096 with room.
@@ -107,20 +111,31 @@ fn digest(file: &Path, hash: Hash) -> Result<Digest> {
 #[command(after_help = "\
 Examples:
   signet sign release app.tar --out app.tar.sig
+  signet sign release app.tar --out app.tar.sig --bundle app.tar.bundle
   signet sign tokens signing-input.txt --format jws")]
 pub(super) struct Sign {
     #[command(flatten)]
     what: What,
+    /// Write the signature into FILE as well, together with what the device says of the key and the proof that the signing is in
+    /// the log: `signet attest verify-bundle` judges it offline. The caller must be able to read the key and the log.
+    #[arg(long, value_name = "FILE")]
+    bundle: Option<PathBuf>,
     #[command(flatten)]
     to: To,
 }
 
 impl Sign {
     pub(super) fn run(self, app: &App) -> Result<()> {
-        let Self { what, to } = self;
+        let Self { what, bundle, to } = self;
         let signed = app.online(async |client| {
             let (message, digest) = what.payload(client).await?.split();
-            client.sign(&what.name, &wire::Sign { message, digest, format: Some(what.format) }).await
+            let body = wire::Sign { message, digest, format: Some(what.format) };
+            let (signed, receipt) = client.sign_with_receipt(&what.name, &body).await?;
+            if let Some(path) = &bundle {
+                let made = bundled(client, &what, &signed, &receipt).await?;
+                sink::write(path, made.encode()?.as_bytes(), Access::Umask, to.force())?;
+            }
+            Ok(signed)
         })?;
         if app.out.json {
             return to.body(app.out, &signed);
@@ -134,6 +149,31 @@ impl Sign {
             }
         }
     }
+}
+
+/// The signature with its evidence. The record is proven once a head is signed above it, for which the client waits.
+async fn bundled(client: &Client, what: &What, signed: &wire::Signed, receipt: &str) -> Result<Bundle> {
+    let receipt: Receipt = receipt.parse()?;
+    let said = client.attestation(&what.name, Some(signed.version), None).await?;
+    let proof = Proof::parse(&client.audit_proof(receipt.index).await?.proof)?;
+    let signature = match what.format {
+        SignatureFormat::Jws => signed.signature.clone().into_bytes(),
+        SignatureFormat::Der | SignatureFormat::Raw => STANDARD
+            .decode(&signed.signature)
+            .map_err(|_| Error::new(Kind::Internal, "the server's signature is not base64"))?,
+    };
+    Bundle::new(&signature, what.format, Attestation::parse(said.as_bytes())?, &proof)
+}
+
+/// What a file is to a verifier of the signature of a key.
+pub(super) fn artifact(file: &Path, algorithm: Algorithm) -> Result<Artifact> {
+    let hashed = |hash| digest(file, hash).map(|digest| digest.value.0);
+    let input = match algorithm.hash() {
+        Some(hash) => hashed(hash)?,
+        None => read(file, MAX_MESSAGE)?.expose().to_vec(),
+    };
+    let sha256 = hashed(Hash::Sha256)?.try_into().map_err(|_| Error::internal("a digest of another length"))?;
+    Ok(Artifact { sha256, input })
 }
 
 /// Verify a signature over a file: prints VALID, INVALID or COMPROMISED, and exits with 6 unless it is valid.

@@ -75,6 +75,11 @@ impl To {
         self.write(out, format!("{text}\n").as_bytes())
     }
 
+    /// Writes a text that is no secret, as it is.
+    pub(super) fn text(&self, out: Out, text: &str) -> Result<()> {
+        self.write(out, text.as_bytes())
+    }
+
     /// Writes a body without secrets.
     pub(super) fn body(&self, out: Out, body: &impl Serialize) -> Result<()> {
         self.write(out, &json(body, self.out.is_none() && out.terminal)?)

@@ -46,3 +46,10 @@ routes! {
     /// Checks a message authentication code: a wrong one is an answer, not an error.
     verify_mac, verify_mac_batch: "mac-verify" VerifyMac => Verified;
 }
+
+impl Client {
+    /// Signs a message or a digest. The second part is the receipt of its record in the audit log.
+    pub async fn sign_with_receipt(&self, key: &KeyName, body: &Sign) -> Result<(Signed, String)> {
+        self.json_with_receipt(self.api(Method::POST, &["keys", &key.to_string(), "sign"]).body(body)?).await
+    }
+}

@@ -3,6 +3,7 @@
 use reqwest::Method;
 
 use super::{Client, PageRequest};
+use crate::attestation::Nonce;
 use crate::error::Result;
 use crate::types::{KeyName, Name, Version};
 use crate::wire::{CreateKey, Key, KeyVersion, Page, PublicKeyInfo, RotateKey, ScheduleDestruction, UpdateKey};
@@ -93,6 +94,12 @@ impl Client {
     ) -> Result<KeyVersion> {
         let path = ["keys", &key.to_string(), "versions", &version.to_string(), "schedule-destruction"];
         self.json(self.api(Method::POST, &path).body(body)?.change()?).await
+    }
+
+    /// Reads what the device says of a version, or of the primary one: at its birth, or for a nonce.
+    pub async fn attestation(&self, key: &KeyName, version: Option<Version>, nonce: Option<&Nonce>) -> Result<String> {
+        let call = self.api(Method::GET, &["keys", &key.to_string(), "attestation"]);
+        self.text(call.query("version", version).query("nonce", nonce)).await
     }
 
     /// Reads the public key of a version, or of the primary one.

@@ -90,12 +90,7 @@ impl Client {
 
     /// Sends `call` and reads the answer's JSON.
     pub(super) async fn json<T: DeserializeOwned>(&self, call: Call) -> Result<T> {
-        let body = self.bytes(call).await?;
-        // Only the place is told: the parser's sentence may quote a secret.
-        serde_json::from_slice(&body).map_err(|e| {
-            Error::new(Kind::Internal, format!("the answer is not understood, line {} column {}", e.line(), e.column()))
-                .hint("compare the versions: signet --version and signet status")
-        })
+        understood(&self.bytes(call).await?)
     }
 
     /// Sends `call` and reads the answer as text.
@@ -104,13 +99,24 @@ impl Client {
         String::from_utf8(body.to_vec()).map_err(|_| Error::new(Kind::Internal, "the answer is not UTF-8"))
     }
 
+    /// As [`Self::json`], with the receipt of the answer.
+    pub(super) async fn json_with_receipt<T: DeserializeOwned>(&self, call: Call) -> Result<(T, String)> {
+        let (body, receipt) = self.answer(call).await?;
+        let none = || Error::new(Kind::Internal, "the answer has no receipt");
+        Ok((understood(&body)?, receipt.ok_or_else(none)?))
+    }
+
     /// Sends `call`, as often as it takes, and reads the answer.
     pub(super) async fn bytes(&self, call: Call) -> Result<Zeroizing<Vec<u8>>> {
+        self.answer(call).await.map(|(body, _)| body)
+    }
+
+    async fn answer(&self, call: Call) -> Result<(Zeroizing<Vec<u8>>, Option<String>)> {
         let last = Instant::now() + self.retry_for;
         let mut attempt = 0;
         loop {
             let failure = match self.attempt(&call).await {
-                Ok(body) => return Ok(body),
+                Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
             let wait = failure.wait(attempt);
@@ -134,13 +140,15 @@ impl Client {
         Err(problem::error(response.status(), response.headers(), &body))
     }
 
-    async fn attempt(&self, call: &Call) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    async fn attempt(&self, call: &Call) -> Result<(Zeroizing<Vec<u8>>, Option<String>), Failure> {
         let whole = async {
             let mut response = self.request(call).send().await.map_err(|e| broken(e, &self.base))?;
             self.keep_receipt(&response);
+            let receipt = response.headers().get("signet-log").and_then(|receipt| receipt.to_str().ok());
+            let receipt = receipt.map(str::to_owned);
             let body = self.body(&mut response).await?;
             if response.status().is_success() {
-                return Ok(body);
+                return Ok((body, receipt));
             }
             let error = problem::error(response.status(), response.headers(), &body);
             let after = response.headers().get(header::RETRY_AFTER).and(error.wait());
@@ -192,6 +200,15 @@ impl Client {
         }
         Ok(body)
     }
+}
+
+/// The JSON of an answer.
+fn understood<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
+    // Only the place is told: the parser's sentence may quote a secret.
+    serde_json::from_slice(body).map_err(|e| {
+        Error::new(Kind::Internal, format!("the answer is not understood, line {} column {}", e.line(), e.column()))
+            .hint("compare the versions: signet --version and signet status")
+    })
 }
 
 /// An answer that is read piece by piece.

@@ -16,9 +16,10 @@ use serde_bytes::ByteBuf;
 use zeroize::Zeroize;
 
 use super::{
-    AnchorPlace, AnchorSlot, AnchorWrite, Attempt, Class, Description, Fault, Generated, Health, Identity, Inventory,
-    KeyRef, KeySpec, Settings,
+    AnchorPlace, AnchorSlot, AnchorWrite, Attempt, Attest, AttestationKey, Class, Description, Fault, Generated,
+    Health, Identity, Inventory, KeyRef, KeySpec, Settings, TpmChallenge,
 };
+use crate::attestation::Evidence;
 use crate::types::{KeyId, Purpose, SecretBytes, Version};
 
 /// The most bytes that follow the length.
@@ -41,6 +42,7 @@ pub(super) enum Job {
     /// The first job of all: load the library, log in, find the sentinel.
     Open {
         settings: Box<Settings>,
+        #[serde(with = "as_json")]
         identity: Option<Box<Identity>>,
     },
     Enrol,
@@ -63,6 +65,10 @@ pub(super) enum Job {
     MakeAnchor(AnchorPlace),
     ReadAnchor(AnchorPlace),
     WriteAnchor(AnchorWrite),
+    MakeAttestationKey,
+    Attest(Box<Attest>),
+    Endorsement,
+    Challenge(TpmChallenge),
 }
 
 impl Job {
@@ -73,6 +79,7 @@ impl Job {
             Self::Open { .. } | Self::Enrol | Self::Describe | Self::Generate(_) | Self::Destroy(_) => false,
             Self::Forget { .. } | Self::Random(_) | Self::Health(_) | Self::Inventory | Self::Attack => false,
             Self::MakeAnchor(_) | Self::ReadAnchor(_) | Self::WriteAnchor(_) => false,
+            Self::MakeAttestationKey | Self::Attest(_) | Self::Endorsement | Self::Challenge(_) => false,
         }
     }
 }
@@ -84,7 +91,7 @@ pub(super) type Reply = Result<Answer, Fault>;
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Answer {
     Done,
-    Enrolled(Identity),
+    Enrolled(#[serde(with = "as_json")] Identity),
     Described(Description),
     Generated(Generated),
     Used(Vec<Result<SecretBytes, Fault>>),
@@ -93,6 +100,24 @@ pub(super) enum Answer {
     Inventory(Inventory),
     Attacked(Vec<Attempt>),
     Anchor(Vec<AnchorSlot>),
+    AttestationKey(AttestationKey),
+    Endorsement(Vec<u8>),
+    Attested(#[serde(with = "as_json")] Box<Evidence>),
+}
+
+/// What files hold too, and leaves out what an older one does not have: postcard could not read that, as it names no fields.
+mod as_json {
+    use serde::de::{DeserializeOwned, Error as _};
+    use serde::ser::Error as _;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<T: Serialize, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+        serde_json::to_vec(value).map_err(S::Error::custom)?.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, T: DeserializeOwned, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+        serde_json::from_slice(&Vec::<u8>::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
 }
 
 /// Appends a frame to `buffer`.

@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::attestation::Evidence;
 use crate::error::{Error, Kind};
 use crate::types::{Algorithm, KeyId, Protection, PublicKey, Residency, SecretBytes, Version};
 
@@ -130,6 +131,59 @@ pub trait Device {
     /// [`Class::Refused`] where no slot holds `write.known`: then somebody else writes this anchor; [`Class::Ambiguous`] where it may have been
     /// written, and those of [`Self::read_anchor`].
     fn write_anchor(&mut self, write: &AnchorWrite) -> Result<(), Fault>;
+
+    /// Makes the key that signs what the device says of its keys, and nothing else. Durable when this returns.
+    ///
+    /// # Errors
+    /// [`Class::Refused`] where there is one already, and those of [`Self::generate`].
+    fn make_attestation_key(&mut self) -> Result<AttestationKey, Fault>;
+
+    /// What the device says of a key, signed by its attestation key together with the binding.
+    ///
+    /// # Errors
+    /// [`Class::Unsupported`] where it has no attestation key, [`Class::KeyDamaged`] where the key is not the private half of that
+    /// public key, and the general ones.
+    fn attest(&mut self, wanted: &Attest) -> Result<Evidence, Fault>;
+
+    /// What the device keeps as the certificate of its endorsement key: DER, and perhaps bytes behind it.
+    ///
+    /// # Errors
+    /// [`Class::Unsupported`] where it has none, and the general ones.
+    fn endorsement(&mut self) -> Result<Vec<u8>, Fault>;
+
+    /// Opens a challenge that was made for its endorsement key and its attestation key.
+    ///
+    /// # Errors
+    /// [`Class::Unsupported`] where it has no such keys, [`Class::Refused`] for a challenge to others, and the general ones.
+    fn answer(&mut self, challenge: &TpmChallenge) -> Result<SecretBytes, Fault>;
+}
+
+/// The two parts of what TPM2_MakeCredential makes, without their lengths.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TpmChallenge {
+    /// The credential.
+    #[serde(with = "serde_bytes")]
+    pub credential: Vec<u8>,
+    /// The encrypted seed.
+    #[serde(with = "serde_bytes")]
+    pub seed: Vec<u8>,
+}
+
+/// What is to be attested.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Attest {
+    /// The key.
+    pub key: KeyRef,
+    /// Its public half, where it has one.
+    pub public: Option<PublicKey>,
+    /// What the evidence is to carry.
+    pub binding: [u8; 32],
+}
+
+/// What a secret key is asked for its check value: `"signet check v1" || id || version`.
+#[must_use]
+pub fn check_input(id: KeyId, version: Version) -> Vec<u8> {
+    [b"signet check v1".as_slice(), id.as_bytes(), &version.number().to_be_bytes()].concat()
 }
 
 /// An attack on the interface of a device, and what came of it.
@@ -208,7 +262,7 @@ pub trait Driver: Send + Sync {
     /// The general classes.
     fn session(&self) -> Result<Box<dyn Device>, Fault>;
 
-    /// Makes the sentinel and the key-encryption keys of a device that is used for the first time.
+    /// Makes the sentinel, the attestation key and the key-encryption keys of a device that is used for the first time.
     ///
     /// # Errors
     /// [`Class::Full`], [`Class::Unsupported`] and the general ones.
@@ -313,6 +367,18 @@ pub struct Identity {
     pub sentinel_public: PublicKey,
     /// The key-encryption keys for wrapped residency, one per role; empty where the device has no such residency.
     pub keks: Vec<Kek>,
+    /// The key that signs attestations; none in an installation that was made before there were any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attestation_key: Option<AttestationKey>,
+}
+
+/// The key that signs what a device says of its keys, and nothing else: ECDSA P-256.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttestationKey {
+    /// The key.
+    pub key: KeyRef,
+    /// Its public half.
+    pub public: PublicKey,
 }
 
 /// A key-encryption key of a token.

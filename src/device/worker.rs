@@ -23,9 +23,10 @@ use tokio::time::{Duration, Instant, MissedTickBehavior, interval, timeout};
 use super::frame::{Answer, Job};
 use super::link::{Limit, Link, Route, lost};
 use super::{
-    AnchorPlace, AnchorSlot, AnchorWrite, Attempt, Class, Description, Fault, Generated, Health, Identity, Inventory,
-    KeyRef, KeySpec, PinSource, Settings,
+    AnchorPlace, AnchorSlot, AnchorWrite, Attempt, Attest, AttestationKey, Class, Description, Fault, Generated,
+    Health, Identity, Inventory, KeyRef, KeySpec, PinSource, Settings, TpmChallenge,
 };
+use crate::attestation::Evidence;
 use crate::telemetry::{Metrics, Operation};
 use crate::types::{Algorithm, KeyId, Purpose, SecretBytes, Verifier, Version};
 
@@ -41,6 +42,8 @@ const DESTROY_LIMIT: Duration = Duration::from_secs(15);
 const FORGET_LIMIT: Duration = Duration::from_secs(5);
 /// How long an anchor may take. It may wait for a key that is being made.
 const ANCHOR_LIMIT: Duration = Duration::from_secs(15);
+/// How long an attestation may take once it is begun.
+const ATTEST_LIMIT: Duration = Duration::from_secs(15);
 /// The longest pause between two tries to reach a device that is gone.
 const MAX_PAUSE: Duration = Duration::from_millis(500);
 /// How long an orderly end may take.
@@ -315,6 +318,55 @@ impl Worker {
     /// As [`super::Device::write_anchor`]; never done twice.
     pub async fn write_anchor(&self, write: AnchorWrite) -> Result<(), Fault> {
         self.long("write-anchor", Job::WriteAnchor(write), Limit::whole(ANCHOR_LIMIT)).await.map(|_| ())
+    }
+
+    /// Makes the key that signs attestations.
+    ///
+    /// # Errors
+    /// As [`super::Device::make_attestation_key`]; never done twice.
+    pub async fn make_attestation_key(&self) -> Result<AttestationKey, Fault> {
+        let limit = Limit::whole(GENERATE_LIMIT);
+        let Answer::AttestationKey(made) = self.long("make-attestation-key", Job::MakeAttestationKey, limit).await?
+        else {
+            return Err(unexpected());
+        };
+        Ok(made)
+    }
+
+    /// What the device says of a key.
+    ///
+    /// # Errors
+    /// As [`super::Device::attest`].
+    pub async fn attest(&self, wanted: &Attest) -> Result<Evidence, Fault> {
+        let job = || Job::Attest(Box::new(wanted.clone()));
+        let limit = Limit { allowed: ATTEST_LIMIT, ..Limit::whole(GENERATE_LIMIT) };
+        let Answer::Attested(evidence) = self.repeatable("attest", Route::Control, job, limit).await? else {
+            return Err(unexpected());
+        };
+        Ok(*evidence)
+    }
+
+    /// What the device keeps as the certificate of its endorsement key.
+    ///
+    /// # Errors
+    /// As [`super::Device::endorsement`].
+    pub async fn endorsement(&self) -> Result<Vec<u8>, Fault> {
+        let limit = Limit::whole(ATTEST_LIMIT);
+        let answer = self.repeatable("endorsement", Route::Control, || Job::Endorsement, limit).await?;
+        let Answer::Endorsement(certificate) = answer else { return Err(unexpected()) };
+        Ok(certificate)
+    }
+
+    /// Opens a challenge.
+    ///
+    /// # Errors
+    /// As [`super::Device::answer`].
+    pub async fn answer(&self, challenge: &TpmChallenge) -> Result<SecretBytes, Fault> {
+        let (job, limit) = (|| Job::Challenge(challenge.clone()), Limit::whole(ATTEST_LIMIT));
+        let Answer::Random(secret) = self.repeatable("answer", Route::Control, job, limit).await? else {
+            return Err(unexpected());
+        };
+        Ok(secret)
     }
 
     /// Random bytes of the device.

@@ -307,6 +307,11 @@ async fn device(name: &Name, settings: &Settings, program: &Path) -> Vec<Finding
     let mut findings = vec![good(&what, format!("answers: {model}"))];
     if description.is_software() {
         findings.push(note(&what, "it is software: an anchor in it proves nothing to whoever can put its files back"));
+    } else {
+        // SoftHSM and swtpm are what the tests run on.
+        let text =
+            "untested on this device: what it can do was found out by doing it just now, and nothing else is known";
+        findings.push(note(&what, format!("{text}; docs/devices.md tells what its maker's documents say")));
     }
     for ability in &description.abilities {
         if let Some(refusal) = &ability.refusal {

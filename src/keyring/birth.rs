@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::record::{FORMAT, KeyCopy, KeyRecord, Pending, VersionRecord, key_path, pending_path, put, version_path};
+use super::record::{
+    FORMAT, KeyCopy, KeyRecord, Pending, VersionRecord, attestation_path, key_path, pending_path, put, version_path,
+};
 use super::{Key, KeyVersion, Keyring, check};
 use crate::admission::{Details, Permit};
 use crate::audit::Phase;
@@ -13,8 +15,8 @@ use crate::error::{Error, Kind, Result};
 use crate::store::{Change, Expected};
 use crate::types::operation::{CreateKey, Includes, Operation};
 use crate::types::{
-    Algorithm, Domain, Hash, KeyId, KeyName, Name, Purpose, Residency, Retention, Rotation, State, Verifier, Version,
-    blocking, same,
+    Algorithm, Domain, Hash, KeyId, KeyName, Name, PublicKey, Purpose, Residency, Retention, Rotation, State, Verifier,
+    Version, blocking, same,
 };
 
 /// The most labels of a key, and the most characters of a label's value.
@@ -49,6 +51,17 @@ pub(super) struct Born {
     locator: Locator,
     public: Option<Vec<u8>>,
     check: Option<Vec<u8>>,
+    /// What the device says of it, where it has an attestation key.
+    attestation: Option<String>,
+}
+
+impl Born {
+    /// The record of what the device says of it.
+    pub(super) fn attested(&mut self, id: KeyId, version: Version) -> Option<Change> {
+        let text = self.attestation.take()?;
+        let path = attestation_path(id, version);
+        Some(Change { path, expected: Expected::Absent, value: Some(text.into_bytes()) })
+    }
 }
 
 impl Keyring {
@@ -90,13 +103,15 @@ impl Keyring {
             primary: Some(Version::FIRST),
             latest: Version::FIRST,
         };
-        let born = self.give_birth(permit, &record, Version::FIRST, &worker).await?;
+        let mut born = self.give_birth(permit, &record, Version::FIRST, &worker).await?;
+        let attested = born.attested(record.id, Version::FIRST);
         let version = version_record(&record, Version::FIRST, State::Active, born, now);
         let mut changes = vec![
             put(key_path(&record.name), Expected::Absent, &record)?,
             put(version_path(record.id, Version::FIRST), Expected::Absent, &version)?,
             remove(pending_path(record.id, Version::FIRST)),
         ];
+        changes.extend(attested);
         changes.extend(also(&record)?);
         let details = Details::of(record.id, Version::FIRST).fact("device", &record.device);
         let revision = self.ledger.commit(permit.record(Phase::Change, &details), changes).await?;
@@ -141,6 +156,10 @@ impl Keyring {
             Err(fault) => Err(fault),
             Ok(generated) => prove(worker, &pending, generated).await,
         };
+        let made = match made {
+            Ok(born) => self.attest_birth(worker, &pending, born).await,
+            Err(fault) => Err(fault),
+        };
         match made {
             Ok(born) => Ok(born),
             Err(fault) => {
@@ -148,6 +167,16 @@ impl Keyring {
                 Err(fault.into())
             }
         }
+    }
+
+    /// Has the device say what it made.
+    async fn attest_birth(&self, worker: &Worker, pending: &Pending, born: Born) -> Result<Born, Fault> {
+        let Pending { key: id, version, algorithm, name, .. } = pending;
+        let key = KeyRef { id: *id, version: *version, algorithm: *algorithm, locator: born.locator.duplicate() };
+        let public = born.public.clone().map(PublicKey::from_der);
+        let attestation = self.ask_device(worker, name, key, public, None).await?;
+        crash_point!("keyring.attested");
+        Ok(Born { attestation, ..born })
     }
 
     /// Destroys what an earlier try at the very same version left, where that could not be done then: two objects with one
@@ -217,14 +246,10 @@ async fn prove(worker: &Arc<Worker>, pending: &Pending, generated: Generated) ->
     };
     crash_point!("keyring.probed");
     let public = generated.public.map(|public| public.as_der().to_vec());
-    Ok(Born { locator: key.locator.duplicate(), public, check })
+    Ok(Born { locator: key.locator.duplicate(), public, check, attestation: None })
 }
 
-async fn probe_signature(
-    worker: &Worker,
-    key: &Arc<KeyRef>,
-    public: Option<&crate::types::PublicKey>,
-) -> Result<(), Fault> {
+async fn probe_signature(worker: &Worker, key: &Arc<KeyRef>, public: Option<&PublicKey>) -> Result<(), Fault> {
     let damaged = |why: &str| Fault::new(Class::KeyDamaged, format!("the new key failed its probe: {why}"));
     let public = public.ok_or_else(|| damaged("the device gave no public key"))?;
     let verifier = Verifier::new(key.algorithm, public).map_err(|e| damaged(&e.chain()))?;
@@ -254,7 +279,7 @@ pub(super) fn version_record(
     born: Born,
     now: jiff::Timestamp,
 ) -> VersionRecord {
-    let Born { locator, public, check } = born;
+    let Born { locator, public, check, attestation: _ } = born;
     VersionRecord {
         format: FORMAT,
         key: key.id,

@@ -60,7 +60,8 @@ impl Keyring {
         }
         let worker = self.worker(&key.record.device)?.clone();
         let number = key.record.latest.next()?;
-        let born = self.give_birth(permit, &key.record, number, &worker).await?;
+        let mut born = self.give_birth(permit, &key.record, number, &worker).await?;
+        let attested = born.attested(key.record.id, number);
         let now = self.ledger.clock().now();
         let (state, primary) =
             if prepare { (State::PreActive, key.record.primary) } else { (State::Active, Some(number)) };
@@ -72,6 +73,7 @@ impl Keyring {
             put(version_path(record.id, number), Expected::Absent, &version)?,
             remove(pending_path(record.id, number)),
         ];
+        changes.extend(attested);
         if let Some((old, record)) = &superseded {
             changes.push(put(version_path(record.key, record.version), Expected::Revision(old.revision), record)?);
         }

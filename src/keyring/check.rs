@@ -10,12 +10,9 @@ use tokio::sync::oneshot;
 
 use crate::device::{KeyRef, Worker};
 use crate::error::{Error, Kind, Result};
-use crate::types::{KeyId, Version, same};
+use crate::types::same;
 
-/// What is sent to the device: `"signet check v1" || id || version`.
-pub(super) fn input(id: KeyId, version: Version) -> Vec<u8> {
-    [b"signet check v1".as_slice(), id.as_bytes(), &version.number().to_be_bytes()].concat()
-}
+pub(super) use crate::device::check_input as input;
 
 /// The checks of one version.
 #[derive(Debug, Default)]

@@ -8,6 +8,7 @@
 //!                        └──────── after a crash, start-up destroys what the device may have made and says so
 //! ```
 
+mod attest;
 mod birth;
 mod change;
 mod check;

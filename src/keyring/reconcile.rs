@@ -156,6 +156,7 @@ impl Keyring {
         if let Some(identity) = worker.identity() {
             house.insert(identity.sentinel.id);
             house.extend(identity.keks.iter().map(|kek| kek.id));
+            house.extend(identity.attestation_key.iter().map(|own| own.key.id));
         }
         house.extend(&self.house);
         let present: BTreeSet<_> = inventory.keys.iter().copied().collect();

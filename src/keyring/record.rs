@@ -4,6 +4,7 @@
 //! keys/NAMESPACE/NAME             KeyRecord
 //! versions/KEY ID/NNNNNNNNNN      VersionRecord
 //! pending/KEY ID/NNNNNNNNNN       Pending: a version that is being made, or was when the service died
+//! attestations/KEY ID/NNNNNNNNNN  what the device said of a version at its birth: a file of `attestation`, as it is
 //! counters/KEY ID/NNNNNNNNNN      Lease: how far the uses of a version are counted ahead
 //! ```
 
@@ -228,6 +229,10 @@ pub(super) fn version_path(id: KeyId, version: Version) -> String {
 
 pub(super) fn pending_path(id: KeyId, version: Version) -> String {
     format!("pending/{id}/{:010}", version.number())
+}
+
+pub(super) fn attestation_path(id: KeyId, version: Version) -> String {
+    format!("attestations/{id}/{:010}", version.number())
 }
 
 pub(super) fn counter_path(id: KeyId, version: Version) -> String {

@@ -40,7 +40,7 @@ use map::{Edit, Map};
 use open::{Draft, Next, OPEN, Open, opened};
 use position::{Seen, State};
 
-use crate::audit::{Log, Phase, Record, WitnessStatus, Witnesses};
+use crate::audit::{Log, Origin, Phase, Record, WitnessStatus, Witnesses};
 use crate::crash_point;
 use crate::error::{Error, Kind, Result};
 use crate::store::certificates::{Counts, End, Reservation, Row};
@@ -319,6 +319,12 @@ impl Ledger {
     #[must_use]
     pub fn store(&self) -> Arc<dyn Store> {
         self.writer.store.clone()
+    }
+
+    /// The origin of the log, which names the installation.
+    #[must_use]
+    pub fn origin(&self) -> &Origin {
+        self.writer.log.origin()
     }
 
     /// The time of day.

@@ -100,13 +100,126 @@ pub async fn enrol(config: &Config, options: &Options, name: &Name) -> Result<()
     }
     let settings = config.devices.get(name);
     let settings = settings.ok_or_else(|| Error::new(Kind::Invalid, format!("there is no device {name}")))?;
-    // The devices that are enrolled: the root key is in one of them, and some hold anchors.
-    let enrolled = config.devices.iter().filter(|(name, _)| root.devices.contains_key(*name));
-    let enrolled = Config { devices: enrolled.map(|(n, s)| (n.clone(), s.clone())).collect(), ..config.clone() };
-    let workers = super::start_workers(&enrolled, &root, options, &locked, &Metrics::new())?;
+    let workers = start_enrolled(config, options, &root, &locked)?;
     let result = enrol_with(config, options, &mut root, &workers, (name, settings)).await;
     stop_workers(&workers).await;
     result
+}
+
+/// What an upgrade made, by device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Upgraded {
+    /// The devices that have an attestation key now.
+    pub attestation_keys: BTreeSet<Name>,
+    /// The devices that hold an anchor now.
+    pub anchors: BTreeSet<Name>,
+}
+
+/// Gives an installation that is not running what newer ones are born with: an attestation key and an anchor in each device that
+/// is configured. Done again, it makes nothing.
+///
+/// # Errors
+/// `Conflict` where the service runs, and whatever the devices say. What was cut short is made by the next try.
+pub async fn upgrade(config: &Config, options: &Options) -> Result<Upgraded> {
+    let locked = lock(&config.data).await?;
+    let mut root = Root::read(&config.data)?;
+    let workers = start_enrolled(config, options, &root, &locked)?;
+    let result = upgrade_with(config, options, &mut root, &workers).await;
+    stop_workers(&workers).await;
+    result
+}
+
+async fn upgrade_with(
+    config: &Config,
+    options: &Options,
+    root: &mut Root,
+    workers: &BTreeMap<Name, Arc<Worker>>,
+) -> Result<Upgraded> {
+    let (ledger, mut places) = open_store(config, options, root, workers, workers.keys()).await?;
+    let (before, mut made) = (root.fingerprint()?, Upgraded::default());
+    for (name, worker) in workers {
+        let pinned = root.devices.get_mut(name).ok_or_else(|| Error::internal("a device without identity"))?;
+        if pinned.attestation_key.is_none() {
+            crash_point!("upgrade.before_attestation_key");
+            let born = worker.make_attestation_key().await;
+            crash_point!("upgrade.attestation_key_made");
+            pinned.attestation_key = Some(born?);
+            made.attestation_keys.insert(name.clone());
+        }
+        let Some(place) = places.remove(name).filter(|_| !root.anchors.contains(name)) else { continue };
+        if make_anchor(worker, place.duplicate()).await? {
+            ledger.add_anchor(Arc::new(DeviceAnchor::new(worker.clone(), place))).await?;
+            root.anchors.insert(name.clone());
+            made.anchors.insert(name.clone());
+        }
+    }
+    if made != Upgraded::default() {
+        replace_root(
+            config,
+            &ledger,
+            root,
+            before,
+            ["the installation is being upgraded", "the installation is upgraded"],
+        )
+        .await?;
+    }
+    Ok(made)
+}
+
+/// The devices that are enrolled: the root key is in one of them, and some hold anchors.
+fn start_enrolled(
+    config: &Config,
+    options: &Options,
+    root: &Root,
+    locked: &std::fs::File,
+) -> Result<BTreeMap<Name, Arc<Worker>>> {
+    let enrolled = config.devices.iter().filter(|(name, _)| root.devices.contains_key(*name));
+    let enrolled = Config { devices: enrolled.map(|(n, s)| (n.clone(), s.clone())).collect(), ..config.clone() };
+    super::start_workers(&enrolled, root, options, locked, &Metrics::new())
+}
+
+/// The store with its log and its anchors, as at a start, and where the anchors of `devices` are or would be.
+async fn open_store<'a>(
+    config: &Config,
+    options: &Options,
+    root: &Root,
+    workers: &BTreeMap<Name, Arc<Worker>>,
+    devices: impl Iterator<Item = &'a Name>,
+) -> Result<(Ledger, BTreeMap<Name, AnchorPlace>)> {
+    let house = workers.get(&root.device);
+    let house =
+        house.ok_or_else(|| Error::new(Kind::Invalid, format!("the root device {} is not configured", root.device)))?;
+    for worker in workers.values() {
+        worker.settled().await?;
+    }
+    let key = root.unseal(house).await?;
+    let anchors = super::anchors(root, &key, workers, false).await?;
+    let places = devices.map(|name| Ok((name.clone(), root.anchor_place(&key, name)?))).collect::<Result<_>>()?;
+    let store: Arc<dyn Store> = Arc::new(Sealed::new(Sqlite::open(&config.data.join("signet.db"))?, key));
+    super::check_root(&*store, &root.fingerprint()?)?;
+    let log = Arc::new(Log::open(log_settings(config, root)?, Some(&root.log_public))?.log);
+    let heads = Heads::new(log.clone(), house.clone(), root.log_key.clone(), root.log_public.clone())?;
+    let anchors = anchors.witnessed(super::witnesses(config, &log, &Arc::new(heads), &options.clock));
+    let (ledger, _) = Ledger::open(store, log, options.clock.clone(), anchors).await?;
+    Ok((ledger, places))
+}
+
+/// Replaces `root.json`. For as long as that is under way the store vouches for both: whichever a crash leaves, the service starts.
+async fn replace_root(
+    config: &Config,
+    ledger: &Ledger,
+    root: &Root,
+    before: [u8; 32],
+    [doing, done]: [&str; 2],
+) -> Result<()> {
+    let leaf = |reason: &str| Record {
+        reason: reason.to_owned(),
+        ..Record::of(&Caller::system("init", "init"), Action::Start, &Resource::Service, Phase::Change)
+    };
+    let now = root.fingerprint()?;
+    ledger.commit(leaf(doing), vec![vouching(&[before, now])]).await?;
+    root.write(&config.data)?;
+    ledger.commit(leaf(done), vec![vouching(&[now])]).await.map(drop)
 }
 
 async fn enrol_with(
@@ -116,22 +229,9 @@ async fn enrol_with(
     workers: &BTreeMap<Name, Arc<Worker>>,
     (name, settings): (&Name, &Settings),
 ) -> Result<()> {
-    let house = workers.get(&root.device);
-    let house =
-        house.ok_or_else(|| Error::new(Kind::Invalid, format!("the root device {} is not configured", root.device)))?;
-    for worker in workers.values() {
-        worker.settled().await?;
-    }
-    // 1. The store, its log and its anchors, as at a start.
-    let key = root.unseal(house).await?;
-    let place = root.anchor_place(&key, name)?;
-    let anchors = super::anchors(root, &key, workers, false).await?;
-    let store: Arc<dyn Store> = Arc::new(Sealed::new(Sqlite::open(&config.data.join("signet.db"))?, key));
-    super::check_root(&*store, &root.fingerprint()?)?;
-    let log = Arc::new(Log::open(log_settings(config, root)?, Some(&root.log_public))?.log);
-    let heads = Heads::new(log.clone(), house.clone(), root.log_key.clone(), root.log_public.clone())?;
-    let anchors = anchors.witnessed(super::witnesses(config, &log, &Arc::new(heads), &options.clock));
-    let (ledger, _) = Ledger::open(store, log, options.clock.clone(), anchors).await?;
+    // 1. The store.
+    let (ledger, mut places) = open_store(config, options, root, workers, std::iter::once(name)).await?;
+    let place = places.remove(name).ok_or_else(|| Error::internal("an anchor without a place"))?;
     // 2. The device, and an anchor in it.
     let identity = enrol_one(name, settings, options).await?;
     let (program, pinned) = (options.program.clone(), Some(identity.clone()));
@@ -144,19 +244,8 @@ async fn enrol_with(
             ledger.add_anchor(Arc::new(DeviceAnchor::new(worker.clone(), place))).await?;
             root.anchors.insert(name.clone());
         }
-        // 3. For as long as the file is being replaced the store vouches for both: whichever a crash leaves, the service starts.
-        let leaf = |reason: String| Record {
-            reason,
-            ..Record::of(&Caller::system("init", "init"), Action::Start, &Resource::Service, Phase::Change)
-        };
-        ledger
-            .commit(leaf(format!("device {name} is being enrolled")), vec![vouching(&[before, root.fingerprint()?])])
-            .await?;
-        root.write(&config.data)?;
-        ledger
-            .commit(leaf(format!("device {name} is enrolled")), vec![vouching(&[root.fingerprint()?])])
-            .await
-            .map(drop)
+        let said = [format!("device {name} is being enrolled"), format!("device {name} is enrolled")];
+        replace_root(config, &ledger, root, before, said.each_ref().map(String::as_str)).await
     };
     let result = result.await;
     worker.shutdown().await;

@@ -10,6 +10,7 @@
 //!   lock           one service at a time
 //! ```
 
+mod attest;
 mod background;
 mod create;
 pub mod listen;
@@ -17,7 +18,8 @@ mod restore;
 mod root;
 mod tls;
 
-pub use create::{Created, accept_rollback, create, enrol, new_administrator};
+pub use attest::{answer, attestation_key, endorsement};
+pub use create::{Created, Upgraded, accept_rollback, create, enrol, new_administrator, upgrade};
 pub use restore::{Restored, restore};
 
 use std::collections::BTreeMap;

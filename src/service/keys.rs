@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::idempotency::Turn;
 use super::{Idempotency, Outcome, Service};
 use crate::admission::{Details, Permit, Released};
+use crate::attestation::Nonce;
 use crate::audit::Phase;
 use crate::error::{Error, Kind, Result};
 use crate::keyring::state::Step;
@@ -286,6 +287,39 @@ impl Service {
             Ok((key, version)) => Details::of(key.record.id, version.number()),
             Err(_) => Details::default(),
         };
+        permit.close(result, details).await
+    }
+
+    /// What the device says of a version, as a file: what it said at the birth of the version, or says now, for a nonce. Of the
+    /// primary version where none is given.
+    ///
+    /// # Errors
+    /// `NotFound`; `Unsupported` where its device has no attestation key, and those of the device.
+    pub async fn attest_key(
+        &self,
+        caller: &Caller,
+        name: &KeyName,
+        version: Option<Version>,
+        nonce: Option<Nonce>,
+    ) -> Result<Released<String>> {
+        let permit = self.admit_key::<ReadKey>(caller, name, &[Facts::default()]).await?;
+        let mut details = Details::default();
+        let read = async {
+            let key = self.parts.keyring.find(name)?;
+            let version = match version {
+                Some(version) => key.version(version)?,
+                None => key.primary()?,
+            };
+            details = Details::of(key.record.id, version.number());
+            match nonce {
+                None => self.parts.keyring.attestation(&key, version).await,
+                Some(nonce) => {
+                    details = std::mem::take(&mut details).fact("nonce", &nonce);
+                    self.parts.keyring.attest(&key, version, nonce).await
+                }
+            }
+        };
+        let result = read.await;
         permit.close(result, details).await
     }
 

@@ -68,6 +68,7 @@ const BIRTH: Way = &[
     ("keyring.before_generate", Left::Unfinished),
     ("keyring.generated", Left::Unfinished),
     ("keyring.probed", Left::Unfinished),
+    ("keyring.attested", Left::Unfinished),
     ("ledger.before_commit:2", Left::Unfinished),
     ("ledger.committed:2", Left::Unrecorded),
     ("ledger.recorded:2", Left::Done),

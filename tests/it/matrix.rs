@@ -238,7 +238,7 @@ impl Scene {
         let last = path.split('/').find_map(|part| part.strip_suffix("-batch")).unwrap_or(path);
         let last = last.rsplit('/').next().unwrap_or_default();
         let key = match last {
-            "sign" | "verify" | "public-key" => "a:release",
+            "sign" | "verify" | "public-key" | "attestation" => "a:release",
             "mac" | "mac-verify" => "a:codes",
             _ => "a:data",
         };

@@ -166,6 +166,7 @@ pub(crate) fn house_ids(data: &Path) -> BTreeSet<String> {
     }
     let mut ids = vec![&root["root_key"]["id"], &root["log_key"]["id"], &device["sentinel"]["id"]];
     ids.extend(device["keks"].as_array().unwrap().iter().map(|kek| &kek["id"]));
+    ids.extend(device.get("attestation_key").map(|own| &own["key"]["id"]));
     ids.into_iter().map(|id| format!("{}00000001", id.as_str().unwrap())).collect()
 }
 

@@ -48,6 +48,47 @@ impl Swtpm {
         }
     }
 
+    /// Starts a new TPM whose endorsement keys are certified by the authority in that folder, which is made there at its first use: a
+    /// root in `swtpm-localca-rootca-cert.pem`, and below it `issuercert.pem`.
+    pub(crate) fn certified(authority: &Path) -> Self {
+        let temporary = tempfile::tempdir().expect("a temporary folder");
+        let at = |name: &str| authority.join(name).display().to_string();
+        let files = [
+            (
+                "setup.conf",
+                format!(
+                    "create_certs_tool = /usr/bin/swtpm_localca\ncreate_certs_tool_config = {}\n\
+                     create_certs_tool_options = {}\nactive_pcr_banks = sha256\n",
+                    at("localca.conf"),
+                    at("localca.options")
+                ),
+            ),
+            (
+                "localca.conf",
+                format!(
+                    "statedir = {}\nsigningkey = {}\nissuercert = {}\ncertserial = {}\n",
+                    authority.display(),
+                    at("signkey.pem"),
+                    at("issuercert.pem"),
+                    at("certserial")
+                ),
+            ),
+            (
+                "localca.options",
+                "--platform-manufacturer Example\n--platform-version 1.0\n--platform-model Test\n".to_owned(),
+            ),
+        ];
+        for (name, text) in files {
+            fs::write(authority.join(name), text).expect("our own folder");
+        }
+        let mut setup = Command::new("swtpm_setup");
+        setup.args(["--tpm2", "--create-ek-cert", "--create-platform-cert", "--lock-nvram", "--overwrite"]);
+        setup.arg("--tpmstate").arg(temporary.path()).args(["--config", &at("setup.conf"), "--logfile", &at("log")]);
+        let done = setup.stdin(Stdio::null()).output().expect("swtpm_setup is installed");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
+        Self::start_in(temporary)
+    }
+
     fn start_in(temporary: tempfile::TempDir) -> Self {
         let folder = temporary.path().to_owned();
         for _ in 0..20 {

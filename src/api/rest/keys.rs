@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::answer::Reply;
+use super::answer::{JsonText, Reply, Text};
 use super::call::{Call, token, version};
+use crate::attestation::Nonce;
 use crate::error::{Error, Kind, Result};
 use crate::service::{Jwk, Key, KeyUpdate, NewKey, Released};
 use crate::types::{KeyName, Name, Period, Protection};
@@ -81,6 +82,12 @@ pub(super) async fn public_key(call: Call) -> Result<Released<Reply<PublicKeyInf
             .map_err(|e| Error::internal(format!("writing a JWK: {e}")))?;
         Ok(PublicKeyInfo { version: version.number(), algorithm, pem: public.to_pem()?, jwk }.into())
     })
+}
+
+pub(super) async fn attestation(call: Call) -> Result<Released<Reply<JsonText>>> {
+    let (wanted, nonce) = (call.query("version", version)?, call.query("nonce", str::parse::<Nonce>)?);
+    let read = call.service.attest_key(&call.caller, &call.key()?, wanted, nonce).await?;
+    Ok(read.map(|text| Text(text).into()))
 }
 
 fn reply(call: &Call, key: &Arc<Key>) -> Reply<wire::Key> {

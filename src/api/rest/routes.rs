@@ -61,6 +61,12 @@ const AFTER: Parameter = Parameter {
 };
 const VERSION: Parameter =
     Parameter { name: "version", kind: "integer", about: "the version; the primary one where absent", required: false };
+const NONCE: Parameter = Parameter {
+    name: "nonce",
+    kind: "string",
+    about: "16 to 64 bytes in hexadecimal digits: the device signs anew, with them; what it signed at the birth of the version where absent",
+    required: false,
+};
 const FIRST: Parameter = Parameter {
     name: "first",
     kind: "integer",
@@ -142,6 +148,14 @@ fn of_keys() -> Vec<RouteRow> {
             .action(&[Action::ReadPublicKey])
             .query(&[VERSION])
             .bare(keys::public_key),
+        route(
+            Method::GET,
+            "/api/v1/keys/{key}/attestation",
+            "Reads what the device says of a version, signed in the device",
+        )
+        .action(&[Action::ReadKey])
+        .query(&[VERSION, NONCE])
+        .bare(keys::attestation),
     ]
 }
 

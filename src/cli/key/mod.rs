@@ -1,5 +1,6 @@
 //! `signet key`: keys and their versions.
 
+mod attest;
 mod change;
 mod create;
 mod show;
@@ -26,5 +27,6 @@ noun! {
         Restore(version::Restore),
         Delete(change::Delete),
         PublicKey(show::PublicKey),
+        Attest(attest::Attest),
     }
 }

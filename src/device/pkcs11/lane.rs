@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use pkcs11_raw::{Error, Session, TokenInfo};
 
+use crate::attestation::Evidence;
 use crate::device::pkcs11::codes::{self, Effect, Remedy};
 use crate::device::pkcs11::shared::Shared;
 use crate::device::pkcs11::{abilities, attack, recipe};
 use crate::device::{
-    AnchorPlace, AnchorSlot, AnchorWrite, Attempt, Class, Description, Device, Fault, Generated, Health, Inventory,
-    KeyRef, KeySpec, Locator,
+    AnchorPlace, AnchorSlot, AnchorWrite, Attempt, Attest, AttestationKey, Class, Description, Device, Fault,
+    Generated, Health, Inventory, KeyRef, KeySpec, Locator, TpmChallenge,
 };
 use crate::types::{KeyId, Purpose, Residency, SecretBytes, Version, sha256};
 
@@ -65,7 +66,7 @@ impl Lane {
     }
 
     /// Signs with a key, or makes a MAC.
-    fn use_key(&mut self, key: &KeyRef, data: &[u8]) -> Result<Vec<u8>, Fault> {
+    pub(super) fn use_key(&mut self, key: &KeyRef, data: &[u8]) -> Result<Vec<u8>, Fault> {
         let mechanism = recipe::mechanism(key.algorithm);
         let loaded = self.load(key)?;
         let first = match self.call(|session| session.sign(mechanism, loaded.object, data)) {
@@ -93,6 +94,14 @@ impl Lane {
             fault
         })
     }
+}
+
+fn no_endorsement() -> Fault {
+    Fault::new(
+        Class::Unsupported,
+        "a PKCS#11 token has no endorsement key: nobody but its maker's own tools can vouch for it",
+    )
+    .hint("pin its attestation key: `signet attest key` prints it")
 }
 
 /// What the operator should know of a token that still works.
@@ -189,6 +198,7 @@ impl Device for Lane {
         self.prove_sentinel()?;
         self.list_objects()
     }
+
     fn make_anchor(&mut self, place: &AnchorPlace) -> Result<(), Fault> {
         self.make_anchor_objects(place)
     }
@@ -199,5 +209,21 @@ impl Device for Lane {
 
     fn write_anchor(&mut self, write: &AnchorWrite) -> Result<(), Fault> {
         self.replace_anchor_slot(write)
+    }
+
+    fn make_attestation_key(&mut self) -> Result<AttestationKey, Fault> {
+        self.make_attestation_object()
+    }
+
+    fn attest(&mut self, wanted: &Attest) -> Result<Evidence, Fault> {
+        self.state(wanted).map(Evidence::Pkcs11)
+    }
+
+    fn endorsement(&mut self) -> Result<Vec<u8>, Fault> {
+        Err(no_endorsement())
+    }
+
+    fn answer(&mut self, _: &TpmChallenge) -> Result<SecretBytes, Fault> {
+        Err(no_endorsement())
     }
 }

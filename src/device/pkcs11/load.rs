@@ -32,13 +32,26 @@ impl Lane {
     }
 
     fn load_resident(&mut self, key: &KeyRef) -> Result<Arc<Loaded>, Fault> {
+        let own = self.shared.identity().and_then(|identity| identity.attestation_key.as_ref().map(|own| own.key.id));
+        if own == Some(key.id) {
+            return Err(Fault::new(
+                Class::Refused,
+                "this is the attestation key, which signs nothing but attestations",
+            ));
+        }
+        let object = self.find_resident(key)?;
+        Ok(self.shared.cache.insert((key.id, key.version), Loaded::resident(object, key.algorithm)))
+    }
+
+    /// A token object that is as it was made.
+    pub(super) fn find_resident(&mut self, key: &KeyRef) -> Result<Object, Fault> {
         let what = template::label(key.id, key.version);
         let object = self.find_one(key.id, key.version, recipe::class(key.algorithm), &what)?;
         let stated = template::key(key.id, key.version, key.algorithm, Life::Resident);
         let wrong =
             self.look(|session| template::compare_key(session, object, key.algorithm, &stated, Life::Resident))?;
         accept(&what, wrong)?;
-        Ok(self.shared.cache.insert((key.id, key.version), Loaded::resident(object, key.algorithm)))
+        Ok(object)
     }
 
     /// The one token object of this id.

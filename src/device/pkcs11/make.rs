@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use pkcs11_raw::{Attribute, Mechanism, Object, Session, ck};
 
+use crate::device::pkcs11::attest;
 use crate::device::pkcs11::cache::Loaded;
 use crate::device::pkcs11::codes::{self, Effect};
 use crate::device::pkcs11::lane::Lane;
@@ -152,8 +153,10 @@ impl Lane {
         let idle = |error| shared.fault(error, Effect::Idle);
         self.run(idle, |session| {
             let made = newborn(session, spec.id, spec.version, spec.algorithm, Life::Unborn).map_err(idle)?;
+            let born = attest::shown(session, made.key).map_err(idle)?;
             let blob = session.wrap(template::WRAPPING, wrapper, made.key).map_err(idle)?;
             session.destroy(made.key).map_err(idle)?;
+            shared.remember_birth((spec.id, spec.version), born);
             Ok((blob, take_public(session, &made, spec.algorithm)?))
         })
     }
@@ -189,9 +192,15 @@ impl Lane {
 
     /// Refuses to destroy what all other keys need.
     fn must_not_be_needed(&self, id: KeyId) -> Result<(), Fault> {
-        let needed = |identity: &Identity| identity.sentinel.id == id || identity.keks.iter().any(|kek| kek.id == id);
+        let needed = |identity: &Identity| {
+            identity.sentinel.id == id
+                || identity.attestation_key.as_ref().is_some_and(|own| own.key.id == id)
+                || identity.keks.iter().any(|kek| kek.id == id)
+        };
         if self.shared.identity().is_some_and(|identity| needed(&identity)) {
-            let text = format!("{id} is the sentinel or a key-encryption key of the token, which all other keys need");
+            let text = format!(
+                "{id} is the sentinel, the attestation key or a key-encryption key of the token, which all other keys need"
+            );
             return Err(Fault::new(Class::Refused, text));
         }
         Ok(())

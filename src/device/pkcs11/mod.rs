@@ -17,6 +17,7 @@
 mod abilities;
 mod anchor;
 mod attack;
+mod attest;
 mod cache;
 pub mod codes;
 mod keepsake;
@@ -34,9 +35,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::device::pkcs11::lane::Lane;
 use crate::device::pkcs11::shared::Shared;
 use crate::device::{Class, Device, Driver, Fault, Identity, KekRole, KeyRef, KeySpec, Locator, Pkcs11Settings};
-use crate::types::{Algorithm, KeyId, Residency, Version};
+use crate::types::{Algorithm, KeyId, PublicKey, Residency, Version};
 
-/// The sentinel's algorithm: every token has it, and it is quick.
+/// The algorithm of the sentinel and the attestation key: every token has it, and it is quick.
 const SENTINEL: Algorithm = Algorithm::EcdsaP256;
 
 /// A token, logged in.
@@ -99,6 +100,7 @@ impl Driver for Token {
         let roles = wrapping_roles(&shared)?;
         let mut lane = Lane::new(Arc::clone(&shared));
         let mut identity = sentinel(&mut lane)?;
+        identity.attestation_key = Some(lane.make_attestation_object()?);
         // A failure from here on leaves keys behind that nothing points to; the inventory shows them, they cost a little room.
         for role in roles {
             identity.keks.push(lane.make_kek(role)?);
@@ -129,11 +131,16 @@ fn wrapping_roles(shared: &Arc<Shared>) -> Result<Vec<KekRole>, Fault> {
 
 /// Makes the sentinel.
 fn sentinel(lane: &mut Lane) -> Result<Identity, Fault> {
+    let (sentinel, sentinel_public) = own_key(lane)?;
+    let serial = lane.shared.info.serial.clone();
+    Ok(Identity { serial, sentinel, sentinel_public, keks: Vec::new(), attestation_key: None })
+}
+
+/// Makes a key of the device's own.
+fn own_key(lane: &mut Lane) -> Result<(KeyRef, PublicKey), Fault> {
     let id = KeyId::random().map_err(|error| Fault::new(Class::Internal, error.chain()))?;
     let spec = KeySpec { id, version: Version::FIRST, algorithm: SENTINEL, residency: Residency::Resident };
     let made = lane.make_resident(&spec)?;
-    let sentinel_public =
-        made.public.ok_or_else(|| Fault::new(Class::Internal, "the token gave the sentinel no public key"))?;
-    let sentinel = KeyRef { id, version: spec.version, algorithm: SENTINEL, locator: Locator::Resident };
-    Ok(Identity { serial: lane.shared.info.serial.clone(), sentinel, sentinel_public, keks: Vec::new() })
+    let public = made.public.ok_or_else(|| Fault::new(Class::Internal, "the token gave a pair no public key"))?;
+    Ok((KeyRef { id, version: spec.version, algorithm: SENTINEL, locator: Locator::Resident }, public))
 }

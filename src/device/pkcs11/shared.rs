@@ -1,7 +1,7 @@
 //! What all lanes of one token share: the library, the login, the loaded keys and the locks.
 //!
 //! Locks, in the order in which they may be taken: `anchor`, then `objects`, then a [`Keeper`]'s session, then `keeper`, then those of
-//! the cache; `identity`, `keks` and `abilities` are leaves under which no call is made (`abilities` excepted, which one
+//! the cache; `identity`, `keks`, `births` and `abilities` are leaves under which no call is made (`abilities` excepted, which one
 //! lane holds while it probes).
 
 use std::collections::HashMap;
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use pkcs11_raw::{Module, Object, Session, Slot, TokenInfo, ck};
 
+use crate::attestation::token::Attributes;
 use crate::device::pkcs11::cache::{Cache, Keeper, Loaded, Name};
 use crate::device::pkcs11::codes::{self, Effect};
 use crate::device::pkcs11::select::{Selected, select};
@@ -22,6 +23,8 @@ use crate::types::KeyId;
 /// How long a search waits for a change of the token: longer than all take but some RSA generations, and a fraction of what a
 /// use may take, so that what stands behind it in its queue is still served.
 const SOON: Duration = Duration::from_millis(500);
+/// How many births are kept that wait for their attestation.
+const MOST_BIRTHS: usize = 256;
 /// How often it looks whether the change is over.
 const LOOK: Duration = Duration::from_millis(1);
 
@@ -32,7 +35,7 @@ pub(super) struct Shared {
     pub(super) slot: Slot,
     pub(super) info: TokenInfo,
     pub(super) cache: Cache,
-    /// Handles of key-encryption keys.
+    /// Handles of key-encryption keys and of the attestation key.
     keks: Mutex<HashMap<KeyId, Object>>,
     identity: RwLock<Option<Arc<Identity>>>,
     /// Held while probing, so that two lanes do not probe at once.
@@ -40,6 +43,8 @@ pub(super) struct Shared {
     /// Makes and destroys token objects: exclusive. Finds: shared. In SoftHSM a search breaks a key generation beside it, and
     /// leaves nameless halves in the token. A use by handle takes no lock.
     objects: RwLock<()>,
+    /// How wrapped keys were born that nobody has asked to be attested yet.
+    births: Mutex<HashMap<Name, Attributes>>,
     /// The objects of the anchor.
     anchor: Mutex<anchor::Cached>,
     /// The session that holds the login and the unwrapped keys; `None` after the token was lost.
@@ -74,6 +79,7 @@ impl Shared {
             identity: RwLock::default(),
             abilities: Mutex::default(),
             objects: RwLock::default(),
+            births: Mutex::default(),
             anchor: Mutex::default(),
             keeper: Mutex::new(Some(Arc::new(Keeper::new(session)))),
             module,
@@ -151,6 +157,21 @@ impl Shared {
 
     fn lock_keeper(&self) -> MutexGuard<'_, Option<Arc<Keeper>>> {
         self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps how a wrapped key was born, for its attestation.
+    pub(super) fn remember_birth(&self, name: Name, born: Attributes) {
+        let mut births = self.births.lock().unwrap_or_else(PoisonError::into_inner);
+        // Births whose service went away before it asked.
+        if births.len() >= MOST_BIRTHS {
+            births.clear();
+        }
+        births.insert(name, born);
+    }
+
+    /// How a wrapped key was born: told once.
+    pub(super) fn take_birth(&self, name: Name) -> Option<Attributes> {
+        self.births.lock().unwrap_or_else(PoisonError::into_inner).remove(&name)
     }
 
     pub(super) fn lock_keks(&self) -> MutexGuard<'_, HashMap<KeyId, Object>> {

@@ -14,15 +14,18 @@ use std::time::Duration;
 use tss_esapi::constants::PropertyTag;
 use tss_esapi::constants::tss::{TPM2_RH_NULL, TPM2_ST_HASHCHECK};
 use tss_esapi::structures::{Digest, HashcheckTicket, MaxBuffer, Signature, SignatureScheme};
+use tss_esapi::traits::Marshall;
 use tss_esapi::tss2_esys::TPMT_TK_HASHCHECK;
 
 use super::codes::{Remedy, Trouble, during};
 use super::link::Link;
 use super::tcti::Address;
 use super::{abilities, anchor, template};
+use crate::attestation::Bytes;
+use crate::attestation::tpm::Certified;
 use crate::device::{
-    AnchorPlace, AnchorSlot, AnchorWrite, Class, Description, Fault, Generated, Health, Identity, KeyRef, KeySpec,
-    TpmSettings,
+    AnchorPlace, AnchorSlot, AnchorWrite, Attest, AttestationKey, Class, Description, Fault, Generated, Health,
+    Identity, KeyRef, KeySpec, Locator, TpmChallenge, TpmSettings,
 };
 use crate::types::{Algorithm, Hash, KeyId, Purpose, Residency, SecretBytes, Verifier, Version, sha256};
 
@@ -149,6 +152,13 @@ impl Engine {
 
     /// See [`crate::device::Device::sign`].
     pub(super) fn sign(&mut self, key: &KeyRef, digest: &[u8]) -> Result<Vec<u8>, Fault> {
+        let own = self.identity.as_ref().and_then(|identity| identity.attestation_key.as_ref());
+        if own.is_some_and(|own| own.key.id == key.id) {
+            return Err(Fault::new(
+                Class::Refused,
+                "this is the attestation key, which signs nothing but attestations",
+            ));
+        }
         let hash = hash_for(key.algorithm, Purpose::Sign)?;
         if digest.len() != hash.size() {
             let text = format!("{} signs a digest of {} bytes, not {}", key.algorithm, hash.size(), digest.len());
@@ -224,7 +234,59 @@ impl Engine {
         self.run(|link| anchor::write(link, write))
     }
 
-    /// Makes the sentinel, and pins this TPM from now on.
+    /// See [`crate::device::Device::make_attestation_key`].
+    pub(super) fn make_attestation_key(&mut self) -> Result<AttestationKey, Fault> {
+        if self.identity.as_ref().is_some_and(|identity| identity.attestation_key.is_some()) {
+            return Err(Fault::new(Class::Refused, "this TPM has an attestation key"));
+        }
+        let id = KeyId::random().map_err(|error| Fault::new(Class::Internal, error.chain()))?;
+        let made = self.run(|link| link.create_attestation_key(id))?;
+        let public =
+            made.public.ok_or_else(|| Fault::new(Class::Internal, "the attestation key has no public half"))?;
+        let (version, algorithm) = (Version::FIRST, Algorithm::EcdsaP256);
+        Ok(AttestationKey { key: KeyRef { id, version, algorithm, locator: made.locator }, public })
+    }
+
+    /// See [`crate::device::Device::attest`].
+    pub(super) fn attest(&mut self, wanted: &Attest) -> Result<Certified, Fault> {
+        let by = self.identity.as_ref().and_then(|identity| identity.attestation_key.clone());
+        let by = by.ok_or_else(no_attestation_key)?.key;
+        let (Locator::Tpm { public: object, parent, .. }, Locator::Tpm { public: signer, .. }) =
+            (&wanted.key.locator, &by.locator)
+        else {
+            return Err(Fault::new(Class::Unsupported, "this key is not a TPM's: it has no TPM blobs"));
+        };
+        let area = |blob: &[u8]| template::unsized_bytes(blob).map(|area| Bytes(area.to_vec()));
+        let (object, signer, parent) = (area(object)?, area(signer)?, Bytes(parent.clone()));
+        let (attest, signature) = self.use_key(|link| {
+            let (attest, signature) = link.certify(&wanted.key, &by, wanted.binding)?;
+            let attest = attest.marshall().map_err(during("TPM2_Certify"))?;
+            Ok((attest, raw(by.algorithm, Hash::Sha256, &signature)?))
+        })?;
+        Ok(Certified { object, attest: Bytes(attest), signature: Bytes(signature), signer, parent })
+    }
+
+    /// See [`crate::device::Device::endorsement`].
+    pub(super) fn endorsement(&mut self) -> Result<Vec<u8>, Fault> {
+        self.run(Link::endorsement)
+    }
+
+    /// See [`crate::device::Device::answer`].
+    pub(super) fn answer(&mut self, challenge: &TpmChallenge) -> Result<SecretBytes, Fault> {
+        let by = self.identity.as_ref().and_then(|identity| identity.attestation_key.clone());
+        let by = by.ok_or_else(no_attestation_key)?.key;
+        self.run(|link| link.activate(&by, challenge)).map_err(|fault| match fault.class {
+            // The integrity value is of another Name, or the seed for another key.
+            Class::KeyGone | Class::KeyDamaged | Class::Refused | Class::Unsupported | Class::Internal => {
+                Fault { class: Class::Refused, ..fault }
+                    .hint("the challenge was made for another TPM or another attestation key")
+            }
+            Class::Retry | Class::Ambiguous | Class::DeviceGone | Class::PinRefused | Class::PinLocked => fault,
+            Class::Full | Class::Busy | Class::Expired | Class::WorkerLost | Class::Config => fault,
+        })
+    }
+
+    /// Makes the sentinel and the attestation key, and pins this TPM from now on.
     pub(super) fn enrol(&mut self) -> Result<Identity, Fault> {
         let (version, algorithm) = (Version::FIRST, Algorithm::EcdsaP256);
         let id = KeyId::random().map_err(|error| Fault::new(Class::Internal, error.chain()))?;
@@ -235,6 +297,7 @@ impl Engine {
             sentinel: KeyRef { id, version, algorithm, locator: made.locator },
             sentinel_public: public,
             keks: Vec::new(),
+            attestation_key: Some(self.make_attestation_key()?),
         };
         self.identity = Some(identity.clone());
         Ok(identity)
@@ -247,6 +310,11 @@ impl Engine {
             let _ = link.close();
         }
     }
+}
+
+fn no_attestation_key() -> Fault {
+    Fault::new(Class::Unsupported, "this TPM has no attestation key")
+        .hint("end the service; `signet init --upgrade` makes one")
 }
 
 /// Waits without sleeping: nobody ever sends.

@@ -16,25 +16,31 @@
 //!   for keys of strangers that count wrong values towards lockout, and for the storage key, which has no value.
 
 use tss_esapi::Context;
+use tss_esapi::abstraction::{AsymmetricAlgorithmSelection, DefaultKey, ek};
 use tss_esapi::attributes::SessionAttributesBuilder;
 use tss_esapi::constants::{CapabilityType, CommandCode, PropertyTag, SessionType, StartupType};
-use tss_esapi::handles::{KeyHandle, NvIndexHandle, ObjectHandle, TpmHandle};
+use tss_esapi::handles::{AuthHandle, KeyHandle, NvIndexHandle, ObjectHandle, TpmHandle};
 use tss_esapi::interface_types::algorithm::HashingAlgorithm;
+use tss_esapi::interface_types::key_bits::RsaKeyBits;
 use tss_esapi::interface_types::resource_handles::Hierarchy;
-use tss_esapi::interface_types::session_handles::AuthSession;
+use tss_esapi::interface_types::session_handles::{AuthSession, PolicySession};
 use tss_esapi::structures::{
-    Auth, CapabilityData, CreatePrimaryKeyResult, Private, Public, PublicParameters, SymmetricDefinition,
+    Attest, Auth, CapabilityData, CreatePrimaryKeyResult, Data, Digest, EncryptedSecret, IdObject, Nonce, Private,
+    Public, PublicParameters, Signature, SignatureScheme, SymmetricDefinition,
 };
 use zeroize::Zeroizing;
 
 use super::codes::{Trouble, during};
 use super::tcti::Address;
 use super::template;
-use crate::device::{Class, Fault, Generated, KeyRef, Locator};
+use crate::device::{Class, Fault, Generated, KeyRef, Locator, TpmChallenge};
 use crate::types::{Algorithm, KeyId, SecretBytes, Version, sha256};
 
 /// The length of an authorisation value: nobody guesses 256 bits, which is why `noDA` costs nothing.
 const AUTH_BYTES: usize = 32;
+
+/// The endorsement key that is asked for: each TPM 2.0 has one.
+const ENDORSEMENT: AsymmetricAlgorithmSelection = AsymmetricAlgorithmSelection::Rsa(RsaKeyBits::Rsa2048);
 
 /// The most keys beside the storage key. A TPM must have room for three objects.
 const ROOM: usize = 2;
@@ -125,6 +131,15 @@ impl Link {
 
     /// The handle of a key, loading it if need be.
     pub(super) fn handle(&mut self, key: &KeyRef) -> Result<KeyHandle, Trouble> {
+        self.handle_of(key, template::key)
+    }
+
+    /// The handle of a key that is made by this template.
+    fn handle_of(
+        &mut self,
+        key: &KeyRef,
+        template: impl FnOnce(Algorithm) -> Result<Public, Trouble>,
+    ) -> Result<KeyHandle, Trouble> {
         let Locator::Tpm { parent, public, private, auth } = &key.locator else {
             return Err(Fault::new(Class::Unsupported, "this key is not a TPM's: it has no TPM blobs").into());
         };
@@ -137,7 +152,7 @@ impl Link {
         if *parent != self.name {
             return Err(foreign_key().into());
         }
-        self.load(key, fingerprint, public, private, auth)
+        self.load(key, &template(key.algorithm)?, fingerprint, public, private, auth)
     }
 
     fn loaded_handle(&mut self, id: KeyId, version: Version, print: &[u8; 32]) -> Result<Option<KeyHandle>, Trouble> {
@@ -158,6 +173,7 @@ impl Link {
     fn load(
         &mut self,
         key: &KeyRef,
+        template: &Public,
         fingerprint: [u8; 32],
         public: &[u8],
         private: &[u8],
@@ -165,7 +181,7 @@ impl Link {
     ) -> Result<KeyHandle, Trouble> {
         // The TPM binds the private half to the Name of the public one, so what is checked here is what is loaded.
         let area = template::read_public(public)?;
-        template::check(key.algorithm, &area)?;
+        template::check(key.algorithm, template, &area)?;
         let name = template::name(&area)?;
         let private = Private::try_from(template::unsized_bytes(private)?)
             .map_err(|_| Fault::new(Class::KeyDamaged, "the key's private blob is too long"))?;
@@ -197,15 +213,30 @@ impl Link {
 
     /// Makes a key and loads what was made. Nothing of it stays in the TPM but the loaded handle.
     pub(super) fn create(&mut self, id: KeyId, version: Version, algorithm: Algorithm) -> Result<Generated, Trouble> {
-        let template = template::key(algorithm)?;
+        self.create_by(template::key, id, version, algorithm)
+    }
+
+    /// Makes the attestation key, as [`Self::create`].
+    pub(super) fn create_attestation_key(&mut self, id: KeyId) -> Result<Generated, Trouble> {
+        self.create_by(|_| template::attestation_key(), id, Version::FIRST, Algorithm::EcdsaP256)
+    }
+
+    fn create_by(
+        &mut self,
+        template: impl Fn(Algorithm) -> Result<Public, Trouble>,
+        id: KeyId,
+        version: Version,
+        algorithm: Algorithm,
+    ) -> Result<Generated, Trouble> {
+        let area = template(algorithm)?;
         let auth = draw_auth()?;
         let value = Auth::try_from(auth.expose()).map_err(during("authorisation value"))?;
         self.make_room(ROOM - 1)?;
         self.confirm_storage()?;
         let storage = self.storage;
         let made =
-            self.authorised("TPM2_Create", |context| context.create(storage, template, Some(value), None, None, None))?;
-        template::check(algorithm, &made.out_public)?;
+            self.authorised("TPM2_Create", |context| context.create(storage, area, Some(value), None, None, None))?;
+        template::check(algorithm, &template(algorithm)?, &made.out_public)?;
         let locator = Locator::Tpm {
             parent: self.name.clone(),
             public: template::write_public(&made.out_public)?,
@@ -214,8 +245,91 @@ impl Link {
         };
         let public = template::public_key(algorithm, &made.out_public)?;
         let key = KeyRef { id, version, algorithm, locator };
-        self.handle(&key)?;
+        self.handle_of(&key, template)?;
         Ok(Generated { locator: key.locator, public })
+    }
+
+    /// Has the attestation key certify another one: TPM2_Certify, whose two authorisations are a session each.
+    pub(super) fn certify(
+        &mut self,
+        key: &KeyRef,
+        by: &KeyRef,
+        binding: [u8; 32],
+    ) -> Result<(Attest, Signature), Trouble> {
+        let object = self.handle(key)?;
+        let signer = self.attestation_handle(by)?;
+        let binding = Data::try_from(binding.to_vec()).map_err(during("TPM2_Certify"))?;
+        let second = self.second_session()?;
+        let sessions = (Some(self.session), Some(second), None);
+        let certified = self
+            .context
+            .execute_with_sessions(sessions, |tpm| tpm.certify(object.into(), signer, binding, SignatureScheme::Null))
+            .map_err(during("TPM2_Certify"))?;
+        self.end_second(second)?;
+        Ok(certified)
+    }
+
+    /// Has the TPM open a credential that was made for its endorsement key and the Name of the attestation key:
+    /// TPM2_ActivateCredential. The endorsement key of template L-1 is used by a policy: "PolicySecret (TPM_RH_ENDORSEMENT)".
+    pub(super) fn activate(&mut self, by: &KeyRef, challenge: &TpmChallenge) -> Result<SecretBytes, Trouble> {
+        const COMMAND: &str = "TPM2_ActivateCredential";
+        let credential = IdObject::try_from(challenge.credential.clone()).map_err(during(COMMAND))?;
+        let seed = EncryptedSecret::try_from(challenge.seed.clone()).map_err(during(COMMAND))?;
+        self.make_room(0)?;
+        let signer = self.attestation_handle(by)?;
+        let endorsement =
+            ek::create_ek_object_2(&mut self.context, ENDORSEMENT, DefaultKey).map_err(during(COMMAND))?;
+        let policy = unsalted_policy(&mut self.context)?;
+        let session = PolicySession::try_from(policy).map_err(during(COMMAND))?;
+        self.context
+            .execute_with_session(Some(AuthSession::Password), |tpm| {
+                let (none, empty) = (Nonce::default(), Digest::default());
+                tpm.policy_secret(session, AuthHandle::Endorsement, none.clone(), empty, none, None)
+            })
+            .map_err(during("TPM2_PolicySecret"))?;
+        let opened = self
+            .context
+            .execute_with_sessions((Some(self.session), Some(policy), None), |tpm| {
+                tpm.activate_credential(signer, endorsement, credential, seed)
+            })
+            .map_err(during(COMMAND))?;
+        flush(&mut self.context, session_object(policy))?;
+        self.flush(endorsement)?;
+        Ok(SecretBytes::new(opened.value().to_vec()))
+    }
+
+    /// What the TPM keeps as the certificate of that endorsement key.
+    pub(super) fn endorsement(&mut self) -> Result<Vec<u8>, Trouble> {
+        ek::retrieve_ek_pubcert(&mut self.context, ENDORSEMENT).map_err(during("TPM2_NV_Read")).map_err(|trouble| {
+            if trouble.is_no_handle() {
+                return Fault::new(
+                    Class::Unsupported,
+                    "this TPM keeps no certificate of an endorsement key of RSA 2048",
+                )
+                .hint("some makers give it out on a web site instead: `tpm2_getekcertificate` asks there")
+                .into();
+            }
+            trouble
+        })
+    }
+
+    fn attestation_handle(&mut self, key: &KeyRef) -> Result<KeyHandle, Trouble> {
+        self.handle_of(key, |_| template::attestation_key())
+    }
+
+    /// A session for the second authorisation of a command: a session may stand in a command once.
+    fn second_session(&mut self) -> Result<AuthSession, Trouble> {
+        match self.session {
+            AuthSession::Password => Ok(AuthSession::Password),
+            AuthSession::HmacSession(_) | AuthSession::PolicySession(_) => salted(&mut self.context, self.storage),
+        }
+    }
+
+    fn end_second(&mut self, second: AuthSession) -> Result<(), Trouble> {
+        if matches!(second, AuthSession::Password) {
+            return Ok(());
+        }
+        flush(&mut self.context, session_object(second))
     }
 
     /// Drops a key from the TPM's working memory.
@@ -322,6 +436,29 @@ fn draw_auth() -> Result<SecretBytes, Fault> {
 }
 
 fn start_session(context: &mut Context, storage: KeyHandle) -> Result<AuthSession, Trouble> {
+    let session = salted(context, storage)?;
+    let (attributes, mask) =
+        SessionAttributesBuilder::new().with_decrypt(true).with_encrypt(true).with_continue_session(true).build();
+    context.tr_sess_set_attributes(session, attributes, mask).map_err(during("Esys_TRSess_SetAttributes"))?;
+    Ok(session)
+}
+
+/// A session for a policy. It encrypts nothing, so it needs no salt.
+fn unsalted_policy(context: &mut Context) -> Result<AuthSession, Trouble> {
+    let session = context
+        .execute_without_session(|context| {
+            let (cipher, hash) = (SymmetricDefinition::AES_256_CFB, HashingAlgorithm::Sha256);
+            context.start_auth_session(None, None, None, SessionType::Policy, cipher, hash)
+        })
+        .map_err(during("TPM2_StartAuthSession"))?
+        .ok_or_else(|| Fault::new(Class::Internal, "TPM2_StartAuthSession gave no session"))?;
+    let (attributes, mask) = SessionAttributesBuilder::new().with_continue_session(true).build();
+    context.tr_sess_set_attributes(session, attributes, mask).map_err(during("Esys_TRSess_SetAttributes"))?;
+    Ok(session)
+}
+
+/// A session that is salted to the storage key, and encrypts nothing.
+fn salted(context: &mut Context, storage: KeyHandle) -> Result<AuthSession, Trouble> {
     let session = context
         .execute_without_session(|context| {
             let (cipher, hash) = (SymmetricDefinition::AES_256_CFB, HashingAlgorithm::Sha256);
@@ -329,8 +466,7 @@ fn start_session(context: &mut Context, storage: KeyHandle) -> Result<AuthSessio
         })
         .map_err(during("TPM2_StartAuthSession"))?
         .ok_or_else(|| Fault::new(Class::Internal, "TPM2_StartAuthSession gave no session"))?;
-    let (attributes, mask) =
-        SessionAttributesBuilder::new().with_decrypt(true).with_encrypt(true).with_continue_session(true).build();
+    let (attributes, mask) = SessionAttributesBuilder::new().with_continue_session(true).build();
     context.tr_sess_set_attributes(session, attributes, mask).map_err(during("Esys_TRSess_SetAttributes"))?;
     Ok(session)
 }

@@ -8,6 +8,7 @@
 //! ```text
 //! owner seed ── CreatePrimary ── storage key (P-256, AES-256), its Name pinned in Identity.serial
 //!                                   ├── sentinel, ECDSA P-256
+//!                                   ├── attestation key, ECDSA P-256, restricted
 //!                                   ├── key 1 version 1 = { public, private, auth }   at most two loaded at a time
 //!                                   └── …
 //! ```
@@ -41,9 +42,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use engine::Engine;
 
 use super::{
-    AnchorPlace, AnchorSlot, AnchorWrite, Attempt, Class, Description, Device, Driver, Fault, Generated, Health,
-    Identity, Inventory, KeyRef, KeySpec, TpmSettings,
+    AnchorPlace, AnchorSlot, AnchorWrite, Attempt, Attest, AttestationKey, Class, Description, Device, Driver, Fault,
+    Generated, Health, Identity, Inventory, KeyRef, KeySpec, TpmChallenge, TpmSettings,
 };
+use crate::attestation::Evidence;
 use crate::types::{KeyId, SecretBytes, Version};
 
 /// An opened TPM.
@@ -157,5 +159,21 @@ impl Device for Turn {
 
     fn write_anchor(&mut self, write: &AnchorWrite) -> Result<(), Fault> {
         lock(&self.engine).write_anchor(write)
+    }
+
+    fn make_attestation_key(&mut self) -> Result<AttestationKey, Fault> {
+        lock(&self.engine).make_attestation_key()
+    }
+
+    fn attest(&mut self, wanted: &Attest) -> Result<Evidence, Fault> {
+        lock(&self.engine).attest(wanted).map(Evidence::Tpm)
+    }
+
+    fn endorsement(&mut self) -> Result<Vec<u8>, Fault> {
+        lock(&self.engine).endorsement()
+    }
+
+    fn answer(&mut self, challenge: &TpmChallenge) -> Result<SecretBytes, Fault> {
+        lock(&self.engine).answer(challenge)
     }
 }

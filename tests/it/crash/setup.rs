@@ -19,6 +19,8 @@ pub(super) const POINTS: &[&str] = &[
     "init.anchor_made",
     "start.before_make_anchor",
     "start.anchor_made",
+    "upgrade.before_attestation_key",
+    "upgrade.attestation_key_made",
     "init.stored",
     "root.written",
     "root.renamed",
@@ -147,6 +149,52 @@ async fn enrol(past: &Past, point: &str, second: &str) {
     past::all_keys_work(&client).await;
     service.kill().await;
     t.audit_is_good();
+}
+
+/// The points of an upgrade.
+const UPGRADE: &[&str] = &[
+    "upgrade.before_attestation_key",
+    "upgrade.attestation_key_made",
+    "init.before_make_anchor",
+    "init.anchor_made",
+    "ledger.before_commit:1",
+    "ledger.committed:1",
+    "root.written",
+    "root.renamed",
+    "ledger.before_commit:2",
+    "ledger.committed:2",
+];
+
+#[tokio::test]
+async fn an_upgrade_is_ended_by_the_next_try_whatever_moment_it_dies_at() {
+    let past = Past::make(false).await;
+    past::all(UPGRADE.to_vec(), async |point| {
+        let t = past.installation.copy();
+        let config = t.config().to_str().unwrap().to_owned();
+        crate::attest::make_older(&t.data(), &t.hsm).await;
+        let upgrade = ["init", "--config", &config, "--upgrade"];
+        t.command(&upgrade, Some(point)).dies(point).await;
+        // It serves as it is, and once it is upgraded.
+        for upgraded in [false, true] {
+            if upgraded {
+                t.command(&upgrade, None).succeeds().await;
+            }
+            let service = t.serve().await;
+            let client = t.client(Some(&t.token));
+            past::all_keys_work(&client).await;
+            // Attestation keys that nothing names stay in the token and are reported: that of before it was made older, and that of the
+            // try that died.
+            let known =
+                |one: &String| one.contains("that no record names") || one.contains("no device holds an anchor");
+            let problems = client.status().await.unwrap().problems;
+            assert!(problems.iter().all(known) && !(upgraded && problems.len() > 2), "{problems:?}");
+            service.kill().await;
+        }
+        let mut again = t.command(&upgrade, None);
+        assert!(again.ended().await.success() && again.said().contains("nothing was missing"), "{}", again.said());
+        t.audit_is_good();
+    })
+    .await;
 }
 
 /// The points of a restore and of the first start after it, and whether the folder starts after a death there.

@@ -1,0 +1,73 @@
+"""Checks an attestation by docs/attestation.md and the TPM 2.0 Library, with the cryptography library.
+
+    attestation_judge.py FILE KEY.pem
+"""
+
+import base64
+import hashlib
+import json
+import pathlib
+import struct
+import sys
+
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key, load_pem_public_key
+
+file, pem = (pathlib.Path(path).read_bytes() for path in sys.argv[1:3])
+read = json.loads(file)
+key = load_pem_public_key(pem)
+assert read["format"] == "signet-attestation@v1"
+assert base64.b64decode(read["attestation_key"]) == key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def compact(value):
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def verify(message, signature):
+    raw = base64.b64decode(signature)
+    assert len(raw) == 64
+    r, s = int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:], "big")
+    key.verify(encode_dss_signature(r, s), message, ECDSA(SHA256()))
+
+
+binding = hashlib.sha256(b"signet-attestation@v1\n" + compact(read["claim"])).digest()
+evidence = read["evidence"]
+if evidence["kind"] == "pkcs11":
+    statement = evidence["statement"]
+    verify(b"signet-token-statement@v1\n" + compact(statement), evidence["signature"])
+    assert statement["binding"] == binding.hex()
+    assert statement.get("public_key") == read["claim"].get("public_key")
+    assert statement["object"]["CKA_SENSITIVE"] == "true" and statement["object"]["CKA_EXTRACTABLE"] == "false"
+    if read["claim"]["residency"] == "wrapped":
+        assert statement["kek"]["attributes"]["CKA_NEVER_EXTRACTABLE"] == "true"
+        assert statement["kek"]["unwraps"]["CKA_EXTRACTABLE"] == "false"
+else:
+    attest, area = base64.b64decode(evidence["attest"]), base64.b64decode(evidence["object"])
+    verify(attest, evidence["signature"])
+    magic, kind = struct.unpack_from(">IH", attest)
+    assert (magic, kind) == (0xFF544347, 0x8017)
+    at, fields = 6, []
+
+    def sized():
+        global at
+        (length,) = struct.unpack_from(">H", attest, at)
+        at += 2 + length
+        return attest[at - length : at]
+
+    signer, extra = sized(), sized()
+    at += 17 + 8
+    name, qualified = sized(), sized()
+    assert at == len(attest)
+    assert extra == binding
+    assert name == b"\x00\x0b" + hashlib.sha256(area).digest()
+    (attributes,) = struct.unpack_from(">I", area, 4)
+    # fixedTPM, fixedParent, sensitiveDataOrigin.
+    assert attributes & 0x32 == 0x32
+    if "public_key" in read["claim"]:
+        public = load_der_public_key(base64.b64decode(read["claim"]["public_key"]))
+        modulus = public.public_numbers().n
+        assert area.endswith(modulus.to_bytes(public.key_size // 8, "big"))
+print("holds")
