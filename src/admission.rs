@@ -300,6 +300,17 @@ impl Admission {
         self.shared.record(&Caller::system(job, job), Action::Start, &Resource::Service, Phase::Change)
     }
 
+    /// Records what a background job found, and cannot mend.
+    ///
+    /// # Errors
+    /// `Unavailable` where it cannot be recorded.
+    pub async fn alarmed(&self, caller: &Caller, resource: &Resource, kind: Kind, what: &str) -> Result<()> {
+        let mut record = self.shared.record(caller, Action::Start, resource, Phase::Done);
+        kind.code().clone_into(&mut record.outcome);
+        what.clone_into(&mut record.reason);
+        self.shared.log.append(&record).await.map(drop)
+    }
+
     /// Records what start-up or a background job found and mended.
     ///
     /// # Errors

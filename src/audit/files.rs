@@ -47,8 +47,19 @@ impl Watched {
         Ok(Self { stamp: Stamp::at(&path)?, file: None, path })
     }
 
+    /// Its bytes, as we left it.
+    pub(super) const fn length(&self) -> u64 {
+        self.stamp.length()
+    }
+
+    /// As one that nobody writes to any more.
+    pub(super) fn put_away(mut self) -> Self {
+        self.file = None;
+        self
+    }
+
     /// Whether it is as we left it.
-    fn check(&self) -> Result<(), Failure> {
+    pub(super) fn check(&self) -> Result<(), Failure> {
         match self.stamp.difference(&self.path) {
             None => Ok(()),
             Some(difference) => {
@@ -59,7 +70,7 @@ impl Watched {
     }
 
     /// Writes at the end, which is at `offset`, and syncs. After an error that does not last, the file is as before.
-    fn append(&mut self, bytes: &[u8], offset: u64) -> Result<(), Failure> {
+    pub(super) fn append(&mut self, bytes: &[u8], offset: u64) -> Result<(), Failure> {
         let broken = |e: io::Error| Failure::broken("the audit log could not be written", &e);
         let Some(file) = &self.file else { return Err(broken(ErrorKind::NotFound.into())) };
         match file.write_all_at(bytes, offset) {
@@ -122,6 +133,16 @@ impl Files {
         self.point.clone()
     }
 
+    /// The bytes of the heads that are durable.
+    pub(super) const fn head_bytes(&self) -> u64 {
+        self.heads.length()
+    }
+
+    /// How far all of it is durable.
+    pub(super) fn reached(&self) -> (Point, Option<Signed>, u64) {
+        (self.point(), self.signed(), self.head_bytes())
+    }
+
     /// The last head.
     pub(super) fn signed(&self) -> Option<Signed> {
         self.signed.clone()
@@ -165,9 +186,7 @@ impl Files {
         };
         let current =
             Watched::open(file, path).map_err(|e| Failure::broken("the audit log cannot start a new segment", &e))?;
-        let mut old = std::mem::replace(&mut self.current, current);
-        old.file = None;
-        self.closed.push(old);
+        self.closed.push(std::mem::replace(&mut self.current, current).put_away());
         self.point = next;
         Ok(())
     }

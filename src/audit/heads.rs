@@ -81,6 +81,11 @@ impl Entries {
         Ok(Self { reader: BufReader::new(file).take(length.saturating_sub(offset)), offset, lost: false })
     }
 
+    /// Where the next entry starts.
+    pub(super) const fn offset(&self) -> u64 {
+        self.offset
+    }
+
     pub(super) fn next(&mut self) -> io::Result<Step> {
         let (start, line) = loop {
             let start = self.offset;

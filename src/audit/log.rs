@@ -37,10 +37,11 @@ use super::heads;
 use super::merkle::{Frontier, Hash, leaf_hash};
 use super::open;
 use super::point::{self, Point};
-use super::queue::{Entry, Errand, Failure, Queue, Signed};
+use super::queue::{Entry, Errand, Failure, News, Queue, Signed};
 use super::read::Lined;
 use super::receipt::Receipt;
 use super::record::Record;
+use super::sink::{Sink, SinkSettings, SinkStatus};
 use super::tiles::{self, Tiles};
 use super::tree::Tree;
 use super::writer;
@@ -60,6 +61,8 @@ pub struct Settings {
     pub queue: usize,
     /// The longest wait for the disk.
     pub deadline: Duration,
+    /// Further places of the log.
+    pub sinks: Vec<SinkSettings>,
 }
 
 impl Settings {
@@ -72,6 +75,7 @@ impl Settings {
             segment_bytes: 64 * 1024 * 1024,
             queue: 8192,
             deadline: Duration::from_secs(5),
+            sinks: Vec::new(),
         }
     }
 }
@@ -96,6 +100,8 @@ pub struct Log {
     /// Whether a change was made whose leaf is not here yet: nothing else is recorded before it is.
     owing: AtomicBool,
     shelf: Arc<Shelf>,
+    /// They end after the writer.
+    sinks: Arc<[Sink]>,
 }
 
 /// The stored hashes, and up to which head they are there.
@@ -137,9 +143,22 @@ impl Log {
 
     fn start(settings: Settings, files: impl FnOnce(&Settings) -> Result<Files>) -> Result<Self> {
         let files = files(&settings)?;
-        let queue = Arc::new(Queue::new(files.point(), files.signed(), settings.queue, settings.deadline));
+        let queue = Arc::new(Queue::new(files.reached(), settings.queue, settings.deadline));
         writer::spawn(files, Arc::clone(&queue))?;
-        Ok(Self { settings, queue, signing: Arc::default(), owing: AtomicBool::new(false), shelf: Arc::default() })
+        let start = |sink: &SinkSettings| {
+            Sink::start(sink.clone(), settings.folder.clone(), Arc::clone(&queue), settings.deadline)
+        };
+        let sinks: Arc<[Sink]> = match settings.sinks.iter().map(start).collect() {
+            Ok(sinks) => sinks,
+            Err(error) => {
+                queue.close();
+                return Err(error);
+            }
+        };
+        // What stands in the log and was never acknowledged, because a sink lacked it, is there before anything is built on it.
+        sinks.iter().filter(|sink| sink.is_required()).for_each(Sink::catch_up);
+        let (signing, owing, shelf) = (Arc::default(), AtomicBool::new(false), Arc::default());
+        Ok(Self { settings, queue, signing, owing, shelf, sinks })
     }
 
     /// Appends a record. The future ends with the record's index once its bytes are durable.
@@ -181,19 +200,43 @@ impl Log {
     /// The index and the leaf hash of a record, once it is durable.
     fn enter(&self, record: &Record) -> impl Future<Output = Result<(u64, Hash)>> + Send + use<> {
         let deadline = Instant::now() + self.settings.deadline;
-        let answer = Entry::new(record).and_then(|(entry, line, answer)| {
+        let answer = self.sinks_answer().and_then(|()| Entry::new(record)).and_then(|(entry, line, answer)| {
             let leaf = entry.leaf;
             self.queue.push(entry, &line)?;
             Ok((answer, leaf))
         });
+        let sinks = Arc::clone(&self.sinks);
         async move {
             let (answer, leaf) = answer?;
-            match timeout_at(deadline, answer).await {
-                Ok(Ok(answer)) => answer.map(|index| (index, leaf)).map_err(Failure::into),
-                Ok(Err(_)) => Err(Failure::ended().into()),
-                Err(_) => Err(Failure::slow().into()),
-            }
+            let index = match timeout_at(deadline, answer).await {
+                Ok(Ok(answer)) => answer.map_err(Error::from)?,
+                Ok(Err(_)) => return Err(Failure::ended().into()),
+                Err(_) => return Err(Failure::slow().into()),
+            };
+            held(&sinks, index + 1, deadline).await?;
+            Ok((index, leaf))
         }
+    }
+
+    /// Whether each sink that records wait for is at work.
+    fn sinks_answer(&self) -> Result<()> {
+        let mut required = self.sinks.iter().filter(|sink| sink.is_required());
+        required.find_map(Sink::refusal).map_or(Ok(()), |failure| Err(failure.into()))
+    }
+
+    /// Waits until each sink that is required holds all that is durable now, at most for the deadline.
+    ///
+    /// # Errors
+    /// That of the sink.
+    pub async fn held(&self) -> Result<()> {
+        self.sinks_answer()?;
+        held(&self.sinks, self.size(), Instant::now() + self.settings.deadline).await
+    }
+
+    /// How the sinks stand.
+    #[must_use]
+    pub fn sinks(&self) -> Vec<SinkStatus> {
+        self.sinks.iter().map(Sink::status).collect()
     }
 
     /// Says whether a change was made whose leaf could not be recorded. While it is, nothing else is, so that nothing is
@@ -358,15 +401,15 @@ impl Log {
         self.queue.reopen();
     }
 
-    /// The oldest thing that was mended since the start and is not recorded yet: see [`Self::mended_is_recorded`].
+    /// The oldest thing that happened to the log or a sink and is not recorded yet: see [`Self::news_is_recorded`].
     #[must_use]
-    pub fn mended(&self) -> Option<String> {
-        self.queue.mended()
+    pub fn news(&self) -> Option<News> {
+        self.queue.news()
     }
 
-    /// What [`Self::mended`] said is recorded.
-    pub fn mended_is_recorded(&self) {
-        self.queue.mended_is_recorded();
+    /// What [`Self::news`] said is recorded.
+    pub fn news_is_recorded(&self) {
+        self.queue.news_is_recorded();
     }
 
     /// Whether records are accepted: the reason where not.
@@ -375,6 +418,7 @@ impl Log {
     /// What an append would answer now.
     pub fn health(&self) -> Result<()> {
         self.queue.points()?;
+        self.sinks_answer()?;
         self.settled()
     }
 
@@ -463,6 +507,17 @@ impl Log {
     pub fn folder(&self) -> &Path {
         &self.settings.folder
     }
+}
+
+/// Waits until each sink that is required holds the first `size` records.
+async fn held(sinks: &[Sink], size: u64, deadline: Instant) -> Result<()> {
+    for sink in sinks.iter().filter(|sink| sink.is_required()) {
+        match timeout_at(deadline, sink.reaches(size)).await {
+            Ok(reached) => reached.map_err(Error::from)?,
+            Err(_) => return Err(sink.refusal().unwrap_or_else(|| sink.late()).into()),
+        }
+    }
+    Ok(())
 }
 
 impl Shelf {

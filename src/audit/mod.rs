@@ -10,8 +10,9 @@
 //! * [`note`] signed notes of any log · [`Witnesses`] who cosigns the heads · [`cosigned`] what they said
 //! * [`receipt`] what an answer says of its record
 //! * [`proof`] proofs as files · [`tile`], [`Tree`] the log as other tools read it
-//! * [`Log`] writes · [`read()`] reads · [`verify()`] checks without the service
+//! * [`Log`] writes, to further places too ([`SinkSettings`]) · [`read()`] reads · [`verify()`] checks without the service
 
+mod archive;
 pub mod checkpoint;
 mod cosigned;
 mod export;
@@ -19,6 +20,7 @@ mod files;
 mod heads;
 mod log;
 pub mod merkle;
+mod mirror;
 pub mod note;
 mod open;
 mod point;
@@ -28,6 +30,7 @@ mod read;
 pub mod receipt;
 pub mod record;
 mod segment;
+mod sink;
 pub mod tile;
 mod tiles;
 mod tree;
@@ -35,13 +38,16 @@ mod verify;
 mod witness;
 mod writer;
 
+pub use archive::{Archived, archive};
 pub use checkpoint::{Head, HeadSigner, Origin, public_key_from_pem};
 pub use cosigned::{Cosigned, cosigned, vouched, witnessed};
 pub use export::{CHECKPOINT, Exported, export, verify_export};
 pub use log::{Log, Opened, Settings};
+pub use queue::News;
 pub use read::{Records, count, read};
 pub use receipt::{Receipt, Receipts};
 pub use record::{Item, Phase, Record};
+pub use sink::{SinkSettings, SinkStatus};
 pub use tiles::PREFIX as TILES;
 pub use tree::{Tree, entries};
 pub use verify::{Problem, Report, leaves, verify, verify_with};

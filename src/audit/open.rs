@@ -137,7 +137,7 @@ fn list(folder: &Path) -> Result<segment::Listing> {
 }
 
 /// Takes the folder for this process, as long as the file is open.
-fn lock(folder: &Path) -> Result<File> {
+pub(super) fn lock(folder: &Path) -> Result<File> {
     let path = folder.join(LOCK);
     let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o640).open(&path);
     let mut file = open.map_err(|e| unwritable(folder, e))?;
@@ -238,7 +238,7 @@ fn cut(file: &File, at: u64) -> io::Result<u64> {
 
 /// Writes what is there once more and syncs. After a failed sync the system may show bytes that never reached the disk,
 /// and takes them for clean: only writing them again brings them there.
-fn rewrite(file: &mut File, from: u64) -> io::Result<()> {
+pub(super) fn rewrite(file: &mut File, from: u64) -> io::Result<()> {
     let mut at = file.seek(SeekFrom::Start(from))?;
     let mut chunk = Vec::new();
     loop {

@@ -13,11 +13,14 @@ use super::point::Point;
 use super::record::Record;
 use super::segment::MAX_LINE;
 use crate::error::{Error, Kind, Result};
+use crate::types::Name;
 
 /// The shortest wait between two attempts to open the files again.
 const REOPEN: Duration = Duration::from_secs(1);
 /// How much longer than an attempt, which reads all of the log, the wait after it is.
 const REOPEN_REST: u32 = 10;
+/// The most things that wait to be recorded of the log itself.
+const MAX_NEWS: usize = 64;
 /// The most bytes that may wait, whatever their number.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
 
@@ -53,6 +56,20 @@ impl Failure {
     /// The disk takes longer than the deadline.
     pub(super) const fn slow() -> Self {
         Self::unavailable("the disk of the audit log does not answer", false)
+    }
+
+    /// As [`Self::slow`], of a sink.
+    pub(super) const fn hung() -> Self {
+        Self::unavailable("its disk does not answer", false)
+    }
+
+    /// The same, of a sink.
+    pub(super) fn of_sink(self, name: &Name) -> Self {
+        Self { public: format!("sink {name} of the audit log: {}", self.public).into(), ..self }
+    }
+
+    pub(super) const fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// The writer is gone.
@@ -161,8 +178,41 @@ pub(super) struct Queue {
     work: Condvar,
     /// Who closes the log waits here for the writer's end.
     end: Condvar,
+    /// The sinks wait here for what is new.
+    grown: Condvar,
     limit: usize,
     deadline: Duration,
+}
+
+/// Something that happened to the log or to a sink, for the record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct News {
+    /// What, as a sentence.
+    pub what: String,
+    /// What kind of trouble it is; none where something is over.
+    pub trouble: Option<Kind>,
+    /// Whether the log itself was refused, and goes on.
+    pub reopened: bool,
+}
+
+impl News {
+    /// Something that is wrong.
+    pub(super) fn alarm(failure: &Failure) -> Self {
+        Self { what: failure.public.clone().into_owned(), trouble: Some(failure.kind), reopened: false }
+    }
+
+    /// Something that is over.
+    pub(super) const fn mended(what: String) -> Self {
+        Self { what, trouble: None, reopened: false }
+    }
+}
+
+/// How far the log is durable.
+#[derive(Clone, Debug)]
+pub(super) struct Reached {
+    pub(super) point: Arc<Point>,
+    /// The bytes of the heads.
+    pub(super) heads: u64,
 }
 
 /// How it stands with opening the files again.
@@ -187,8 +237,10 @@ struct State {
     failure: Option<Failure>,
     /// Whether the files are being opened again, or when that may be tried once more.
     reopening: Reopening,
-    /// What was mended since the start and is not recorded yet, the oldest first.
-    mended: VecDeque<String>,
+    /// What happened to the log and its sinks and is not recorded yet, the oldest first.
+    news: VecDeque<News>,
+    /// The bytes of the heads that are durable.
+    head_bytes: u64,
     closing: bool,
     ended: bool,
     durable: Arc<Point>,
@@ -210,20 +262,23 @@ impl State {
 }
 
 impl Queue {
-    pub(super) fn new(durable: Point, signed: Option<Signed>, limit: usize, deadline: Duration) -> Self {
+    pub(super) fn new(reached: (Point, Option<Signed>, u64), limit: usize, deadline: Duration) -> Self {
+        let (durable, signed, head_bytes) = reached;
         let state = State {
             waiting: Group::default(),
             idle: false,
             busy_since: None,
             failure: None,
             reopening: Reopening::Open,
-            mended: VecDeque::new(),
+            news: VecDeque::new(),
+            head_bytes,
             closing: false,
             ended: false,
             durable: Arc::new(durable),
             signed,
         };
-        Self { state: Mutex::new(state), work: Condvar::new(), end: Condvar::new(), limit, deadline }
+        let (state, work, end, grown) = (Mutex::new(state), Condvar::new(), Condvar::new(), Condvar::new());
+        Self { state, work, end, grown, limit, deadline }
     }
 
     /// Nothing is left half-done under this lock, so a panic elsewhere does not spoil it.
@@ -285,11 +340,33 @@ impl Queue {
     /// The writer's side: everything up to `point` is durable.
     pub(super) fn publish(&self, point: Point) {
         self.state().durable = Arc::new(point);
+        // Without a sink nobody waits, and this costs nothing.
+        self.grown.notify_all();
     }
 
     /// The writer's side: a head is durable.
-    pub(super) fn publish_head(&self, signed: Option<Signed>) {
-        self.state().signed = signed;
+    pub(super) fn publish_head(&self, signed: Option<Signed>, bytes: u64) {
+        let mut state = self.state();
+        (state.signed, state.head_bytes) = (signed, bytes);
+        drop(state);
+        self.grown.notify_all();
+    }
+
+    /// How far the log is durable, and whether it is at its end.
+    pub(super) fn reached(&self) -> (Reached, bool) {
+        let state = self.state();
+        let reached = Reached { point: Arc::clone(&state.durable), heads: state.head_bytes };
+        (reached, state.ended)
+    }
+
+    /// Waits until more is durable than `last`, where `follows` says so, or for the end of the log, but no longer than `most`.
+    pub(super) fn await_news(&self, last: &Reached, most: Duration, follows: bool) {
+        let state = self.state();
+        let waits = |state: &mut State| {
+            let grown = state.durable.size() > last.point.size() || state.head_bytes > last.heads;
+            !(state.ended || follows && grown)
+        };
+        drop(self.grown.wait_timeout_while(state, most, waits));
     }
 
     /// The writer's side: it is no more.
@@ -301,6 +378,7 @@ impl Queue {
         drop(state);
         drop(waiting);
         self.end.notify_all();
+        self.grown.notify_all();
     }
 
     /// From now on everything is refused. The first failure stays, but tampering outranks the others.
@@ -332,15 +410,18 @@ impl Queue {
     }
 
     /// The writer's side: the files were opened again and hold all that was acknowledged. What had failed is over.
-    pub(super) fn reopened(&self, point: Point, signed: Option<Signed>, what: impl IntoIterator<Item = String>) {
+    pub(super) fn reopened(&self, reached: (Point, Option<Signed>, u64), what: impl IntoIterator<Item = String>) {
         let mut state = self.state();
-        let failed = state.failure.take().map(|failure| failure.public);
-        state.mended.push_back(format!(
-            "the audit log was refused ({}); it was read again, and holds all that was acknowledged",
-            failed.unwrap_or_default()
-        ));
-        state.mended.extend(what);
-        (state.durable, state.signed, state.reopening) = (Arc::new(point), signed, Reopening::Open);
+        let failed = state.failure.take().map(|failure| failure.public).unwrap_or_default();
+        let over =
+            format!("the audit log was refused ({failed}); it was read again, and holds all that was acknowledged");
+        state.news.push_back(News { reopened: true, ..News::mended(over) });
+        state.news.extend(what.into_iter().map(News::mended));
+        let (point, signed, head_bytes) = reached;
+        (state.durable, state.signed, state.head_bytes) = (Arc::new(point), signed, head_bytes);
+        state.reopening = Reopening::Open;
+        drop(state);
+        self.grown.notify_all();
     }
 
     /// The writer's side: the files could not be opened again, which took so long.
@@ -348,14 +429,23 @@ impl Queue {
         self.state().reopening = Reopening::After(Instant::now() + REOPEN.max(took * REOPEN_REST));
     }
 
-    /// The oldest of what was mended and is not recorded yet.
-    pub(super) fn mended(&self) -> Option<String> {
-        self.state().mended.front().cloned()
+    /// Has something recorded. Where very much waits already, the oldest is forgotten.
+    pub(super) fn tell(&self, news: News) {
+        let mut state = self.state();
+        if state.news.len() >= MAX_NEWS {
+            state.news.pop_front();
+        }
+        state.news.push_back(news);
+    }
+
+    /// The oldest thing that is not recorded yet.
+    pub(super) fn news(&self) -> Option<News> {
+        self.state().news.front().cloned()
     }
 
     /// The oldest is recorded.
-    pub(super) fn mended_is_recorded(&self) {
-        self.state().mended.pop_front();
+    pub(super) fn news_is_recorded(&self) {
+        self.state().news.pop_front();
     }
 
     /// Lets the writer finish what waits, and waits for that, at most for the deadline.

@@ -8,11 +8,13 @@
 //! A segment is lines of JSON, one per record, each ended by one newline. The bytes of a line without its newline are the
 //! leaf of the Merkle tree. A line without newline at the very end of the log was never acknowledged.
 
+use std::fmt;
 use std::fs::{self, File, Metadata};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use flate2::bufread::MultiGzDecoder;
 use serde::de::IgnoredAny;
 
 /// The longest line that is written or read, with its newline: a batch of 1,000 items with the largest contexts fits.
@@ -50,6 +52,34 @@ pub(super) fn list(folder: &Path) -> io::Result<Listing> {
     Ok(listing)
 }
 
+/// How the names of files of an archive end that are not finished.
+pub(super) const PART: &str = ".part";
+
+/// The name of an archived segment: see [`super::archive`].
+pub(super) fn packed_name(first: u64) -> String {
+    format!("{}.gz", name(first))
+}
+
+/// Lists the segments of an archive; what another attempt left unfinished is none.
+pub(super) fn list_packed(folder: &Path) -> io::Result<Listing> {
+    let mut listing = Listing::default();
+    for entry in fs::read_dir(folder)? {
+        let file = entry?.file_name().to_string_lossy().into_owned();
+        let Some(rest) = file.strip_prefix("log-").filter(|rest| !rest.ends_with(PART)) else { continue };
+        match rest.strip_suffix(".jsonl.gz").and_then(|digits| digits.parse().ok()) {
+            Some(first) if packed_name(first) == file => listing.segments.push(first),
+            Some(_) | None => listing.strangers.push(file),
+        }
+    }
+    listing.segments.sort_unstable();
+    Ok(listing)
+}
+
+/// What an archived segment holds. Whatever follows its end is an error.
+pub(super) fn unpacked(path: &Path) -> io::Result<impl Read + Send + use<>> {
+    Ok(MultiGzDecoder::new(BufReader::new(File::open(path)?)))
+}
+
 /// What [`Lines::next`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Line {
@@ -62,11 +92,16 @@ pub(super) enum Line {
 }
 
 /// Reads a segment line by line in constant memory.
-#[derive(Debug)]
 pub(super) struct Lines {
-    reader: BufReader<File>,
+    reader: BufReader<Box<dyn Read + Send>>,
     line: Vec<u8>,
     offset: u64,
+}
+
+impl fmt::Debug for Lines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lines").field("offset", &self.offset).finish_non_exhaustive()
+    }
 }
 
 impl Lines {
@@ -74,7 +109,18 @@ impl Lines {
     pub(super) fn open(path: &Path, offset: u64) -> io::Result<Self> {
         let mut file = File::open(path)?;
         file.seek(SeekFrom::Start(offset))?;
-        Ok(Self { reader: BufReader::with_capacity(256 * 1024, file), line: Vec::new(), offset })
+        Ok(Self::of(Box::new(file), offset))
+    }
+
+    /// As [`Self::open`], of an archived segment; the offset is one of the segment as it was.
+    pub(super) fn open_packed(path: &Path, offset: u64) -> io::Result<Self> {
+        let mut plain = unpacked(path)?;
+        io::copy(&mut plain.by_ref().take(offset), &mut io::sink())?;
+        Ok(Self::of(Box::new(plain), offset))
+    }
+
+    fn of(reader: Box<dyn Read + Send>, offset: u64) -> Self {
+        Self { reader: BufReader::with_capacity(256 * 1024, reader), line: Vec::new(), offset }
     }
 
     /// Reads on. After [`Line::Torn`] or [`Line::End`] it may be called again: there may be more by then.

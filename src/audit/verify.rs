@@ -18,7 +18,7 @@ use super::merkle::{Frontier, Hash, leaf_hash};
 use super::point::unreadable;
 use super::receipt::Receipts;
 use super::record::Record;
-use super::segment::{self, Line, Lines};
+use super::segment::{self, Line, Lines, Listing};
 use crate::error::{Error, Kind, Result};
 use crate::types::PublicKey;
 
@@ -79,7 +79,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Checks the log in `folder`. Without a key the signatures are not checked, only that the heads match the records.
+/// Checks the log in `folder`, or an archive of one ([`super::archive()`]). Without a key the signatures are not checked, only that the heads match the records.
 ///
 /// # Errors
 /// [`Kind::NotFound`] where there is no log; [`Kind::Unavailable`] where the disk refuses; [`Kind::Invalid`] for a key of
@@ -96,11 +96,15 @@ pub fn verify_with(folder: &Path, key: Option<&PublicKey>, receipts: Receipts) -
     let key = key.map(HeadKey::new).transpose()?;
     // The heads first: what they sign is there already, while heads that come later are left to the next time.
     let heads = Heads::open(folder, key)?;
-    let listing = segment::list(folder).map_err(|e| unreadable(folder.display(), e))?;
-    if listing.segments.is_empty() && heads.missing {
+    let listed = |listing: std::io::Result<_>| listing.map_err(|e| unreadable(folder.display(), e));
+    let mut listing: Listing = listed(segment::list(folder))?;
+    let packed = listing.segments.is_empty() && !listed(segment::list_packed(folder))?.segments.is_empty();
+    if packed {
+        listing = listed(segment::list_packed(folder))?;
+    } else if listing.segments.is_empty() && heads.missing {
         return Err(Error::new(Kind::NotFound, format!("there is no audit log in {}", folder.display())));
     }
-    let mut walk = Walk::new(folder, heads, receipts)?;
+    let mut walk = Walk::new(folder, packed, heads, receipts)?;
     for stranger in listing.strangers {
         walk.report(stranger, None, "is no segment");
     }
@@ -195,6 +199,8 @@ impl Heads {
 /// The way through the log, line by line, with the heads at its side.
 struct Walk<'a> {
     folder: &'a Path,
+    /// Whether it is an archive.
+    packed: bool,
     heads: Heads,
     /// The head to come.
     next: Option<Entry>,
@@ -222,10 +228,11 @@ struct Place {
 }
 
 impl<'a> Walk<'a> {
-    fn new(folder: &'a Path, heads: Heads, receipts: Receipts) -> Result<Self> {
+    fn new(folder: &'a Path, packed: bool, heads: Heads, receipts: Receipts) -> Result<Self> {
         let report = Report { signatures_checked: heads.key.is_some(), ..Report::default() };
         let mut walk = Self {
             folder,
+            packed,
             heads,
             next: None,
             frontier: Some(Frontier::default()),
@@ -251,8 +258,17 @@ impl<'a> Walk<'a> {
         note(&mut self.report.problems, Problem { file, line, what: what.into() });
     }
 
+    fn name(&self, first: u64) -> String {
+        if self.packed { segment::packed_name(first) } else { segment::name(first) }
+    }
+
+    fn open(&self, first: u64, offset: u64) -> std::io::Result<Lines> {
+        let path = self.folder.join(self.name(first));
+        if self.packed { Lines::open_packed(&path, offset) } else { Lines::open(&path, offset) }
+    }
+
     fn segment(&mut self, first: u64, is_last: bool) -> Result<()> {
-        let name = segment::name(first);
+        let name = self.name(first);
         if first != self.index {
             self.gap(first);
         }
@@ -261,15 +277,24 @@ impl<'a> Walk<'a> {
         if self.good.index == first {
             self.good = Place { index: first, segment: first, offset: 0 };
         }
-        let mut lines = Lines::open(&segment::path(self.folder, first), 0).map_err(|e| unreadable(&name, e))?;
+        let mut lines = self.open(first, 0).map_err(|e| unreadable(&name, e))?;
         let start = self.bytes;
         loop {
             let place = Place { index: self.index, segment: first, offset: lines.offset() };
             self.heads_here(place)?;
             self.root_here();
-            match lines.next().map_err(|e| unreadable(&name, e))? {
+            let line = match lines.next() {
+                Ok(line) => line,
+                Err(e) if self.packed => {
+                    let what = format!("cannot be unpacked from there on: {e}");
+                    self.report(name.clone(), Some(self.index - first + 1), what);
+                    break;
+                }
+                Err(e) => return Err(unreadable(&name, e)),
+            };
+            match line {
                 Line::Whole => {}
-                Line::Torn if is_last => {
+                Line::Torn if is_last && !self.packed => {
                     self.report.unfinished_bytes = lines.bytes().len() as u64;
                     break;
                 }
@@ -305,7 +330,7 @@ impl<'a> Walk<'a> {
 
     /// The segment that comes does not begin where the last one ended.
     fn gap(&mut self, first: u64) {
-        let name = segment::name(first);
+        let name = self.name(first);
         let what = if first > self.index {
             format!("records {} to {} are missing before it", self.index, first - 1)
         } else {
@@ -348,7 +373,7 @@ impl<'a> Walk<'a> {
                 place.index.saturating_sub(1),
                 entry.head.size()
             );
-            self.report(segment::name(from.segment), Some(from.index - from.segment + 1), what);
+            self.report(self.name(from.segment), Some(from.index - from.segment + 1), what);
             self.suspects(from, place.index)?;
             self.shifted = self.bytes != entry.log_bytes;
         }
@@ -361,9 +386,16 @@ impl<'a> Walk<'a> {
     fn suspects(&mut self, from: Place, until: u64) -> Result<()> {
         let Place { mut index, mut segment, mut offset } = from;
         while index < until && self.report.problems.len() < MAX_PROBLEMS {
-            let name = segment::name(segment);
-            let Ok(mut lines) = Lines::open(&segment::path(self.folder, segment), offset) else { return Ok(()) };
-            while index < until && lines.next().map_err(|e| unreadable(&name, e))? == Line::Whole {
+            let name = self.name(segment);
+            let Ok(mut lines) = self.open(segment, offset) else { return Ok(()) };
+            loop {
+                match lines.next() {
+                    Ok(Line::Whole) if index < until => {}
+                    Ok(Line::Whole | Line::Torn | Line::End) => break,
+                    // That is said where the segment was read.
+                    Err(_) if self.packed => return Ok(()),
+                    Err(e) => return Err(unreadable(&name, e)),
+                }
                 if !is_ours(lines.bytes()) {
                     self.report(name.clone(), Some(index - segment + 1), "is no record as the log writes them");
                 }
@@ -384,7 +416,7 @@ impl<'a> Walk<'a> {
             self.next = self.heads.next(&mut self.report.problems)?;
         }
         if let Some(size) = missing {
-            let (file, line) = (segment::name(self.last_segment), index - self.last_segment + 1);
+            let (file, line) = (self.name(self.last_segment), index - self.last_segment + 1);
             self.report(
                 file,
                 Some(line),

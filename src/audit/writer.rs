@@ -44,7 +44,7 @@ fn run(mut files: Files, queue: &Queue) {
                 Errand::Inspect(reply) => reply.send(act(queue, || files.check())),
                 Errand::Keep(signed, reply) => reply.send(act(queue, || {
                     files.keep(&signed)?;
-                    queue.publish_head(files.signed());
+                    queue.publish_head(files.signed(), files.head_bytes());
                     Ok(())
                 })),
                 Errand::Reopen => {
@@ -75,7 +75,7 @@ fn append(files: &mut Files, queue: &Queue, group: &mut Group) {
 fn reopen(files: &mut Files, queue: &Queue) {
     let began = Instant::now();
     match files.reopen() {
-        Ok(mended) => queue.reopened(files.point(), files.signed(), mended),
+        Ok(mended) => queue.reopened(files.reached(), mended),
         Err(error) => {
             tracing::warn!(cause = error.chain(), "the audit log cannot go on yet");
             // What is found missing or changed now says more than the failure that came before.

@@ -28,6 +28,7 @@ noun! {
         Proof(Proof),
         Consistency(Consistency),
         Export(Export),
+        Archive(Archive),
         Verify(Verify),
     }
 }
@@ -41,12 +42,13 @@ noun! {
 Examples:
   signet audit verify /var/lib/signet/audit --public-key log.pem
   signet audit verify copy-of-audit --json
+  signet audit verify /mnt/archive/signet --public-key log.pem
   signet audit verify /var/lib/signet/audit --public-key log.pem --receipts receipts.txt
   signet audit verify 4711.tlog-proof --public-key log.pem
   signet audit verify since-monday.txt --since monday.txt --public-key log.pem
   signet audit verify /srv/www/log --public-key log.pem --witness witness.example/w1+1f2e3d4c+BGfmC6QD...")]
 struct Verify {
-    /// A folder of the log or an export of it, or the file that `signet audit proof` or `consistency` wrote.
+    /// A folder of the log, an archive or an export of it, or the file that `signet audit proof` or `consistency` wrote.
     what: PathBuf,
     /// The public key that signs heads, in PEM.
     #[arg(long, value_name = "FILE")]
@@ -343,6 +345,41 @@ impl Export {
             serde_json::json!({"origin": origin, "size": size, "written": done.written, "too_long": done.too_long});
         app.out.answer(&body, |_| {
             facts([("log", origin.clone()), ("records", size.to_string()), ("files written", done.written.to_string())])
+        })
+    }
+}
+
+/// Compress the closed segments of a log folder into another folder, which `signet audit verify` checks as it checks the log.
+///
+/// Works offline, on the folder of a running service or on a copy, and can be repeated at any time: it adds what is new, goes on
+/// after a crash, and compares what is there with the log. An archive that is another's or was changed is never written over.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  signet audit archive /var/lib/signet/audit /mnt/archive/signet --public-key log.pem
+  signet audit verify /mnt/archive/signet --public-key log.pem
+  zcat /mnt/archive/signet/log-00000000000000000000.jsonl.gz | jq 'select(.outcome == \"forbidden\")'")]
+struct Archive {
+    /// The folder of the log.
+    folder: PathBuf,
+    /// Where to: a folder that is there, with nothing but the archive of this log.
+    to: PathBuf,
+    /// The public key that signs heads, in PEM.
+    #[arg(long, value_name = "FILE")]
+    public_key: Option<PathBuf>,
+}
+
+impl Archive {
+    fn run(self, app: &App) -> Result<()> {
+        let done = crate::audit::archive(&self.folder, &self.to, key(self.public_key.as_deref())?.as_ref())?;
+        let body = serde_json::json!({"segments": done.segments, "written": done.written, "records": done.records,
+            "signed": done.signed, "plain_bytes": done.plain_bytes, "packed_bytes": done.packed_bytes});
+        app.out.answer(&body, |_| {
+            facts([
+                ("segments", format!("{}, of which {} are new", done.segments, done.written)),
+                ("records", format!("{}, of which {} below a signed head", done.records, done.signed)),
+                ("bytes", format!("{}, of {} in the log", done.packed_bytes, done.plain_bytes)),
+            ])
         })
     }
 }

@@ -5,7 +5,7 @@ use clap::Args;
 use super::App;
 use super::output::{facts, joined, table, yes_no};
 use crate::error::{Error, Kind, Result};
-use crate::wire::{AnchorPosition, DeviceStatus, ServerCertificate, Status as Body, WitnessPosition};
+use crate::wire::{AnchorPosition, DeviceStatus, ServerCertificate, SinkPosition, Status as Body, WitnessPosition};
 
 /// Show the state of the service and its devices; exits with 7 where it is not ready.
 #[derive(Args, Debug)]
@@ -46,6 +46,10 @@ fn shown(status: &Body, abilities: bool, terminal: bool) -> String {
             text.push_str(&format!("\n{title}: {line}"));
         }
     }
+    if !status.audit_sinks.is_empty() {
+        text.push_str("\n\n");
+        text.push_str(&sinks(&status.audit_sinks, terminal));
+    }
     text.push_str("\n\n");
     text.push_str(&devices(&status.devices, terminal));
     let software = |device: &&DeviceStatus| device.software && device.anchor.is_some();
@@ -71,6 +75,19 @@ fn certificate(shown: Option<&ServerCertificate>) -> String {
     let serial = serial.as_ref().map(|serial| format!(" {serial}")).unwrap_or_default();
     let expires = expires.map(|at| format!(" until {at}")).unwrap_or_default();
     format!("{source}{serial}{expires} for {}", joined(names))
+}
+
+fn sinks(sinks: &[SinkPosition], terminal: bool) -> String {
+    let rows = sinks.iter().map(|SinkPosition { name, required, size, behind, problem }| {
+        vec![
+            name.to_string(),
+            yes_no(*required).to_owned(),
+            size.to_string(),
+            behind.to_string(),
+            super::output::or_dash(problem.as_ref()),
+        ]
+    });
+    table(&["SINK", "REQUIRED", "RECORDS", "BEHIND", "PROBLEM"], rows, terminal)
 }
 
 fn devices(devices: &[DeviceStatus], terminal: bool) -> String {

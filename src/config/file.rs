@@ -20,6 +20,7 @@ pub struct File {
     pub(super) pki: PkiFile,
     pub(super) tls: TlsFile,
     pub(super) expiry: ExpiryFile,
+    pub(super) audit: AuditFile,
     pub(super) witness: Vec<WitnessFile>,
     pub(super) devices: BTreeMap<Name, DeviceFile>,
 }
@@ -94,6 +95,23 @@ pub(super) struct WebhookFile {
     #[serde(default)]
     pub(super) before: Vec<Period>,
     pub(super) timeout: Option<Period>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct AuditFile {
+    pub(super) sinks: Vec<SinkFile>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, tag = "kind", rename_all = "lowercase")]
+pub(super) enum SinkFile {
+    Folder {
+        name: Name,
+        folder: PathBuf,
+        #[serde(default)]
+        required: bool,
+    },
 }
 
 #[derive(Debug, Deserialize)]

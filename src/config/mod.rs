@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use file::{AcmeFile, DeviceFile, TlsFile, WebhookFile, WitnessFile};
+use file::{AcmeFile, DeviceFile, SinkFile, TlsFile, WebhookFile, WitnessFile};
 
 use crate::device::{PinSource, Pkcs11Settings, Settings, TokenSelector, TpmSettings};
 use crate::error::{Error, Kind, Result};
@@ -51,8 +51,21 @@ pub struct Config {
     pub pki: Pki,
     /// Who is told of certificates that end and have no successor.
     pub ending: Option<Ending>,
+    /// Further places of the audit log.
+    pub sinks: Vec<Sink>,
     /// Who cosigns the heads of the audit log.
     pub witnesses: Vec<Cosigner>,
+}
+
+/// A further place of the audit log: a folder on another disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sink {
+    /// Its name.
+    pub name: Name,
+    /// The folder, which must be there.
+    pub folder: PathBuf,
+    /// Whether a record counts only once it is durable there.
+    pub required: bool,
 }
 
 /// A witness of the audit log.
@@ -150,7 +163,7 @@ impl Config {
     }
 
     fn check(file: File) -> Result<Self> {
-        let File { server, storage, keys, acme, est, pki, tls, expiry, witness, devices } = file;
+        let File { server, storage, keys, acme, est, pki, tls, expiry, audit, witness, devices } = file;
         let devices = devices
             .into_iter()
             .map(|(name, device)| {
@@ -181,8 +194,10 @@ impl Config {
             Some(listen) => listen,
             None => Self::DEFAULT_LISTEN.parse().map_err(|e| Error::internal(format!("default address: {e}")))?,
         };
+        let data = storage.data.unwrap_or_else(|| Self::DEFAULT_DATA.into());
         Ok(Self {
-            data: storage.data.unwrap_or_else(|| Self::DEFAULT_DATA.into()),
+            sinks: check_sinks(audit.sinks, &data).map_err(|e| e.context("audit.sinks"))?,
+            data,
             listen,
             names,
             certificate,
@@ -199,6 +214,30 @@ impl Config {
             witnesses: check_witnesses(witness).map_err(|e| e.context("witness"))?,
         })
     }
+}
+
+/// The most further places of the audit log.
+const MAX_SINKS: usize = 8;
+
+fn check_sinks(sinks: Vec<SinkFile>, data: &Path) -> Result<Vec<Sink>> {
+    let mut checked: Vec<Sink> = Vec::new();
+    for SinkFile::Folder { name, folder, required } in sinks {
+        if !folder.is_absolute() || folder.starts_with(data) {
+            return Err(Error::new(
+                Kind::Invalid,
+                format!("the folder of {name} is an absolute path outside storage.data"),
+            )
+            .hint("a copy is worth something on another disk only"));
+        }
+        if checked.iter().any(|other| other.name == name || other.folder == folder) {
+            return Err(Error::new(Kind::Invalid, format!("{name} or its folder is there twice")));
+        }
+        checked.push(Sink { name, folder, required });
+    }
+    if checked.len() > MAX_SINKS {
+        return Err(Error::new(Kind::Invalid, format!("at most {MAX_SINKS} are possible")));
+    }
+    Ok(checked)
 }
 
 /// What a file says, or the line that is wrong.

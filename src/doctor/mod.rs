@@ -13,7 +13,7 @@ use crate::config::{Config, Cosigner};
 use crate::device::{Attempt, PinSource, Settings, Worker};
 use crate::error::{Error, Kind, Result};
 use crate::telemetry::Metrics;
-use crate::types::{Clock, Name, Period};
+use crate::types::{Clock, Name, Period, PublicKey};
 use crate::webhook::{Settings as WebhookSettings, Webhook};
 use crate::x509::Certificate;
 
@@ -82,7 +82,7 @@ pub fn explain(code: &str) -> Result<Meaning> {
 /// Examines an installation. `program` is this very program, to open devices with.
 pub async fn examine(config: &Config, program: &Path) -> Vec<Finding> {
     let mut findings = vec![folder(&config.data)];
-    findings.extend(audit(&config.data));
+    findings.extend(audit(&config.data, config));
     findings.extend(certificate(config));
     let running = is_running(&config.data);
     if running {
@@ -152,24 +152,37 @@ fn is_running(data: &Path) -> bool {
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared).is_err()
 }
 
-fn audit(data: &Path) -> Vec<Finding> {
+/// The audit log and its further places.
+fn audit(data: &Path, config: &Config) -> Vec<Finding> {
     let folder = data.join("audit");
     if !folder.exists() {
         return Vec::new();
     }
     let key = std::fs::read(data.join("root.json")).ok().and_then(|text| log_key(&text));
-    match verify(&folder, key.as_ref()) {
+    let mut findings = log("audit log", &folder, key.as_ref());
+    for sink in &config.sinks {
+        let what = format!("sink {}", sink.name);
+        findings.extend(if sink.folder.is_dir() {
+            log(&what, &sink.folder, key.as_ref())
+        } else {
+            let text = format!("there is no folder {}", sink.folder.display());
+            vec![wrong(what, text, "mount its disk, or make it: an empty folder gets all of the log")]
+        });
+    }
+    findings
+}
+
+fn log(what: &str, folder: &Path, key: Option<&PublicKey>) -> Vec<Finding> {
+    match verify(folder, key) {
         Ok(report) if report.is_good() => {
-            vec![good("audit log", format!("{} records, {} heads, whole", report.records, report.heads))]
+            vec![good(what, format!("{} records, {} heads, whole", report.records, report.heads))]
         }
         Ok(report) => report
             .problems
             .iter()
-            .map(|problem| {
-                wrong("audit log", problem.to_string(), "keep a copy as evidence; restore the log from a backup")
-            })
+            .map(|problem| wrong(what, problem.to_string(), "keep a copy as evidence; restore the log from a backup"))
             .collect(),
-        Err(error) => vec![wrong("audit log", error.chain(), "restore the log from a backup")],
+        Err(error) => vec![wrong(what, error.chain(), "restore the log from a backup")],
     }
 }
 
@@ -221,10 +234,10 @@ fn first_block(pem: &[u8]) -> &[u8] {
 }
 
 /// The key that signs heads, as `root.json` pins it.
-fn log_key(root: &[u8]) -> Option<crate::types::PublicKey> {
+fn log_key(root: &[u8]) -> Option<PublicKey> {
     let root: serde_json::Value = serde_json::from_slice(root).ok()?;
     let der: Vec<u8> = serde_json::from_value(root.get("log_public")?.clone()).ok()?;
-    let key = crate::types::PublicKey::from_der(der);
+    let key = PublicKey::from_der(der);
     checkpoint::HeadKey::new(&key).is_ok().then_some(key)
 }
 

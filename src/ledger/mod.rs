@@ -519,6 +519,8 @@ impl Writer {
             // Behind all that was on its way into the log by then.
             self.log.inspect().await?;
             self.roll_forward().await?;
+            // A leaf that stood there already may have been late in a sink.
+            self.log.held().await?;
             turn.unrecorded = false;
             // What witnesses were sent had no such leaf in it.
             turn.unanchored |= self.witnesses.is_some();

@@ -58,6 +58,9 @@ pub(super) fn start(
                     tracing::warn!(cause = error.chain(), "the state of the store could not be anchored");
                 }
                 tokio::spawn(tend(&log));
+                for sink in log.sinks() {
+                    service.metrics().audit_sink(sink.name.as_str(), sink.trouble.is_none(), sink.behind);
+                }
                 service.metrics().audit(
                     log.health().is_ok(),
                     log.size(),

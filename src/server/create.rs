@@ -8,8 +8,8 @@ use zeroize::Zeroizing;
 
 use super::root::Root;
 use super::{Options, ROOT_RECORD, Server, lock, stop_workers};
-use crate::audit::{Log, Origin, Phase, Record, Settings as LogSettings};
-use crate::config::Config;
+use crate::audit::{Log, Origin, Phase, Record, Settings as LogSettings, SinkSettings};
+use crate::config::{Config, Sink};
 use crate::crash_point;
 use crate::device::{AnchorPlace, Class, Identity, Settings, Worker};
 use crate::error::{Error, Kind, Result};
@@ -254,7 +254,12 @@ async fn enrol_with(
 
 /// Where the log of an installation is.
 pub(super) fn log_settings(config: &Config, root: &Root) -> Result<LogSettings> {
-    Ok(LogSettings::new(config.data.join("audit"), Origin::of_instance(&root.instance)?))
+    let settings = LogSettings::new(config.data.join("audit"), Origin::of_instance(&root.instance)?);
+    let sink = |sink: &Sink| {
+        let Sink { name, folder, required } = sink.clone();
+        SinkSettings { name, folder, required }
+    };
+    Ok(LogSettings { sinks: config.sinks.iter().map(sink).collect(), ..settings })
 }
 
 fn make_folder(data: &Path) -> Result<()> {

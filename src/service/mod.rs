@@ -28,6 +28,7 @@ mod wrap;
 
 // The words of the engines that stand in the calls: a protocol speaks to this module alone.
 pub use crate::admission::Released;
+pub use crate::audit::SinkStatus;
 pub use crate::audit::WitnessStatus;
 pub use crate::audit::tile::Tile;
 pub use crate::auth::certificate::Match as CertificateRule;
@@ -68,7 +69,7 @@ pub use wrap::{DataKeyMade, RewrapItem};
 use std::sync::Arc;
 
 use crate::admission::{Admission, Permit};
-use crate::audit::{Item, Log};
+use crate::audit::{Item, Log, News};
 use crate::auth::registry::Registry;
 use crate::ca::Authority;
 use crate::ca::status::Status as RevocationStatus;
@@ -187,11 +188,14 @@ impl Service {
         let log = &self.parts.log;
         log.mend();
         self.parts.ledger.settle().await?;
-        while let Some(what) = log.mended() {
-            tracing::warn!(what, "recovered");
-            self.parts.admission.recovered(&Caller::system("log", "log"), &Resource::Service, &what).await?;
-            log.mended_is_recorded();
-            self.parts.metrics.audit_reopened();
+        let caller = Caller::system("log", "log");
+        while let Some(News { what, trouble, reopened }) = log.news() {
+            match trouble {
+                None => self.parts.admission.recovered(&caller, &Resource::Service, &what).await?,
+                Some(kind) => self.parts.admission.alarmed(&caller, &Resource::Service, kind, &what).await?,
+            }
+            log.news_is_recorded();
+            self.parts.metrics.audit_reopened(reopened);
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::{SCRATCH_PREFIX, Served, Service};
 use crate::admission::{Details, Released};
+use crate::audit::SinkStatus;
 use crate::audit::WitnessStatus;
 use crate::crash_point;
 use crate::device::{Ability, Locator, Settings, Worker};
@@ -44,6 +45,8 @@ pub struct Status {
     pub audit_size: u64,
     /// Records below the newest signed head.
     pub audit_signed: u64,
+    /// The further places of the log.
+    pub sinks: Vec<SinkStatus>,
     /// The witnesses of the log.
     pub witnesses: Vec<WitnessStatus>,
 }
@@ -162,6 +165,9 @@ impl Service {
         problems.extend(following.filter_map(|witness| witness.trouble.clone()));
         problems.extend(witnesses.iter().filter_map(|witness| witness.forgot.clone()));
         problems.extend(self.parts.problems.iter().cloned());
+        // One that is required is what keeps the log from being ready.
+        let sinks = self.parts.log.sinks();
+        problems.extend(sinks.iter().filter(|sink| !sink.required).filter_map(|sink| sink.trouble.clone()));
         problems.extend(self.parts.authority.problems());
         problems.extend(self.own_problems());
         let status = Status {
@@ -175,6 +181,7 @@ impl Service {
             overdue: self.parts.keyring.overdue(),
             audit_size: self.parts.log.size(),
             audit_signed: self.parts.log.last_head().map_or(0, |head| head.size()),
+            sinks,
             witnesses,
         };
         permit.close(Ok(status), Details::default()).await

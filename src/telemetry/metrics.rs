@@ -43,6 +43,11 @@ struct Answered {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct SinkOfLog {
+    sink: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Made {
     outcome: &'static str,
 }
@@ -131,6 +136,8 @@ pub struct Metrics {
     audit_signed: Gauge<u64, AtomicU64>,
     audit_up: Gauge,
     audit_reopened: Counter,
+    audit_sink_up: Family<SinkOfLog, Gauge>,
+    audit_sink_behind: Family<SinkOfLog, Gauge>,
     connections: Gauge,
     fetches: Family<Fetch, Counter>,
     ocsp_answers: Family<Answered, Counter>,
@@ -180,6 +187,8 @@ impl Metrics {
             audit_signed: Gauge::default(),
             audit_up: Gauge::default(),
             audit_reopened: Counter::default(),
+            audit_sink_up: Family::default(),
+            audit_sink_behind: Family::default(),
             connections: Gauge::default(),
             fetches: Family::default(),
             ocsp_answers: Family::default(),
@@ -233,6 +242,9 @@ impl Metrics {
             "How often a refused audit log was read again and went on",
             all.audit_reopened.clone(),
         );
+        let (up, behind) = (all.audit_sink_up.clone(), all.audit_sink_behind.clone());
+        r.register("audit_sink_up", "Whether a further place of the audit log follows it", up);
+        r.register("audit_sink_behind_records", "Records that a further place of the audit log lacks", behind);
         r.register("connections", "Open client connections", all.connections.clone());
         r.register("public_fetches", "Answers to relying parties, by what and HTTP status", all.fetches.clone());
         r.register("ocsp_answers", "OCSP requests, by how they were answered", all.ocsp_answers.clone());
@@ -368,8 +380,15 @@ impl Metrics {
     }
 
     /// Counts a log that was refused, and was read again and went on.
-    pub fn audit_reopened(&self) {
-        self.audit_reopened.inc();
+    pub fn audit_reopened(&self, reopened: bool) {
+        self.audit_reopened.inc_by(u64::from(reopened));
+    }
+
+    /// Says how a further place of the audit log stands.
+    pub fn audit_sink(&self, sink: &str, up: bool, behind: u64) {
+        let labels = SinkOfLog { sink: sink.to_owned() };
+        self.audit_sink_up.get_or_create(&labels).set(i64::from(up));
+        self.audit_sink_behind.get_or_create(&labels).set(i64::try_from(behind).unwrap_or(i64::MAX));
     }
 
     /// Says whether the audit log takes records, how long it is, and how much of it is signed.

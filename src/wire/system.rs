@@ -242,9 +242,29 @@ pub struct Status {
     pub audit_size: u64,
     /// Records below the newest signed head.
     pub audit_signed: u64,
+    /// The further places of the audit log.
+    #[serde(default)]
+    pub audit_sinks: Vec<SinkPosition>,
     /// The witnesses of the audit log.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub witnesses: Vec<WitnessPosition>,
+}
+
+/// How a further place of the audit log stands.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct SinkPosition {
+    /// Its name in the configuration.
+    #[schema(value_type = String)]
+    pub name: Name,
+    /// Whether a record counts only once it is durable there.
+    pub required: bool,
+    /// The records that are durable there.
+    pub size: u64,
+    /// The records that it lacks.
+    pub behind: u64,
+    /// What keeps it from them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// How a witness of the audit log stands.

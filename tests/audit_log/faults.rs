@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
-use signet::audit::{self, Log, Origin, Settings, verify};
+use signet::audit::{self, Log, Origin, Settings, SinkSettings, verify};
 use signet::error::Kind;
 
 use super::{Bench, Signer, has, record};
@@ -19,7 +19,11 @@ use super::{Bench, Signer, has, record};
 const FOLDER: &str = "SIGNET_TEST_AUDIT_FOLDER";
 
 fn settings(folder: &Path) -> Settings {
-    Settings { segment_bytes: 20_000, ..Settings::new(folder, Origin::of_instance("test").unwrap()) }
+    // Where there is such a folder beside it, it is a sink that is required.
+    let sink = folder.with_extension("sink");
+    let sink = SinkSettings { name: "copy".parse().unwrap(), folder: sink, required: true };
+    let sinks = if sink.folder.exists() { vec![sink] } else { Vec::new() };
+    Settings { segment_bytes: 20_000, sinks, ..Settings::new(folder, Origin::of_instance("test").unwrap()) }
 }
 
 /// A key that parent and child share through a file beside the folder.
@@ -85,8 +89,22 @@ async fn child_appends_for_ever() {
 
 #[test]
 fn after_kill_9_everything_acknowledged_is_there() {
+    let (acknowledged, mended) = kill_9(&Bench::new().settings.folder);
+    println!("{acknowledged} acknowledged records survived 20 kills; {mended} things were mended");
+}
+
+#[test]
+fn after_kill_9_everything_acknowledged_is_in_a_required_sink() {
     let bench = Bench::new();
     let folder = &bench.settings.folder;
+    let sink = folder.with_extension("sink");
+    fs::create_dir(&sink).unwrap();
+    let (acknowledged, mended) = kill_9(folder);
+    println!("{acknowledged} acknowledged records survived 20 kills in both places; {mended} things were mended");
+}
+
+/// Answers how many records were acknowledged in 20 lives, and how many things were mended after them.
+fn kill_9(folder: &Path) -> (usize, usize) {
     let signer = shared_signer(folder);
     let mut acknowledged = Vec::new();
     let mut mended = 0;
@@ -117,13 +135,18 @@ fn after_kill_9_everything_acknowledged_is_there() {
         drop(opened);
         let report = verify(folder, Some(&signer.public)).unwrap();
         assert!(report.is_good() && report.records == size, "round {round}: {report:?}");
+        let sink = folder.with_extension("sink");
+        if sink.exists() {
+            let report = verify(&sink, Some(&signer.public)).unwrap();
+            assert!(report.is_good() && report.records == size, "round {round}: {report:?}");
+        }
         let records: Vec<_> = audit::read(folder, 0).unwrap().map(Result::unwrap).collect();
         for (index, number) in &acknowledged {
             let (at, found) = &records[usize::try_from(*index).unwrap()];
             assert_eq!((at, found.request.as_str()), (index, format!("request-{number}").as_str()), "round {round}");
         }
     }
-    println!("{} acknowledged records survived 20 kills; {mended} things were mended", acknowledged.len());
+    (acknowledged.len(), mended)
 }
 
 // ---- the disk is full ----
@@ -267,7 +290,7 @@ async fn child_mends() {
                 while log.health().is_err() {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
-                println!("answer {}", log.mended().unwrap());
+                println!("answer {}", log.news().unwrap().what);
             }
         }
     }

@@ -1,9 +1,11 @@
 //! The audit log, through its front: what is acknowledged is there, what is changed is noticed, nothing waits for ever.
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may end in a panic")]
 
+mod archive;
 mod fair;
 mod faults;
 mod receipts;
+mod sinks;
 #[path = "../support/skip.rs"]
 mod skip;
 mod tamper;

@@ -15,16 +15,16 @@ use crate::server::{TestServer, name};
 use crate::skip::skipped;
 
 /// The longest wait for an answer while the log is in trouble: its own deadline, and as much again for a machine that is busy.
-const BOUND: Duration = Duration::from_secs(10);
+pub(crate) const BOUND: Duration = Duration::from_secs(10);
 
 /// Signs a text of its own; answers whether that was acknowledged.
-async fn sign(client: &Client, text: &str) -> Result<()> {
+pub(crate) async fn sign(client: &Client, text: &str) -> Result<()> {
     let body = Sign { message: Some(Base64(text.as_bytes().to_vec())), ..Sign::default() };
     client.sign(&name("release"), &body).await.map(drop)
 }
 
 /// As [`sign`], refused within the bound.
-async fn refused(client: &Client, text: &str) -> Error {
+pub(crate) async fn refused(client: &Client, text: &str) -> Error {
     let began = Instant::now();
     let error = sign(client, text).await.unwrap_err();
     assert!(began.elapsed() < BOUND, "{:?}", began.elapsed());
@@ -132,14 +132,14 @@ async fn a_segment_that_is_unlinked_must_be_put_back_as_it_was() {
 }
 
 /// A disk that can be made to hang: an ext4 file system in a file, frozen by `fsfreeze`, so that each write waits.
-struct Disk<'p> {
+pub(crate) struct Disk<'p> {
     folder: &'p Path,
     frozen: bool,
 }
 
 impl<'p> Disk<'p> {
     /// At a folder, with what stood there before.
-    fn under(folder: &'p Path) -> Option<Self> {
+    pub(crate) fn under(folder: &'p Path) -> Option<Self> {
         let (image, aside) = (folder.with_extension("image"), folder.with_extension("aside"));
         std::fs::File::create(&image).unwrap().set_len(24 << 20).unwrap();
         std::fs::rename(folder, &aside).unwrap();
@@ -162,7 +162,7 @@ impl<'p> Disk<'p> {
         Some(disk)
     }
 
-    fn freeze(&mut self, frozen: bool) {
+    pub(crate) fn freeze(&mut self, frozen: bool) {
         assert!(run("fsfreeze", &[if frozen { "-f" } else { "-u" }], self.folder));
         self.frozen = frozen;
     }

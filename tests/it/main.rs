@@ -51,6 +51,7 @@ mod server;
 mod services;
 mod shell;
 mod sign;
+mod sinks;
 mod stolen;
 mod tokens;
 mod tracer;

@@ -14,8 +14,10 @@ use super::Api;
 use super::answer::{Answer, Archive, OpenMetrics, Reply, typed};
 use super::call::Call;
 use crate::error::{Error, Kind, Result};
-use crate::service::{AnchorStatus, DeviceState, Jwk, Released, Served, WitnessStatus};
-use crate::wire::{AnchorPosition, DeviceAbility, DeviceStatus, ServerCertificate, Status, WhoAmI, WitnessPosition};
+use crate::service::{AnchorStatus, DeviceState, Jwk, Released, Served, SinkStatus, WitnessStatus};
+use crate::wire::{
+    AnchorPosition, DeviceAbility, DeviceStatus, ServerCertificate, SinkPosition, Status, WhoAmI, WitnessPosition,
+};
 
 /// How long the set of published keys is kept: anybody may ask for it, and making it costs time.
 const KEEP: Duration = Duration::from_secs(1);
@@ -43,10 +45,16 @@ pub(super) async fn status(call: Call) -> Result<Released<Reply<Status>>> {
             rotations_overdue: status.overdue,
             audit_size: status.audit_size,
             audit_signed: status.audit_signed,
+            audit_sinks: status.sinks.into_iter().map(sink).collect(),
             witnesses: status.witnesses.into_iter().map(witness).collect(),
         }
         .into()
     }))
+}
+
+fn sink(status: SinkStatus) -> SinkPosition {
+    let SinkStatus { name, required, size, behind, trouble } = status;
+    SinkPosition { name, required, size, behind, problem: trouble }
 }
 
 fn certificate(served: Served) -> ServerCertificate {
