@@ -14,6 +14,7 @@
 
 mod frame;
 mod link;
+mod lock;
 pub mod pkcs11;
 mod process;
 #[cfg(feature = "tpm")]
@@ -22,6 +23,7 @@ mod worker;
 
 #[cfg(fuzzing)]
 pub use frame::fuzz as fuzz_frames;
+pub use lock::lock;
 pub use process::run as run_worker;
 pub use worker::{MAX_JOBS, Worker};
 

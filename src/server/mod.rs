@@ -27,7 +27,7 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -58,8 +58,6 @@ use crate::webhook::Webhook;
 
 /// Where a record vouches for `root.json`.
 const ROOT_RECORD: &str = "house/root";
-/// How long the workers of a service that was killed may live on, and a little more.
-const LAST_WORKERS: Duration = Duration::from_secs(4);
 /// Made by a restore, and gone once its consequences are drawn.
 const RESTORED_MARK: &str = "restored";
 
@@ -284,23 +282,9 @@ fn ended(stop: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + 'stati
     }
 }
 
-/// One service at a time on one data folder. The device workers hold the lock as well: where a service was killed, its
-/// workers may be at a last job for a moment, and what that makes must be there before a new service looks at the device.
+/// Takes the lock of the data folder.
 async fn lock(data: &Path) -> Result<File> {
-    let unusable = |e: std::io::Error| {
-        Error::new(Kind::Unavailable, format!("the data folder {} cannot be used: {e}", data.display()))
-            .hint("`signet init` makes one; the service's user must own it")
-    };
-    let file = File::options().create(true).append(true).open(data.join("lock")).map_err(unusable)?;
-    let until = Instant::now() + LAST_WORKERS;
-    while rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
-        if Instant::now() > until {
-            return Err(Error::new(Kind::Conflict, format!("another service uses {}", data.display()))
-                .hint("end it first: two services on one folder would undo each other's changes"));
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    Ok(file)
+    crate::device::lock(data, "service", "signet init").await
 }
 
 fn start_workers(

@@ -18,7 +18,7 @@ mod front;
 mod key;
 mod request;
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
@@ -57,7 +57,7 @@ pub async fn init(config: &WitnessConfig, options: &Options) -> Result<NoteKey> 
             "a witness is made once: `signet witness serve` starts it; a folder without witness.json was cut short and can go",
         ));
     }
-    let guard = lock(data)?;
+    let guard = lock(data).await?;
     let (program, settings) = (options.program.clone(), config.device.clone());
     let bare = Worker::start(DEVICE, settings.clone(), None, program.clone(), Metrics::new());
     let enrolled = async {
@@ -112,7 +112,7 @@ impl Witness {
     /// Whatever keeps it from cosigning, with the mend.
     pub async fn start(config: &WitnessConfig, options: &Options) -> Result<Self> {
         let pinned = Pinned::read(&config.data)?;
-        let lock = lock(&config.data)?;
+        let lock = lock(&config.data).await?;
         let key = pinned.verifier_key()?;
         if key.name() != config.name {
             return Err(front::another_name(&config.name, key.name()));
@@ -199,21 +199,9 @@ impl Witness {
     }
 }
 
-/// One witness at a time on one folder; the worker of its device holds the lock as well.
-fn lock(data: &Path) -> Result<File> {
-    let unusable = |e: std::io::Error| {
-        Error::new(Kind::Unavailable, format!("the folder {} cannot be used: {e}", data.display()))
-            .hint("`signet witness init` makes one; the user of the witness must own it")
-    };
-    let file = File::options().create(true).append(true).open(data.join("lock")).map_err(unusable)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(Error::new(Kind::Conflict, format!("another witness uses {}", data.display()))
-                .hint("end it first: two witnesses on one folder would cosign two histories"))
-        }
-        Err(TryLockError::Error(e)) => Err(unusable(e)),
-    }
+/// One witness at a time on one folder.
+async fn lock(data: &Path) -> Result<File> {
+    crate::device::lock(data, "witness", "signet witness init").await
 }
 
 fn tls(files: &CertificateFiles) -> Result<listen::Tls> {
