@@ -77,6 +77,14 @@ async fn a_key_of_the_domain_raw_signs_the_digest_of_a_large_file() {
 }
 
 #[tokio::test]
+async fn without_a_receipt_there_is_a_signature_and_no_bundle() {
+    let shell = Shell::start(&[(200, &[], RAW_KEY), (200, &[], SIGNED)]).await;
+    let (code, _, said) = told(&shell.run("sign release --out app.sig --bundle app.bundle", b"app").await);
+    assert!(code != 0 && said.contains("gave no receipt") && said.contains("hint: "), "{code} {said}");
+    assert!(!shell.file("app.bundle").exists());
+}
+
+#[tokio::test]
 async fn a_wrong_signature_prints_invalid_and_exits_with_6() {
     for (answer, word) in [
         (r#"{"valid":true,"version":1,"state":"deactivated"}"#, "VALID"),

@@ -120,7 +120,8 @@ mod tests {
     async fn a_signal_goes_to_the_process_of_the_file_and_to_no_other() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("pid");
-        let by = Tell { pid_file: Some(file.clone()), ..Tell::default() };
+        // Not SIGHUP, the usual one: under nohup all children ignore it.
+        let by = Tell { pid_file: Some(file.clone()), signal: Some(Signal::Usr1), ..Tell::default() };
         for nobody in ["", "0", "1", "-1", "x", "99999999999"] {
             std::fs::write(&file, nobody).unwrap();
             assert_eq!(by.run(folder.path()).await.unwrap_err().kind(), Kind::Unavailable, "{nobody}");

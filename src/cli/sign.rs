@@ -132,7 +132,7 @@ impl Sign {
             let body = wire::Sign { message, digest, format: Some(what.format) };
             let (signed, receipt) = client.sign_with_receipt(&what.name, &body).await?;
             if let Some(path) = &bundle {
-                let made = bundled(client, &what, &signed, &receipt).await?;
+                let made = bundled(client, &what, &signed, receipt).await?;
                 sink::write(path, made.encode()?.as_bytes(), Access::Umask, to.force())?;
             }
             Ok(signed)
@@ -152,7 +152,11 @@ impl Sign {
 }
 
 /// The signature with its evidence. The record is proven once a head is signed above it, for which the client waits.
-async fn bundled(client: &Client, what: &What, signed: &wire::Signed, receipt: &str) -> Result<Bundle> {
+async fn bundled(client: &Client, what: &What, signed: &wire::Signed, receipt: Option<String>) -> Result<Bundle> {
+    let receipt = receipt.ok_or_else(|| {
+        Error::new(Kind::Unsupported, "the server gave no receipt for the signature, so there is no bundle")
+            .hint("a server of this version gives one; what stands between may take the header Signet-Log away")
+    })?;
     let receipt: Receipt = receipt.parse()?;
     let said = client.attestation(&what.name, Some(signed.version), None).await?;
     let proof = Proof::parse(&client.audit_proof(receipt.index).await?.proof)?;

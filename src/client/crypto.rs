@@ -48,8 +48,9 @@ routes! {
 }
 
 impl Client {
-    /// Signs a message or a digest. The second part is the receipt of its record in the audit log.
-    pub async fn sign_with_receipt(&self, key: &KeyName, body: &Sign) -> Result<(Signed, String)> {
+    /// Signs a message or a digest. The second part is the receipt of its record in the audit log, where the
+    /// server gives one.
+    pub async fn sign_with_receipt(&self, key: &KeyName, body: &Sign) -> Result<(Signed, Option<String>)> {
         self.json_with_receipt(self.api(Method::POST, &["keys", &key.to_string(), "sign"]).body(body)?).await
     }
 }
