@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use jiff::SignedDuration;
 use rustix::process::{Pid, Signal, getuid, kill_process};
@@ -18,10 +19,13 @@ use crate::judges::judge;
 use crate::process::eventually;
 use crate::server::TestServer;
 use crate::skip::skipped;
-use crate::swtpm::{Swtpm, free_pair};
+use crate::swtpm::{Swtpm, free_pair, pause};
 
 /// A program that serves until it is told to end.
 struct Serving(Child);
+
+/// How long a program may take to end in order.
+const GRACE: Duration = Duration::from_secs(10);
 
 impl Serving {
     fn start(command: &mut Command) -> Self {
@@ -30,9 +34,14 @@ impl Serving {
 }
 
 impl Drop for Serving {
-    /// In order: what it started itself ends with it.
+    /// In order: what it started itself ends with it. Under a shell that has its children ignore SIGINT, it does so by force.
     fn drop(&mut self) {
         let _ = kill_process(Pid::from_child(&self.0), Signal::INT);
+        let begin = Instant::now();
+        while begin.elapsed() < GRACE && matches!(self.0.try_wait(), Ok(None)) {
+            pause(Duration::from_millis(10));
+        }
+        let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
