@@ -317,6 +317,7 @@ softhsm_test!(the_inventory_tells_ours_from_others, |hsm| {
     let token = pkcs11::open(&hsm.settings(), Some(&identity)).unwrap();
     let inventory = token.session().unwrap().inventory().unwrap();
     let mut ours: Vec<_> = identity.keks.iter().map(|kek| kek.id).chain([identity.sentinel.id, key.id]).collect();
+    ours.extend(identity.attestation_key.iter().map(|own| own.key.id));
     ours.sort();
     assert_eq!(inventory.keys, ours.into_iter().map(|id| (id, Version::FIRST)).collect::<Vec<_>>());
     assert_eq!(inventory.halves, [(half, Version::new(3).unwrap())]);
