@@ -17,12 +17,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::attestation::{Attestation, Bytes, Expected, Report};
+use crate::attestation::{Attestation, Expected, Report};
 use crate::audit::checkpoint::HeadKey;
 use crate::audit::proof::Proof;
 use crate::audit::{Phase, Record};
 use crate::error::{Error, Kind, Result};
-use crate::types::{Action, Algorithm, PublicKey, Resource, SignatureFormat, Verifier};
+use crate::types::{Action, Algorithm, Base64Bytes, PublicKey, Resource, SignatureFormat, Verifier};
 
 const FORMAT: &str = "signet-bundle@v1";
 /// The most bytes of a file: an attestation, and the longest record of a log in a proof.
@@ -33,7 +33,7 @@ pub const MAX_BYTES: usize = 256 * 1024;
 #[serde(deny_unknown_fields)]
 pub struct Bundle {
     format: String,
-    signature: Bytes,
+    signature: Base64Bytes,
     attestation: Attestation,
     proof: String,
 }
@@ -53,7 +53,7 @@ impl Bundle {
     /// # Errors
     /// [`Kind::Invalid`] for a signature of another form.
     pub fn new(signature: &[u8], form: SignatureFormat, attestation: Attestation, proof: &Proof) -> Result<Self> {
-        let signature = Bytes(form.decode(attestation.claim.algorithm, signature)?);
+        let signature = Base64Bytes(form.decode(attestation.claim.algorithm, signature)?);
         Ok(Self { format: FORMAT.to_owned(), signature, attestation, proof: proof.encode() })
     }
 

@@ -31,9 +31,9 @@ use serde::{Deserialize, Serialize};
 use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
 use zeroize::Zeroizing;
 
-use super::{Bytes, broken, tpm};
+use super::{broken, tpm};
 use crate::error::{Error, Kind, Result};
-use crate::types::{PublicKey, same, sha256};
+use crate::types::{Base64Bytes, PublicKey, same, sha256};
 use crate::x509::KeyKind;
 use crate::x509::key::accept;
 use crate::x509::signature::Signed;
@@ -202,9 +202,9 @@ fn not_understood(certificate: &X509Certificate<'_>) -> Error {
 pub struct Challenge {
     format: String,
     /// The content of TPM2B_ID_OBJECT.
-    pub credential: Bytes,
+    pub credential: Base64Bytes,
     /// The content of TPM2B_ENCRYPTED_SECRET.
-    pub seed: Bytes,
+    pub seed: Base64Bytes,
 }
 
 /// What whoever challenged keeps to himself.
@@ -213,7 +213,7 @@ pub struct Challenge {
 pub struct Kept {
     format: String,
     secret: String,
-    signer: Bytes,
+    signer: Base64Bytes,
     endorsement: String,
     root: String,
 }
@@ -231,7 +231,7 @@ pub struct Answer {
 #[serde(deny_unknown_fields)]
 pub struct Trust {
     format: String,
-    signer: Bytes,
+    signer: Base64Bytes,
     /// SHA-256 of the endorsement certificate.
     pub endorsement: String,
     /// The root that its chain ended at.
@@ -266,11 +266,11 @@ impl Challenge {
         let kept = Kept {
             format: SECRET.to_owned(),
             secret: hex::encode(secret.as_slice()),
-            signer: Bytes(signer.to_vec()),
+            signer: Base64Bytes(signer.to_vec()),
             endorsement: hex::encode(endorsement.fingerprint()),
             root: endorsement.root.clone(),
         };
-        Ok((Self { format: CHALLENGE.to_owned(), credential: Bytes(credential), seed: Bytes(seed) }, kept))
+        Ok((Self { format: CHALLENGE.to_owned(), credential: Base64Bytes(credential), seed: Base64Bytes(seed) }, kept))
     }
 
     /// Reads a file.

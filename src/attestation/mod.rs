@@ -27,12 +27,10 @@ pub use report::{Fact, Report};
 use std::fmt;
 use std::str::FromStr;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Error, Kind, Result};
-use crate::types::{Algorithm, KeyId, KeyName, PublicKey, Purpose, Residency, Verifier, Version, sha256};
+use crate::types::{Algorithm, Base64Bytes, KeyId, KeyName, PublicKey, Purpose, Residency, Verifier, Version, sha256};
 
 /// The format, and the domain of bindings.
 pub const FORMAT: &str = "signet-attestation@v1";
@@ -47,7 +45,7 @@ pub struct Attestation {
     /// What is claimed.
     pub claim: Claim,
     /// The attestation key that signed, as DER of SubjectPublicKeyInfo.
-    pub attestation_key: Bytes,
+    pub attestation_key: Base64Bytes,
     /// What was signed.
     pub evidence: Evidence,
 }
@@ -70,7 +68,7 @@ pub struct Claim {
     pub residency: Residency,
     /// The public half of a signing key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub public_key: Option<Bytes>,
+    pub public_key: Option<Base64Bytes>,
     /// What whoever asked wanted in it; none where it was made at the birth of the version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nonce: Option<Nonce>,
@@ -126,7 +124,7 @@ impl Attestation {
     /// Puts claim and evidence together.
     #[must_use]
     pub fn new(claim: Claim, attestation_key: &PublicKey, evidence: Evidence) -> Self {
-        let attestation_key = Bytes(attestation_key.as_der().to_vec());
+        let attestation_key = Base64Bytes(attestation_key.as_der().to_vec());
         Self { format: FORMAT.to_owned(), claim, attestation_key, evidence }
     }
 
@@ -233,29 +231,6 @@ impl Attestation {
 /// An attestation that does not hold.
 pub(crate) fn broken(what: impl Into<String>) -> Error {
     Error::new(Kind::DoesNotOpen, what.into())
-}
-
-/// Bytes as base64 text.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Bytes(pub Vec<u8>);
-
-impl fmt::Debug for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Bytes({})", self.0.len())
-    }
-}
-
-impl Serialize for Bytes {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&STANDARD.encode(&self.0))
-    }
-}
-
-impl<'de> Deserialize<'de> for Bytes {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        STANDARD.decode(text.as_bytes()).map(Self).map_err(serde::de::Error::custom)
-    }
 }
 
 /// What a verifier drew, so that an attestation cannot be an old one: 16 to 64 bytes, in hexadecimal digits.

@@ -24,9 +24,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Bytes, Claim, Report, broken};
+use super::{Claim, Report, broken};
 use crate::error::{Error, Result};
-use crate::types::{Algorithm, Hash, Purpose, Residency, Verifier};
+use crate::types::{Algorithm, Base64Bytes, Hash, Purpose, Residency, Verifier};
 
 /// What is put before a statement when it is signed: nothing else that a key signs begins so.
 pub const PREFIX: &[u8] = b"signet-token-statement@v1\n";
@@ -42,7 +42,7 @@ pub struct Stated {
     /// What is stated.
     pub statement: Statement,
     /// `r || s`.
-    pub signature: Bytes,
+    pub signature: Base64Bytes,
 }
 
 /// What the driver found in the token.
@@ -63,7 +63,7 @@ pub struct Statement {
     pub kek: Option<Kek>,
     /// The public half that the object signs for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub public_key: Option<Bytes>,
+    pub public_key: Option<Base64Bytes>,
     /// SHA-256 of the check value, for a secret key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<String>,

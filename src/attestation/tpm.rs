@@ -17,9 +17,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Bytes, Claim, Report, broken};
+use super::{Claim, Report, broken};
 use crate::error::Result;
-use crate::types::{Algorithm, Curve, Hash, PublicKey, Residency, Verifier, sha256};
+use crate::types::{Algorithm, Base64Bytes, Curve, Hash, PublicKey, Residency, Verifier, sha256};
 
 /// `fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, noDA, sign`: nothing else of TPMA_OBJECT.
 const KEY: u32 = 0x0004_0472;
@@ -33,15 +33,15 @@ const RSA_EXPONENT: [u8; 3] = [1, 0, 1];
 #[serde(deny_unknown_fields)]
 pub struct Certified {
     /// TPMT_PUBLIC of the key.
-    pub object: Bytes,
+    pub object: Base64Bytes,
     /// TPMS_ATTEST.
-    pub attest: Bytes,
+    pub attest: Base64Bytes,
     /// `r || s`.
-    pub signature: Bytes,
+    pub signature: Base64Bytes,
     /// TPMT_PUBLIC of the attestation key.
-    pub signer: Bytes,
+    pub signer: Base64Bytes,
     /// The Name of the storage key.
-    pub parent: Bytes,
+    pub parent: Base64Bytes,
 }
 
 impl Certified {

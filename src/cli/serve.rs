@@ -59,22 +59,28 @@ impl Serve {
 
 /// Waits for the signals that the help names.
 pub(super) async fn serve_until_asked(server: Server) -> Result<()> {
+    let hangup = || {
+        server.retry_devices();
+        server.reload_certificate()
+    };
+    asked_to_end(hangup).await?;
+    note("signet ends: what is in flight finishes");
+    server.stop().await
+}
+
+/// Waits until the process is asked to end. What `hangup` does at SIGHUP may fail, and is told.
+pub(super) async fn asked_to_end(mut hangup: impl FnMut() -> Result<()>) -> Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let listen = |kind| signal(kind).map_err(|e| Error::internal(format!("signals: {e}")));
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-    let mut hangup = listen(SignalKind::hangup())?;
+    let mut hung_up = listen(SignalKind::hangup())?;
     loop {
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = hangup.recv() => {
-                server.retry_devices();
-                if let Err(error) = server.reload_certificate() {
-                    tracing::warn!(cause = error.chain(), "the certificate could not be read again");
-                }
-            }
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hung_up.recv() => if let Err(error) = hangup() {
+                tracing::warn!(cause = error.chain(), "the certificate could not be read again");
+            },
         }
     }
-    note("signet ends: what is in flight finishes");
-    server.stop().await
 }

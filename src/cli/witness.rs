@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::output::note;
+use super::serve::asked_to_end;
 use super::{App, noun, service_runtime};
 use crate::config::WitnessConfig;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::server::Options;
 use crate::witness;
 
@@ -91,25 +92,13 @@ struct Serve {
 
 impl Serve {
     fn run(self, _: &App) -> Result<()> {
-        use tokio::signal::unix::{SignalKind, signal};
         let config = self.config.read()?;
         crate::telemetry::start_logs();
         service_runtime(async {
             let witness = witness::Witness::start(&config, &Options::new()?).await?;
             let scheme = if config.certificate.is_some() { "https" } else { "http" };
             note(format!("signet serves on {scheme}://{} as {}", witness.address(), witness.verifier_key()));
-            let listen = |kind| signal(kind).map_err(|e| Error::internal(format!("signals: {e}")));
-            let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-            let mut hangup = listen(SignalKind::hangup())?;
-            loop {
-                tokio::select! {
-                    _ = terminate.recv() => break,
-                    _ = interrupt.recv() => break,
-                    _ = hangup.recv() => if let Err(error) = witness.reload() {
-                        tracing::warn!(cause = error.chain(), "the certificate could not be read again");
-                    },
-                }
-            }
+            asked_to_end(|| witness.reload()).await?;
             note("the witness ends: what is in flight finishes");
             witness.stop().await
         })

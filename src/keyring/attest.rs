@@ -2,10 +2,10 @@
 
 use super::record::attestation_path;
 use super::{Key, KeyVersion, Keyring};
-use crate::attestation::{Attestation, Bytes, Claim, Nonce};
+use crate::attestation::{Attestation, Claim, Nonce};
 use crate::device::{Attest, Class, Fault, KeyRef, Worker};
 use crate::error::{Error, Kind, Result};
-use crate::types::{KeyName, PublicKey, blocking};
+use crate::types::{Base64Bytes, KeyName, PublicKey, blocking};
 
 impl Keyring {
     /// What the device said when the version was born.
@@ -60,7 +60,7 @@ impl Keyring {
             version: key.version,
             algorithm: key.algorithm,
             residency: key.locator.residency(),
-            public_key: public.as_ref().map(|public| Bytes(public.as_der().to_vec())),
+            public_key: public.as_ref().map(|public| Base64Bytes(public.as_der().to_vec())),
             nonce,
         };
         let binding = claim.binding().map_err(defect)?;

@@ -10,8 +10,6 @@
 
 use std::collections::BTreeMap;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -20,7 +18,8 @@ use crate::device::{KeyRef, Locator};
 use crate::error::{Error, Kind, Result};
 use crate::store::{Change, Expected, Record};
 use crate::types::{
-    Algorithm, Domain, KeyId, KeyName, Name, PublicKey, Residency, Retention, Rotation, SecretBytes, State, Version,
+    Algorithm, Base64Bytes, Domain, KeyId, KeyName, Name, PublicKey, Residency, Retention, Rotation, SecretBytes,
+    State, Version,
 };
 
 /// The format of all records here.
@@ -128,20 +127,20 @@ pub struct KeyCopy {
 #[serde(tag = "residency", rename_all = "snake_case")]
 enum Place {
     Resident,
-    Wrapped { kek: KeyId, blob: Bytes },
-    Tpm { parent: Bytes, public: Bytes, private: Bytes, auth: Bytes },
+    Wrapped { kek: KeyId, blob: Base64Bytes },
+    Tpm { parent: Base64Bytes, public: Base64Bytes, private: Base64Bytes, auth: Base64Bytes },
 }
 
 impl KeyCopy {
     pub(super) fn new(device: Name, locator: &Locator) -> Self {
         let place = match locator {
             Locator::Resident => Place::Resident,
-            Locator::Wrapped { kek, blob } => Place::Wrapped { kek: *kek, blob: Bytes(blob.clone()) },
+            Locator::Wrapped { kek, blob } => Place::Wrapped { kek: *kek, blob: Base64Bytes(blob.clone()) },
             Locator::Tpm { parent, public, private, auth } => Place::Tpm {
-                parent: Bytes(parent.clone()),
-                public: Bytes(public.clone()),
-                private: Bytes(private.clone()),
-                auth: Bytes(auth.expose().to_vec()),
+                parent: Base64Bytes(parent.clone()),
+                public: Base64Bytes(public.clone()),
+                private: Base64Bytes(private.clone()),
+                auth: Base64Bytes(auth.expose().to_vec()),
             },
         };
         Self { device, place }
@@ -183,39 +182,16 @@ pub(super) struct Lease {
     pub(super) bytes: u64,
 }
 
-/// Bytes as base64 text.
-#[derive(Clone)]
-struct Bytes(Vec<u8>);
-
-impl std::fmt::Debug for Bytes {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Bytes({})", self.0.len())
-    }
-}
-
-impl Serialize for Bytes {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&STANDARD.encode(&self.0))
-    }
-}
-
-impl<'de> Deserialize<'de> for Bytes {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        STANDARD.decode(text.as_bytes()).map(Self).map_err(serde::de::Error::custom)
-    }
-}
-
 mod optional_base64 {
-    use super::{Bytes, Deserialize, Deserializer, Serialize, Serializer};
+    use super::{Base64Bytes, Deserialize, Deserializer, Serialize, Serializer};
 
     #[expect(clippy::ref_option, reason = "serde calls it by reference")]
     pub(super) fn serialize<S: Serializer>(bytes: &Option<Vec<u8>>, serializer: S) -> Result<S::Ok, S::Error> {
-        bytes.clone().map(Bytes).serialize(serializer)
+        bytes.clone().map(Base64Bytes).serialize(serializer)
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u8>>, D::Error> {
-        Ok(Option::<Bytes>::deserialize(deserializer)?.map(|bytes| bytes.0))
+        Ok(Option::<Base64Bytes>::deserialize(deserializer)?.map(|bytes| bytes.0))
     }
 }
 

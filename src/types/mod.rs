@@ -2,6 +2,7 @@
 
 mod action;
 mod algorithm;
+mod base64_bytes;
 mod blocking;
 mod caller;
 mod certified;
@@ -26,6 +27,7 @@ mod turns;
 pub use action::{Action, Resource};
 pub(crate) use algorithm::words;
 pub use algorithm::{Algorithm, Curve, Domain, Hash, Protection, Purpose, Residency, SignatureFormat, State};
+pub use base64_bytes::Base64Bytes;
 pub use blocking::blocking;
 pub use caller::{Caller, Credential, Principal};
 pub use certified::{Distribution, Subject};

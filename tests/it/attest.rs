@@ -9,7 +9,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use signet::attestation::{Attestation, Bytes, Evidence, Expected, Nonce, Report};
+use signet::attestation::{Attestation, Evidence, Expected, Nonce, Report};
 use signet::audit::{Log, Origin, Settings as LogSettings};
 use signet::client::Client;
 use signet::device::{Identity, KeyRef, Settings, Worker};
@@ -19,7 +19,8 @@ use signet::ledger::{Anchors, Ledger};
 use signet::store::{Change, Expected as Was, Sealed, Sqlite, StorageKey, Store};
 use signet::telemetry::Metrics;
 use signet::types::{
-    Action, Algorithm, Caller, Clock, Context, Curve, Name, PublicKey, Residency, Resource, Version, sha256,
+    Action, Algorithm, Base64Bytes, Caller, Clock, Context, Curve, Name, PublicKey, Residency, Resource, Version,
+    sha256,
 };
 use signet::wire::{CreateKey, RotateKey};
 
@@ -138,15 +139,15 @@ impl Forger {
         PublicKey::ec(Curve::P256, self.0.public_key().as_ref()).unwrap()
     }
 
-    fn sign(&self, message: &[u8]) -> Bytes {
-        Bytes(self.0.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec())
+    fn sign(&self, message: &[u8]) -> Base64Bytes {
+        Base64Bytes(self.0.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec())
     }
 
     /// The same with what `change` makes of it, signed by this key.
     fn forge(&self, genuine: &Attestation, change: impl FnOnce(&mut Attestation)) -> Attestation {
         let mut forged = genuine.clone();
         change(&mut forged);
-        forged.attestation_key = Bytes(self.public().as_der().to_vec());
+        forged.attestation_key = Base64Bytes(self.public().as_der().to_vec());
         let binding = forged.claim.binding().unwrap();
         match &mut forged.evidence {
             Evidence::Pkcs11(stated) => {

@@ -15,7 +15,7 @@ use signet::wire::{CertificateMatch, CreateToken, Identity, Policy, RotateKey};
 use crate::backup::download;
 use crate::issuers;
 use crate::proof::proven;
-use crate::rollback::{instance, remove_anchor};
+use crate::rollback::{instance, put_back, remove_anchor};
 use crate::server::{Devices, TestServer, name};
 use crate::softhsm::{LABEL, MODULE, SoftHsm, copy_all, tool};
 
@@ -106,7 +106,7 @@ impl Scene {
 
     /// Puts these parts of a state in the place of the present ones.
     fn put_back(&self, state: &str, parts: &[&str]) {
-        replace(&self.kept(state), self.data(), parts);
+        put_back(&self.kept(state), self.data(), parts);
     }
 
     /// Puts the whole present state back, with its devices.
@@ -266,22 +266,6 @@ fn copy(t: &TestServer, folder: &Path, state: &str) {
     let _ = fs::remove_dir_all(&tpm);
     fs::create_dir(&tpm).unwrap();
     t.tpm.as_ref().unwrap().save(&tpm);
-}
-
-/// Puts parts of one folder in the place of those of another.
-fn replace(from: &Path, to: &Path, parts: &[&str]) {
-    for part in parts {
-        let (from, to) = (from.join(part), to.join(part));
-        if from.is_dir() {
-            fs::remove_dir_all(&to).unwrap();
-            copy_all(&from, &to);
-            continue;
-        }
-        for side in ["-wal", "-shm"] {
-            let _ = fs::remove_file(format!("{}{side}", to.display()));
-        }
-        fs::copy(&from, &to).unwrap();
-    }
 }
 
 fn root(data: &Path) -> serde_json::Value {
@@ -510,7 +494,7 @@ fn mutations() -> Vec<Mutation> {
         .unwrap());
     add!("database", Start, "a trigger that undoes what is written", "not those that signet makes", |s| s
         .sql("CREATE TRIGGER t AFTER INSERT ON records BEGIN DELETE FROM records WHERE path = new.path; END"));
-    add!("database", Start, "a stranger's database", "house/root does not open under its seal", |s| replace(
+    add!("database", Start, "a stranger's database", "house/root does not open under its seal", |s| put_back(
         s.other.data(),
         s.data(),
         DATABASE
@@ -556,7 +540,7 @@ fn mutations() -> Vec<Mutation> {
             b[at] = if b[at] == b'A' { b'B' } else { b'A' };
         }
     ));
-    add!("log", Start, "a stranger's log", "its heads are of", |s| replace(s.other.data(), s.data(), LOG));
+    add!("log", Start, "a stranger's log", "its heads are of", |s| put_back(s.other.data(), s.data(), LOG));
     // 5. What says which installation this is.
     add!(
         "root",
@@ -569,7 +553,7 @@ fn mutations() -> Vec<Mutation> {
             fs::write(s.data().join("root.json"), serde_json::to_vec(&changed).unwrap()).unwrap();
         }
     );
-    add!("root", Start, "a stranger's", "was enrolled", |s| replace(s.other.data(), s.data(), &["root.json"]));
+    add!("root", Start, "a stranger's", "was enrolled", |s| put_back(s.other.data(), s.data(), &["root.json"]));
     add!("root", Start, "none", "is not the data folder of an installation", |s| fs::remove_file(
         s.data().join("root.json")
     )

@@ -27,18 +27,23 @@ impl Copies {
 
     /// Puts one back, or only these parts of it.
     fn put_back(&self, t: &TestServer, which: &str, parts: &[&str]) {
-        for part in parts {
-            let (from, to) = (self.path(which).join(part), t.data().join(part));
-            if to.is_dir() {
-                std::fs::remove_dir_all(&to).unwrap();
-                copy_all(&from, &to);
-                continue;
-            }
-            for side in ["-wal", "-shm"] {
-                let _ = std::fs::remove_file(format!("{}{side}", to.display()));
-            }
-            std::fs::copy(&from, &to).unwrap();
+        put_back(&self.path(which), t.data(), parts);
+    }
+}
+
+/// Puts parts of one data folder in the place of those of another, which no service uses.
+pub(crate) fn put_back(from: &Path, to: &Path, parts: &[&str]) {
+    for part in parts {
+        let (from, to) = (from.join(part), to.join(part));
+        if from.is_dir() {
+            std::fs::remove_dir_all(&to).unwrap();
+            copy_all(&from, &to);
+            continue;
         }
+        for side in ["-wal", "-shm"] {
+            let _ = std::fs::remove_file(format!("{}{side}", to.display()));
+        }
+        std::fs::copy(&from, &to).unwrap();
     }
 }
 

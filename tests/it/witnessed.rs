@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 
 use crate::process::{Installation, eventually};
 use crate::proof::proven;
+use crate::rollback::put_back;
 use crate::server::{Devices, PROGRAM, TestServer, lasting, name, new_key, options};
 use crate::softhsm::copy_all;
 use crate::witness::{Place, judged};
@@ -182,20 +183,11 @@ impl Everything {
     }
 
     fn put_back(&self, t: &TestServer, parts: &[&str]) {
-        for part in parts {
-            let (from, to) = match *part {
-                "tokens" => (self.0.path().join("tokens"), t.hsm.tokens()),
-                other => (self.0.path().join("data").join(other), t.data().join(other)),
-            };
-            if from.is_dir() {
-                std::fs::remove_dir_all(&to).unwrap();
-                copy_all(&from, &to);
-                continue;
-            }
-            for side in ["-wal", "-shm"] {
-                let _ = std::fs::remove_file(format!("{}{side}", to.display()));
-            }
-            std::fs::copy(&from, &to).unwrap();
+        let (tokens, others): (Vec<_>, Vec<_>) = parts.iter().partition(|part| **part == "tokens");
+        put_back(&self.0.path().join("data"), t.data(), &others);
+        if !tokens.is_empty() {
+            std::fs::remove_dir_all(t.hsm.tokens()).unwrap();
+            copy_all(&self.0.path().join("tokens"), &t.hsm.tokens());
         }
     }
 }

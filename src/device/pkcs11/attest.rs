@@ -7,13 +7,12 @@ use std::sync::Arc;
 
 use pkcs11_raw::{Mechanism, Object, Session, ck};
 
-use crate::attestation::Bytes;
 use crate::attestation::token::{Attributes, Kek, Stated, Statement, Token};
 use crate::device::pkcs11::codes::Effect;
 use crate::device::pkcs11::lane::Lane;
 use crate::device::pkcs11::{own_key, recipe};
 use crate::device::{Attest, AttestationKey, Class, Fault, Identity, KeyRef, Locator, check_input};
-use crate::types::{KeyId, Purpose, Verifier, sha256};
+use crate::types::{Base64Bytes, KeyId, Purpose, Verifier, sha256};
 
 /// How a value is written down.
 #[derive(Clone, Copy)]
@@ -152,7 +151,7 @@ impl Lane {
             object,
             born,
             kek,
-            public_key: public.as_ref().map(|public| Bytes(public.as_der().to_vec())),
+            public_key: public.as_ref().map(|public| Base64Bytes(public.as_der().to_vec())),
             check,
         };
         let signed = statement.signed().map_err(|error| Fault::new(Class::Internal, error.chain()))?;
@@ -161,7 +160,7 @@ impl Lane {
             shared.lock_keks().remove(&own.key.id);
             shared.fault(error, Effect::Idle)
         })?;
-        Ok(Stated { statement, signature: Bytes(signature) })
+        Ok(Stated { statement, signature: Base64Bytes(signature) })
     }
 
     fn kek_shown(&mut self, id: KeyId, key: &KeyRef) -> Result<Kek, Fault> {

@@ -21,13 +21,12 @@ use super::codes::{Remedy, Trouble, during};
 use super::link::Link;
 use super::tcti::Address;
 use super::{abilities, anchor, template};
-use crate::attestation::Bytes;
 use crate::attestation::tpm::Certified;
 use crate::device::{
     AnchorPlace, AnchorSlot, AnchorWrite, Attest, AttestationKey, Class, Description, Fault, Generated, Health,
     Identity, KeyRef, KeySpec, Locator, TpmChallenge, TpmSettings,
 };
-use crate::types::{Algorithm, Hash, KeyId, Purpose, Residency, SecretBytes, Verifier, Version, sha256};
+use crate::types::{Algorithm, Base64Bytes, Hash, KeyId, Purpose, Residency, SecretBytes, Verifier, Version, sha256};
 
 /// The longest message of TPM2_HMAC. Longer ones take a sequence of commands that the wrapper crate does not have.
 pub(super) const MAX_MAC_INPUT: usize = 1024;
@@ -256,14 +255,14 @@ impl Engine {
         else {
             return Err(Fault::new(Class::Unsupported, "this key is not a TPM's: it has no TPM blobs"));
         };
-        let area = |blob: &[u8]| template::unsized_bytes(blob).map(|area| Bytes(area.to_vec()));
-        let (object, signer, parent) = (area(object)?, area(signer)?, Bytes(parent.clone()));
+        let area = |blob: &[u8]| template::unsized_bytes(blob).map(|area| Base64Bytes(area.to_vec()));
+        let (object, signer, parent) = (area(object)?, area(signer)?, Base64Bytes(parent.clone()));
         let (attest, signature) = self.use_key(|link| {
             let (attest, signature) = link.certify(&wanted.key, &by, wanted.binding)?;
             let attest = attest.marshall().map_err(during("TPM2_Certify"))?;
             Ok((attest, raw(by.algorithm, Hash::Sha256, &signature)?))
         })?;
-        Ok(Certified { object, attest: Bytes(attest), signature: Bytes(signature), signer, parent })
+        Ok(Certified { object, attest: Base64Bytes(attest), signature: Base64Bytes(signature), signer, parent })
     }
 
     /// See [`crate::device::Device::endorsement`].

@@ -11,6 +11,7 @@ use signet::types::{State, Version};
 use signet::wire::{CertificateMatch, CreateToken, Identity, Policy};
 
 use super::past::{self, Past, Request};
+use super::{CHANGES, Change};
 use crate::process::Installation;
 use crate::proof::proven;
 use crate::server::name;
@@ -27,41 +28,11 @@ const SPREAD: u64 = 61;
 /// Of one kind of change, at most so many: the most calls that one has, and half as many again.
 const MOST: u64 = 400;
 
-/// What a client asks for, again and again, each time for another thing.
-#[derive(Clone, Copy, Debug)]
-enum Kind {
-    Create,
-    CreateWrapped,
-    Rotate,
-    Step,
-    Update,
-    CreateToken,
-    RevokeToken,
-    PutIdentity,
-    DeleteIdentity,
-    PutPolicy,
-    DeletePolicy,
-}
-
-const KINDS: [Kind; 11] = [
-    Kind::Create,
-    Kind::CreateWrapped,
-    Kind::Rotate,
-    Kind::Step,
-    Kind::Update,
-    Kind::CreateToken,
-    Kind::RevokeToken,
-    Kind::PutIdentity,
-    Kind::DeleteIdentity,
-    Kind::PutPolicy,
-    Kind::DeletePolicy,
-];
-
 const ALL: PageRequest = PageRequest { size: Some(1000), token: None };
 
 /// A change, ready to be asked for.
 struct Wanted {
-    kind: Kind,
+    kind: Change,
     /// The name of what it makes or ends.
     name: String,
     /// How many versions the key to rotate had, or which number the version to step has.
@@ -71,34 +42,34 @@ struct Wanted {
 
 impl Wanted {
     /// Makes what it needs.
-    async fn prepare(kind: Kind, round: u32, client: &Client) -> Self {
+    async fn prepare(kind: Change, round: u32, client: &Client) -> Self {
         let fresh = format!("fresh-{round}");
         let (mut before, mut if_match) = (0, None);
         let (method, path, body) = match kind {
-            Kind::Create => {
+            Change::Create => {
                 ("POST", "keys".to_owned(), format!(r#"{{"name":"{fresh}","algorithm":"ecdsa-p256-sha256"}}"#))
             }
-            Kind::CreateWrapped => (
+            Change::CreateWrapped => (
                 "POST",
                 "keys".to_owned(),
                 format!(r#"{{"name":"{fresh}","algorithm":"aes256-gcm-derived","residency":"wrapped"}}"#),
             ),
-            Kind::Rotate => {
+            Change::Rotate => {
                 before = client.key(&name("data")).await.unwrap().latest.number();
                 ("POST", "keys/data/rotate".to_owned(), "{}".to_owned())
             }
-            Kind::Step => {
+            Change::Step => {
                 let active = client.version(&name("codes"), Version::FIRST).await.unwrap().state == State::Active;
                 before = u32::from(active);
                 let step = if active { "suspend" } else { "resume" };
                 ("POST", format!("keys/codes/versions/1/{step}"), String::new())
             }
-            Kind::Update => {
+            Change::Update => {
                 if_match = Some(client.key(&name("data")).await.unwrap().etag);
                 ("PATCH", "keys/data".to_owned(), format!(r#"{{"labels":{{"round":"{fresh}"}}}}"#))
             }
-            Kind::CreateToken => ("POST", "tokens".to_owned(), format!(r#"{{"identity":"{fresh}"}}"#)),
-            Kind::RevokeToken => {
+            Change::CreateToken => ("POST", "tokens".to_owned(), format!(r#"{{"identity":"{fresh}"}}"#)),
+            Change::RevokeToken => {
                 let body = CreateToken { identity: fresh.parse().unwrap(), groups: vec![], ttl: None, uses: None };
                 let id = client.create_token(&body).await.unwrap().info.id;
                 let wanted = Request {
@@ -109,21 +80,21 @@ impl Wanted {
                 };
                 return Self { kind, name: id, before, request: wanted };
             }
-            Kind::PutIdentity => {
+            Change::PutIdentity => {
                 let body = format!(r#"{{"certificates":[{{"dns":"{fresh}.example"}}]}}"#);
                 ("PUT", format!("identities/{fresh}"), body)
             }
-            Kind::DeleteIdentity => {
+            Change::DeleteIdentity => {
                 let certificates = vec![CertificateMatch::Dns(format!("{fresh}.example"))];
                 let identity = Identity { name: None, groups: vec![], certificates };
                 client.put_identity(&fresh.parse().unwrap(), &identity).await.unwrap();
                 ("DELETE", format!("identities/{fresh}"), String::new())
             }
-            Kind::PutPolicy => {
+            Change::PutPolicy => {
                 let text = r#"permit (principal in Signet::Group::\"g\", action, resource);"#;
                 ("PUT", format!("policies/{fresh}"), format!(r#"{{"text":"{text}"}}"#))
             }
-            Kind::DeletePolicy => {
+            Change::DeletePolicy => {
                 let text = r#"forbid (principal in Signet::Group::"g", action, resource);"#.to_owned();
                 client
                     .put_policy(&fresh.parse().unwrap(), None, &Policy { name: None, text, etag: None })
@@ -139,34 +110,34 @@ impl Wanted {
     async fn shows(&self, client: &Client) -> bool {
         let fresh = &self.name;
         match self.kind {
-            Kind::Create | Kind::CreateWrapped => client.key(&name(fresh)).await.is_ok_and(|key| {
+            Change::Create | Change::CreateWrapped => client.key(&name(fresh)).await.is_ok_and(|key| {
                 assert_eq!(key.latest, Version::FIRST, "{key:?}");
                 true
             }),
-            Kind::Rotate => {
+            Change::Rotate => {
                 let key = client.key(&name("data")).await.unwrap();
                 assert_eq!(key.primary, Some(key.latest));
                 assert!((self.before..=self.before + 1).contains(&key.latest.number()), "rotated twice: {key:?}");
                 key.latest.number() > self.before
             }
-            Kind::Step => {
+            Change::Step => {
                 let active = client.version(&name("codes"), Version::FIRST).await.unwrap().state == State::Active;
                 active == (self.before == 0)
             }
-            Kind::Update => {
+            Change::Update => {
                 client.key(&name("data")).await.unwrap().labels.get("round").is_some_and(|own| own == fresh)
             }
-            Kind::CreateToken => {
+            Change::CreateToken => {
                 let tokens = client.tokens(&ALL).await.unwrap().items;
                 let count = tokens.iter().filter(|token| token.identity.as_str() == fresh).count();
                 assert!(count <= 1, "made twice");
                 count == 1
             }
-            Kind::RevokeToken => client.token(fresh).await.unwrap().revoked.is_some(),
-            Kind::PutIdentity => client.identity(&fresh.parse().unwrap()).await.is_ok(),
-            Kind::DeleteIdentity => client.identity(&fresh.parse().unwrap()).await.is_err(),
-            Kind::PutPolicy => client.policy(&fresh.parse().unwrap()).await.is_ok(),
-            Kind::DeletePolicy => client.policy(&fresh.parse().unwrap()).await.is_err(),
+            Change::RevokeToken => client.token(fresh).await.unwrap().revoked.is_some(),
+            Change::PutIdentity => client.identity(&fresh.parse().unwrap()).await.is_ok(),
+            Change::DeleteIdentity => client.identity(&fresh.parse().unwrap()).await.is_err(),
+            Change::PutPolicy => client.policy(&fresh.parse().unwrap()).await.is_ok(),
+            Change::DeletePolicy => client.policy(&fresh.parse().unwrap()).await.is_err(),
         }
     }
 }
@@ -174,7 +145,7 @@ impl Wanted {
 /// One kind of change over and over on one installation.
 struct Sweep<'a> {
     t: Installation,
-    kind: Kind,
+    kind: Change,
     service: Traced,
     round: u32,
     /// How many calls a start has.
@@ -248,11 +219,12 @@ impl Sweep<'_> {
 #[tokio::test]
 async fn a_death_before_any_call_that_leaves_something_behind_costs_nothing() {
     let wanted = std::env::var("SIGNET_TEST_DEATHS").ok().and_then(|n| n.parse().ok()).unwrap_or(DEATHS);
+    let kinds: Vec<_> = CHANGES.iter().map(|(change, ..)| *change).collect();
     let past = Past::make(false).await;
     let (deaths, starts) = (Mutex::new(BTreeMap::new()), AtomicU64::new(0));
     // Each death of a change is followed by one of the start after it.
-    let each = u64::try_from(wanted / KINDS.len() / 2 + 1).unwrap();
-    past::each(KINDS.to_vec(), async |kind| sweep(&past, kind, each, &starts, &deaths).await).await;
+    let each = u64::try_from(wanted / kinds.len() / 2 + 1).unwrap();
+    past::each(kinds, async |kind| sweep(&past, kind, each, &starts, &deaths).await).await;
     let deaths = deaths.into_inner().unwrap();
     for (call, count) in &deaths {
         println!("{count:5} before {call}");
@@ -269,7 +241,7 @@ fn patient(t: &Installation) -> Client {
 }
 
 /// About `each` deaths of one kind of change, evenly over its calls.
-async fn sweep(past: &Past, kind: Kind, each: u64, starts: &AtomicU64, deaths: &Mutex<BTreeMap<Call, usize>>) {
+async fn sweep(past: &Past, kind: Change, each: u64, starts: &AtomicU64, deaths: &Mutex<BTreeMap<Call, usize>>) {
     let t = past.installation.copy();
     let service = Traced::start(&t, 0).await;
     service.serves().await.unwrap();
