@@ -282,15 +282,20 @@ pub(super) fn fault(error: Error, effect: Effect) -> Fault {
         let fault = Fault::new(class, format!("{function}: a code that only the device's maker knows")).hint(VENDOR);
         return Fault { code: Some(format!("{code:#010x}")), ..fault };
     };
-    let class = match effect {
-        Effect::Idle => row.idle,
-        Effect::Change => row.change,
+    let (class, mend) = match effect {
+        // A template that only asks holds no value of ours: what is refused there is what the object holds.
+        Effect::Idle if function == READS && ATTRIBUTE.contains(&code) => (KeyDamaged, DAMAGED),
+        Effect::Idle => (row.idle, row.mend),
+        Effect::Change => (row.change, row.mend),
     };
-    Fault {
-        code: Some(row.name.to_owned()),
-        ..Fault::new(class, format!("{function}: {}", row.meaning)).hint(row.mend)
-    }
+    Fault { code: Some(row.name.to_owned()), ..Fault::new(class, format!("{function}: {}", row.meaning)).hint(mend) }
 }
+
+/// The call that reads attributes, and what a library says there of a damaged object: SoftHSM answers for one whose
+/// attributes have changed their type with a code that the standard does not give to this call.
+const READS: &str = "C_GetAttributeValue";
+const ATTRIBUTE: [ck::CK_RV; 3] =
+    [ck::CKR_ATTRIBUTE_TYPE_INVALID, ck::CKR_ATTRIBUTE_VALUE_INVALID, ck::CKR_TEMPLATE_INCONSISTENT];
 
 /// What the driver itself can do about a failed call that changed nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -344,5 +349,14 @@ mod tests {
         assert!(unsure.iter().all(|name| find(name).unwrap().change == Ambiguous));
         let unknown = fault(Error { function: "C_GenerateKey", code: 0x8000_0123 }, Effect::Change);
         assert_eq!((unknown.class, unknown.code.as_deref()), (Ambiguous, Some("0x80000123")));
+    }
+
+    #[test]
+    fn a_refused_attribute_is_the_objects_when_read_and_ours_when_written() {
+        let code = ck::CKR_ATTRIBUTE_VALUE_INVALID;
+        let class = |function, effect| fault(Error { function, code }, effect).class;
+        assert_eq!(class("C_GetAttributeValue", Effect::Idle), KeyDamaged);
+        assert_eq!(class("C_GenerateKey", Effect::Change), Unsupported);
+        assert_eq!(class("C_UnwrapKey", Effect::Idle), Unsupported);
     }
 }
