@@ -76,7 +76,7 @@ soak: ## the long tests: many more random cases, and five minutes of each fuzz t
 	./.ci/deps test fuzz
 	mkdir -p target
 	$(JUDGES)
-	PROPTEST_CASES=20000 SIGNET_TEST_KILLS=200 SIGNET_TEST_DEATHS=2400 SIGNET_TEST_WORKER_KILLS=1000 \
+	PROPTEST_CASES=20000 SIGNET_TEST_KILLS=200 SIGNET_TEST_DEATHS=2400 SIGNET_TEST_WORKER_KILLS=1000 SIGNET_TEST_CELLS=20000 \
 		SIGNET_TEST_SKIPS="$(SKIPS)" $(CARGO) test --locked --workspace
 	FUZZ_SECONDS=300 ./fuzz/run
 

@@ -116,7 +116,7 @@ pub struct KeyVersion {
     pub(crate) revision: u64,
     id: KeyId,
     algorithm: crate::types::Algorithm,
-    /// What its device needs, and the device; `None` once it is destroyed.
+    /// What its device needs, and the device; `None` once it is destroyed, or where no device that has it is configured.
     place: Option<(Arc<KeyRef>, Arc<Worker>)>,
     verifier: OnceLock<Option<Verifier>>,
     kid: OnceLock<Arc<str>>,
@@ -141,18 +141,22 @@ impl KeyVersion {
     /// The device that uses it and how it is named there.
     ///
     /// # Errors
-    /// [`Kind::State`] once it is destroyed.
+    /// [`Kind::State`] once it is destroyed, [`Kind::Unavailable`] where its device is not configured.
     pub fn place(&self) -> Result<(&Arc<KeyRef>, &Arc<Worker>)> {
-        self.place
-            .as_ref()
-            .map(|(key, worker)| (key, worker))
-            .ok_or_else(|| Error::new(Kind::State, format!("version {} is destroyed", self.record.version)))
+        let VersionRecord { version, copies, .. } = &self.record;
+        self.place.as_ref().map(|(key, worker)| (key, worker)).ok_or_else(|| match copies.first() {
+            None => Error::new(Kind::State, format!("version {version} is destroyed")),
+            Some(KeyCopy { device, .. }) => {
+                let text = format!("version {version} is in device {device}, which is not configured");
+                Error::new(Kind::Unavailable, text).hint(format!("put the stanza [devices.{device}] back"))
+            }
+        })
     }
 
     /// What protects it; a destroyed version is shown as its algorithm's last place would be.
     #[must_use]
     pub fn protection(&self) -> Protection {
-        self.place.as_ref().map_or(Protection::Hsm, |(key, _)| key.locator.protection())
+        self.record.copies.first().map_or(Protection::Hsm, KeyCopy::protection)
     }
 
     /// The public half.

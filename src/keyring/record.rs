@@ -18,8 +18,8 @@ use crate::device::{KeyRef, Locator};
 use crate::error::{Error, Kind, Result};
 use crate::store::{Change, Expected, Record};
 use crate::types::{
-    Algorithm, Base64Bytes, Domain, KeyId, KeyName, Name, PublicKey, Residency, Retention, Rotation, SecretBytes,
-    State, Version,
+    Algorithm, Base64Bytes, Domain, KeyId, KeyName, Name, Protection, PublicKey, Residency, Retention, Rotation,
+    SecretBytes, State, Version,
 };
 
 /// The format of all records here.
@@ -144,6 +144,15 @@ impl KeyCopy {
             },
         };
         Self { device, place }
+    }
+
+    /// What protects it.
+    pub(super) const fn protection(&self) -> Protection {
+        match self.place {
+            Place::Resident => Protection::Hsm,
+            Place::Wrapped { .. } => Protection::HsmWrapped,
+            Place::Tpm { .. } => Protection::Tpm,
+        }
     }
 
     /// As the device needs it named.

@@ -24,5 +24,6 @@ mod damage;
 mod faults;
 mod front;
 mod kills;
+mod matrix;
 #[cfg(feature = "tpm")]
 mod tpm_away;

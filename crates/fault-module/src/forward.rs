@@ -41,6 +41,10 @@ impl Output {
         matches!(self, Self::Bytes | Self::Count)
     }
 
+    pub(crate) const fn can_shorten(self) -> bool {
+        matches!(self, Self::Bytes)
+    }
+
     pub(crate) const fn has_flags(self) -> bool {
         matches!(self, Self::Token)
     }
@@ -87,6 +91,9 @@ mod spoil {
         unsafe {
             if fault.flip && *length > 0 {
                 *out ^= 1;
+            }
+            if fault.short && *length > 0 {
+                *length -= 1;
             }
             if fault.empty {
                 *length = 0;

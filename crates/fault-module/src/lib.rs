@@ -33,12 +33,13 @@
 //! | `pre=CODE` | the real call is not made, the code is returned |
 //! | `post=CODE` | the real call is made, the code is returned instead of its own |
 //! | `flip` | the lowest bit of the first byte of the output is flipped, where the real call succeeded |
+//! | `short` | the output lacks its last byte, where the real call succeeded |
 //! | `empty` | the output has length zero, where the real call succeeded |
 //! | `flags=BITS` | the token shows these flags too, such as `0x40000` for a locked PIN; for `C_GetTokenInfo` |
 //!
 //! Of several rules that hold for one call, the first is taken. Numbers are decimal, or hexadecimal with `0x`. `flip` works on
-//! signatures, ciphertexts, plaintexts, wrapped keys, random bytes and the first value of `C_GetAttributeValue`; `empty` on the
-//! first four and on the handles of `C_FindObjects`. A line that is not understood, or names a function or word that does not
+//! signatures, ciphertexts, plaintexts, wrapped keys, random bytes and the first value of `C_GetAttributeValue`; `short` and `empty`
+//! on the first four, and `empty` on the handles of `C_FindObjects` too. A line that is not understood, or names a function or word that does not
 //! work, is printed and ends the process: a fault that silently does not happen makes a test pass that should not.
 //!
 //! The trace holds names and codes, never data. It is written with one `write` per line in append mode, so several processes

@@ -21,6 +21,7 @@ pub(crate) struct Fault {
     pub(crate) pre: Option<CK_RV>,
     pub(crate) post: Option<CK_RV>,
     pub(crate) flip: bool,
+    pub(crate) short: bool,
     pub(crate) empty: bool,
     pub(crate) flags: CK_FLAGS,
 }
@@ -62,7 +63,7 @@ pub(crate) fn fault(function: &'static str) -> Option<Fault> {
     let mut plan = PLAN.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
     plan.refresh(path);
     let taken = plan.count(function)?;
-    let free = !taken.once || plan.claim(path, function);
+    let free = !taken.once || plan.claim(path, &taken.function);
     free.then_some(taken.fault)
 }
 
@@ -142,6 +143,7 @@ fn rule<'a>(function: &str, words: impl Iterator<Item = &'a str>) -> Result<Rule
             None if word == "abort" => fault.abort = true,
             None if word == "abort_after" => fault.abort_after = true,
             None if word == "flip" && output.can_flip() => fault.flip = true,
+            None if word == "short" && output.can_shorten() => fault.short = true,
             None if word == "empty" && output.can_empty() => fault.empty = true,
             Some(_) | None => return Err(format!("{word} means nothing here")),
         }
@@ -201,6 +203,7 @@ mod tests {
             "C_Login flip",
             "C_Sign often",
             "* empty",
+            "C_FindObjects short",
             "C_Sign flags=1",
         ];
         for line in bad {

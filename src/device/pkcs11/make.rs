@@ -167,8 +167,8 @@ impl Lane {
         let search = template::search(key.id, key.version, None);
         let mut changed = false;
         let result = self.destroy_all(&search, &mut changed).and_then(|()| self.prove_sentinel());
-        // What failed last could be tried again, but something was done before it.
-        let unsure = |fault: &Fault| changed && fault.class == Class::Retry;
+        // Whatever failed last, something was done before it.
+        let unsure = |fault: &Fault| changed && fault.class != Class::DeviceGone;
         result.map_err(|fault| if unsure(&fault) { Fault { class: Class::Ambiguous, ..fault } } else { fault })
     }
 

@@ -418,7 +418,7 @@ pub(super) fn derive(context: &mut Context, template: Public) -> Result<CreatePr
 
 fn another_tpm() -> Fault {
     Fault::new(Class::DeviceGone, "this is another TPM than the one enrolled, or it was cleared: its storage key differs")
-        .hint("put the enrolled TPM back; keys of a cleared TPM are lost, so enrol it again and restore from the backup device")
+        .hint("put the enrolled TPM back; where it is lost or was cleared, so are its keys: take its stanza out, and enrol the new one by another name")
 }
 
 fn foreign_key() -> Fault {
