@@ -19,8 +19,8 @@ use flate2::write::GzEncoder;
 use super::files::sync_folder;
 use super::heads::{self, Entries, Step};
 use super::point::{tampered, unreadable};
-use super::segment;
 use super::verify::verify;
+use super::{pruned, segment};
 use crate::error::{Error, Kind, Result};
 use crate::types::PublicKey;
 
@@ -59,7 +59,9 @@ pub fn archive(folder: &Path, to: &Path, key: Option<&PublicKey>) -> Result<Arch
         return Err(tampered(problem));
     }
     let signed = report.head.map_or(0, |head| head.size());
-    let segments = segment::list(folder).map_err(|e| unreadable(folder.display(), e))?.segments;
+    let begin = pruned::begin(folder)?.size();
+    let mut segments = segment::list(folder).map_err(|e| unreadable(folder.display(), e))?.segments;
+    segments.retain(|first| *first >= begin);
     if !segment::list(to).map_err(refused)?.segments.is_empty() {
         return Err(Error::new(Kind::Invalid, format!("{} holds a log, not an archive", to.display()))
             .hint("name a folder of its own for the archive"));
@@ -76,7 +78,14 @@ pub fn archive(folder: &Path, to: &Path, key: Option<&PublicKey>) -> Result<Arch
     if let Some(stranger) = there.strangers.first() {
         return Err(other(to, stranger, "does not belong in it"));
     }
-    for first in there.segments {
+    if begin > 0 && there.segments.first() != Some(&0) {
+        return Err(Error::new(
+            Kind::State,
+            format!("the log was pruned below record {begin}, and {} does not hold what is gone", to.display()),
+        )
+        .hint("go on with the archive that it was pruned into, or begin with a copy of that"));
+    }
+    for first in there.segments.into_iter().filter(|first| *first >= begin) {
         if !closed.iter().any(|(own, _)| *own == first) {
             return Err(other(to, &segment::packed_name(first), "is no closed segment of this log"));
         }
@@ -207,7 +216,7 @@ fn unwritable(path: &Path, error: &io::Error) -> Error {
 }
 
 /// The error of an archive that is not the one of this log.
-fn other(to: &Path, file: &str, what: &str) -> Error {
+pub(super) fn other(to: &Path, file: &str, what: &str) -> Error {
     Error::new(
         Kind::Tampered,
         format!("the archive in {} is not of this log: {file} {what}", to.display()).replace(":  ", ": "),

@@ -4,7 +4,8 @@
 //! ```text
 //! DIR/checkpoint               the newest signed head, with the cosignatures of it that are kept
 //! DIR/tile/0/000               hashes of leaves, then of full tiles: see `tile`
-//! DIR/tile/entries/000         the records
+//! DIR/tile/entries/000         the records; without those that were pruned before
+//! DIR/pruned                   which those are: see `pruned`
 //! ```
 //!
 //! It is made of a log's folder, or of a copy, without the service. Made again over an older export, it adds what is new. The
@@ -19,8 +20,10 @@ use super::cosigned::with_cosignatures;
 use super::heads;
 use super::merkle::{Frontier, Hash, leaf_hash, root};
 use super::point::{tampered, unreadable};
+use super::pruned::{self, Pruned};
 use super::read::Lined;
 use super::tile::{Content, Tile, WIDTH};
+use super::tiles::Stored;
 use super::tree::entries;
 use super::verify::{Problem, Report, note};
 use crate::error::{Error, Kind, Result};
@@ -51,10 +54,17 @@ pub fn export(folder: &Path, to: &Path, key: Option<&HeadKey>) -> Result<Exporte
     }
     let mut out = Out { to: to.to_owned(), written: 0 };
     let (mut tree, mut too_long) = (Rows::default(), Vec::new());
-    let mut lines = Lined::open(folder, 0)?;
+    // Of what was pruned there are hashes, and the records only where an earlier export wrote them.
+    let begin = pruned::begin(folder)?;
+    let mut lines = Lined::open(folder, begin.size())?;
     for bundle in Tile::of(Content::Entries, head.size(), 0) {
-        let (mut bytes, mut fits) = (Vec::new(), true);
-        for index in (bundle.start()..).take(usize::try_from(bundle.width()).unwrap_or_default()) {
+        let gone = begin.size().saturating_sub(bundle.start()).min(bundle.width());
+        let leaves = if gone > 0 { Stored(folder).hashes(0, bundle.start(), gone)? } else { Vec::new() };
+        for leaf in leaves {
+            tree.push(leaf, |tile, hashes| out.write(tile, hashes.as_flattened()))?;
+        }
+        let (mut bytes, mut fits) = (Vec::new(), gone == 0);
+        for index in bundle.start() + gone..bundle.start() + bundle.width() {
             let line =
                 lines.next()?.ok_or_else(|| tampered(format!("record {index} of {} is missing", head.size())))?;
             tree.push(leaf_hash(line), |tile, hashes| out.write(tile, hashes.as_flattened()))?;
@@ -73,6 +83,9 @@ pub fn export(folder: &Path, to: &Path, key: Option<&HeadKey>) -> Result<Exporte
     tree.end(|tile, hashes| out.write(tile, hashes.as_flattened()))?;
     if tree.frontier.root() != *head.root() {
         return Err(tampered(format!("its records are not those of the head of {} records", head.size())));
+    }
+    if begin.size() > 0 {
+        out.put(pruned::NAME, &fs::read(folder.join(pruned::NAME)).map_err(|e| unreadable(pruned::NAME, e))?)?;
     }
     let head = with_cosignatures(folder, head);
     out.put(CHECKPOINT, head.note().as_bytes())?;
@@ -100,6 +113,15 @@ pub fn verify_export(folder: &Path, key: Option<&HeadKey>) -> Result<Report> {
     if key.is_some_and(|key| !head.is_signed_by(key)) {
         wrong(problems, CHECKPOINT, "is not signed by the key");
     }
+    let mut begin = 0;
+    match Pruned::read(folder) {
+        Ok(None) => {}
+        Err(error) => wrong(problems, pruned::NAME, error.public()),
+        Ok(Some(pruned)) => match pruned.flaw(head.origin(), key) {
+            Some(flaw) => wrong(problems, pruned::NAME, flaw),
+            None => begin = pruned.point().size(),
+        },
+    }
     let mut tree = Rows::default();
     let compare = |problems: &mut Vec<Problem>, tile: Tile, hashes: &[Hash]| -> Result<()> {
         match read(folder, tile)? {
@@ -118,7 +140,13 @@ pub fn verify_export(folder: &Path, key: Option<&HeadKey>) -> Result<Report> {
         let leaves = match leaves {
             Some(Some(leaves)) => leaves,
             missing => {
-                wrong(problems, bundle, if missing.is_some() { "does not hold so many records" } else { "is missing" });
+                if missing.is_some() || bundle.start() >= begin {
+                    wrong(
+                        problems,
+                        bundle,
+                        if missing.is_some() { "does not hold so many records" } else { "is missing" },
+                    );
+                }
                 // The hashes of its records stand in for them, so that what else is wrong is found.
                 let hashes = read(
                     folder,

@@ -4,14 +4,14 @@
 //! whatever a crash left of it is compared with the log when it is opened again, and goes on from there.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::files::{self, Watched};
 use super::point::unreadable;
 use super::queue::Reached;
-use super::{heads, open, segment};
+use super::{heads, open, pruned, segment, tiles};
 use crate::error::{Error, Kind, Result};
 
 /// So much is copied before it is made durable.
@@ -52,9 +52,12 @@ impl Mirror {
             return Err(other(format!("{stranger} is no segment")));
         }
         let lock = open::lock(folder)?;
-        let there = segment::list(log).map_err(|e| unreadable(log.display(), e))?.segments;
+        let mut there = segment::list(log).map_err(|e| unreadable(log.display(), e))?.segments;
+        let first = pruned::begin(log)?.size();
+        there.retain(|segment| *segment >= first);
         let begin = own.segments.first().or(there.first()).copied().unwrap_or_default();
         if own.segments.is_empty() {
+            begin_pruned(log, folder, begin)?;
             drop(files::create(&segment::path(folder, begin)).map_err(refused)?);
             files::sync_folder(folder).map_err(refused)?;
         }
@@ -182,6 +185,24 @@ impl Mirror {
         let mut all = [&self.current, &self.heads].into_iter().chain(&self.closed);
         all.try_for_each(Watched::check).map_err(Error::from)
     }
+}
+
+/// Where the log was pruned, a copy that is begun gets what vouches for what is gone, too: the hashes first.
+fn begin_pruned(log: &Path, folder: &Path, begin: u64) -> Result<()> {
+    if begin == 0 {
+        return Ok(());
+    }
+    let refused = |e| unusable(folder, e);
+    let copy = |path: &Path, bytes: u64| -> Result<()> {
+        let source = File::open(path).map_err(|e| unreadable(path.display(), e))?;
+        let mut to = open_file(&folder.join(path.file_name().unwrap_or_default()), true).map_err(refused)?;
+        to.set_len(0).and_then(|()| io::copy(&mut source.take(bytes), &mut to)).map_err(refused)?;
+        to.sync_all().map_err(refused)
+    };
+    for (path, bytes) in tiles::files_below(log, begin) {
+        copy(&path, bytes)?;
+    }
+    copy(&log.join(pruned::NAME), u64::MAX)
 }
 
 /// How far a file is the same as that of the log.

@@ -11,6 +11,7 @@
 //! * [`receipt`] what an answer says of its record
 //! * [`proof`] proofs as files · [`tile`], [`Tree`] the log as other tools read it
 //! * [`Log`] writes, to further places too ([`SinkSettings`]) · [`read()`] reads · [`verify()`] checks without the service
+//! * [`archive()`] keeps records for the years · [`Prune`] what may go from here then
 
 mod archive;
 pub mod checkpoint;
@@ -25,6 +26,8 @@ pub mod note;
 mod open;
 mod point;
 pub mod proof;
+mod prune;
+mod pruned;
 mod queue;
 mod read;
 pub mod receipt;
@@ -43,6 +46,8 @@ pub use checkpoint::{Head, HeadSigner, Origin, public_key_from_pem};
 pub use cosigned::{Cosigned, cosigned, vouched, witnessed};
 pub use export::{CHECKPOINT, Exported, export, verify_export};
 pub use log::{Log, Opened, Settings};
+pub use prune::{Prune, Wanted};
+pub use pruned::{BELOW as PRUNED_BELOW, kept_hashes};
 pub use queue::News;
 pub use read::{Records, count, read};
 pub use receipt::{Receipt, Receipts};
@@ -50,5 +55,5 @@ pub use record::{Item, Phase, Record};
 pub use sink::{SinkSettings, SinkStatus};
 pub use tiles::PREFIX as TILES;
 pub use tree::{Tree, entries};
-pub use verify::{Problem, Report, leaves, verify, verify_with};
+pub use verify::{Gone, Problem, Report, leaves, verify, verify_archived, verify_with};
 pub use witness::{WitnessSettings, WitnessStatus, Witnesses};

@@ -6,6 +6,9 @@
 //! frontier the check goes on, so that a second edit further on is found too.
 //!
 //! It needs as much memory as the longest line, and may run while the service writes.
+//!
+//! Of records that were pruned the stored hashes are checked in their place, with the heads and receipts over them, or the records
+//! themselves where the archive that holds them is given.
 
 use std::fmt;
 use std::fs::File;
@@ -16,14 +19,19 @@ use super::checkpoint::{Head, HeadKey};
 use super::heads::{self, Entries, Entry, Step};
 use super::merkle::{Frontier, Hash, leaf_hash};
 use super::point::unreadable;
+use super::pruned::{self, Pruned};
 use super::receipt::Receipts;
 use super::record::Record;
 use super::segment::{self, Line, Lines, Listing};
+use super::tiles;
 use crate::error::{Error, Kind, Result};
 use crate::types::PublicKey;
 
 /// No more problems than these are listed: after so many the rest says nothing new.
 const MAX_PROBLEMS: usize = 100;
+
+/// The file of the hashes of records.
+const TILES: &str = "tiles-0";
 
 /// What [`verify()`] found.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +52,8 @@ pub struct Report {
     pub unsigned_tail: u64,
     /// The receipts that were held against the log.
     pub receipts: u64,
+    /// What was pruned.
+    pub gone: Option<Gone>,
     /// The bytes of a last line that is not finished: a record that is being written, or was when the power went.
     pub unfinished_bytes: u64,
     /// What is wrong, at most the first hundred.
@@ -56,6 +66,21 @@ impl Report {
     pub const fn is_good(&self) -> bool {
         self.problems.is_empty()
     }
+}
+
+/// Records that were pruned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gone {
+    /// How many: the log begins with the record of that index.
+    pub records: u64,
+    /// Who pruned them last, as in a record.
+    pub by: String,
+    /// When.
+    pub time: String,
+    /// The size of the head that this was recorded below.
+    pub head: u64,
+    /// Whether they were read, from the archive.
+    pub archived: bool,
 }
 
 /// One thing that is wrong, and where.
@@ -93,6 +118,30 @@ pub fn verify(folder: &Path, key: Option<&PublicKey>) -> Result<Report> {
 /// # Errors
 /// As [`verify()`].
 pub fn verify_with(folder: &Path, key: Option<&PublicKey>, receipts: Receipts) -> Result<Report> {
+    verify_archived(folder, key, receipts, None)
+}
+
+/// As [`verify_with()`], and reads what was pruned from an archive of the log.
+///
+/// # Errors
+/// As [`verify()`].
+pub fn verify_archived(
+    folder: &Path,
+    key: Option<&PublicKey>,
+    receipts: Receipts,
+    archive: Option<&Path>,
+) -> Result<Report> {
+    loop {
+        let before = Pruned::read(folder).ok().flatten();
+        match walk(folder, key, receipts.clone(), archive) {
+            // What could not be read was pruned meanwhile.
+            Err(_) if Pruned::read(folder).ok().flatten() != before => {}
+            walked => return walked,
+        }
+    }
+}
+
+fn walk(folder: &Path, key: Option<&PublicKey>, receipts: Receipts, archive: Option<&Path>) -> Result<Report> {
     let key = key.map(HeadKey::new).transpose()?;
     // The heads first: what they sign is there already, while heads that come later are left to the next time.
     let heads = Heads::open(folder, key)?;
@@ -104,9 +153,22 @@ pub fn verify_with(folder: &Path, key: Option<&PublicKey>, receipts: Receipts) -
     } else if listing.segments.is_empty() && heads.missing {
         return Err(Error::new(Kind::NotFound, format!("there is no audit log in {}", folder.display())));
     }
+    // Behind the segments: what it says is gone is not read, whether it is or is about to go.
+    let pruned = Pruned::read(folder);
     let mut walk = Walk::new(folder, packed, heads, receipts)?;
     for stranger in listing.strangers {
         walk.report(stranger, None, "is no segment");
+    }
+    if let Some(pruned) = walk.begin(pruned)? {
+        listing.segments.retain(|first| *first >= pruned.point().size());
+        match archive {
+            Some(archive) => walk.archived(&pruned, archive)?,
+            None => walk.hashes(&pruned)?,
+        }
+        walk.arrive(&pruned)?;
+    } else if archive.is_some() {
+        return Err(Error::new(Kind::Invalid, "nothing was pruned from this log")
+            .hint("an archive is verified by itself: name its folder in place of the log's"));
     }
     for (at, first) in listing.segments.iter().enumerate() {
         walk.segment(*first, at + 1 == listing.segments.len())?;
@@ -120,7 +182,8 @@ pub fn verify_with(folder: &Path, key: Option<&PublicKey>, receipts: Receipts) -
 /// [`Kind::NotFound`] where the log is shorter; [`Kind::Unavailable`] where the disk refuses.
 pub fn leaves(folder: &Path, size: u64) -> Result<Vec<Hash>> {
     let mut leaves = Vec::new();
-    let mut left = size;
+    tiles::leaves_below(folder, pruned::begin(folder)?.size().min(size), |leaf| leaves.push(leaf))?;
+    let mut left = size - leaves.len() as u64;
     while left > 0 {
         let first = leaves.len() as u64;
         let name = segment::name(first);
@@ -201,6 +264,10 @@ struct Walk<'a> {
     folder: &'a Path,
     /// Whether it is an archive.
     packed: bool,
+    /// Where what was pruned is read from.
+    archive: Option<&'a Path>,
+    /// The first record that was not pruned.
+    kept: u64,
     heads: Heads,
     /// The head to come.
     next: Option<Entry>,
@@ -233,6 +300,8 @@ impl<'a> Walk<'a> {
         let mut walk = Self {
             folder,
             packed,
+            archive: None,
+            kept: 0,
             heads,
             next: None,
             frontier: Some(Frontier::default()),
@@ -258,17 +327,124 @@ impl<'a> Walk<'a> {
         note(&mut self.report.problems, Problem { file, line, what: what.into() });
     }
 
+    /// Whether a segment is one of an archive.
+    const fn is_packed(&self, first: u64) -> bool {
+        self.packed || first < self.kept
+    }
+
     fn name(&self, first: u64) -> String {
-        if self.packed { segment::packed_name(first) } else { segment::name(first) }
+        if self.is_packed(first) { segment::packed_name(first) } else { segment::name(first) }
     }
 
     fn open(&self, first: u64, offset: u64) -> std::io::Result<Lines> {
-        let path = self.folder.join(self.name(first));
-        if self.packed { Lines::open_packed(&path, offset) } else { Lines::open(&path, offset) }
+        let folder = self.archive.filter(|_| first < self.kept).unwrap_or(self.folder);
+        let path = folder.join(self.name(first));
+        if self.is_packed(first) { Lines::open_packed(&path, offset) } else { Lines::open(&path, offset) }
+    }
+
+    /// Whether the log may begin where it says. Where not, all is expected to be there.
+    fn begin(&mut self, pruned: Result<Option<Pruned>>) -> Result<Option<Pruned>> {
+        let pruned = match pruned {
+            Ok(None) => return Ok(None),
+            Ok(Some(pruned)) => pruned,
+            Err(error) if error.kind() == Kind::Tampered => {
+                self.report(pruned::NAME.into(), None, error.public());
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        let origin = self.next.as_ref().map(|entry| entry.head.origin().clone());
+        let none = || Some(format!("names a head of {} records, and there is none", pruned.head()));
+        if let Some(flaw) = origin.map_or_else(none, |origin| pruned.flaw(&origin, self.heads.key.as_ref())) {
+            self.report(pruned::NAME.into(), None, flaw);
+            return Ok(None);
+        }
+        self.kept = pruned.point().size();
+        let record = pruned.record();
+        let said = |what: fn(Record) -> String| record.clone().map(what).unwrap_or_default();
+        self.report.gone = Some(Gone {
+            records: self.kept,
+            by: said(|record| record.principal),
+            time: said(|record| record.time),
+            head: pruned.head(),
+            archived: false,
+        });
+        Ok(Some(pruned))
+    }
+
+    /// Reads what was pruned from an archive.
+    fn archived(&mut self, pruned: &Pruned, archive: &'a Path) -> Result<()> {
+        self.archive = Some(archive);
+        let listing = segment::list_packed(archive).map_err(|e| unreadable(archive.display(), e))?;
+        let kept = self.kept;
+        for first in listing.segments.into_iter().filter(|first| *first < kept) {
+            self.segment(first, false)?;
+        }
+        if self.index < self.kept {
+            let what = format!("records {} to {} are missing in the archive", self.index, self.kept - 1);
+            self.report(segment::packed_name(self.index), None, what);
+            self.frontier = None;
+        }
+        if let Some(gone) = &mut self.report.gone {
+            gone.archived = true;
+        }
+        if let Err(error) = tiles::hold_below(self.folder, &pruned.point()) {
+            self.report(TILES.into(), None, error.public());
+        }
+        Ok(())
+    }
+
+    /// Holds the heads and receipts below what was pruned against the stored hashes.
+    fn hashes(&mut self, pruned: &Pruned) -> Result<()> {
+        if let Err(error) = tiles::lead_to(self.folder, &pruned.point()) {
+            self.report(TILES.into(), None, error.public());
+            return Ok(());
+        }
+        let (folder, kept, mut result) = (self.folder, self.kept, Ok(()));
+        tiles::leaves_below(folder, kept, |leaf| {
+            if result.is_ok() {
+                result = self.heads_here(Place { index: self.index, ..Place::default() });
+                self.root_here();
+                self.receipts.leaf(self.index, &leaf, |problem| note(&mut self.report.problems, problem));
+                if let Some(frontier) = &mut self.frontier {
+                    frontier.push(leaf);
+                }
+                self.index += 1;
+            }
+        })?;
+        result?;
+        if let Err(error) = tiles::rows_hold(folder, 0, kept) {
+            self.report(TILES.into(), None, error.public());
+        }
+        Ok(())
+    }
+
+    /// Goes on from where the log begins. What came before must have led there.
+    fn arrive(&mut self, pruned: &Pruned) -> Result<()> {
+        let begin = pruned.point();
+        let there = self.index == self.kept && self.frontier.as_ref() == Some(&begin.frontier);
+        if !there && self.report.problems.is_empty() {
+            let what = format!("does not hold what was pruned below record {}", self.kept);
+            self.report(if self.archive.is_some() { "archive" } else { TILES }.into(), None, what);
+        }
+        while let Some(entry) = self.next.take_if(|entry| entry.head.size() < self.kept) {
+            self.report.head = Some(entry.head);
+            self.next = self.heads.next(&mut self.report.problems)?;
+        }
+        if self.archive.is_some() && self.bytes != begin.before && self.report.problems.is_empty() {
+            let what =
+                format!("says that what was pruned had {} bytes, and the archive holds {}", begin.before, self.bytes);
+            self.report(pruned::NAME.into(), None, what);
+        }
+        (self.index, self.bytes, self.frontier) = (self.kept, begin.before, Some(begin.frontier));
+        (self.last_segment, self.shifted) = (self.kept, false);
+        self.good = Place { index: self.kept, segment: self.kept, offset: 0 };
+        Ok(())
     }
 
     fn segment(&mut self, first: u64, is_last: bool) -> Result<()> {
         let name = self.name(first);
+        let packed = self.is_packed(first);
         if first != self.index {
             self.gap(first);
         }
@@ -285,7 +461,7 @@ impl<'a> Walk<'a> {
             self.root_here();
             let line = match lines.next() {
                 Ok(line) => line,
-                Err(e) if self.packed => {
+                Err(e) if packed => {
                     let what = format!("cannot be unpacked from there on: {e}");
                     self.report(name.clone(), Some(self.index - first + 1), what);
                     break;
@@ -294,7 +470,7 @@ impl<'a> Walk<'a> {
             };
             match line {
                 Line::Whole => {}
-                Line::Torn if is_last && !self.packed => {
+                Line::Torn if is_last && !packed => {
                     self.report.unfinished_bytes = lines.bytes().len() as u64;
                     break;
                 }
@@ -347,7 +523,9 @@ impl<'a> Walk<'a> {
             if entry.head.size() < self.index {
                 // It lies within a gap that was reported.
             } else if self.frontier.as_ref().is_some_and(|frontier| frontier.root() == *entry.head.root()) {
-                if entry.log_bytes != self.bytes {
+                // Of what is gone only the hashes are here.
+                let counted = self.index >= self.kept || self.archive.is_some();
+                if counted && entry.log_bytes != self.bytes {
                     let what =
                         format!("the head of {} records says that they have {} bytes", self.index, entry.log_bytes);
                     self.report(heads::NAME.into(), None, what);
@@ -365,7 +543,14 @@ impl<'a> Walk<'a> {
 
     /// What was read is not what this head signs.
     fn mismatch(&mut self, entry: &Entry, place: Place) -> Result<()> {
-        if self.frontier.is_some() {
+        if self.index < self.kept && self.archive.is_none() {
+            let (from, size) = (self.good.index, entry.head.size());
+            let what = format!(
+                "the hashes of records {from} to {} were edited: the head of {size} records signs others",
+                size - 1
+            );
+            self.report(TILES.into(), None, what);
+        } else if self.frontier.is_some() {
             let from = self.good;
             let what = format!(
                 "something in records {} to {} was edited, moved, added or removed: the head of {} records signs others",
@@ -393,7 +578,7 @@ impl<'a> Walk<'a> {
                     Ok(Line::Whole) if index < until => {}
                     Ok(Line::Whole | Line::Torn | Line::End) => break,
                     // That is said where the segment was read.
-                    Err(_) if self.packed => return Ok(()),
+                    Err(_) if self.is_packed(segment) => return Ok(()),
                     Err(e) => return Err(unreadable(&name, e)),
                 }
                 if !is_ours(lines.bytes()) {
@@ -429,6 +614,12 @@ impl<'a> Walk<'a> {
         self.report.heads = self.heads.count;
         self.report.root = self.frontier.as_ref().map(Frontier::root);
         let vouched = self.report.head.as_ref().map_or(0, Head::size);
+        if let Some(head) = self.report.gone.as_ref().map(|gone| gone.head).filter(|head| vouched < *head)
+            && self.report.problems.is_empty()
+        {
+            let what = format!("the last head is of {vouched} records, and pruned names one of {head}");
+            self.report(heads::NAME.into(), None, what);
+        }
         self.report.unsigned_tail = index.saturating_sub(vouched);
         Ok(self.report)
     }

@@ -450,3 +450,37 @@ async fn a_record_too_long_for_a_bundle_is_proven_all_the_same() {
     named(&report, "tile/entries/000.p/2", "is missing");
     assert_eq!(report.problems.len(), 1, "the rest is still compared: {report:#?}");
 }
+
+#[tokio::test]
+async fn a_foreign_client_reads_a_log_that_was_pruned() {
+    let mut bench = Bench::new();
+    bench.settings.segment_bytes = 500_000;
+    let (log, _, mut lines) = filled(&bench, &[1, 300, 20_000]).await;
+    let archive = bench.home.path().join("archive");
+    fs::create_dir(&archive).unwrap();
+    // Begun before, an export goes on to hold the records; begun later, it has their hashes.
+    let (before, _) = exported(&bench, "before");
+    signet::audit::archive(&bench.settings.folder, &archive, None).unwrap();
+    let scene = super::prune::Scene { bench, archive, receipts: String::new() };
+    let below = scene.prune(&log, 15_000).await.unwrap();
+    assert!(below > 10_000);
+    let act = signet::audit::read(&scene.bench.settings.folder, 20_000).unwrap().next().unwrap().unwrap().1;
+    lines.push(serde_json::to_vec(&act).unwrap());
+    let tree = log.tree().unwrap();
+    let records = [0, 1, 255, 256, below - 1, below, 19_999, 20_000];
+    judge(&Judge::of_tree(&tree), tree.head().note(), &lines, records);
+    for name in ["before", "after"] {
+        let (folder, _) = exported(&scene.bench, name);
+        let note = fs::read_to_string(folder.join(CHECKPOINT)).unwrap();
+        judge(&Judge::of_folder(&folder), &note, &lines, records);
+        let report = verify_export(&folder, Some(&key(&scene.bench))).unwrap();
+        assert!(report.is_good(), "{name}: {report:?}");
+    }
+    assert!(before.join("tile/entries/000").exists());
+    let after = scene.bench.home.path().join("after");
+    assert!(!after.join("tile/entries/000").exists() && after.join("tile/0/000").exists());
+    // Without the record that they were pruned, the missing ones are missing.
+    fs::remove_file(after.join("pruned")).unwrap();
+    let report = verify_export(&after, Some(&key(&scene.bench))).unwrap();
+    assert!(report.problems.iter().any(|problem| problem.file == "tile/entries/000"), "{report:?}");
+}
