@@ -101,6 +101,7 @@ async fn service(folder: &Path) -> Arc<Service> {
         log: log.clone(),
         log_key: public.clone(),
         heads: Arc::new(Heads::new(log, worker, key, public).unwrap()),
+        retention: None,
         registry: Arc::new(Registry::load(&*store).unwrap()),
         own: None,
         acme: Desk::new(Validator::new(Resolver::new(Vec::new()), Ports::default())).unwrap(),

@@ -6,15 +6,16 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::Value;
 
-use super::output::{facts, table};
+use super::ask::confirm;
+use super::output::{facts, note, table};
 use super::syslog::message;
 use super::{App, noun};
 use crate::audit::checkpoint::{HeadKey, public_key_from_pem};
-use crate::audit::{CHECKPOINT, Cosigned, Problem, Receipts, checkpoint, proof, verify_export};
+use crate::audit::{CHECKPOINT, Cosigned, Gone, Problem, Receipts, checkpoint, proof, verify_export};
 use crate::client::Client;
 use crate::error::{Error, Kind, Result};
 use crate::types::{Clock, NoteKey, Period, PublicKey};
-use crate::wire::AuditRecords;
+use crate::wire::{AuditPruned, AuditRecords, PruneAudit};
 
 /// The most records of one request.
 const PAGE: u32 = 1000;
@@ -29,6 +30,7 @@ noun! {
         Consistency(Consistency),
         Export(Export),
         Archive(Archive),
+        Prune(Prune),
         Verify(Verify),
     }
 }
@@ -44,6 +46,7 @@ Examples:
   signet audit verify copy-of-audit --json
   signet audit verify /mnt/archive/signet --public-key log.pem
   signet audit verify /var/lib/signet/audit --public-key log.pem --receipts receipts.txt
+  signet audit verify /var/lib/signet/audit --public-key log.pem --archive /mnt/archive/signet
   signet audit verify 4711.tlog-proof --public-key log.pem
   signet audit verify since-monday.txt --since monday.txt --public-key log.pem
   signet audit verify /srv/www/log --public-key log.pem --witness witness.example/w1+1f2e3d4c+BGfmC6QD...")]
@@ -56,6 +59,9 @@ struct Verify {
     /// Receipts that a client kept by --keep-receipts: each record that an answer named must be there, and be the same.
     #[arg(long, value_name = "FILE")]
     receipts: Option<PathBuf>,
+    /// The archive that holds what was pruned: it is read as well, and held against the log.
+    #[arg(long, value_name = "DIR")]
+    archive: Option<PathBuf>,
     /// The earlier head that a proof of two heads begins with.
     #[arg(long, value_name = "FILE")]
     since: Option<PathBuf>,
@@ -122,7 +128,7 @@ impl Verify {
             }
             verify_export(&self.what, key.as_ref().map(HeadKey::new).transpose()?.as_ref())?
         } else {
-            crate::audit::verify_with(&self.what, key.as_ref(), receipts)?
+            crate::audit::verify_archived(&self.what, key.as_ref(), receipts, self.archive.as_deref())?
         };
         let mut vouching = Vec::new();
         for witness in &witnesses {
@@ -151,6 +157,8 @@ impl Verify {
             "signatures_checked": report.signatures_checked,
             "unsigned_tail": report.unsigned_tail,
             "receipts": report.receipts,
+            "pruned": report.gone.as_ref().map(|gone| serde_json::json!({"records": gone.records, "by": gone.by,
+                "time": gone.time, "head": gone.head, "archived": gone.archived})),
             "witnesses": vouching.iter().map(Vouched::json).collect::<Vec<_>>(),
             "unfinished_bytes": report.unfinished_bytes,
             "problems": problems,
@@ -171,6 +179,13 @@ impl Verify {
                 ("receipts", report.receipts.to_string()),
                 ("verdict", if report.is_good() { "WHOLE".to_owned() } else { "BROKEN".to_owned() }),
             ]);
+            if let Some(gone) = &report.gone {
+                let Gone { records, by, time, head, archived } = gone;
+                let what = if *archived { "read from the archive" } else { "their hashes were checked" };
+                text.push_str(&format!(
+                    "\npruned: the first {records} records, by {by} at {time}, below the head of {head}: {what}"
+                ));
+            }
             for witness in &vouching {
                 text.push_str(&format!("\nwitness {}", witness.text()));
             }
@@ -338,7 +353,7 @@ impl Export {
         let key = key(self.public_key.as_deref())?.as_ref().map(HeadKey::new).transpose()?;
         let done = crate::audit::export(&self.folder, &self.to, key.as_ref())?;
         for index in &done.too_long {
-            super::output::note(format!("record {index} is too long for a bundle, so its bundle was left out"));
+            note(format!("record {index} is too long for a bundle, so its bundle was left out"));
         }
         let (origin, size) = (done.head.origin().to_string(), done.head.size());
         let body =
@@ -382,6 +397,88 @@ impl Archive {
             ])
         })
     }
+}
+
+/// Remove old records from the log of the service, which its archive holds: prints what would go, and does it by --yes.
+///
+/// The hashes of all records stay, so proofs, receipts, witnesses and anchors hold as before. Whole segments go, that are closed, that the
+/// archive of the configuration ([audit.retention]) was just found to hold, and that are below a signed head; where there are
+/// witnesses, below one that they cosigned. Each step of at most 16 segments is a record of the log.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  signet audit archive /var/lib/signet/audit /mnt/archive/signet --public-key log.pem
+  signet audit prune --keep 90d
+  signet audit prune --keep 90d --yes
+  signet audit verify /var/lib/signet/audit --public-key log.pem --archive /mnt/archive/signet")]
+struct Prune {
+    /// Only records below that index.
+    #[arg(long, value_name = "INDEX")]
+    below: Option<u64>,
+    /// Only records that are older.
+    #[arg(long, value_name = "PERIOD", required_unless_present = "below")]
+    keep: Option<Period>,
+    /// Do it, without a question.
+    #[arg(long)]
+    yes: bool,
+}
+
+impl Prune {
+    fn run(self, app: &App) -> Result<()> {
+        let mut body = PruneAudit { below: self.below, keep: self.keep, dry_run: true };
+        let mut last = app.online(async |client| client.audit_prune(&body).await)?;
+        let terminal = std::io::IsTerminal::is_terminal(&std::io::stdin());
+        if last.segments == 0 || !(self.yes || terminal) {
+            if last.segments > 0 {
+                note("nothing was removed: add --yes");
+            }
+            return app.out.answer(&last, pruned);
+        }
+        if !self.yes {
+            note(pruned(&last));
+        }
+        confirm(
+            &format!("removing records {} to {} from the log", last.first, last.below - 1),
+            &last.below.to_string(),
+            self.yes,
+        )?;
+        body.dry_run = false;
+        if !self.yes {
+            // What was confirmed, and no more.
+            body.below = Some(last.below);
+        }
+        loop {
+            let first = last.first;
+            last = app.online(async |client| client.audit_prune(&body).await)?;
+            last.segments = if last.done { last.segments } else { 0 };
+            app.out.answer(&last, pruned)?;
+            if !(last.done && last.more && last.below > first) {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// What went, or would go, for people.
+fn pruned(pruned: &AuditPruned) -> String {
+    let AuditPruned { first, below, segments, bytes, head, limits, archive, more, done } = pruned;
+    let mut text = if *segments == 0 {
+        format!("nothing goes: the log begins with record {first}")
+    } else {
+        let verb = if *done { "removed" } else { "would remove" };
+        let records = below - first;
+        format!(
+            "{verb} records {first} to {} ({records} in {segments} segments, {bytes} bytes), which {archive} holds, below the head of {head}",
+            below - 1
+        )
+    };
+    if *more {
+        text.push_str("; there is more");
+    }
+    for (what, from) in limits {
+        text.push_str(&format!("\nkept from record {from} on by: {what}"));
+    }
+    text
 }
 
 /// Show records from an index on.
@@ -453,6 +550,9 @@ impl Tail {
             let mut next = self.from.unwrap_or_else(|| size.saturating_sub(u64::from(self.count)));
             loop {
                 let records = if next < size || self.follow { read(client, next).await? } else { return Ok(()) };
+                if records.first > next {
+                    note(format!("records {next} to {} were pruned", records.first - 1));
+                }
                 next = self.print(app, &records)?.max(next);
                 if !self.follow && next >= size {
                     return Ok(());

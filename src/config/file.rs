@@ -101,6 +101,15 @@ pub(super) struct WebhookFile {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct AuditFile {
     pub(super) sinks: Vec<SinkFile>,
+    pub(super) segment_mib: Option<u64>,
+    pub(super) retention: Option<RetentionFile>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RetentionFile {
+    pub(super) archive: PathBuf,
+    pub(super) keep: Option<Period>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use file::{AcmeFile, DeviceFile, SinkFile, TlsFile, WebhookFile, WitnessFile};
+use file::{AcmeFile, DeviceFile, RetentionFile, SinkFile, TlsFile, WebhookFile, WitnessFile};
 
 use crate::device::{PinSource, Pkcs11Settings, Settings, TokenSelector, TpmSettings};
 use crate::error::{Error, Kind, Result};
@@ -53,6 +53,10 @@ pub struct Config {
     pub ending: Option<Ending>,
     /// Further places of the audit log.
     pub sinks: Vec<Sink>,
+    /// A segment of the audit log that reached so many bytes is followed by a new one.
+    pub segment_bytes: u64,
+    /// What may be removed from the audit log; nothing where absent.
+    pub retention: Option<Retention>,
     /// Who cosigns the heads of the audit log.
     pub witnesses: Vec<Cosigner>,
 }
@@ -66,6 +70,15 @@ pub struct Sink {
     pub folder: PathBuf,
     /// Whether a record counts only once it is durable there.
     pub required: bool,
+}
+
+/// What may be removed from the audit log: what its archive holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// The folder of the archive.
+    pub archive: PathBuf,
+    /// How old a record is at least when it goes.
+    pub keep: Option<Period>,
 }
 
 /// A witness of the audit log.
@@ -197,6 +210,8 @@ impl Config {
         let data = storage.data.unwrap_or_else(|| Self::DEFAULT_DATA.into());
         Ok(Self {
             sinks: check_sinks(audit.sinks, &data).map_err(|e| e.context("audit.sinks"))?,
+            segment_bytes: check_segment(audit.segment_mib)?,
+            retention: audit.retention.map(|retention| check_retention(retention, &data)).transpose()?,
             data,
             listen,
             names,
@@ -238,6 +253,23 @@ fn check_sinks(sinks: Vec<SinkFile>, data: &Path) -> Result<Vec<Sink>> {
         return Err(Error::new(Kind::Invalid, format!("at most {MAX_SINKS} are possible")));
     }
     Ok(checked)
+}
+
+/// The bytes of a segment: 64 MiB where nothing is said.
+fn check_segment(mib: Option<u64>) -> Result<u64> {
+    match mib.unwrap_or(64) {
+        mib @ 1..=4096 => Ok(mib << 20),
+        _ => Err(Error::new(Kind::Invalid, "audit.segment_mib is 1 to 4096")),
+    }
+}
+
+fn check_retention(retention: RetentionFile, data: &Path) -> Result<Retention> {
+    let RetentionFile { archive, keep } = retention;
+    if !archive.is_absolute() || archive.starts_with(data) {
+        return Err(Error::new(Kind::Invalid, "audit.retention.archive is an absolute path outside storage.data")
+            .hint("an archive is worth something on another disk only"));
+    }
+    Ok(Retention { archive, keep })
 }
 
 /// What a file says, or the line that is wrong.

@@ -175,7 +175,8 @@ fn audit(data: &Path, config: &Config) -> Vec<Finding> {
 fn log(what: &str, folder: &Path, key: Option<&PublicKey>) -> Vec<Finding> {
     match verify(folder, key) {
         Ok(report) if report.is_good() => {
-            vec![good(what, format!("{} records, {} heads, whole", report.records, report.heads))]
+            let gone = report.gone.map(|gone| format!(", the first {} pruned", gone.records)).unwrap_or_default();
+            vec![good(what, format!("{} records, {} heads, whole{gone}", report.records, report.heads))]
         }
         Ok(report) => report
             .problems

@@ -259,7 +259,8 @@ pub(super) fn log_settings(config: &Config, root: &Root) -> Result<LogSettings> 
         let Sink { name, folder, required } = sink.clone();
         SinkSettings { name, folder, required }
     };
-    Ok(LogSettings { sinks: config.sinks.iter().map(sink).collect(), ..settings })
+    let sinks = config.sinks.iter().map(sink).collect();
+    Ok(LogSettings { sinks, segment_bytes: config.segment_bytes, ..settings })
 }
 
 fn make_folder(data: &Path) -> Result<()> {

@@ -48,7 +48,7 @@ use crate::error::{Error, Kind, Result};
 use crate::keyring::Keyring;
 use crate::ledger::{Anchor, Anchors, DeviceAnchor, Ledger};
 use crate::service::acme::Desk;
-use crate::service::{Heads, OwnWish, Parts, SCRATCH_PREFIX, Service, policies};
+use crate::service::{Heads, OwnWish, Parts, Retention, SCRATCH_PREFIX, Service, policies};
 use crate::signing::Signing;
 use crate::store::{Sealed, Sqlite, StorageKey, Store};
 use crate::telemetry::Metrics;
@@ -390,6 +390,7 @@ async fn open(
         log,
         log_key: root.log_public,
         heads,
+        retention: retention(config),
         registry: Arc::new(Registry::load(&*store)?),
         acme: Desk::new(validator(config))?,
         own: own_wish(config)?,
@@ -478,6 +479,12 @@ fn validator(config: &Config) -> Validator {
     let usual = Ports::default();
     let http = config.acme.http_port.unwrap_or(usual.http);
     Validator::new(resolver, Ports { http, https: config.acme.https_port.unwrap_or(usual.https) })
+}
+
+/// What may be removed from the audit log.
+fn retention(config: &Config) -> Option<Retention> {
+    let crate::config::Retention { archive, keep } = config.retention.clone()?;
+    Some(Retention { archive, keep })
 }
 
 /// Makes the folder of backups, or removes from it what a service left there that died: copies as large as the store. What is

@@ -45,7 +45,8 @@ impl Service {
         let log = self.parts.log.clone();
         let read = blocking(move || {
             let size = log.size();
-            let first = first.unwrap_or_else(|| size.saturating_sub(limit as u64)).min(size);
+            // What was pruned is left out: the answer says where it begins.
+            let first = first.unwrap_or_else(|| size.saturating_sub(limit as u64)).max(log.first()).min(size);
             let records = some(crate::audit::read(log.folder(), first)?, limit)?;
             Ok(Records { first, records, size })
         });
@@ -67,7 +68,7 @@ impl Service {
     /// A record, and the proof that it is below a signed head.
     ///
     /// # Errors
-    /// `Forbidden`; `NotFound` for a record that the log does not have; `Unavailable` while no head is signed above it.
+    /// `Forbidden`; `NotFound` for a record that the log does not have or that was pruned; `Unavailable` while no head is signed above it.
     pub async fn prove_record(&self, caller: &Caller, index: u64) -> Result<Released<Proof>> {
         let size = self.parts.log.size();
         self.with_tree(caller, "record", index, move |tree| {

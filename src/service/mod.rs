@@ -20,6 +20,7 @@ mod own;
 mod pki;
 pub mod policies;
 mod profiles;
+mod prune;
 mod restored;
 mod sign;
 mod system;
@@ -60,6 +61,7 @@ pub use idempotency::{Idempotency, MAX_KEY, Outcome, PATIENCE};
 pub use issuers::IssuerPage;
 pub use keys::{KeyPage, VersionStep};
 pub use own::{CertificateSource, Held as OwnCertificate, OwnKey, OwnWish, Served, Shown as ShownCertificate};
+pub use prune::{PruneWish, Pruning, Retention};
 pub use restored::Restoration;
 pub use sign::{SignatureMade, VerifyRequest};
 pub use system::{BoundVersion, DeviceState, Manifest, Status};
@@ -109,6 +111,8 @@ pub struct Parts {
     pub log_key: crate::types::PublicKey,
     /// Signs the heads of the log.
     pub heads: Arc<Heads>,
+    /// What may be removed from the log; nothing where absent.
+    pub retention: Option<Retention>,
     /// Tokens and identities.
     pub registry: Arc<Registry>,
     /// What ACME keeps in memory.

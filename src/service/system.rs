@@ -223,6 +223,7 @@ impl Service {
         let (store, folder) = (self.parts.ledger.store(), self.parts.log.folder().to_owned());
         let scratch = self.parts.scratch.clone();
         let heads = self.parts.heads.clone();
+        let _staying = self.parts.log.stay().await;
         // The order matters: a log that is newer than the store is complete, one that is older has been cut.
         let result = async {
             let own = scratch.clone();

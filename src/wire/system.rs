@@ -167,7 +167,7 @@ pub struct WhoAmI {
 /// Records of the audit log.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct AuditRecords {
-    /// The index of the first record.
+    /// The index of the first record: a later one than was asked for, where that was pruned.
     pub first: u64,
     /// The records, each as it stands in the log.
     #[schema(value_type = Vec<Object>)]
@@ -176,6 +176,45 @@ pub struct AuditRecords {
     pub next: u64,
     /// The number of records in the log.
     pub size: u64,
+}
+
+/// Has records removed from the audit log that its archive holds.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PruneAudit {
+    /// Nothing from that record on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub below: Option<u64>,
+    /// Nothing that is younger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "90d")]
+    pub keep: Option<Period>,
+    /// Whether it is only said what would go.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What went from the audit log, or would go.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct AuditPruned {
+    /// The first record that went.
+    pub first: u64,
+    /// The first record that stays.
+    pub below: u64,
+    /// The segments that went.
+    pub segments: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The records of the signed head that covers them.
+    pub head: u64,
+    /// What keeps records, each with the first that it keeps.
+    pub limits: BTreeMap<String, u64>,
+    /// The folder of the archive, which was found to hold what went.
+    pub archive: String,
+    /// Whether more may go: ask again.
+    pub more: bool,
+    /// Whether it was done.
+    pub done: bool,
 }
 
 /// The newest signed head of the audit log.

@@ -44,6 +44,7 @@ mod mutations;
 mod notices;
 mod own;
 mod process;
+mod prune;
 mod revocation;
 mod rollback;
 mod rotation;

@@ -3,8 +3,8 @@
 use super::answer::{Note, Octets, Reply};
 use super::call::{Call, number};
 use crate::error::{Error, Kind, Result};
-use crate::service::{DEFAULT_PAGE, MAX_RECORDS, Records, Released, Tile};
-use crate::wire::{AuditConsistency, AuditHead, AuditProof, AuditRecords};
+use crate::service::{DEFAULT_PAGE, MAX_RECORDS, PruneWish, Pruning, Records, Released, Tile};
+use crate::wire::{AuditConsistency, AuditHead, AuditProof, AuditPruned, AuditRecords, PruneAudit};
 
 pub(super) async fn records(call: Call) -> Result<Released<Reply<AuditRecords>>> {
     let first = call.query("first", number)?;
@@ -39,6 +39,25 @@ pub(super) async fn consistency(call: Call) -> Result<Released<Reply<AuditConsis
     let public_key = call.service.log_key().to_pem()?;
     let proof = call.service.prove_consistency(&call.caller, old).await?;
     Ok(proof.map(|proof| AuditConsistency { old, size: proof.head.size(), proof: proof.encode(), public_key }.into()))
+}
+
+pub(super) async fn prune(call: Call, body: PruneAudit) -> Result<Released<Reply<AuditPruned>>> {
+    let PruneAudit { below, keep, dry_run } = body;
+    let pruned = call.service.prune_audit(&call.caller, PruneWish { below, keep, dry_run }).await?;
+    Ok(pruned.map(|Pruning { plan, done }| {
+        AuditPruned {
+            first: plan.first(),
+            below: plan.below(),
+            segments: plan.segments() as u64,
+            bytes: plan.bytes(),
+            head: plan.head(),
+            limits: plan.limits().clone(),
+            archive: plan.archive(),
+            more: plan.more(),
+            done,
+        }
+        .into()
+    }))
 }
 
 pub(super) async fn checkpoint(call: Call) -> Result<Released<Reply<Note>>> {

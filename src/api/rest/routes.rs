@@ -489,6 +489,13 @@ fn of_service() -> Vec<RouteRow> {
         )
         .action(&[Action::ReadAudit])
         .bare(audit::consistency),
+        route(
+            Method::POST,
+            "/api/v1/audit/prune",
+            "Removes records from the audit log that its archive holds, or says which would go",
+        )
+        .action(&[Action::PruneAudit])
+        .json(BODY, audit::prune),
         route(Method::GET, "/api/v1/audit/log/checkpoint", "Reads the head of the tiled log (C2SP tlog-tiles)")
             .action(&[Action::ReadAudit])
             .bare(audit::checkpoint),
