@@ -341,7 +341,11 @@ async fn a_copy_that_is_begun_later_has_the_hashes_of_what_is_gone() {
     drop(log);
     let copy = scene.bench.home.path().join("copy");
     fs::create_dir(&copy).unwrap();
-    let sink = signet::audit::SinkSettings { name: "nas".parse().unwrap(), folder: copy.clone(), required: true };
+    let sink = signet::audit::SinkSettings {
+        name: "nas".parse().unwrap(),
+        kind: signet::audit::SinkKind::Folder(copy.clone()),
+        required: true,
+    };
     scene.bench.settings.sinks = vec![sink];
     let log = scene.bench.open().unwrap().log;
     log.tend().await.unwrap();
@@ -353,6 +357,8 @@ async fn a_copy_that_is_begun_later_has_the_hashes_of_what_is_gone() {
     let report = scene.verify(&copy, Some(&scene.archive));
     assert!(report.is_good() && report.gone.unwrap().records == below && later > below, "{:?}", report.problems);
     assert_eq!(scene.bench.open().unwrap().log.first(), later);
+    // A collector that comes now begins where the log does.
+    assert_eq!(signet::audit::sent(scene.folder(), &"new".parse().unwrap()).unwrap().size, later);
 }
 
 impl Scene {

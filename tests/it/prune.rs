@@ -6,7 +6,7 @@ use std::process::Stdio;
 use signet::audit::checkpoint::{Head, HeadKey, public_key_from_pem};
 use signet::audit::proof::{Consistency, Proof};
 use signet::audit::{Archived, Receipts, archive, verify, verify_archived};
-use signet::config::{Config, Retention, Sink};
+use signet::config::{Config, Retention, Sink, SinkKind};
 use signet::error::Kind;
 use signet::server::restore;
 use signet::types::PublicKey;
@@ -193,7 +193,7 @@ async fn nobody_prunes_what_the_operator_does_not_keep() {
     // 5. What a sink lacks.
     t.stop().await;
     std::fs::create_dir(&copy).unwrap();
-    t.config.sinks = vec![Sink { name: "nas".parse().unwrap(), folder: copy.clone(), required: false }];
+    t.config.sinks = vec![Sink { name: "nas".parse().unwrap(), kind: SinkKind::Folder(copy.clone()), required: false }];
     t.start_again().await.unwrap();
     let sink = async || Some(t.client.status().await.unwrap().audit_sinks.remove(0)).filter(|sink| sink.behind < 3);
     eventually("the copy is whole", sink).await;

@@ -100,6 +100,7 @@ impl House {
             log: log.clone(),
             log_key: public.clone(),
             heads: Arc::new(Heads::new(log, worker.clone(), head, public).unwrap()),
+            retention: None,
             registry: Arc::new(Registry::load(&*store).unwrap()),
             metrics: metrics.clone(),
             instance: "test".into(),
