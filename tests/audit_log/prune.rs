@@ -261,7 +261,7 @@ async fn whoever_moves_the_beginning_or_alters_what_vouches_for_it_is_named() {
     // Any bit of what says where it begins.
     let folder = scene.bench.copy("bits");
     let kept = fs::read(folder.join("pruned")).unwrap();
-    for at in 0..kept.len() {
+    for at in (0..kept.len()).step_by(4) {
         flip(&folder.join("pruned"), at);
         assert!(!scene.verify(&folder, None).is_good(), "{}", String::from_utf8_lossy(&kept[at..]));
         fs::write(folder.join("pruned"), &kept).unwrap();

@@ -296,6 +296,7 @@ impl Scene {
             ("POST", "endpoints") => r#"{"name":"a:fresh","issuer":"a:ca","profiles":["a:server"]}"#.to_owned(),
             ("POST", "announcements") => r#"{"at":"2100-01-01T00:00:00Z"}"#.to_owned(),
             ("POST", "eab-keys") => r#"{"identity":"host"}"#.to_owned(),
+            ("POST", "prune") => r#"{"below":1}"#.to_owned(),
             ("POST", "explain") => r#"{"identity":"nobody","action":"Sign"}"#.to_owned(),
             _ => panic!("no body for {method} {path}: give it one that would be accepted"),
         };
