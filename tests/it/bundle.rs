@@ -73,7 +73,8 @@ async fn a_bundle_is_judged_without_the_service() {
     }
     scene.put("other", "another artifact");
     scene.bundle("in-token", "other", "other.bundle").await;
-    let log = scene.t.client.audit_head().await.unwrap().public_key;
+    let head = scene.t.client.audit_head().await.unwrap();
+    let log = head.public_key + &head.ed25519_public_key.unwrap();
     let log_file = scene.put("log.pem", &log);
     for device in ["hsm", "tpm"] {
         scene.put(&format!("{device}.pem"), scene.key_of(device).to_pem().unwrap());
