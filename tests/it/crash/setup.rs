@@ -56,7 +56,11 @@ const INIT: &[(&str, bool)] = &[
 #[tokio::test]
 async fn an_installation_is_whole_or_not_there() {
     for devices in [Devices::SoftHsm, Devices::Tpm] {
-        past::all(INIT.to_vec(), async |(point, there)| init(devices, point, there).await).await;
+        // A TPM keeps no second key of the log.
+        let points = INIT.iter().filter(|(point, _)| {
+            devices != Devices::Tpm || !point.ends_with("generate:3") && !point.ends_with("generated:3")
+        });
+        past::all(points.copied().collect(), async |(point, there)| init(devices, point, there).await).await;
     }
 }
 
@@ -186,6 +190,7 @@ async fn an_upgrade_is_ended_by_the_next_try_whatever_moment_it_dies_at() {
             let service = t.serve().await;
             let client = t.client(Some(&t.token));
             past::all_keys_work(&client).await;
+            eventually("the service is ready", async || client.ready().await.ok()).await;
             // Attestation keys and keys of the log that nothing names stay in the token and are reported: those of before it was made
             // older, and those of the try that died.
             let known =
