@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::checkpoint::{HeadKey, Origin};
+use super::checkpoint::{HeadKeys, Origin};
 use super::files::sync_folder;
 use super::merkle::{Frontier, Hash, verify_consistency};
 use super::point::{Point, tampered, unreadable};
@@ -75,15 +75,16 @@ impl Pruned {
         }
     }
 
-    /// What is wrong with it: by itself, and with a key by its signature.
-    pub(super) fn flaw(&self, origin: &Origin, key: Option<&HeadKey>) -> Option<String> {
+    /// What is wrong with it: by itself, and with keys by its signatures.
+    pub(super) fn flaw(&self, origin: &Origin, keys: Option<&HeadKeys>) -> Option<String> {
         let Self { frontier, path, act, .. } = self;
         let (below, head) = (frontier.size(), &act.head);
         if head.origin() != origin {
             return Some(format!("is of {}", head.origin()));
         }
-        if key.is_some_and(|key| !head.is_signed_by(key)) {
-            return Some(format!("has a head of {} records that is not signed by the key of this log", head.size()));
+        // It may be older than the second key of the log.
+        if let Some(flaw) = keys.and_then(|keys| head.flaw_of_older(keys)) {
+            return Some(format!("has a head of {} records that {flaw}", head.size()));
         }
         if !act.holds() {
             return Some(format!("names record {} with a proof that does not hold", act.index));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use signet::audit::checkpoint::HeadKey;
+use signet::audit::checkpoint::HeadKeys;
 use signet::audit::{
     Log, PRUNED_BELOW, Phase, Prune, Receipts, Record, Report, Wanted, archive, export, read, verify, verify_archived,
     verify_export,
@@ -130,7 +130,7 @@ async fn what_stays_proves_all_that_was_ever_there() {
     assert!(verify(&scene.archive, Some(&scene.bench.signer.public)).unwrap().is_good());
     // 4. As a tiled log, begun now or over one that was begun before.
     let to = scene.bench.home.path().join("tiled");
-    let key = HeadKey::new(&scene.bench.signer.public).unwrap();
+    let key = HeadKeys::new([&scene.bench.signer.public]).unwrap();
     export(scene.folder(), &to, Some(&key)).unwrap();
     let report = verify_export(&to, Some(&key)).unwrap();
     assert!(report.is_good() && report.records == export(scene.folder(), &to, None).unwrap().head.size(), "{report:?}");

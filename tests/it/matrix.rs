@@ -17,6 +17,7 @@ use signet::api::rest::{open_routes, table};
 use signet::api::{OPEN_ROUTES, SIGNED_ROUTES};
 use signet::auth::token::Token;
 use signet::client::PageRequest;
+use signet::config::{Config, Retention};
 use signet::types::{Action, Context};
 use signet::wire::{CertificateMatch, CreateAcmeEndpoint, CreateEabKey, CreateToken, Identity, MakeMac, Policy, Sign};
 
@@ -130,7 +131,11 @@ impl Scene {
         let (authority, other, folder) = (Authority::new(), Authority::new(), tempfile::tempdir().unwrap());
         let file = folder.path().join("clients.pem");
         std::fs::write(&file, &authority.1).unwrap();
-        let t = TestServer::configured(Devices::SoftHsm, |config| config.client_authorities = Some(file)).await;
+        let retention = Retention { archive: folder.path().to_owned(), keep: None };
+        let change = |config: &mut Config| {
+            (config.client_authorities, config.retention) = (Some(file), Some(retention));
+        };
+        let t = TestServer::configured(Devices::SoftHsm, change).await;
         t.key("a:data", "aes256-gcm-derived").await;
         t.key("a:release", "ecdsa-p256-sha256").await;
         t.key("a:codes", "hmac-sha256").await;

@@ -14,6 +14,7 @@ use signet::wire::{CertificateMatch, CreateToken, Identity, Policy, RotateKey};
 
 use crate::backup::download;
 use crate::issuers;
+use crate::process::log_keys;
 use crate::proof::proven;
 use crate::prune;
 use crate::rollback::{instance, put_back, remove_anchor};
@@ -54,7 +55,7 @@ struct Scene {
     pruned: TestServer,
     archived: PathBuf,
     folder: tempfile::TempDir,
-    log_key: PublicKey,
+    log_keys: Vec<PublicKey>,
 }
 
 impl Scene {
@@ -84,7 +85,7 @@ impl Scene {
         t.stop().await;
         // What the start after the backup changed belongs to the present state.
         copy(&t, folder.path(), "new");
-        let log_key = serde_json::from_value(root(t.data())["log_public"].clone()).unwrap();
+        let log_keys = log_keys(t.data());
 
         fs::copy(t.hsm.pin_file(), folder.path().join("pin")).unwrap();
         let mut other = TestServer::with(Devices::WithTpm).await;
@@ -92,7 +93,7 @@ impl Scene {
         fs::write(folder.path().join("other.tar"), download(&other.client).await).unwrap();
         other.stop().await;
         let (pruned, archived) = Self::pruned(folder.path()).await;
-        Self { t, other, pruned, archived, folder, log_key }
+        Self { t, other, pruned, archived, folder, log_keys }
     }
 
     /// A service whose log was pruned twice: the log `unpruned`, `once` and as it is, its token, and its archive.
@@ -271,7 +272,7 @@ impl Scene {
         match by {
             By::Start => self.t.start_again().await.err(),
             By::Auditor => {
-                let report = verify(&self.data().join("audit"), Some(&self.log_key)).unwrap();
+                let report = verify(&self.data().join("audit"), &self.log_keys).unwrap();
                 report.problems.first().map(|problem| Error::new(Kind::Tampered, problem.to_string()))
             }
             By::PrunedStart => {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use signet::audit::checkpoint::{Head, HeadKey, public_key_from_pem};
+use signet::audit::checkpoint::{Head, HeadKeys, public_keys_from_pem};
 use signet::audit::proof::{Consistency, Proof};
 use signet::audit::{Archived, Receipts, archive, verify, verify_archived};
 use signet::config::{Config, Retention, Sink, SinkKind};
@@ -64,14 +64,14 @@ pub(crate) fn all() -> PruneAudit {
     PruneAudit { below: Some(u64::MAX), ..PruneAudit::default() }
 }
 
-async fn log_key(t: &TestServer) -> PublicKey {
-    public_key_from_pem(&t.client.audit_head().await.unwrap().public_key).unwrap()
+async fn log_keys(t: &TestServer) -> Vec<PublicKey> {
+    public_keys_from_pem(&t.client.audit_head().await.unwrap().public_key).unwrap()
 }
 
 /// The log holds, by its hashes and by its archive.
-fn whole(t: &TestServer, archive: &Path, key: &PublicKey) {
+fn whole(t: &TestServer, archive: &Path, keys: &[PublicKey]) {
     for archive in [None, Some(archive)] {
-        let report = verify_archived(&folder(t), Some(key), Receipts::default(), archive).unwrap();
+        let report = verify_archived(&folder(t), keys, Receipts::default(), archive).unwrap();
         assert!(report.is_good() && report.gone.is_some(), "{report:?}");
     }
 }
@@ -79,8 +79,8 @@ fn whole(t: &TestServer, archive: &Path, key: &PublicKey) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn old_records_go_and_all_that_vouches_for_them_stays() {
     let (mut t, home, archive) = server().await;
-    let key = log_key(&t).await;
-    let head_key = HeadKey::new(&key).unwrap();
+    let keys = log_keys(&t).await;
+    let head_keys = HeadKeys::new(&keys).unwrap();
     let early = signed(&t, 1).await;
     let done = grow(&t, &archive).await;
     assert!(done.segments >= 2, "{done:?}");
@@ -92,7 +92,7 @@ async fn old_records_go_and_all_that_vouches_for_them_stays() {
     assert_eq!((plan.below, plan.limits["archive"]), (done.records, done.records));
     let (stdout, stderr) = typed(&t, "signet audit prune --below 100000").await;
     assert!(stdout.contains("would remove records 0 to") && stderr.contains("add --yes"), "{stdout}{stderr}");
-    assert!(verify(&folder(&t), Some(&key)).unwrap().gone.is_none());
+    assert!(verify(&folder(&t), &keys).unwrap().gone.is_none());
 
     // 2. It goes, is recorded, and the head above that record is what the beginning of the log stands on.
     let pruned = t.client.audit_prune(&all()).await.unwrap();
@@ -105,13 +105,13 @@ async fn old_records_go_and_all_that_vouches_for_them_stays() {
     assert_eq!(of("intent")[0]["facts"]["below"], pruned.below.to_string());
     assert_eq!(of("intent")[0]["principal"], "identity/administrator");
     assert_eq!(of("done")[2]["facts"]["segments"], pruned.segments.to_string());
-    whole(&t, &archive, &key);
+    whole(&t, &archive, &keys);
 
     // 3. Proofs of what stays, from a head of what is gone; and a plain word about what is gone.
     let grown = t.client.audit_consistency(early.size()).await.unwrap();
-    Consistency::parse(&grown.proof).unwrap().verify(&early, Some(&head_key)).unwrap();
+    Consistency::parse(&grown.proof).unwrap().verify(&early, Some(&head_keys)).unwrap();
     let proof = t.client.audit_proof(pruned.below).await.unwrap();
-    Proof::parse(&proof.proof).unwrap().verify(Some(&head_key)).unwrap();
+    Proof::parse(&proof.proof).unwrap().verify(Some(&head_keys)).unwrap();
     let error = t.client.audit_proof(pruned.below - 1).await.unwrap_err();
     assert!(error.kind() == Kind::NotFound && error.public().contains("was pruned"), "{error}");
     // Nothing more goes.
@@ -124,7 +124,7 @@ async fn old_records_go_and_all_that_vouches_for_them_stays() {
     while grow(&t, &archive).await.segments < 18 {}
     let (stdout, _) = typed(&t, "signet audit prune --keep 0s --yes").await;
     assert!(stdout.matches("removed records").count() >= 2, "{stdout}");
-    whole(&t, &archive, &key);
+    whole(&t, &archive, &keys);
     let later = t.client.audit_records(0, Some(1)).await.unwrap().first;
     assert!(later > pruned.below);
 
@@ -137,11 +137,11 @@ async fn old_records_go_and_all_that_vouches_for_them_stays() {
     t.config.data = elsewhere;
     t.accept_rollback().await.unwrap();
     t.renew_administrator().await;
-    whole(&t, &archive, &key);
+    whole(&t, &archive, &keys);
     let size = t.client.audit_records(0, Some(1)).await.unwrap().size;
     signed(&t, size).await;
     let grown = eventually("hashes", async || t.client.audit_consistency(early.size()).await.ok()).await;
-    Consistency::parse(&grown.proof).unwrap().verify(&early, Some(&head_key)).unwrap();
+    Consistency::parse(&grown.proof).unwrap().verify(&early, Some(&head_keys)).unwrap();
     t.stop().await;
 }
 
@@ -207,7 +207,7 @@ async fn nobody_prunes_what_the_operator_does_not_keep() {
     t.start_again().await.unwrap();
     let left = t.client.audit_prune(&young).await.unwrap();
     assert!(left.limits["archive"] == done.records && left.below <= done.records, "{left:?}");
-    whole(&t, &archive, &log_key(&t).await);
+    whole(&t, &archive, &log_keys(&t).await);
     t.stop().await;
 }
 
@@ -232,7 +232,7 @@ async fn nothing_goes_that_no_witness_cosigned() {
     let plan = t.client.audit_prune(&all()).await.unwrap();
     let cosigned = plan.limits["witness witness.example/w1"];
     assert!(plan.below <= cosigned && cosigned < plan.limits["archive"], "{plan:?}");
-    whole(&t, &archive, &log_key(&t).await);
+    whole(&t, &archive, &log_keys(&t).await);
     // 3. What it cosigned of what is gone is judged by the hashes that stayed, and so is the service at its start.
     t.restart().await;
     t.stop().await;
