@@ -131,7 +131,8 @@ impl Scene {
         let (authority, other, folder) = (Authority::new(), Authority::new(), tempfile::tempdir().unwrap());
         let file = folder.path().join("clients.pem");
         std::fs::write(&file, &authority.1).unwrap();
-        let retention = Retention { archive: folder.path().to_owned(), keep: None };
+        // A folder that is there, and holds no archive.
+        let retention = Retention { archive: env!("CARGO_MANIFEST_DIR").into(), keep: None };
         let change = |config: &mut Config| {
             (config.client_authorities, config.retention) = (Some(file), Some(retention));
         };
