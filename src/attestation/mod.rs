@@ -30,7 +30,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Error, Kind, Result};
-use crate::types::{Algorithm, Base64Bytes, KeyId, KeyName, PublicKey, Purpose, Residency, Verifier, Version, sha256};
+use crate::types::{Algorithm, Base64Bytes, KeyId, KeyName, PublicKey, Residency, Role, Verifier, Version, sha256};
 
 /// The format, and the domain of bindings.
 pub const FORMAT: &str = "signet-attestation@v1";
@@ -167,8 +167,8 @@ impl Attestation {
         }
         let verifier = Verifier::new(Algorithm::EcdsaP256, key)
             .map_err(|e| broken("the attestation key is none of ECDSA P-256").because(e))?;
-        let signing = self.claim.algorithm.purpose() == Purpose::Sign;
-        if signing != self.claim.public_key.is_some() {
+        let pair = self.claim.algorithm.role() != Role::Mac;
+        if pair != self.claim.public_key.is_some() {
             return Err(broken(format!("a key of {} with that public key cannot be", self.claim.algorithm)));
         }
         let binding = self.claim.binding()?;

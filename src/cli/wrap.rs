@@ -3,23 +3,28 @@
 //! A ciphertext is written as it is, or in base64 by `--base64` and on a terminal. A plaintext is never written to a terminal
 //! unasked.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::App;
-use super::input::{ContextArgs, MAX_CIPHERTEXT, MAX_MESSAGE, parsed, read, read_bytes};
+use super::input::{ContextArgs, MAX_CIPHERTEXT, MAX_MESSAGE, parsed, read, read_bytes, read_text};
 use super::sink::{Access, To, write};
+use crate::ciphertext::{Label, hpke};
 use crate::error::{Error, Kind, Result};
-use crate::types::KeyName;
-use crate::wire::{self, Base64, GenerateDataKey, SecretBase64};
+use crate::types::{Algorithm, Context, KeyName, PublicKey, SecretBytes};
+use crate::wire::{self, Base64, GenerateDataKey, PublicKeyInfo, SecretBase64};
 
 /// Wrap a plaintext of up to 64 KiB: only the key's device can make it readable again.
+///
+/// With `--public-key` no service is asked, and nothing is recorded: whoever has the public key can wrap.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   signet wrap payments:card-data secret.txt --out secret.wrapped --context tenant=acme
-  printf %s hunter2 | signet wrap payments:card-data --base64")]
+  printf %s hunter2 | signet wrap payments:card-data --base64
+  signet key public-key payments:inbox --json > inbox.json
+  signet wrap payments:inbox secret.txt --public-key inbox.json --out secret.wrapped")]
 pub(super) struct Wrap {
     /// The key.
     #[arg(value_name = "KEY", value_parser = parsed::<KeyName>)]
@@ -34,16 +39,43 @@ pub(super) struct Wrap {
     /// Write the ciphertext in base64.
     #[arg(long)]
     base64: bool,
+    /// Wrap offline, by the public key in this file: what `signet key public-key KEY --json` wrote.
+    #[arg(long, value_name = "FILE")]
+    public_key: Option<PathBuf>,
 }
 
 impl Wrap {
     pub(super) fn run(self, app: &App) -> Result<()> {
-        let Self { name, file, context, to, base64 } = self;
+        let Self { name, file, context, to, base64, public_key } = self;
         let context = context.context()?;
-        let body = wire::Wrap { plaintext: SecretBase64(read(&file, MAX_MESSAGE)?), context };
-        let wrapped = app.online(async |client| client.wrap(&name, &body).await)?;
+        let plaintext = read(&file, MAX_MESSAGE)?;
+        let wrapped = match public_key {
+            Some(path) => offline(&name, &path, &context, &plaintext)?,
+            None => {
+                let body = wire::Wrap { plaintext: SecretBase64(plaintext), context };
+                app.online(async |client| client.wrap(&name, &body).await)?
+            }
+        };
         if app.out.json { to.body(app.out, &wrapped) } else { to.public(app.out, &wrapped.ciphertext.0, base64) }
     }
+}
+
+/// Wraps by a public key alone.
+fn offline(name: &KeyName, path: &Path, context: &Context, plaintext: &SecretBytes) -> Result<wire::Wrapped> {
+    let shown = |e| Error::new(Kind::Invalid, format!("{} is no public key", path.display())).because(e);
+    let info: PublicKeyInfo = serde_json::from_str(&read_text(path)?)
+        .map_err(|e| shown(e).hint("it is what `signet key public-key KEY --json` writes"))?;
+    let PublicKeyInfo { key, id, version, algorithm, pem, .. } = info;
+    if key != *name {
+        return Err(Error::new(Kind::Invalid, format!("{} is the public key of {key}", path.display())));
+    }
+    if algorithm != Algorithm::HpkeP256 {
+        return Err(Error::new(Kind::Unsupported, format!("{algorithm} does not wrap by a public key"))
+            .hint("make a key of hpke-p256"));
+    }
+    let label = Label { algorithm, key_id: id, version };
+    let blob = hpke::seal(&PublicKey::from_pem(&pem)?, &label, &context.hash(), plaintext.expose())?;
+    Ok(wire::Wrapped { ciphertext: Base64(blob), version })
 }
 
 /// Unwrap a ciphertext.

@@ -1,6 +1,7 @@
 //! The vocabulary: small values that can only hold good content. Their constructors are the only place that checks.
 
 mod action;
+mod agreement;
 mod algorithm;
 mod base64_bytes;
 mod blocking;
@@ -25,8 +26,9 @@ mod spiffe;
 mod turns;
 
 pub use action::{Action, Resource};
+pub use agreement::{Agreed, is_point};
 pub(crate) use algorithm::words;
-pub use algorithm::{Algorithm, Curve, Domain, Hash, Protection, Purpose, Residency, SignatureFormat, State};
+pub use algorithm::{Algorithm, Curve, Domain, Hash, Protection, Purpose, Residency, Role, SignatureFormat, State};
 pub use base64_bytes::Base64Bytes;
 pub use blocking::blocking;
 pub use caller::{Caller, Credential, Principal};

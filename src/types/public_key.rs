@@ -55,6 +55,16 @@ impl PublicKey {
         encode(RSA_ENCRYPTION, Some(AnyRef::NULL), &key.to_der().map_err(malformed)?)
     }
 
+    /// Reads PEM with the label `PUBLIC KEY`; whoever uses the key judges it.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] for anything else.
+    pub fn from_pem(pem: &str) -> Result<Self> {
+        let (label, der) = der::pem::decode_vec(pem.trim_ascii().as_bytes()).map_err(malformed)?;
+        SubjectPublicKeyInfoRef::from_der(&der).map_err(malformed)?;
+        if label == "PUBLIC KEY" { Ok(Self(der)) } else { Err(Error::new(Kind::Invalid, "this PEM is no public key")) }
+    }
+
     /// Takes DER that was made by this type and kept; [`Verifier::new`] judges it before it is used.
     #[must_use]
     pub const fn from_der(der: Vec<u8>) -> Self {
@@ -165,7 +175,11 @@ impl Verifier {
             Algorithm::Rsa2048Pss | Algorithm::Rsa3072Pss | Algorithm::Rsa4096Pss => {
                 (None, Some(&lc::RSA_PSS_2048_8192_SHA256))
             }
-            Algorithm::HmacSha256 | Algorithm::HmacSha384 | Algorithm::HmacSha512 | Algorithm::Aes256GcmDerived => {
+            Algorithm::HmacSha256
+            | Algorithm::HmacSha384
+            | Algorithm::HmacSha512
+            | Algorithm::Aes256GcmDerived
+            | Algorithm::HpkeP256 => {
                 return Err(Error::new(Kind::Unsupported, format!("{algorithm} makes no signatures")));
             }
         };

@@ -423,3 +423,19 @@ async fn a_collector_of_syslog_understands_each_record() {
     let missed = read.iter().find(|message| message["record"]["action"] == "ReadKey").unwrap();
     assert_eq!(missed["severity"], "notice");
 }
+
+#[tokio::test]
+async fn a_public_key_in_a_file_wraps_without_a_service() {
+    let shell = Shell::start().await;
+    shell.run("signet key create inbox --algorithm hpke-p256").await;
+    shell.run("signet key create data --algorithm aes256-gcm-derived").await;
+    std::fs::write(shell.file("inbox.json"), shell.run("signet key public-key inbox --json").await).unwrap();
+    std::fs::write(shell.file("secret.txt"), "hunter2").unwrap();
+    let nowhere = "signet --server https://127.0.0.1:1 wrap inbox secret.txt --context a=b --out secret.wrapped";
+    shell.run(&format!("{nowhere} --public-key inbox.json")).await;
+    let opened = shell.run("signet unwrap inbox secret.wrapped --context a=b --out -").await;
+    assert_eq!(opened, "hunter2");
+    shell.refused("signet unwrap inbox secret.wrapped --out -", 2).await;
+    shell.refused("signet wrap data secret.txt --public-key inbox.json --out x", 2).await;
+    shell.refused("signet wrap inbox secret.txt --public-key secret.txt --out x", 2).await;
+}

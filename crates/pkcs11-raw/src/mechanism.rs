@@ -3,9 +3,9 @@
 use cryptoki_sys::{
     CK_MECHANISM, CK_MECHANISM_TYPE, CK_RSA_PKCS_MGF_TYPE, CK_RSA_PKCS_PSS_PARAMS, CK_ULONG, CKG_MGF1_SHA256,
     CKG_MGF1_SHA384, CKG_MGF1_SHA512, CKM_AES_KEY_GEN, CKM_AES_KEY_WRAP_KWP, CKM_AES_KEY_WRAP_PAD,
-    CKM_EC_EDWARDS_KEY_PAIR_GEN, CKM_EC_KEY_PAIR_GEN, CKM_ECDSA, CKM_EDDSA, CKM_GENERIC_SECRET_KEY_GEN, CKM_RSA_PKCS,
-    CKM_RSA_PKCS_KEY_PAIR_GEN, CKM_RSA_PKCS_PSS, CKM_SHA256, CKM_SHA256_HMAC, CKM_SHA384, CKM_SHA384_HMAC, CKM_SHA512,
-    CKM_SHA512_HMAC,
+    CKM_EC_EDWARDS_KEY_PAIR_GEN, CKM_EC_KEY_PAIR_GEN, CKM_ECDH1_DERIVE, CKM_ECDSA, CKM_EDDSA,
+    CKM_GENERIC_SECRET_KEY_GEN, CKM_RSA_PKCS, CKM_RSA_PKCS_KEY_PAIR_GEN, CKM_RSA_PKCS_PSS, CKM_SHA256, CKM_SHA256_HMAC,
+    CKM_SHA384, CKM_SHA384_HMAC, CKM_SHA512, CKM_SHA512_HMAC,
 };
 
 /// A hash function as a parameter of PSS.
@@ -32,6 +32,8 @@ pub enum Mechanism {
     GenericSecretKeyGen,
     /// Makes an AES key of `CKA_VALUE_LEN` bytes.
     AesKeyGen,
+    /// Agrees on a secret with a point ([`crate::Session::agree`] gives it as the parameter).
+    Ecdh1Derive,
     /// ECDSA over a digest; the signature is `r || s`.
     Ecdsa,
     /// Pure EdDSA over a message: without a parameter there is neither context nor pre-hash.
@@ -90,6 +92,7 @@ impl Mechanism {
             Self::RsaPkcsKeyPairGen => CKM_RSA_PKCS_KEY_PAIR_GEN,
             Self::GenericSecretKeyGen => CKM_GENERIC_SECRET_KEY_GEN,
             Self::AesKeyGen => CKM_AES_KEY_GEN,
+            Self::Ecdh1Derive => CKM_ECDH1_DERIVE,
             Self::Ecdsa => CKM_ECDSA,
             Self::Eddsa => CKM_EDDSA,
             Self::RsaPkcs => CKM_RSA_PKCS,

@@ -11,8 +11,8 @@ use crate::attestation::token::{Attributes, Kek, Stated, Statement, Token};
 use crate::device::pkcs11::codes::Effect;
 use crate::device::pkcs11::lane::Lane;
 use crate::device::pkcs11::{own_key, recipe};
-use crate::device::{Attest, AttestationKey, Class, Fault, Identity, KeyRef, Locator, check_input};
-use crate::types::{Base64Bytes, KeyId, Purpose, Verifier, sha256};
+use crate::device::{Attest, AttestationKey, Class, Device, Fault, Identity, KeyRef, Locator, check_input};
+use crate::types::{Agreed, Base64Bytes, KeyId, Role, Verifier, same, sha256};
 
 /// How a value is written down.
 #[derive(Clone, Copy)]
@@ -109,8 +109,8 @@ impl Lane {
         })?;
         let signer = self.attestation_object(&own.key)?;
         // 1. The key proves that it is that key, and is loaded then.
-        let check = match (key.algorithm.purpose(), public) {
-            (Purpose::Sign, Some(public)) => {
+        let check = match (key.algorithm.role(), public) {
+            (Role::Sign, Some(public)) => {
                 let verifier = Verifier::new(key.algorithm, public)
                     .map_err(|error| Fault::new(Class::Refused, format!("the public key: {error}")))?;
                 let message = [b"signet attestation".as_slice(), binding].concat();
@@ -122,12 +122,21 @@ impl Lane {
                 }
                 None
             }
-            (Purpose::Mac | Purpose::Wrap, None) => {
+            (Role::Agree, Some(public)) => {
+                let known = Agreed::with(public)
+                    .map_err(|error| Fault::new(Class::Refused, format!("the public key: {error}")))?;
+                if !same(&self.agree(key, &known.point)?, known.secret.expose()) {
+                    let text = "the key in the token is not the private half of its public key";
+                    return Err(Fault::new(Class::KeyDamaged, text));
+                }
+                None
+            }
+            (Role::Mac, None) => {
                 let check = self.use_key(key, &check_input(key.id, key.version))?;
                 Some(hex::encode(sha256(&[&check])))
             }
-            (Purpose::Sign, None) | (Purpose::Mac | Purpose::Wrap, Some(_)) => {
-                return Err(Fault::new(Class::Refused, "signing keys have a public key, and others have none"));
+            (Role::Sign | Role::Agree, None) | (Role::Mac, Some(_)) => {
+                return Err(Fault::new(Class::Refused, "pairs have a public key, and secret keys have none"));
             }
         };
         // 2. What the token shows.
