@@ -10,10 +10,11 @@
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::agreement::{self as lc, ECDH_P256, PrivateKey, UnparsedPublicKey};
 use aws_lc_rs::hmac;
+use aws_lc_rs::rsa::{OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, PrivateDecryptingKey};
 use proptest::prelude::*;
 use serde_json::Value;
 use signet::ciphertext::derived::{Header, OVERHEAD, device_input, open, seal};
-use signet::ciphertext::{Label, MAX_PLAINTEXT, OpenFailure, hpke};
+use signet::ciphertext::{Label, MAX_PLAINTEXT, OpenFailure, hpke, oaep};
 use signet::error::{Error, Kind};
 use signet::types::{Algorithm, Context, Curve, KeyId, PublicKey, SecretBytes, Version};
 
@@ -172,6 +173,62 @@ fn no_flipped_bit_of_an_hpke_blob_goes_unnoticed() {
     assert_eq!(hpke::open(&secret, &public, &huge, &context.hash()).unwrap_err(), OpenFailure::TooLong);
 }
 
+fn decrypt(vectors: &Value, blob: &[u8]) -> SecretBytes {
+    let private = PrivateDecryptingKey::from_pkcs8(&bytes(&vectors["private_key"])).unwrap();
+    let private = OaepPrivateDecryptingKey::new(private).unwrap();
+    let mut seed = vec![0; private.min_output_size()];
+    let sent = oaep::encrypted_seed(blob).unwrap();
+    let seed = private.decrypt(&OAEP_SHA256_MGF1SHA256, sent, &mut seed, None).unwrap();
+    SecretBytes::new(seed.to_vec())
+}
+
+#[test]
+fn oaep_blobs_of_others_open_and_ours_have_their_form() {
+    let vectors = vectors("oaep.json");
+    let public = PublicKey::from_der(bytes(&vectors["public_key"]));
+    let cases = vectors["cases"].as_array().unwrap();
+    assert_eq!(cases.len(), 4);
+    for case in cases {
+        let context: Context = serde_json::from_value(case["context"].clone()).unwrap();
+        let blob = bytes(&case["blob"]);
+        let (label, _) = Label::parse(&blob).unwrap();
+        assert_eq!(
+            (label.algorithm, label.key_id),
+            (Algorithm::Rsa2048Oaep, KeyId::from_bytes(array(&case["key_id"])))
+        );
+        let opened = oaep::open(&decrypt(&vectors, &blob), &blob, &context.hash()).unwrap();
+        assert_eq!(opened.expose(), bytes(&case["plaintext"]));
+        let ours = oaep::seal(&public, &label, &context.hash(), b"ours").unwrap();
+        assert_eq!(oaep::open(&decrypt(&vectors, &ours), &ours, &context.hash()).unwrap().expose(), b"ours");
+        let other = oaep::open(&decrypt(&vectors, &ours), &ours, &[7; 32]).unwrap_err();
+        assert_eq!(other, OpenFailure::WrongKeyOrContext);
+        // The size of the key is that of the algorithm.
+        let label = Label { algorithm: Algorithm::Rsa3072Oaep, ..label };
+        assert_eq!(oaep::seal(&public, &label, &context.hash(), b"ours").unwrap_err().kind(), Kind::Invalid);
+    }
+    let golden = include_bytes!("golden/ciphertext-oaep-v1.bin");
+    let context: Context = serde_json::from_value(cases[2]["context"].clone()).unwrap();
+    let opened = oaep::open(&decrypt(&vectors, golden), golden, &context.hash()).unwrap();
+    assert_eq!(opened.expose(), b"data key of 32 bytes, or so long");
+}
+
+#[test]
+fn no_flipped_bit_of_an_oaep_blob_goes_unnoticed() {
+    let vectors = vectors("oaep.json");
+    let case = &vectors["cases"][1];
+    let context: Context = serde_json::from_value(case["context"].clone()).unwrap();
+    let blob = bytes(&case["blob"]);
+    let seed = decrypt(&vectors, &blob);
+    for at in 0..blob.len() {
+        let mut bad = blob.clone();
+        bad[at] ^= 1 << (at % 8);
+        oaep::open(&seed, &bad, &context.hash()).unwrap_err();
+    }
+    for length in 0..blob.len() {
+        oaep::open(&seed, &blob[..length], &context.hash()).unwrap_err();
+    }
+}
+
 fn sample() -> ([u8; 32], [u8; 32], Vec<u8>) {
     let (ikm, context) = ([7; 32], [9; 32]);
     let header = Header::fresh(KeyId::from_bytes([3; 16]), Version::FIRST).unwrap();
@@ -200,7 +257,8 @@ fn no_flipped_bit_goes_unnoticed() {
             let expected = match at {
                 0..=1 => OpenFailure::UnknownMagic,
                 2 => OpenFailure::UnknownFormat(bad[2]),
-                3 => OpenFailure::UnknownAlgorithm(bad[3]),
+                // The number of another algorithm, or of none.
+                3 => reason,
                 _ if bad[20..24] == [0; 4] => OpenFailure::NoVersion,
                 4..88 => OpenFailure::WrongKeyOrContext,
                 _ => OpenFailure::Damaged,

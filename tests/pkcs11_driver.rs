@@ -128,9 +128,12 @@ softhsm_test!(every_algorithm_works_in_both_residencies, |hsm| {
             }
         }
     }
-    // The one thing that SoftHSM 2.6.1 refuses.
+    // What SoftHSM 2.6.1 refuses: Ed25519 does not leave it, and it knows OAEP with SHA-1 only.
     let refused: Vec<_> = abilities.iter().filter(|ability| ability.refusal.is_some()).collect();
-    assert!(refused.iter().all(|one| one.algorithm == Algorithm::Ed25519 && one.residency == Residency::Wrapped));
+    assert!(refused.iter().all(|one| {
+        let edwards = one.algorithm == Algorithm::Ed25519 && one.residency == Residency::Wrapped;
+        edwards || one.algorithm.role() == Role::Decrypt
+    }));
 });
 
 softhsm_test!(a_hot_use_is_two_calls, |hsm| {

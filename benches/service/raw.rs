@@ -268,6 +268,7 @@ fn use_key(device: &mut dyn Device, key: &KeyRef) {
     let used = match key.algorithm.role() {
         Role::Sign => device.sign(key, &[7; 32]),
         Role::Mac => device.mac(key, &[7; 102]),
+        Role::Decrypt => panic!("{} is not measured", key.algorithm),
         Role::Agree => device.agree(key, &generator()),
     };
     drop(used.expect("a result"));

@@ -10,6 +10,7 @@ libfuzzer_sys::fuzz_target!(|input: ([u8; 32], &[u8])| {
     if let Ok(point) = signet::ciphertext::hpke::point(blob) {
         assert!(signet::types::is_point(point));
     }
+    let _ = signet::ciphertext::oaep::encrypted_seed(blob);
     let Ok((header, _)) = Header::parse(blob) else {
         assert!(open(&ikm, blob, &context).is_err());
         return;

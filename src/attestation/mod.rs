@@ -199,8 +199,7 @@ impl Attestation {
             return Err(broken("the public key is another one"));
         }
         if let Some(public) = &public {
-            Verifier::new(*algorithm, public)
-                .map_err(|e| broken("the public key is none of that algorithm").because(e))?;
+            public.check(*algorithm).map_err(|e| broken("the public key is none of that algorithm").because(e))?;
         }
         let mut report = Report::default();
         report.fact("key", format!("{key} version {version}, id {id}, of installation {installation}"), "the service");

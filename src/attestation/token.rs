@@ -189,6 +189,9 @@ const fn kind(algorithm: Algorithm) -> Kind {
         Algorithm::EcdsaP256 | Algorithm::EcdsaP384 | Algorithm::EcdsaP521 => {
             Kind { class: PRIVATE, key_type: "0x3", generator: "0x1040", mechanism: "0x1041" }
         }
+        Algorithm::Rsa2048Oaep | Algorithm::Rsa3072Oaep | Algorithm::Rsa4096Oaep => {
+            Kind { class: PRIVATE, key_type: "0x0", generator: "0x0", mechanism: "0x9" }
+        }
         Algorithm::HpkeP256 => Kind { class: PRIVATE, key_type: "0x3", generator: "0x1040", mechanism: "0x1050" },
         Algorithm::Ed25519 => Kind { class: PRIVATE, key_type: "0x40", generator: "0x1055", mechanism: "0x1057" },
         Algorithm::Rsa2048Pkcs1 | Algorithm::Rsa3072Pkcs1 | Algorithm::Rsa4096Pkcs1 => {
@@ -241,14 +244,15 @@ fn closed() -> Wanted {
     ])
 }
 
-/// That it signs, makes HMACs or agrees on secrets, and does nothing else.
+/// That it signs, makes HMACs, agrees on secrets or decrypts, and does nothing else.
 fn one_role(role: Role, class: &str) -> Wanted {
-    let (signs, agrees) = match role {
-        Role::Sign | Role::Mac => ("true", "false"),
-        Role::Agree => ("false", "true"),
+    let (signs, agrees, decrypts) = match role {
+        Role::Sign | Role::Mac => ("true", "false", "false"),
+        Role::Agree => ("false", "true", "false"),
+        Role::Decrypt => ("false", "false", "true"),
     };
     let mut all =
-        wanted(&[("CKA_SIGN", signs), ("CKA_DECRYPT", "false"), ("CKA_UNWRAP", "false"), ("CKA_DERIVE", agrees)]);
+        wanted(&[("CKA_SIGN", signs), ("CKA_DECRYPT", decrypts), ("CKA_UNWRAP", "false"), ("CKA_DERIVE", agrees)]);
     if class == PRIVATE {
         all.extend(wanted(&[("CKA_SIGN_RECOVER", "false")]));
     } else {

@@ -24,7 +24,7 @@ use crate::types::{Algorithm, Base64Bytes, Curve, Hash, PublicKey, Residency, Ro
 /// `fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, noDA, sign`: nothing else of TPMA_OBJECT.
 const KEY: u32 = 0x0004_0472;
 /// As a key, with `decrypt` in the place of `sign`.
-const AGREES: u32 = 0x0002_0472;
+const OPENS: u32 = 0x0002_0472;
 /// As a key, and `restricted`.
 const SIGNER: u32 = 0x0005_0472;
 /// The exponent of each RSA key, for which the TPM writes 0.
@@ -77,7 +77,7 @@ impl Certified {
         let object = Area::parse(&self.object.0)?;
         let wanted = match claim.algorithm.role() {
             Role::Sign | Role::Mac => KEY,
-            Role::Agree => AGREES,
+            Role::Agree | Role::Decrypt => OPENS,
         };
         if object.attributes != wanted {
             return Err(broken(format!(
@@ -189,6 +189,7 @@ enum Scheme {
     Ecdh(Curve, Hash),
     /// Modulus, PSS or PKCS#1, hash.
     Rsa(u32, bool, Hash),
+    Oaep(u32, Hash),
     Hmac(Hash),
 }
 
@@ -198,6 +199,7 @@ impl Scheme {
         match (algorithm.curve(), algorithm.rsa_bits()) {
             (Some(curve), _) if algorithm.role() == Role::Agree => Self::Ecdh(curve, hash),
             (Some(curve), _) => Self::Ecdsa(curve, hash),
+            (None, Some(bits)) if algorithm.role() == Role::Decrypt => Self::Oaep(bits, hash),
             (None, Some(bits)) => Self::Rsa(bits, algorithm.is_pss(), hash),
             (None, None) => Self::Hmac(hash),
         }
@@ -249,15 +251,17 @@ impl<'a> Area<'a> {
                 0x0001 => {
                     let (none, scheme, hash) = (rest.number()?, rest.number()?, rest.hash()?);
                     let (bits, exponent) = (rest.number()?, rest.take(4)?);
-                    let pss = match scheme {
-                        0x0014 => false,
-                        0x0016 => true,
+                    let bits = u32::from(bits);
+                    let kind = match scheme {
+                        0x0014 => Scheme::Rsa(bits, false, hash),
+                        0x0016 => Scheme::Rsa(bits, true, hash),
+                        0x0017 => Scheme::Oaep(bits, hash),
                         _ => return None,
                     };
                     if none != NULL || exponent != [0; 4] {
                         return None;
                     }
-                    (Scheme::Rsa(u32::from(bits), pss, hash), (rest.sized()?, [].as_slice()))
+                    (kind, (rest.sized()?, [].as_slice()))
                 }
                 // TPM_ALG_KEYEDHASH: HMAC; a digest.
                 0x0008 => {
@@ -289,7 +293,7 @@ impl<'a> Area<'a> {
                 }
                 PublicKey::ec(curve, &point)
             }
-            Scheme::Rsa(..) => PublicKey::rsa(first, &RSA_EXPONENT),
+            Scheme::Rsa(..) | Scheme::Oaep(..) => PublicKey::rsa(first, &RSA_EXPONENT),
             Scheme::Hmac(_) => return Ok(None),
         };
         key.map(Some).map_err(|e| broken("the object has no public key").because(e))

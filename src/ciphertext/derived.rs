@@ -28,7 +28,7 @@ pub const OVERHEAD: usize = Header::LEN + COMMITMENT + TAG;
 /// The longest blob, in bytes.
 pub const MAX_BLOB: usize = OVERHEAD + MAX_PLAINTEXT;
 
-const DEVICE_LABEL: &[u8] = b"signet wrap v1";
+pub(super) const DEVICE_LABEL: &[u8] = b"signet wrap v1";
 const COMMITMENT: usize = 32;
 const TAG: usize = 16;
 
@@ -92,15 +92,19 @@ pub fn device_input(header: &Header, context_hash: &[u8; 32]) -> Vec<u8> {
 /// `Limit` past [`MAX_PLAINTEXT`].
 pub fn seal(ikm: &[u8; 32], header: &Header, context_hash: &[u8; 32], plaintext: &[u8]) -> Result<Vec<u8>> {
     check_length(plaintext)?;
+    seal_under(ikm, &header.encode(), context_hash, plaintext)
+}
+
+/// Seals behind any header; what is derived from `ikm` is used once.
+pub(super) fn seal_under(ikm: &[u8; 32], header: &[u8], context_hash: &[u8; 32], plaintext: &[u8]) -> Result<Vec<u8>> {
     let Keys { encryption, commitment } = Keys::derive(ikm).ok_or_else(defect)?;
-    let header = header.encode();
-    let aad = Aad::from([header.as_slice(), &*commitment, context_hash].concat());
+    let aad = Aad::from([header, &*commitment, context_hash].concat());
     // Room for all from the start: a vector that grows would leave a copy of the plaintext behind.
-    let mut blob = Vec::with_capacity(OVERHEAD + plaintext.len());
-    blob.extend_from_slice(&header);
+    let mut blob = Vec::with_capacity(header.len() + COMMITMENT + plaintext.len() + TAG);
+    blob.extend_from_slice(header);
     blob.extend_from_slice(&*commitment);
     blob.extend_from_slice(plaintext);
-    let body = blob.get_mut(Header::LEN + COMMITMENT..).ok_or_else(defect)?;
+    let body = blob.get_mut(header.len() + COMMITMENT..).ok_or_else(defect)?;
     let tag = encryption.seal_in_place_separate_tag(zero_nonce(), aad, body).map_err(|_| defect())?;
     blob.extend_from_slice(tag.as_ref());
     Ok(blob)
@@ -111,7 +115,18 @@ pub fn seal(ikm: &[u8; 32], header: &Header, context_hash: &[u8; 32], plaintext:
 /// # Errors
 /// Why it does not open: for the auditor alone. The caller reads `DoesNotOpen`, whatever it was.
 pub fn open(ikm: &[u8; 32], blob: &[u8], context_hash: &[u8; 32]) -> Result<SecretBytes, OpenFailure> {
-    let (_, rest) = Header::parse(blob)?;
+    Header::parse(blob)?;
+    open_under(ikm, blob, Header::LEN, context_hash)
+}
+
+/// Opens what stands behind a header of that length.
+pub(super) fn open_under(
+    ikm: &[u8; 32],
+    blob: &[u8],
+    header: usize,
+    context_hash: &[u8; 32],
+) -> Result<SecretBytes, OpenFailure> {
+    let rest = blob.get(header..).ok_or(OpenFailure::Truncated)?;
     let (claimed, body) = rest.split_at_checked(COMMITMENT).ok_or(OpenFailure::Truncated)?;
     let length = body.len().checked_sub(TAG).ok_or(OpenFailure::Truncated)?;
     if length > MAX_PLAINTEXT {
@@ -121,7 +136,7 @@ pub fn open(ikm: &[u8; 32], blob: &[u8], context_hash: &[u8; 32]) -> Result<Secr
     if !same(claimed, &*commitment) {
         return Err(OpenFailure::WrongKeyOrContext);
     }
-    let bound = blob.get(..Header::LEN + COMMITMENT).ok_or(OpenFailure::Truncated)?;
+    let bound = blob.get(..header + COMMITMENT).ok_or(OpenFailure::Truncated)?;
     let aad = Aad::from([bound, context_hash].concat());
     let (ciphertext, tag) = body.split_at_checked(length).ok_or(OpenFailure::Truncated)?;
     let mut plaintext = Zeroizing::new(vec![0; length]);

@@ -10,11 +10,12 @@
 
 pub mod derived;
 pub mod hpke;
+pub mod oaep;
 
 use std::fmt;
 
 use crate::error::{Error, Kind, Result};
-use crate::types::{Algorithm, KeyId, Version};
+use crate::types::{Algorithm, KeyId, PublicKey, Role, Version};
 
 /// The longest plaintext, in bytes. Longer things are encrypted by the client under a data key.
 pub const MAX_PLAINTEXT: usize = 64 * 1024;
@@ -22,7 +23,13 @@ pub const MAX_PLAINTEXT: usize = 64 * 1024;
 const MAGIC: [u8; 2] = *b"SE";
 const FORMAT: u8 = 1;
 /// The numbers of the algorithms.
-const NUMBERS: [(Algorithm, u8); 2] = [(Algorithm::Aes256GcmDerived, 1), (Algorithm::HpkeP256, 2)];
+const NUMBERS: [(Algorithm, u8); 5] = [
+    (Algorithm::Aes256GcmDerived, 1),
+    (Algorithm::HpkeP256, 2),
+    (Algorithm::Rsa2048Oaep, 3),
+    (Algorithm::Rsa3072Oaep, 4),
+    (Algorithm::Rsa4096Oaep, 5),
+];
 
 /// What each blob begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +78,22 @@ impl Label {
         let parts = [&[m, n, FORMAT, number], key_id.as_bytes().as_slice(), &version.number().to_be_bytes()].concat();
         bytes.copy_from_slice(&parts);
         bytes
+    }
+}
+
+/// Seals as whoever has the public key can.
+///
+/// # Errors
+/// [`Kind::Limit`] for a plaintext that is too long, [`Kind::Invalid`] for a public key of another algorithm than the label's,
+/// [`Kind::Unsupported`] for an algorithm that does not wrap by a public key.
+pub fn seal_for(public: &PublicKey, label: &Label, context_hash: &[u8; 32], plaintext: &[u8]) -> Result<Vec<u8>> {
+    match label.algorithm.role() {
+        Role::Agree => hpke::seal(public, label, context_hash, plaintext),
+        Role::Decrypt => oaep::seal(public, label, context_hash, plaintext),
+        Role::Sign | Role::Mac => {
+            Err(Error::new(Kind::Unsupported, format!("{} does not wrap by a public key", label.algorithm))
+                .hint("make a key of hpke-p256"))
+        }
     }
 }
 

@@ -10,9 +10,9 @@ use clap::Args;
 use super::App;
 use super::input::{ContextArgs, MAX_CIPHERTEXT, MAX_MESSAGE, parsed, read, read_bytes, read_text};
 use super::sink::{Access, To, write};
-use crate::ciphertext::{Label, hpke};
+use crate::ciphertext::{Label, seal_for};
 use crate::error::{Error, Kind, Result};
-use crate::types::{Algorithm, Context, KeyName, PublicKey, SecretBytes};
+use crate::types::{Context, KeyName, PublicKey, SecretBytes};
 use crate::wire::{self, Base64, GenerateDataKey, PublicKeyInfo, SecretBase64};
 
 /// Wrap a plaintext of up to 64 KiB: only the key's device can make it readable again.
@@ -69,12 +69,8 @@ fn offline(name: &KeyName, path: &Path, context: &Context, plaintext: &SecretByt
     if key != *name {
         return Err(Error::new(Kind::Invalid, format!("{} is the public key of {key}", path.display())));
     }
-    if algorithm != Algorithm::HpkeP256 {
-        return Err(Error::new(Kind::Unsupported, format!("{algorithm} does not wrap by a public key"))
-            .hint("make a key of hpke-p256"));
-    }
     let label = Label { algorithm, key_id: id, version };
-    let blob = hpke::seal(&PublicKey::from_pem(&pem)?, &label, &context.hash(), plaintext.expose())?;
+    let blob = seal_for(&PublicKey::from_pem(&pem)?, &label, &context.hash(), plaintext.expose())?;
     Ok(wire::Wrapped { ciphertext: Base64(blob), version })
 }
 

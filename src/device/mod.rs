@@ -83,6 +83,12 @@ pub trait Device {
     /// [`Class::Refused`] for what is no point of the curve, and the general ones.
     fn agree(&mut self, key: &KeyRef, point: &[u8]) -> Result<Vec<u8>, Fault>;
 
+    /// Decrypts what was encrypted to the public half of the key.
+    ///
+    /// # Errors
+    /// [`Class::Refused`] for a ciphertext that does not decrypt, whatever is wrong with it, and the general ones.
+    fn decrypt(&mut self, key: &KeyRef, ciphertext: &[u8]) -> Result<Vec<u8>, Fault>;
+
     /// Destroys the key for good, with whatever of it is loaded. A key that is already gone is success, once the sentinel
     /// has been seen.
     ///
@@ -408,11 +414,13 @@ pub enum KekRole {
     Mac,
     /// Private keys that agree on secrets and do nothing else.
     Agree,
+    /// Private keys that decrypt and do nothing else.
+    Decrypt,
 }
 
 impl KekRole {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Sign, Self::Mac, Self::Agree];
+    pub const ALL: [Self; 4] = [Self::Sign, Self::Mac, Self::Agree, Self::Decrypt];
 }
 
 /// What to generate.

@@ -382,10 +382,10 @@ impl Worker {
         Ok(bytes)
     }
 
-    /// Signs or MACs `input`, or agrees with it, by the role of the key; the caller checks the result before anything is released.
+    /// Signs or MACs `input`, agrees with it or decrypts it, by the role of the key; the caller checks the result before anything is released.
     ///
     /// # Errors
-    /// As [`super::Device::sign`], [`super::Device::mac`] and [`super::Device::agree`].
+    /// As [`super::Device::sign`], [`super::Device::mac`], [`super::Device::agree`] and [`super::Device::decrypt`].
     pub async fn use_key(&self, key: &Arc<KeyRef>, input: Vec<u8>) -> Result<SecretBytes, Fault> {
         let mut results = self.use_on(key, vec![input], self.limit(1)).await?;
         results.pop().unwrap_or_else(nothing)
@@ -410,7 +410,7 @@ impl Worker {
         limit: Duration,
     ) -> Result<Vec<Result<SecretBytes, Fault>>, Fault> {
         let route = match key.algorithm.role() {
-            Role::Sign | Role::Agree => Route::Any,
+            Role::Sign | Role::Agree | Role::Decrypt => Route::Any,
             Role::Mac => Route::First,
         };
         let inputs: Arc<Vec<_>> = Arc::new(inputs.into_iter().map(ByteBuf::from).collect());
@@ -438,7 +438,9 @@ impl Worker {
     /// How many threads work on a batch of this algorithm.
     fn spread(&self, algorithm: Algorithm) -> usize {
         match (&self.shared.settings, algorithm.role()) {
-            (Settings::Pkcs11(settings), Role::Sign | Role::Agree) => usize::from(settings.threads).max(1),
+            (Settings::Pkcs11(settings), Role::Sign | Role::Agree | Role::Decrypt) => {
+                usize::from(settings.threads).max(1)
+            }
             (Settings::Pkcs11(_), Role::Mac) | (Settings::Tpm(_), _) => 1,
         }
     }

@@ -4,16 +4,17 @@
 //! | --- | --- | --- |
 //! | `aes256-gcm-derived` | makes the HMAC of header and context, and proves that it is itself | makes it again |
 //! | `hpke-p256` | is not asked: the public key is enough | agrees with the point in the ciphertext on a secret |
+//! | `rsa2048-oaep-sha256` and longer | is not asked | decrypts the seed in the ciphertext |
 //!
-//! The rest is done in memory ([`crate::ciphertext`]). What is unwrapped proves itself by its tag. Where it does not, whoever agrees
-//! on secrets must show that the fault is not its own.
+//! The rest is done in memory ([`crate::ciphertext`]). What is unwrapped proves itself by its tag. Where it does not, a device that
+//! agreed or decrypted must show that the fault is not its own.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::admission::Permit;
 use crate::ciphertext::derived::{self, Header};
-use crate::ciphertext::{Label, OpenFailure, check_length, hpke};
+use crate::ciphertext::{Label, OpenFailure, check_length, hpke, oaep, seal_for};
 use crate::error::{Error, Kind, Result};
 use crate::keyring::{Key, KeyVersion, Keyring, demand, state};
 use crate::types::operation::{Includes, Operation, Unwrap, Wrap};
@@ -89,7 +90,7 @@ impl Envelope {
         let bytes = items.iter().map(|item| item.plaintext.expose().len()).sum();
         let (key, version) = self.keyring.primary(name, items.len(), bytes).await?;
         let results = match key.record.algorithm.role() {
-            Role::Agree => seal_for_public_key(&key, &version, &items),
+            Role::Agree | Role::Decrypt => seal_for_public_key(&key, &version, &items),
             Role::Mac | Role::Sign => seal_by_mac(&key, &version, &items).await,
         };
         Ok(Blobs { version: version.number(), results: results?, key })
@@ -174,7 +175,7 @@ fn prepare(key: &Key, version: &KeyVersion, item: &Plain) -> Result<Prepared> {
 fn seal_for_public_key(key: &Key, version: &KeyVersion, items: &[Plain]) -> Result<Vec<Result<Vec<u8>>>> {
     let public = version.public_key()?;
     let label = Label { algorithm: key.record.algorithm, key_id: key.record.id, version: version.number() };
-    let seal = |item: &Plain| hpke::seal(&public, &label, &item.context.hash(), item.plaintext.expose());
+    let seal = |item: &Plain| seal_for(&public, &label, &item.context.hash(), item.plaintext.expose());
     Ok(items.iter().map(seal).collect())
 }
 
@@ -199,6 +200,7 @@ fn ask<'a>(key: &Key, index: usize, sealed: &'a Sealed, allow_compromised: bool)
     let hash = sealed.context.hash();
     let input = match algorithm.role() {
         Role::Agree => hpke::point(&sealed.blob).map_err(does_not_open)?.to_vec(),
+        Role::Decrypt => oaep::encrypted_seed(&sealed.blob).map_err(does_not_open)?.to_vec(),
         Role::Mac | Role::Sign => {
             let (header, _) = Header::parse(&sealed.blob).map_err(does_not_open)?;
             derived::device_input(&header, &hash)
@@ -209,20 +211,34 @@ fn ask<'a>(key: &Key, index: usize, sealed: &'a Sealed, allow_compromised: bool)
 
 /// Opens one ciphertext by what the device answered.
 async fn open(key: &Key, version: &KeyVersion, asked: &Asked<'_>, answer: Result<SecretBytes>) -> Result<Opened> {
-    let (answer, Asked { sealed, hash, .. }) = (answer?, asked);
-    let opened = match key.record.algorithm.role() {
+    let (role, Asked { sealed, hash, .. }) = (key.record.algorithm.role(), asked);
+    let answer = match answer {
+        // Padding that does not hold: whoever changed the ciphertext learns no more than that it does not open.
+        Err(error) if role == Role::Decrypt && error.kind() == Kind::Invalid => {
+            version.acquit(&asked.input, None).await?;
+            return Err(does_not_open(error.chain()));
+        }
+        other => other?,
+    };
+    let opened = match role {
         Role::Agree => hpke::open(&answer, &version.public_key()?, &sealed.blob, hash),
+        Role::Decrypt => oaep::open(&answer, &sealed.blob, hash),
         Role::Mac | Role::Sign => derived::open(&*ikm(&answer)?, &sealed.blob, hash),
     };
-    match opened {
-        Ok(plaintext) => Ok(Opened { plaintext, version: version.number() }),
-        // A context that is compared after the tag held: the device was right.
-        Err(OpenFailure::Damaged) if key.record.algorithm.role() == Role::Agree => {
-            version.acquit(&asked.input, &answer).await?;
-            Err(does_not_open(OpenFailure::Damaged))
-        }
-        Err(reason) => Err(does_not_open(reason)),
+    let reason = match opened {
+        Ok(plaintext) => return Ok(Opened { plaintext, version: version.number() }),
+        Err(reason) => reason,
+    };
+    let doubtful = match role {
+        // A context is compared after the tag held: then the device was right.
+        Role::Agree => reason == OpenFailure::Damaged,
+        Role::Decrypt => reason == OpenFailure::WrongKeyOrContext,
+        Role::Mac | Role::Sign => false,
+    };
+    if doubtful {
+        version.acquit(&asked.input, Some(&answer)).await?;
     }
+    Err(does_not_open(reason))
 }
 
 fn ikm(mac: &SecretBytes) -> Result<zeroize::Zeroizing<[u8; 32]>> {

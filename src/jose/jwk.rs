@@ -13,14 +13,14 @@ use serde_json::{Map, Value};
 
 use super::{Flaw, flawed, from_base64, to_base64};
 use crate::error::{Error, Kind, Result};
-use crate::types::{Algorithm, Curve, PublicKey, Role, Verifier, is_point, sha256};
+use crate::types::{Algorithm, Curve, PublicKey, Role, sha256};
 
 /// A public key ([RFC 7517](https://www.rfc-editor.org/rfc/rfc7517#section-4)).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Jwk {
     #[serde(flatten)]
     material: Material,
-    /// None for a key to encrypt with: HPKE has no name in JOSE that is final.
+    /// None for a key to encrypt with: its ciphertexts are none of JOSE.
     #[serde(skip_serializing_if = "Option::is_none")]
     alg: Option<&'static str>,
     #[serde(rename = "use")]
@@ -49,12 +49,8 @@ impl Jwk {
     /// [`Kind::Invalid`] where the key is of another type or size, [`Kind::Unsupported`] for an algorithm without public keys.
     pub fn new(algorithm: Algorithm, key: &PublicKey) -> Result<Self> {
         let raw = key.raw()?;
-        let purpose = match algorithm.role() {
-            Role::Sign => Verifier::new(algorithm, key).map(|_| "sig")?,
-            Role::Agree if is_point(&raw) => "enc",
-            Role::Agree => return Err(Error::new(Kind::Invalid, format!("not a public key of {algorithm}"))),
-            Role::Mac => return Err(Error::new(Kind::Unsupported, format!("{algorithm} has no public keys"))),
-        };
+        key.check(algorithm)?;
+        let purpose = if algorithm.role() == Role::Sign { "sig" } else { "enc" };
         let material = Material::of(algorithm, &raw)?;
         let kid = to_base64(&sha256(&[material.canonical().as_bytes()]));
         Ok(Self { material, alg: algorithm.jose(), purpose, kid })

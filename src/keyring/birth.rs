@@ -15,8 +15,8 @@ use crate::error::{Error, Kind, Result};
 use crate::store::{Change, Expected};
 use crate::types::operation::{CreateKey, Includes, Operation};
 use crate::types::{
-    Agreed, Algorithm, Domain, Hash, KeyId, KeyName, Name, PublicKey, Purpose, Residency, Retention, Role, Rotation,
-    State, Verifier, Version, blocking, same,
+    Algorithm, Domain, Encapsulated, Hash, KeyId, KeyName, Name, PublicKey, Purpose, Residency, Retention, Role,
+    Rotation, State, Verifier, Version, blocking, same,
 };
 
 /// The most labels of a key, and the most characters of a label's value.
@@ -242,8 +242,8 @@ async fn prove(worker: &Arc<Worker>, pending: &Pending, generated: Generated) ->
             probe_signature(worker, &key, generated.public.as_ref()).await?;
             None
         }
-        Role::Agree => {
-            probe_agreement(worker, &key, generated.public.as_ref()).await?;
+        Role::Agree | Role::Decrypt => {
+            probe_secret(worker, &key, generated.public.as_ref()).await?;
             None
         }
         Role::Mac => Some(probe_mac(worker, &key).await?),
@@ -263,12 +263,12 @@ async fn probe_signature(worker: &Worker, key: &Arc<KeyRef>, public: Option<&Pub
     if verifier.verifies(&message, signature.expose()) { Ok(()) } else { Err(damaged("its signature does not verify")) }
 }
 
-async fn probe_agreement(worker: &Worker, key: &Arc<KeyRef>, public: Option<&PublicKey>) -> Result<(), Fault> {
+async fn probe_secret(worker: &Worker, key: &Arc<KeyRef>, public: Option<&PublicKey>) -> Result<(), Fault> {
     let damaged = |why: &str| Fault::new(Class::KeyDamaged, format!("the new key failed its probe: {why}"));
     let public = public.ok_or_else(|| damaged("the device gave no public key"))?;
-    let known = Agreed::with(public).map_err(|e| damaged(&e.chain()))?;
-    let secret = worker.use_key(key, known.point.to_vec()).await?;
-    if same(secret.expose(), known.secret.expose()) { Ok(()) } else { Err(damaged("it agrees on another secret")) }
+    let known = Encapsulated::to(key.algorithm, public).map_err(|e| damaged(&e.chain()))?;
+    let secret = worker.use_key(key, known.sent).await?;
+    if same(secret.expose(), known.secret.expose()) { Ok(()) } else { Err(damaged("it finds another secret")) }
 }
 
 /// The check value, asked for twice: a key that answers differently is none.

@@ -39,8 +39,8 @@ use crate::policy::KeyFacts;
 use crate::store::Expected;
 use crate::telemetry::Metrics;
 use crate::types::{
-    Action, Agreed, Caller, KeyId, KeyName, Name, Protection, PublicKey, Purpose, Resource, SecretBytes, State, Turns,
-    Verifier, Version, same,
+    Action, Caller, Encapsulated, KeyId, KeyName, Name, Protection, PublicKey, Purpose, Resource, SecretBytes, State,
+    Turns, Verifier, Version, same,
 };
 
 /// A key at one moment.
@@ -230,16 +230,19 @@ impl KeyVersion {
         Ok(worker.use_key_batch(key, inputs).await.into_iter().map(|one| one.map_err(Error::from)).collect())
     }
 
-    /// Whether a secret that the device agreed on is right, as far as can be known without its private key: it agrees on the same
-    /// one again, and with a point of ours on the one that we know.
+    /// Whether a secret that the device gave is right, as far as can be known without its private key: it gives the same one
+    /// again, and finds another that we know. `None` where it gave none.
     ///
     /// # Errors
     /// [`Kind::Tampered`] where the fault is the device's own, and those of the device.
-    pub async fn acquit(&self, point: &[u8], secret: &SecretBytes) -> Result<()> {
-        let known = Agreed::with(&self.public_key()?)?;
-        let mut answers = self.ask(vec![point.to_vec(), known.point.to_vec()]).await?.into_iter();
+    pub async fn acquit(&self, sent: &[u8], secret: Option<&SecretBytes>) -> Result<()> {
+        let known = Encapsulated::to(self.algorithm, &self.public_key()?)?;
+        let asked = secret.map(|_| sent.to_vec()).into_iter().chain([known.sent]).collect();
+        let mut answers = self.ask(asked).await?.into_iter();
         let mut next = || answers.next().unwrap_or_else(|| Err(Error::internal("the device gave no answer")));
-        same_twice(next()?, secret)?;
+        if let Some(secret) = secret {
+            same_twice(next()?, secret)?;
+        }
         if same(next()?.expose(), known.secret.expose()) {
             return Ok(());
         }

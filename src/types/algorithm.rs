@@ -84,6 +84,13 @@ words! {
         /// HPKE in base mode ([RFC 9180](https://www.rfc-editor.org/rfc/rfc9180)): DHKEM(P-256, HKDF-SHA256), HKDF-SHA256, AES-256-GCM.
         /// Whoever has the public key wraps, without the service.
         HpkeP256 = "hpke-p256",
+        /// RSA-OAEP with SHA-256 ([RFC 8017](https://www.rfc-editor.org/rfc/rfc8017#section-7.1)), 2048 bits, of a seed from which each
+        /// ciphertext has a key of its own: for clients that demand RSA.
+        Rsa2048Oaep = "rsa2048-oaep-sha256",
+        /// RSA-OAEP with SHA-256, 3072 bits.
+        Rsa3072Oaep = "rsa3072-oaep-sha256",
+        /// RSA-OAEP with SHA-256, 4096 bits.
+        Rsa4096Oaep = "rsa4096-oaep-sha256",
     }
 }
 
@@ -108,6 +115,8 @@ words! {
         Mac = "mac",
         /// Agrees with a point on a secret (ECDH).
         Agree = "agree",
+        /// Decrypts what was encrypted to its public half.
+        Decrypt = "decrypt",
     }
 }
 
@@ -254,6 +263,7 @@ impl Algorithm {
             Self::Rsa2048Pss | Self::Rsa3072Pss | Self::Rsa4096Pss => Purpose::Sign,
             Self::HmacSha256 | Self::HmacSha384 | Self::HmacSha512 => Purpose::Mac,
             Self::Aes256GcmDerived | Self::HpkeP256 => Purpose::Wrap,
+            Self::Rsa2048Oaep | Self::Rsa3072Oaep | Self::Rsa4096Oaep => Purpose::Wrap,
         }
     }
 
@@ -266,6 +276,7 @@ impl Algorithm {
             Self::Rsa2048Pss | Self::Rsa3072Pss | Self::Rsa4096Pss => Role::Sign,
             Self::HmacSha256 | Self::HmacSha384 | Self::HmacSha512 | Self::Aes256GcmDerived => Role::Mac,
             Self::HpkeP256 => Role::Agree,
+            Self::Rsa2048Oaep | Self::Rsa3072Oaep | Self::Rsa4096Oaep => Role::Decrypt,
         }
     }
 
@@ -279,6 +290,7 @@ impl Algorithm {
             Self::EcdsaP256 | Self::HmacSha256 | Self::Aes256GcmDerived | Self::HpkeP256 => Some(Hash::Sha256),
             Self::Rsa2048Pkcs1 | Self::Rsa3072Pkcs1 | Self::Rsa4096Pkcs1 => Some(Hash::Sha256),
             Self::Rsa2048Pss | Self::Rsa3072Pss | Self::Rsa4096Pss => Some(Hash::Sha256),
+            Self::Rsa2048Oaep | Self::Rsa3072Oaep | Self::Rsa4096Oaep => Some(Hash::Sha256),
         }
     }
 
@@ -292,6 +304,7 @@ impl Algorithm {
             Self::Ed25519 | Self::HmacSha256 | Self::HmacSha384 | Self::HmacSha512 | Self::Aes256GcmDerived => None,
             Self::Rsa2048Pkcs1 | Self::Rsa3072Pkcs1 | Self::Rsa4096Pkcs1 => None,
             Self::Rsa2048Pss | Self::Rsa3072Pss | Self::Rsa4096Pss => None,
+            Self::Rsa2048Oaep | Self::Rsa3072Oaep | Self::Rsa4096Oaep => None,
         }
     }
 
@@ -299,9 +312,9 @@ impl Algorithm {
     #[must_use]
     pub const fn rsa_bits(self) -> Option<u32> {
         match self {
-            Self::Rsa2048Pkcs1 | Self::Rsa2048Pss => Some(2048),
-            Self::Rsa3072Pkcs1 | Self::Rsa3072Pss => Some(3072),
-            Self::Rsa4096Pkcs1 | Self::Rsa4096Pss => Some(4096),
+            Self::Rsa2048Pkcs1 | Self::Rsa2048Pss | Self::Rsa2048Oaep => Some(2048),
+            Self::Rsa3072Pkcs1 | Self::Rsa3072Pss | Self::Rsa3072Oaep => Some(3072),
+            Self::Rsa4096Pkcs1 | Self::Rsa4096Pss | Self::Rsa4096Oaep => Some(4096),
             Self::EcdsaP256 | Self::EcdsaP384 | Self::EcdsaP521 | Self::Ed25519 | Self::HpkeP256 => None,
             Self::HmacSha256 | Self::HmacSha384 | Self::HmacSha512 | Self::Aes256GcmDerived => None,
         }
@@ -317,7 +330,7 @@ impl Algorithm {
     #[must_use]
     pub const fn secret_len(self) -> Option<usize> {
         match self.role() {
-            Role::Sign | Role::Agree => None,
+            Role::Sign | Role::Agree | Role::Decrypt => None,
             Role::Mac => match self.hash() {
                 Some(hash) => Some(hash.size()),
                 None => None,
@@ -336,6 +349,7 @@ impl Algorithm {
             Self::Rsa2048Pkcs1 | Self::Rsa3072Pkcs1 | Self::Rsa4096Pkcs1 => Some("RS256"),
             Self::Rsa2048Pss | Self::Rsa3072Pss | Self::Rsa4096Pss => Some("PS256"),
             Self::HmacSha256 | Self::HmacSha384 | Self::HmacSha512 | Self::Aes256GcmDerived | Self::HpkeP256 => None,
+            Self::Rsa2048Oaep | Self::Rsa3072Oaep | Self::Rsa4096Oaep => None,
         }
     }
 }

@@ -10,6 +10,7 @@ mod certified;
 mod clock;
 mod context;
 mod crash;
+mod encapsulated;
 mod entries;
 mod est_label;
 mod hexadecimal;
@@ -38,6 +39,7 @@ pub use context::Context;
 #[cfg(debug_assertions)]
 #[doc(hidden)]
 pub use crash::crash_here;
+pub use encapsulated::Encapsulated;
 pub use entries::{entries, optional_entries};
 pub use est_label::EstLabel;
 pub use hexadecimal::lower_hex;

@@ -7,7 +7,7 @@ use der::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 use spki::{AlgorithmIdentifierRef, SubjectPublicKeyInfo, SubjectPublicKeyInfoRef};
 
-use super::{Algorithm, Curve, Hash};
+use super::{Algorithm, Curve, Encapsulated, Hash, Role};
 use crate::error::{Error, Kind, Result};
 
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
@@ -69,6 +69,19 @@ impl PublicKey {
     #[must_use]
     pub const fn from_der(der: Vec<u8>) -> Self {
         Self(der)
+    }
+
+    /// Whether this is a public key of `algorithm`.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] where it is of another type or size, or its point is not on the curve; [`Kind::Unsupported`] for an
+    /// algorithm without public keys.
+    pub fn check(&self, algorithm: Algorithm) -> Result<()> {
+        match algorithm.role() {
+            Role::Sign => Verifier::new(algorithm, self).map(drop),
+            Role::Agree | Role::Decrypt => Encapsulated::to(algorithm, self).map(drop),
+            Role::Mac => Err(Error::new(Kind::Unsupported, format!("{algorithm} has no public keys"))),
+        }
     }
 
     /// The DER bytes.
@@ -179,7 +192,10 @@ impl Verifier {
             | Algorithm::HmacSha384
             | Algorithm::HmacSha512
             | Algorithm::Aes256GcmDerived
-            | Algorithm::HpkeP256 => {
+            | Algorithm::HpkeP256
+            | Algorithm::Rsa2048Oaep
+            | Algorithm::Rsa3072Oaep
+            | Algorithm::Rsa4096Oaep => {
                 return Err(Error::new(Kind::Unsupported, format!("{algorithm} makes no signatures")));
             }
         };

@@ -66,7 +66,10 @@ impl KeyKind {
             | Algorithm::HmacSha384
             | Algorithm::HmacSha512
             | Algorithm::Aes256GcmDerived
-            | Algorithm::HpkeP256 => {
+            | Algorithm::HpkeP256
+            | Algorithm::Rsa2048Oaep
+            | Algorithm::Rsa3072Oaep
+            | Algorithm::Rsa4096Oaep => {
                 Err(Error::new(Kind::Unsupported, format!("{algorithm} has no public keys that are certified")))
             }
         }

@@ -48,7 +48,10 @@ pub fn algorithm_identifier(algorithm: Algorithm) -> Result<&'static [u8]> {
         | Algorithm::HmacSha384
         | Algorithm::HmacSha512
         | Algorithm::Aes256GcmDerived
-        | Algorithm::HpkeP256 => Err(Error::new(Kind::Unsupported, format!("{algorithm} makes no signatures"))),
+        | Algorithm::HpkeP256
+        | Algorithm::Rsa2048Oaep
+        | Algorithm::Rsa3072Oaep
+        | Algorithm::Rsa4096Oaep => Err(Error::new(Kind::Unsupported, format!("{algorithm} makes no signatures"))),
     }
 }
 

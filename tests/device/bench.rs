@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use signet::device::{Class, Fault, Identity, KeyRef, KeySpec, Settings, Worker};
 use signet::telemetry::Metrics;
-use signet::types::{Algorithm, KeyId, PublicKey, Residency, Role, SecretBytes, Verifier, Version};
+use signet::types::{Algorithm, Encapsulated, KeyId, PublicKey, Residency, Role, SecretBytes, Verifier, Version};
 use tokio::time::Instant;
 
 use crate::softhsm::{MODULE, SoftHsm};
@@ -83,7 +83,11 @@ impl Key {
     pub(crate) fn input(&self, message: &[u8]) -> Vec<u8> {
         match (self.key.algorithm.role(), self.key.algorithm.hash()) {
             (Role::Sign, Some(hash)) => hash.digest(message),
-            (Role::Sign | Role::Mac | Role::Agree, _) => message.to_vec(),
+            (Role::Sign | Role::Mac, _) => message.to_vec(),
+            // Nothing can be said to such a key but what was made for it.
+            (Role::Agree | Role::Decrypt, _) => {
+                Encapsulated::to(self.key.algorithm, self.public.as_ref().unwrap()).unwrap().sent
+            }
         }
     }
 

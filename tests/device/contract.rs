@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 
 use signet::device::{Ability, Class, Locator, Settings};
-use signet::types::{Agreed, Algorithm, Residency, Role, Verifier};
+use signet::types::{Agreed, Algorithm, Encapsulated, Residency, Role, Verifier};
 
 use crate::bench::{Bench, Key, MESSAGE, softhsm};
 use crate::softhsm::SoftHsm;
@@ -151,6 +151,7 @@ async fn lives_and_dies(bench: &Bench, algorithm: Algorithm, residency: Residenc
         Role::Sign => signs(bench, &key).await,
         Role::Mac => macs(bench, &key, residency).await,
         Role::Agree => agrees(bench, &key).await,
+        Role::Decrypt => decrypts(bench, &key).await,
     }
     // 3. Destroyed, and again: gone already is success.
     for _ in 0..2 {
@@ -212,6 +213,25 @@ async fn agrees(bench: &Bench, key: &Key) {
         assert_eq!(fault.class, Class::Refused, "{fault}");
     }
     assert_eq!(bench.worker.use_key(&key.key, good.to_vec()).await.unwrap().expose(), known[0].secret.expose());
+}
+
+/// It finds what was encrypted to its public half, and refuses everything else, whatever is wrong with it.
+async fn decrypts(bench: &Bench, key: &Key) {
+    let algorithm = key.key.algorithm;
+    let known: Vec<_> = (0..3).map(|_| Encapsulated::to(algorithm, key.public.as_ref().unwrap()).unwrap()).collect();
+    let inputs = known.iter().map(|one| one.sent.clone()).collect();
+    for (known, secret) in known.iter().zip(bench.worker.use_key_batch(&key.key, inputs).await) {
+        assert_eq!(secret.unwrap().expose(), known.secret.expose(), "{algorithm}");
+    }
+    let good = &known[0].sent;
+    let mut flipped = good.clone();
+    flipped[100] ^= 1;
+    for bad in [Vec::new(), vec![1], good[1..].to_vec(), vec![0; good.len()], vec![255; good.len()], flipped] {
+        let fault = bench.worker.use_key(&key.key, bad.clone()).await.unwrap_err();
+        assert_eq!(fault.class, Class::Refused, "{algorithm}, {} bytes: {fault}", bad.len());
+    }
+    let again = bench.worker.use_key(&key.key, good.clone()).await.unwrap();
+    assert_eq!(again.expose(), known[0].secret.expose(), "{algorithm}");
 }
 
 async fn gives_random_bytes(bench: &Bench) {

@@ -38,6 +38,7 @@ const KINDS: &[(&str, &str, Residency)] = &[
     ("codes-wrapped", "hmac-sha512", Residency::Wrapped),
     ("inbox", "hpke-p256", Residency::Resident),
     ("inbox-wrapped", "hpke-p256", Residency::Wrapped),
+    ("seeds", "rsa2048-oaep-sha256", Residency::Wrapped),
     ("data-wrapped", "aes256-gcm-derived", Residency::Wrapped),
 ];
 
@@ -77,7 +78,8 @@ async fn every_version_is_attested_at_its_birth_and_again_for_a_nonce() {
         let tpm = devices == Devices::Tpm;
         let key = pinned(&t, if tpm { "tpm" } else { "hsm" });
         for (id, algorithm, residency) in KINDS {
-            if tpm && *residency == Residency::Resident {
+            // SoftHSM knows OAEP with SHA-1 only.
+            if if tpm { *residency == Residency::Resident } else { algorithm.contains("oaep") } {
                 continue;
             }
             t.client.create_key(&wanted(id, algorithm, *residency)).await.unwrap();

@@ -283,3 +283,84 @@ async fn blobs_of_two_hpke_libraries_open() {
         }
     }
 }
+
+#[tokio::test]
+async fn rsa_oaep_opens_in_the_tpm_and_a_token_without_it_says_so() {
+    let t = TestServer::with(Devices::WithTpm).await;
+    // 1. SoftHSM knows OAEP with SHA-1 only: refused by name, with what it can do.
+    let mut new = new_key("refused", "rsa2048-oaep-sha256");
+    new.device = Some("hsm".parse().unwrap());
+    let error = t.client.create_key(&new).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Unsupported, "{error:?}");
+    assert!(error.public().contains("rsa2048-oaep-sha256"), "{error:?}");
+    assert!(error.mend().unwrap().contains("hpke-p256 (resident)"), "{error:?}");
+    // 2. The TPM takes it.
+    let own = context(&[("tenant", "a"), ("file", "2026/ü")]);
+    let mut new = new_key("inbox", "rsa2048-oaep-sha256");
+    new.device = Some("tpm".parse().unwrap());
+    t.client.create_key(&new).await.unwrap();
+    for size in [0, 1, 65_536] {
+        let secret = vec![7; size];
+        let wrapped = t.client.wrap(&name("inbox"), &plain(&secret, &own)).await.unwrap();
+        let opened = t.client.unwrap(&name("inbox"), &sealed(&wrapped.ciphertext, &own)).await.unwrap();
+        assert_eq!(opened.plaintext.0.expose(), secret, "{size}");
+    }
+    // 3. Everything wrong is one answer, and the TPM goes on.
+    let blob = t.client.wrap(&name("inbox"), &plain(b"secret", &own)).await.unwrap().ciphertext;
+    let mut wrong = vec![("no context", blob.clone(), Context::default())];
+    for position in [3, 10, 23, 24, 100, 279, 280, 300, blob.0.len() - 1] {
+        let mut damaged = blob.clone();
+        damaged.0[position] ^= 1;
+        wrong.push(("a flipped bit", damaged, own.clone()));
+    }
+    for length in [24, 200, 280, 312, blob.0.len() - 1] {
+        wrong.push(("cut off", Base64(blob.0[..length].to_vec()), own.clone()));
+    }
+    let mut answers = std::collections::BTreeSet::new();
+    for (what, blob, context) in wrong {
+        let error = t.client.unwrap(&name("inbox"), &sealed(&blob, &context)).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::DoesNotOpen, "{what}: {error:?}");
+        answers.insert(error.public().split(" (").next().unwrap().to_owned());
+    }
+    assert_eq!(answers.len(), 1, "{answers:?}");
+    let opened = t.client.unwrap(&name("inbox"), &sealed(&blob, &own)).await.unwrap();
+    assert_eq!(opened.plaintext.0.expose(), b"secret");
+    // 4. What openssl encrypts opens.
+    let Some(python) = crate::judges::judge("python") else { return };
+    let info = t.client.public_key(&name("inbox"), None).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("key.json");
+    std::fs::write(&file, serde_json::to_vec(&info).unwrap()).unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/judges/oaep_judge.py");
+    let said =
+        std::process::Command::new(python).arg(script).arg(&file).args(["größe", "tenant=a", "file=2026/ü"]).output();
+    let said = said.unwrap();
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    let opened = t.client.unwrap(&name("inbox"), &sealed(&Base64(said.stdout), &own)).await.unwrap();
+    assert_eq!(opened.plaintext.0.expose(), "größe".as_bytes());
+}
+
+#[tokio::test]
+async fn a_ciphertext_moves_between_all_algorithms() {
+    let t = TestServer::with(Devices::WithTpm).await;
+    let own = context(&[("file", "1")]);
+    let kinds =
+        [("hsm", "aes256-gcm-derived"), ("hsm", "hpke-p256"), ("tpm", "hpke-p256"), ("tpm", "rsa2048-oaep-sha256")];
+    let keys: Vec<_> = kinds.iter().map(|(device, algorithm)| format!("{device}-{algorithm}")).collect();
+    for (key, (device, algorithm)) in keys.iter().zip(kinds) {
+        let mut new = new_key(key, algorithm);
+        new.device = Some(device.parse().unwrap());
+        t.client.create_key(&new).await.unwrap();
+    }
+    for from in &keys {
+        let blob = t.client.wrap(&name(from), &plain(b"secret", &own)).await.unwrap().ciphertext;
+        for to in &keys {
+            let rewrap = Rewrap { ciphertext: blob.clone(), context: own.clone(), to: Some(name(to)) };
+            let moved = t.client.rewrap(&name(from), &rewrap).await.unwrap();
+            let opened = t.client.unwrap(&name(to), &sealed(&moved.ciphertext, &own)).await.unwrap();
+            assert_eq!(opened.plaintext.0.expose(), b"secret", "{from} to {to}");
+            let wrong = t.client.unwrap(&name(to), &sealed(&moved.ciphertext, &Context::default())).await.unwrap_err();
+            assert_eq!(wrong.kind(), Kind::DoesNotOpen, "{from} to {to}");
+        }
+    }
+}

@@ -19,7 +19,7 @@ use crate::device::pkcs11::recipe;
 use crate::device::pkcs11::shared::Shared;
 use crate::device::pkcs11::template::{self, Life};
 use crate::device::{Ability, Class, Fault, Identity};
-use crate::types::{Agreed, Algorithm, KeyId, PublicKey, Residency, Role, Verifier, Version, same};
+use crate::types::{Algorithm, Encapsulated, KeyId, PublicKey, Residency, Role, Verifier, Version, same};
 
 /// What is signed in a probe.
 const MESSAGE: &[u8] = b"signet probe";
@@ -122,6 +122,7 @@ const fn model(algorithm: Algorithm) -> Algorithm {
         | Algorithm::HmacSha384
         | Algorithm::HmacSha512
         | Algorithm::HpkeP256 => algorithm,
+        Algorithm::Rsa2048Oaep | Algorithm::Rsa3072Oaep | Algorithm::Rsa4096Oaep => Algorithm::Rsa2048Oaep,
     }
 }
 
@@ -248,8 +249,8 @@ impl Probe {
     /// Has the key sign, and judges the result.
     fn uses(&mut self, key: Object, public: Option<&PublicKey>) -> Result<(), Stop> {
         let algorithm = self.algorithm;
-        if algorithm.role() == Role::Agree {
-            return self.agrees(key, public);
+        if matches!(algorithm.role(), Role::Agree | Role::Decrypt) {
+            return self.finds(key, public);
         }
         let mechanism = recipe::mechanism(algorithm);
         let digest = algorithm.hash().map(|hash| hash.digest(MESSAGE));
@@ -265,13 +266,13 @@ impl Probe {
         judge(verifier.is_ok_and(|verifier| verifier.verifies(MESSAGE, &signature)), algorithm)
     }
 
-    /// Has the key agree with a point of ours on a secret that we know.
-    fn agrees(&mut self, key: Object, public: Option<&PublicKey>) -> Result<(), Stop> {
+    /// Has the key find a secret that we know.
+    fn finds(&mut self, key: Object, public: Option<&PublicKey>) -> Result<(), Stop> {
         let algorithm = self.algorithm;
         let failed = |why: String| Stop::Failed(Fault::new(Class::Internal, why));
         let public = public.ok_or_else(|| failed(format!("{algorithm} keys are pairs")))?;
-        let known = Agreed::with(public).map_err(|error| failed(error.chain()))?;
-        let secret = self.step("use", |session| recipe::act(session, algorithm, key, &known.point))?;
+        let known = Encapsulated::to(algorithm, public).map_err(|error| failed(error.chain()))?;
+        let secret = self.step("use", |session| recipe::act(session, algorithm, key, &known.sent))?;
         judge(same(&secret, known.secret.expose()), algorithm)
     }
 
@@ -310,7 +311,7 @@ fn judge(right: bool, algorithm: Algorithm) -> Result<(), Stop> {
     let what = match algorithm.role() {
         Role::Sign => "signatures",
         Role::Mac => "MACs",
-        Role::Agree => "secrets",
+        Role::Agree | Role::Decrypt => "secrets",
     };
     Err(Stop::Cannot(Refusal::doubtful(format!("this token makes wrong {algorithm} {what}"))))
 }

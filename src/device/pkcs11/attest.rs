@@ -11,8 +11,8 @@ use crate::attestation::token::{Attributes, Kek, Stated, Statement, Token};
 use crate::device::pkcs11::codes::Effect;
 use crate::device::pkcs11::lane::Lane;
 use crate::device::pkcs11::{own_key, recipe};
-use crate::device::{Attest, AttestationKey, Class, Device, Fault, Identity, KeyRef, Locator, check_input};
-use crate::types::{Agreed, Base64Bytes, KeyId, Role, Verifier, same, sha256};
+use crate::device::{Attest, AttestationKey, Class, Fault, Identity, KeyRef, Locator, check_input};
+use crate::types::{Base64Bytes, Encapsulated, KeyId, Role, Verifier, same, sha256};
 
 /// How a value is written down.
 #[derive(Clone, Copy)]
@@ -122,10 +122,10 @@ impl Lane {
                 }
                 None
             }
-            (Role::Agree, Some(public)) => {
-                let known = Agreed::with(public)
+            (Role::Agree | Role::Decrypt, Some(public)) => {
+                let known = Encapsulated::to(key.algorithm, public)
                     .map_err(|error| Fault::new(Class::Refused, format!("the public key: {error}")))?;
-                if !same(&self.agree(key, &known.point)?, known.secret.expose()) {
+                if !same(&self.use_key(key, &known.sent)?, known.secret.expose()) {
                     let text = "the key in the token is not the private half of its public key";
                     return Err(Fault::new(Class::KeyDamaged, text));
                 }
@@ -135,7 +135,7 @@ impl Lane {
                 let check = self.use_key(key, &check_input(key.id, key.version))?;
                 Some(hex::encode(sha256(&[&check])))
             }
-            (Role::Sign | Role::Agree, None) | (Role::Mac, Some(_)) => {
+            (Role::Sign | Role::Agree | Role::Decrypt, None) | (Role::Mac, Some(_)) => {
                 return Err(Fault::new(Class::Refused, "pairs have a public key, and secret keys have none"));
             }
         };

@@ -168,6 +168,19 @@ impl Device for Lane {
         Err(Fault::new(Class::Internal, "the token gave a secret of another length"))
     }
 
+    fn decrypt(&mut self, key: &KeyRef, ciphertext: &[u8]) -> Result<Vec<u8>, Fault> {
+        if key.algorithm.role() != Role::Decrypt {
+            return Err(Fault::new(Class::Refused, format!("{} decrypts nothing", key.algorithm)));
+        }
+        self.use_key(key, ciphertext).map_err(|fault| match fault.class {
+            // Many tokens say no more than that they failed, which the front judges by a ciphertext of its own.
+            Class::KeyDamaged => Fault { class: Class::Refused, ..fault },
+            Class::Retry | Class::Ambiguous | Class::DeviceGone | Class::KeyGone | Class::PinRefused => fault,
+            Class::PinLocked | Class::Full | Class::Unsupported | Class::Refused | Class::Busy => fault,
+            Class::Expired | Class::WorkerLost | Class::Config | Class::Internal => fault,
+        })
+    }
+
     fn destroy(&mut self, key: &KeyRef) -> Result<(), Fault> {
         self.shared.cache.forget((key.id, key.version));
         self.bury()?;

@@ -47,9 +47,9 @@ pub(super) const fn family(algorithm: Algorithm) -> Family {
         Algorithm::EcdsaP384 => Family::Ec(Curve::P384),
         Algorithm::EcdsaP521 => Family::Ec(Curve::P521),
         Algorithm::Ed25519 => Family::Edwards,
-        Algorithm::Rsa2048Pkcs1 | Algorithm::Rsa2048Pss => Family::Rsa(2048),
-        Algorithm::Rsa3072Pkcs1 | Algorithm::Rsa3072Pss => Family::Rsa(3072),
-        Algorithm::Rsa4096Pkcs1 | Algorithm::Rsa4096Pss => Family::Rsa(4096),
+        Algorithm::Rsa2048Pkcs1 | Algorithm::Rsa2048Pss | Algorithm::Rsa2048Oaep => Family::Rsa(2048),
+        Algorithm::Rsa3072Pkcs1 | Algorithm::Rsa3072Pss | Algorithm::Rsa3072Oaep => Family::Rsa(3072),
+        Algorithm::Rsa4096Pkcs1 | Algorithm::Rsa4096Pss | Algorithm::Rsa4096Oaep => Family::Rsa(4096),
         Algorithm::HmacSha256 | Algorithm::Aes256GcmDerived => Family::Secret(Hash::Sha256),
         Algorithm::HmacSha384 => Family::Secret(Hash::Sha384),
         Algorithm::HmacSha512 => Family::Secret(Hash::Sha512),
@@ -62,6 +62,9 @@ pub(super) const fn mechanism(algorithm: Algorithm) -> Mechanism {
         Family::Ec(_) if matches!(algorithm.role(), Role::Agree) => Mechanism::Ecdh1Derive,
         Family::Ec(_) => Mechanism::Ecdsa,
         Family::Edwards => Mechanism::Eddsa,
+        Family::Rsa(_) if matches!(algorithm.role(), Role::Decrypt) => {
+            Mechanism::RsaOaep { hash: Digest::Sha256, mgf: Digest::Sha256 }
+        }
         Family::Rsa(_) if algorithm.is_pss() => {
             Mechanism::RsaPss { hash: Digest::Sha256, mgf: Digest::Sha256, salt: Hash::Sha256.size() }
         }
@@ -107,6 +110,7 @@ pub(super) const fn kek_role(algorithm: Algorithm) -> KekRole {
         Role::Sign => KekRole::Sign,
         Role::Mac => KekRole::Mac,
         Role::Agree => KekRole::Agree,
+        Role::Decrypt => KekRole::Decrypt,
     }
 }
 
@@ -115,6 +119,7 @@ pub(super) const fn right(algorithm: Algorithm) -> ck::CK_ATTRIBUTE_TYPE {
     match algorithm.role() {
         Role::Sign | Role::Mac => ck::CKA_SIGN,
         Role::Agree => ck::CKA_DERIVE,
+        Role::Decrypt => ck::CKA_DECRYPT,
     }
 }
 
@@ -123,6 +128,7 @@ pub(super) const fn public_right(algorithm: Algorithm) -> ck::CK_ATTRIBUTE_TYPE 
     match algorithm.role() {
         Role::Sign | Role::Mac => ck::CKA_VERIFY,
         Role::Agree => ck::CKA_DERIVE,
+        Role::Decrypt => ck::CKA_ENCRYPT,
     }
 }
 
@@ -130,6 +136,7 @@ pub(super) const fn public_right(algorithm: Algorithm) -> ck::CK_ATTRIBUTE_TYPE 
 pub(super) fn act(session: &Session, algorithm: Algorithm, key: Object, input: &[u8]) -> pkcs11_raw::Result<Vec<u8>> {
     match algorithm.role() {
         Role::Sign | Role::Mac => session.sign(mechanism(algorithm), key, input),
+        Role::Decrypt => session.decrypt(mechanism(algorithm), key, input),
         Role::Agree => session.agree(key, input, &template::agreed(Agreed::SECRET)),
     }
 }
@@ -200,6 +207,7 @@ pub(super) fn sign_input(algorithm: Algorithm, input: &[u8]) -> Result<Cow<'_, [
         | Mechanism::GenericSecretKeyGen
         | Mechanism::AesKeyGen
         | Mechanism::Ecdh1Derive
+        | Mechanism::RsaOaep { .. }
         | Mechanism::AesKeyWrapPad
         | Mechanism::AesKeyWrapKwp
         | Mechanism::Other(_)

@@ -111,6 +111,7 @@ fn unwrapped(role: KekRole) -> Vec<Attribute> {
         KekRole::Sign => (ck::CKO_PRIVATE_KEY, ck::CKA_SIGN),
         KekRole::Mac => (ck::CKO_SECRET_KEY, ck::CKA_SIGN),
         KekRole::Agree => (ck::CKO_PRIVATE_KEY, ck::CKA_DERIVE),
+        KekRole::Decrypt => (ck::CKO_PRIVATE_KEY, ck::CKA_DECRYPT),
     };
     let mut all = vec![Attribute::number(ck::CKA_CLASS, class)];
     all.extend(guards(Life::Loaded));

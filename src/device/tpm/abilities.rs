@@ -75,6 +75,8 @@ fn try_one(link: &mut Link, id: KeyId, algorithm: Algorithm) -> Result<(), Troub
         Role::Mac => {
             engine::mac(link, &key, hash, b"signet")?;
         }
+        // As all RSA, it is not tried.
+        Role::Decrypt => {}
         Role::Agree => {
             let internal = |why: String| Fault::new(Class::Internal, why);
             let public = made.public.ok_or_else(|| internal("a pair without a public half".to_owned()))?;

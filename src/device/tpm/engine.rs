@@ -13,7 +13,10 @@ use std::time::Duration;
 
 use tss_esapi::constants::PropertyTag;
 use tss_esapi::constants::tss::{TPM2_RH_NULL, TPM2_ST_HASHCHECK};
-use tss_esapi::structures::{Digest, EccParameter, EccPoint, HashcheckTicket, MaxBuffer, Signature, SignatureScheme};
+use tss_esapi::structures::{
+    Data, Digest, EccParameter, EccPoint, HashcheckTicket, MaxBuffer, PublicKeyRsa, RsaDecryptionScheme, Signature,
+    SignatureScheme,
+};
 use tss_esapi::traits::Marshall;
 use tss_esapi::tss2_esys::TPMT_TK_HASHCHECK;
 
@@ -185,6 +188,12 @@ impl Engine {
             return Err(Fault::new(Class::Refused, "this is no point of P-256"));
         }
         self.use_key(|link| agree(link, key, point))
+    }
+
+    /// See [`crate::device::Device::decrypt`].
+    pub(super) fn decrypt(&mut self, key: &KeyRef, ciphertext: &[u8]) -> Result<Vec<u8>, Fault> {
+        hash_for(key.algorithm, Role::Decrypt)?;
+        self.use_key(|link| decrypt(link, key, ciphertext))
     }
 
     /// See [`crate::device::Device::forget`]. Nothing is loaded where there is no link.
@@ -391,6 +400,23 @@ pub(super) fn agree(link: &mut Link, key: &KeyRef, point: &[u8]) -> Result<Vec<u
     let handle = link.handle(key)?;
     let common = link.authorised(COMMAND, |tpm| tpm.ecdh_z_gen(handle, point))?;
     Ok(template::padded(common.x().value(), Agreed::SECRET)?)
+}
+
+/// One decryption by RSA-OAEP, whose label is empty. To a ciphertext that does not decrypt, TPMs answer as if they were broken
+/// (`TPM_RC_FAILURE`): then it is asked for a random byte, which one in failure mode would not give.
+fn decrypt(link: &mut Link, key: &KeyRef, ciphertext: &[u8]) -> Result<Vec<u8>, Trouble> {
+    const COMMAND: &str = "TPM2_RSA_Decrypt";
+    let handle = link.handle(key)?;
+    let input = PublicKeyRsa::try_from(ciphertext).map_err(during(COMMAND))?;
+    let opened =
+        link.authorised(COMMAND, |tpm| tpm.rsa_decrypt(handle, input, RsaDecryptionScheme::Null, Data::default()));
+    match opened {
+        Ok(plaintext) => Ok(plaintext.value().to_vec()),
+        Err(trouble) if trouble.may_be_a_bad_ciphertext() && random(link, 1).is_ok() => {
+            Err(Fault::new(Class::Refused, "the ciphertext does not decrypt").into())
+        }
+        Err(trouble) => Err(trouble),
+    }
 }
 
 /// Random bytes. A TPM gives fewer than were asked for, without an error, above the size of its longest digest.

@@ -59,7 +59,7 @@ pub(super) fn file_parameters(algorithm: Algorithm) -> Result<PublicParameters, 
 pub(super) fn key(algorithm: Algorithm) -> Result<Public, Trouble> {
     let role = |all: ObjectAttributesBuilder| match algorithm.role() {
         Role::Sign | Role::Mac => all.with_sign_encrypt(true),
-        Role::Agree => all.with_decrypt(true),
+        Role::Agree | Role::Decrypt => all.with_decrypt(true),
     };
     build(parameters(algorithm)?, attributes(role)?)
 }
@@ -77,7 +77,7 @@ pub(super) fn parameters(algorithm: Algorithm) -> Result<PublicParameters, Fault
             SymmetricDefinitionObject::Null,
             match algorithm.role() {
                 Role::Sign | Role::Mac => EccScheme::EcDsa(HashScheme::new(hash)),
-                Role::Agree => EccScheme::EcDh(HashScheme::new(hash)),
+                Role::Agree | Role::Decrypt => EccScheme::EcDh(HashScheme::new(hash)),
             },
             curve_of(curve),
             KeyDerivationFunctionScheme::Null,
@@ -85,7 +85,11 @@ pub(super) fn parameters(algorithm: Algorithm) -> Result<PublicParameters, Fault
     }
     if let Some(bits) = algorithm.rsa_bits() {
         let scheme = HashScheme::new(hash);
-        let scheme = if algorithm.is_pss() { RsaScheme::RsaPss(scheme) } else { RsaScheme::RsaSsa(scheme) };
+        let scheme = match algorithm.role() {
+            Role::Decrypt => RsaScheme::Oaep(scheme),
+            Role::Sign | Role::Mac | Role::Agree if algorithm.is_pss() => RsaScheme::RsaPss(scheme),
+            Role::Sign | Role::Mac | Role::Agree => RsaScheme::RsaSsa(scheme),
+        };
         return Ok(PublicParameters::Rsa(PublicRsaParameters::new(
             SymmetricDefinitionObject::Null,
             scheme,
