@@ -1,4 +1,4 @@
-//! `signet wrap`, `unwrap`, `rewrap` and `datakey`.
+//! `signet wrap`, `unwrap` and `datakey`.
 //!
 //! A ciphertext is written as it is, or in base64 by `--base64` and on a terminal. A plaintext is never written to a terminal
 //! unasked.
@@ -110,42 +110,6 @@ impl Unwrap {
             return to.secret_body(app.out, &unwrapped);
         }
         to.secret(app.out, unwrapped.plaintext.0.expose())
-    }
-}
-
-/// Move a ciphertext to the newest version, or to another key; the plaintext never leaves the server.
-#[derive(Args, Debug)]
-#[command(after_help = "\
-Examples:
-  signet rewrap payments:card-data old.wrapped --out new.wrapped --context tenant=acme
-  signet rewrap payments:card-data old.wrapped --out new.wrapped --to archive:card-data")]
-pub(super) struct Rewrap {
-    /// The key that wrapped it.
-    #[arg(value_name = "KEY", value_parser = parsed::<KeyName>)]
-    name: KeyName,
-    /// The ciphertext; - for standard input.
-    #[arg(default_value = "-")]
-    file: PathBuf,
-    #[command(flatten)]
-    context: ContextArgs,
-    /// The key to move to, instead of the same.
-    #[arg(long = "to", id = "target", value_name = "KEY", value_parser = parsed::<KeyName>)]
-    target: Option<KeyName>,
-    #[command(flatten)]
-    to: To,
-    /// Both ciphertexts are in base64.
-    #[arg(long)]
-    base64: bool,
-}
-
-impl Rewrap {
-    pub(super) fn run(self, app: &App) -> Result<()> {
-        let Self { name, file, context, target, to, base64 } = self;
-        let context = context.context()?;
-        let ciphertext = Base64(read_bytes(&file, MAX_CIPHERTEXT, base64)?);
-        let body = wire::Rewrap { ciphertext, context, to: target };
-        let wrapped = app.online(async |client| client.rewrap(&name, &body).await)?;
-        if app.out.json { to.body(app.out, &wrapped) } else { to.public(app.out, &wrapped.ciphertext.0, base64) }
     }
 }
 
