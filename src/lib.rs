@@ -13,6 +13,8 @@ pub mod confine;
 
 pub mod jose;
 pub mod outbound;
+
+pub mod otlp;
 pub mod validation;
 pub mod webhook;
 pub mod x509;

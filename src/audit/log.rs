@@ -146,7 +146,8 @@ impl Log {
         let queue = Arc::new(Queue::new(files.reached(), settings.queue, settings.deadline));
         writer::spawn(files, Arc::clone(&queue))?;
         let start = |sink: &SinkSettings| {
-            Sink::start(sink.clone(), settings.folder.clone(), Arc::clone(&queue), settings.deadline)
+            let log = (settings.folder.clone(), settings.origin.clone());
+            Sink::start(sink.clone(), log, Arc::clone(&queue), settings.deadline)
         };
         let sinks: Arc<[Sink]> = match settings.sinks.iter().map(start).collect() {
             Ok(sinks) => sinks,

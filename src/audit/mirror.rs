@@ -7,10 +7,12 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::files::{self, Watched};
 use super::point::unreadable;
 use super::queue::Reached;
+use super::sink::{Follower, LOOK};
 use super::{heads, open, segment};
 use crate::error::{Error, Kind, Result};
 
@@ -18,6 +20,67 @@ use crate::error::{Error, Kind, Result};
 const STEP: u64 = 1024 * 1024;
 /// So much of the end of `heads` is compared when a copy is opened.
 const WINDOW: u64 = 64 * 1024;
+
+/// How much longer than an attempt to open the copy the wait after it is.
+const REST: u32 = 10;
+
+/// A copy that follows its log: it is opened, brought up to it, looked at, and opened again after an error.
+#[derive(Debug)]
+pub(super) struct Copying {
+    log: PathBuf,
+    folder: PathBuf,
+    mirror: Option<Mirror>,
+    looked: Instant,
+    /// Whether somebody else's hand showed in it: then all of it is compared.
+    suspect: bool,
+    size: u64,
+}
+
+impl Copying {
+    /// The copy in `folder` of the log in `log`, which is not opened yet.
+    pub(super) fn new(log: PathBuf, folder: PathBuf) -> Self {
+        Self { log, folder, mirror: None, looked: Instant::now(), suspect: false, size: 0 }
+    }
+
+    fn advance(&mut self, to: &Reached) -> Result<bool> {
+        let Some(open) = &mut self.mirror else {
+            let open = Mirror::open(&self.log, &self.folder, to, self.suspect)?;
+            self.size = open.size();
+            self.mirror = Some(open);
+            return Ok(true);
+        };
+        if self.looked.elapsed() >= LOOK {
+            open.check()?;
+            self.looked = Instant::now();
+        }
+        let more = open.step(to)?;
+        self.size = open.size();
+        Ok(more)
+    }
+}
+
+impl Follower for Copying {
+    fn step(&mut self, to: &Reached) -> Result<bool> {
+        let step = self.advance(to);
+        match &step {
+            Ok(true) => {}
+            Ok(false) => self.suspect = false,
+            Err(error) => {
+                self.suspect = error.kind() == Kind::Tampered;
+                self.mirror = None;
+            }
+        }
+        step
+    }
+
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn rest(&self, took: Duration) -> Duration {
+        LOOK.max(took * REST)
+    }
+}
 
 /// A copy in the hands of who writes it.
 #[derive(Debug)]

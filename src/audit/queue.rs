@@ -68,10 +68,6 @@ impl Failure {
         Self { public: format!("sink {name} of the audit log: {}", self.public).into(), ..self }
     }
 
-    pub(super) const fn kind(&self) -> Kind {
-        self.kind
-    }
-
     /// The writer is gone.
     pub(super) const fn ended() -> Self {
         Self::unavailable("the audit log is closed", true)

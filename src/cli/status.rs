@@ -78,16 +78,18 @@ fn certificate(shown: Option<&ServerCertificate>) -> String {
 }
 
 fn sinks(sinks: &[SinkPosition], terminal: bool) -> String {
-    let rows = sinks.iter().map(|SinkPosition { name, required, size, behind, problem }| {
+    let rows = sinks.iter().map(|SinkPosition { name, kind, required, size, behind, rejected, problem }| {
         vec![
             name.to_string(),
+            kind.clone(),
             yes_no(*required).to_owned(),
             size.to_string(),
             behind.to_string(),
+            rejected.to_string(),
             super::output::or_dash(problem.as_ref()),
         ]
     });
-    table(&["SINK", "REQUIRED", "RECORDS", "BEHIND", "PROBLEM"], rows, terminal)
+    table(&["SINK", "KIND", "REQUIRED", "RECORDS", "BEHIND", "REJECTED", "PROBLEM"], rows, terminal)
 }
 
 fn devices(devices: &[DeviceStatus], terminal: bool) -> String {

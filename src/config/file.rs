@@ -112,6 +112,13 @@ pub(super) enum SinkFile {
         #[serde(default)]
         required: bool,
     },
+    Otlp {
+        name: Name,
+        url: String,
+        ca: Option<PathBuf>,
+        headers_file: Option<PathBuf>,
+        timeout: Option<Period>,
+    },
 }
 
 #[derive(Debug, Deserialize)]

@@ -16,6 +16,7 @@ use file::{AcmeFile, DeviceFile, SinkFile, TlsFile, WebhookFile, WitnessFile};
 
 use crate::device::{PinSource, Pkcs11Settings, Settings, TokenSelector, TpmSettings};
 use crate::error::{Error, Kind, Result};
+use crate::otlp::Settings as CollectorSettings;
 use crate::outbound::{Address, Place};
 use crate::types::{EstLabel, IssuerName, Name, NoteKey, Period, ProfileName};
 use crate::webhook::Settings as WebhookSettings;
@@ -57,15 +58,24 @@ pub struct Config {
     pub witnesses: Vec<Cosigner>,
 }
 
-/// A further place of the audit log: a folder on another disk.
+/// A further place of the audit log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sink {
     /// Its name.
     pub name: Name,
-    /// The folder, which must be there.
-    pub folder: PathBuf,
+    /// What it is.
+    pub kind: SinkKind,
     /// Whether a record counts only once it is durable there.
     pub required: bool,
+}
+
+/// What a further place of the audit log is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SinkKind {
+    /// A folder on another disk, which must be there.
+    Folder(PathBuf),
+    /// A collector of OpenTelemetry.
+    Otlp(CollectorSettings),
 }
 
 /// A witness of the audit log.
@@ -221,23 +231,56 @@ const MAX_SINKS: usize = 8;
 
 fn check_sinks(sinks: Vec<SinkFile>, data: &Path) -> Result<Vec<Sink>> {
     let mut checked: Vec<Sink> = Vec::new();
-    for SinkFile::Folder { name, folder, required } in sinks {
-        if !folder.is_absolute() || folder.starts_with(data) {
-            return Err(Error::new(
-                Kind::Invalid,
-                format!("the folder of {name} is an absolute path outside storage.data"),
-            )
-            .hint("a copy is worth something on another disk only"));
+    for sink in sinks {
+        let sink = match sink {
+            SinkFile::Folder { name, folder, required } => {
+                check_folder(&name, &folder, data)?;
+                Sink { name, kind: SinkKind::Folder(folder), required }
+            }
+            SinkFile::Otlp { name, url, ca, headers_file, timeout } => {
+                let place = check_place(&url, ca, "the collector").map_err(|e| e.context(&name))?;
+                let patience = check_timeout(timeout, Period::seconds(10))?.as_duration();
+                let settings = CollectorSettings { place, headers_file, patience };
+                Sink { name, kind: SinkKind::Otlp(settings), required: false }
+            }
+        };
+        if checked.iter().any(|other| other.name == sink.name || other.kind == sink.kind) {
+            return Err(Error::new(Kind::Invalid, format!("{} or its place is there twice", sink.name)));
         }
-        if checked.iter().any(|other| other.name == name || other.folder == folder) {
-            return Err(Error::new(Kind::Invalid, format!("{name} or its folder is there twice")));
-        }
-        checked.push(Sink { name, folder, required });
+        checked.push(sink);
     }
     if checked.len() > MAX_SINKS {
         return Err(Error::new(Kind::Invalid, format!("at most {MAX_SINKS} are possible")));
     }
     Ok(checked)
+}
+
+fn check_folder(name: &Name, folder: &Path, data: &Path) -> Result<()> {
+    if folder.is_absolute() && !folder.starts_with(data) {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Invalid, format!("the folder of {name} is an absolute path outside storage.data"))
+        .hint("a copy is worth something on another disk only"))
+}
+
+/// Somebody at a url, `who` in a sentence, and those that may certify him.
+fn check_place(url: &str, ca: Option<PathBuf>, who: &str) -> Result<Place> {
+    let address: Address = url.parse().map_err(|e: Error| e.context("url"))?;
+    if url.starts_with("https") == ca.is_some() {
+        return Ok(Place { address, anchors: ca });
+    }
+    Err(Error::new(Kind::Invalid, "ca and an https url go together").hint(format!(
+        "ca is the file of those that may certify {who}: /etc/ssl/certs/ca-certificates.crt holds the public ones"
+    )))
+}
+
+/// How long one attempt may take.
+fn check_timeout(timeout: Option<Period>, usual: Period) -> Result<Period> {
+    let timeout = timeout.unwrap_or(usual);
+    if timeout > MAX_TIMEOUT || timeout.as_secs() == 0 {
+        return Err(Error::new(Kind::Invalid, format!("timeout is 1s to {MAX_TIMEOUT}")));
+    }
+    Ok(timeout)
 }
 
 /// What a file says, or the line that is wrong.
@@ -305,20 +348,12 @@ const MAX_TIMEOUT: Period = Period::seconds(60);
 
 fn check_webhook(webhook: WebhookFile) -> Result<Ending> {
     let WebhookFile { url, secret_file, ca, before, timeout } = webhook;
-    let address: Address = url.parse().map_err(|e: Error| e.context("url"))?;
-    if url.starts_with("https") != ca.is_some() {
-        return Err(Error::new(Kind::Invalid, "ca and an https url go together")
-            .hint("ca is the file of those that may certify the receiver: /etc/ssl/certs/ca-certificates.crt holds the public ones"));
-    }
+    let place = check_place(&url, ca, "the receiver")?;
     let (most, longest) = MAX_BEFORE;
     if before.len() > most || before.iter().any(|period| *period > longest || period.as_secs() == 0) {
         return Err(Error::new(Kind::Invalid, format!("before holds at most {most} periods of at most {longest}")));
     }
-    let timeout = timeout.unwrap_or(Period::seconds(10));
-    if timeout > MAX_TIMEOUT || timeout.as_secs() == 0 {
-        return Err(Error::new(Kind::Invalid, format!("timeout is 1s to {MAX_TIMEOUT}")));
-    }
-    let place = Place { address, anchors: ca };
+    let timeout = check_timeout(timeout, Period::seconds(10))?;
     let webhook = WebhookSettings { place, secret_file, patience: timeout.as_duration() };
     Ok(Ending { webhook, before })
 }
@@ -340,16 +375,8 @@ fn check_witnesses(files: Vec<WitnessFile>) -> Result<Vec<Cosigner>> {
         if all.iter().any(|other| other.key.id() == key.id()) {
             return Err(Error::new(Kind::Invalid, format!("{} stands there twice", key.name())));
         }
-        let address: Address = url.parse().map_err(|e: Error| e.context("url"))?;
-        if url.starts_with("https") != ca.is_some() {
-            return Err(Error::new(Kind::Invalid, "ca and an https url go together")
-                .hint("ca is the file of those that may certify the witness"));
-        }
-        let patience = timeout.unwrap_or(Period::seconds(5));
-        if patience > MAX_TIMEOUT || patience.as_secs() == 0 {
-            return Err(Error::new(Kind::Invalid, format!("timeout is 1s to {MAX_TIMEOUT}")));
-        }
-        all.push(Cosigner { key, place: Place { address, anchors: ca }, required, patience });
+        let place = check_place(&url, ca, "the witness")?;
+        all.push(Cosigner { key, place, required, patience: check_timeout(timeout, Period::seconds(5))? });
     }
     Ok(all)
 }
@@ -547,6 +574,38 @@ mod tests {
             ("KEY\nurl = \"http://localhost\"\ntimeout = \"61s\"", "timeout is 1s to 1m"),
             ("KEY\nurl = \"http://localhost\"\nKEY\nurl = \"http://localhost\"", "twice"),
             ("[[witness]]\nkey = \"a+b+c\"\nurl = \"http://localhost\"", "not the key of a log or a witness"),
+        ];
+        for (text, part) in cases {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(part), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_sink_is_a_folder_or_a_collector() {
+        let parse = |text: &str| {
+            Config::parse(&format!("{TPM}\n[[audit.sinks]]\nname = \"a\"\n{text}"))
+                .map(|config| config.sinks)
+                .map_err(|error| error.to_string())
+        };
+        let all = parse(
+            "kind = \"otlp\"\nurl = \"https://c.example/v1/logs?hidden\"\nca = \"/c\"\nheaders_file = \"/h\"\n\
+             [[audit.sinks]]\nname = \"b\"\nkind = \"folder\"\nfolder = \"/b\"\nrequired = true",
+        );
+        let all = all.unwrap();
+        assert!(matches!(&all[0].kind, SinkKind::Otlp(settings) if settings.patience.as_secs() == 10));
+        assert!(!format!("{all:?}").contains("hidden") && all[1].required);
+        let cases = [
+            ("kind = \"otlp\"\nurl = \"http://c.example/v1/logs\"", "not the address"),
+            ("kind = \"otlp\"\nurl = \"https://c.example/v1/logs\"", "go together"),
+            ("kind = \"otlp\"\nurl = \"http://localhost/v1/logs\"\nrequired = true", "unknown field `required`"),
+            ("kind = \"otlp\"\nurl = \"http://localhost/v1/logs\"\ntimeout = \"61s\"", "timeout is 1s to 1m"),
+            ("kind = \"folder\"\nfolder = \"b\"", "an absolute path"),
+            (
+                "kind = \"folder\"\nfolder = \"/b\"\n[[audit.sinks]]\nname = \"b\"\nkind = \"folder\"\nfolder = \"/b\"",
+                "twice",
+            ),
+            ("kind = \"kafka\"", "unknown variant"),
         ];
         for (text, part) in cases {
             let error = parse(text).unwrap_err();

@@ -8,10 +8,11 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::audit::{checkpoint, cosigned, verify, vouched};
-use crate::config::{Config, Cosigner};
+use crate::audit::{checkpoint, cosigned, count, sent, verify, vouched};
+use crate::config::{Config, Cosigner, SinkKind};
 use crate::device::{Attempt, PinSource, Settings, Worker};
 use crate::error::{Error, Kind, Result};
+use crate::otlp::Settings as CollectorSettings;
 use crate::telemetry::Metrics;
 use crate::types::{Clock, Name, Period, PublicKey};
 use crate::webhook::{Settings as WebhookSettings, Webhook};
@@ -162,14 +163,29 @@ fn audit(data: &Path, config: &Config) -> Vec<Finding> {
     let mut findings = log("audit log", &folder, key.as_ref());
     for sink in &config.sinks {
         let what = format!("sink {}", sink.name);
-        findings.extend(if sink.folder.is_dir() {
-            log(&what, &sink.folder, key.as_ref())
-        } else {
-            let text = format!("there is no folder {}", sink.folder.display());
-            vec![wrong(what, text, "mount its disk, or make it: an empty folder gets all of the log")]
-        });
+        match &sink.kind {
+            SinkKind::Folder(place) if place.is_dir() => findings.extend(log(&what, place, key.as_ref())),
+            SinkKind::Folder(place) => {
+                let text = format!("there is no folder {}", place.display());
+                findings.push(wrong(what, text, "mount its disk, or make it: an empty folder gets all of the log"));
+            }
+            SinkKind::Otlp(collector) => findings.push(self::collector(what, &folder, &sink.name, collector)),
+        }
     }
     findings
+}
+
+/// How far a collector is, and whether it can be asked: without asking it.
+fn collector(what: String, folder: &Path, name: &Name, settings: &CollectorSettings) -> Finding {
+    let known = settings.check().and_then(|()| Ok((sent(folder, name)?, count(folder)?)));
+    match known {
+        Err(error) => wrong(what, error.chain(), error.mend().unwrap_or("correct its [[audit.sinks]] stanza")),
+        Ok((sent, _)) if sent.rejected > 0 => {
+            let text = format!("{} did not accept {} records", settings.place.address, sent.rejected);
+            note(what, format!("{text}: they are in the log"))
+        }
+        Ok((sent, all)) => good(what, format!("{} was given {} of {all} records", settings.place.address, sent.size)),
+    }
 }
 
 fn log(what: &str, folder: &Path, key: Option<&PublicKey>) -> Vec<Finding> {

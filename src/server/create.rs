@@ -8,8 +8,8 @@ use zeroize::Zeroizing;
 
 use super::root::Root;
 use super::{Options, ROOT_RECORD, Server, lock, stop_workers};
-use crate::audit::{Log, Origin, Phase, Record, Settings as LogSettings, SinkSettings};
-use crate::config::{Config, Sink};
+use crate::audit::{Log, Origin, Phase, Record, Settings as LogSettings, SinkKind as LogSinkKind, SinkSettings};
+use crate::config::{Config, Sink, SinkKind};
 use crate::crash_point;
 use crate::device::{AnchorPlace, Class, Identity, Settings, Worker};
 use crate::error::{Error, Kind, Result};
@@ -256,8 +256,12 @@ async fn enrol_with(
 pub(super) fn log_settings(config: &Config, root: &Root) -> Result<LogSettings> {
     let settings = LogSettings::new(config.data.join("audit"), Origin::of_instance(&root.instance)?);
     let sink = |sink: &Sink| {
-        let Sink { name, folder, required } = sink.clone();
-        SinkSettings { name, folder, required }
+        let Sink { name, kind, required } = sink.clone();
+        let kind = match kind {
+            SinkKind::Folder(folder) => LogSinkKind::Folder(folder),
+            SinkKind::Otlp(collector) => LogSinkKind::Otlp(collector),
+        };
+        SinkSettings { name, kind, required }
     };
     Ok(LogSettings { sinks: config.sinks.iter().map(sink).collect(), ..settings })
 }

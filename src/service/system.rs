@@ -168,6 +168,8 @@ impl Service {
         // One that is required is what keeps the log from being ready.
         let sinks = self.parts.log.sinks();
         problems.extend(sinks.iter().filter(|sink| !sink.required).filter_map(|sink| sink.trouble.clone()));
+        let rejecting = sinks.iter().filter(|sink| sink.rejected > 0);
+        problems.extend(rejecting.map(|sink| format!("sink {} did not accept {} records", sink.name, sink.rejected)));
         problems.extend(self.parts.authority.problems());
         problems.extend(self.own_problems());
         let status = Status {

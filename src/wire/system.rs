@@ -256,12 +256,18 @@ pub struct SinkPosition {
     /// Its name in the configuration.
     #[schema(value_type = String)]
     pub name: Name,
+    /// What it is: `folder` or `otlp`.
+    #[serde(default)]
+    pub kind: String,
     /// Whether a record counts only once it is durable there.
     pub required: bool,
     /// The records that are durable there.
     pub size: u64,
     /// The records that it lacks.
     pub behind: u64,
+    /// The records that it was given and did not accept.
+    #[serde(default)]
+    pub rejected: u64,
     /// What keeps it from them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,

@@ -42,6 +42,7 @@ mod matrix;
 mod memory;
 mod mutations;
 mod notices;
+mod otlp;
 mod own;
 mod process;
 mod revocation;

@@ -53,8 +53,8 @@ pub(super) async fn status(call: Call) -> Result<Released<Reply<Status>>> {
 }
 
 fn sink(status: SinkStatus) -> SinkPosition {
-    let SinkStatus { name, required, size, behind, trouble } = status;
-    SinkPosition { name, required, size, behind, problem: trouble }
+    let SinkStatus { name, kind, required, size, behind, rejected, trouble } = status;
+    SinkPosition { name, kind: kind.to_owned(), required, size, behind, rejected, problem: trouble }
 }
 
 fn certificate(served: Served) -> ServerCertificate {
