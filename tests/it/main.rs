@@ -34,6 +34,7 @@ mod est;
 mod expiry;
 mod faults;
 mod fencing;
+mod heads;
 mod issuers;
 mod keys;
 mod log;
