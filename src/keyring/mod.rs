@@ -243,7 +243,12 @@ impl KeyVersion {
         if let Some(secret) = secret {
             same_twice(next()?, secret)?;
         }
-        if same(next()?.expose(), known.secret.expose()) {
+        let found = match next() {
+            // What was made for this very key does not decrypt.
+            Err(error) if error.kind() == Kind::Invalid => None,
+            other => Some(other?),
+        };
+        if found.is_some_and(|found| same(found.expose(), known.secret.expose())) {
             return Ok(());
         }
         Err(Error::new(Kind::Tampered, "the key in the device gives wrong results")
