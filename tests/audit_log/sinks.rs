@@ -26,10 +26,8 @@ fn sink(bench: &Bench, name: &str, required: bool) -> SinkSettings {
 }
 
 fn place(sink: &SinkSettings) -> &Path {
-    match &sink.kind {
-        SinkKind::Folder(folder) => folder,
-        other => panic!("{other:?}"),
-    }
+    let SinkKind::Folder(folder) = &sink.kind else { panic!("{} is no folder", sink.name) };
+    folder
 }
 
 fn with(bench: &mut Bench, sinks: &[&SinkSettings]) {

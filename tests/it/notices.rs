@@ -156,15 +156,15 @@ async fn take<S: AsyncRead + AsyncWrite + Unpin>(
         .filter_map(|line| line.split_once(": "))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
-    let length: usize = headers["content-length"].parse().unwrap();
+    let length: usize = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
     while bytes.len() < head + length {
         (stream.read_buf(&mut bytes).await.ok()? > 0).then_some(())?;
     }
     let body = String::from_utf8(bytes[head..].to_vec()).unwrap();
-    let manner = match *manner.lock().unwrap() {
-        Manner::Refuses(text) => Manner::Status(if body.contains(text) { 400 } else { 204 }),
-        manner => manner,
-    };
+    let mut manner = *manner.lock().unwrap();
+    if let Manner::Refuses(text) = manner {
+        manner = Manner::Status(if body.contains(text) { 400 } else { 204 });
+    }
     all.lock().unwrap().push(Got { head: first.to_owned(), headers, body });
     match manner {
         Manner::Status(status) => {
