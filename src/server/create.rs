@@ -8,7 +8,9 @@ use zeroize::Zeroizing;
 
 use super::root::Root;
 use super::{Options, ROOT_RECORD, Server, lock, stop_workers};
-use crate::audit::{Log, Origin, Phase, Record, Settings as LogSettings, SinkKind as LogSinkKind, SinkSettings};
+use crate::audit::{
+    ArchivePlace, Log, Origin, Phase, Record, Settings as LogSettings, SinkKind as LogSinkKind, SinkSettings,
+};
 use crate::config::{Config, Sink, SinkKind};
 use crate::crash_point;
 use crate::device::{AnchorPlace, Class, Identity, Settings, Worker};
@@ -260,10 +262,13 @@ pub(super) fn log_settings(config: &Config, root: &Root) -> Result<LogSettings> 
         let kind = match kind {
             SinkKind::Folder(folder) => LogSinkKind::Folder(folder),
             SinkKind::Otlp(collector) => LogSinkKind::Otlp(collector),
+            SinkKind::ArchiveFolder(folder) => LogSinkKind::Archive(ArchivePlace::Folder(folder)),
+            SinkKind::ArchiveBucket(bucket) => LogSinkKind::Archive(ArchivePlace::Bucket(bucket)),
         };
         SinkSettings { name, kind, required }
     };
-    Ok(LogSettings { sinks: config.sinks.iter().map(sink).collect(), ..settings })
+    let sinks = config.sinks.iter().map(sink).collect();
+    Ok(LogSettings { sinks, segment_bytes: config.segment_bytes, ..settings })
 }
 
 fn make_folder(data: &Path) -> Result<()> {
