@@ -30,7 +30,7 @@ use signet::keyring::Keyring;
 use signet::ledger::{Anchors, Ledger};
 use signet::policy::{ADMINISTRATORS, ADMINISTRATORS_TEXT};
 use signet::service::acme::Desk;
-use signet::service::{Heads, Idempotency, NewToken, Parts, Service, policies};
+use signet::service::{HeadKey, Heads, Idempotency, NewToken, Parts, Service, policies};
 use signet::signing::Signing;
 use signet::store::{Change, Expected, Sealed, Sqlite, StorageKey, Store};
 use signet::telemetry::Metrics;
@@ -99,8 +99,7 @@ async fn service(folder: &Path) -> Arc<Service> {
         admission,
         ledger,
         log: log.clone(),
-        log_key: public.clone(),
-        heads: Arc::new(Heads::new(log, worker, key, public).unwrap()),
+        heads: Arc::new(Heads::new(log, HeadKey::new(worker, key, public).unwrap(), None)),
         registry: Arc::new(Registry::load(&*store).unwrap()),
         own: None,
         acme: Desk::new(Validator::new(Resolver::new(Vec::new()), Ports::default())).unwrap(),

@@ -46,17 +46,17 @@ pub struct Archived {
     pub signed: u64,
 }
 
-/// Brings the closed segments of the log in `folder` to `to`, which must be there. With a key the signatures of the heads are checked.
+/// Brings the closed segments of the log in `folder` to `to`, which must be there. With keys the signatures of the heads are checked.
 ///
 /// # Errors
 /// [`Kind::NotFound`] where there is no log; [`Kind::Tampered`] where the log does not hold, or what is in `to` is not an archive of it:
 /// then nothing is written; [`Kind::Unavailable`] where a disk refuses.
-pub fn archive(folder: &Path, to: &Path, key: Option<&PublicKey>) -> Result<Archived> {
+pub fn archive<'k>(folder: &Path, to: &Path, keys: impl IntoIterator<Item = &'k PublicKey>) -> Result<Archived> {
     let refused = |e: io::Error| unwritable(to, &e);
     if !fs::metadata(to).map_err(refused)?.is_dir() {
         return Err(Error::new(Kind::Invalid, format!("{} is no folder", to.display())));
     }
-    let report = verify(folder, key)?;
+    let report = verify(folder, keys)?;
     if let Some(problem) = report.problems.first() {
         return Err(tampered(problem));
     }
@@ -106,8 +106,8 @@ pub fn archive(folder: &Path, to: &Path, key: Option<&PublicKey>) -> Result<Arch
         put(to, heads::NAME, |file| file.write_all(&heads), |_| Ok(()))?;
     }
 
-    // 3. It must hold by itself.
-    let report = verify(to, key)?;
+    // 3. It must hold by itself. Its heads are the very ones whose signatures were checked.
+    let report = verify(to, None)?;
     if let Some(problem) = report.problems.first() {
         return Err(other(to, "", &problem.to_string()));
     }

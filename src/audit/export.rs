@@ -14,7 +14,7 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use super::checkpoint::{Head, HeadKey};
+use super::checkpoint::{Head, HeadKeys, Mark};
 use super::cosigned::with_cosignatures;
 use super::heads;
 use super::merkle::{Frontier, Hash, leaf_hash, root};
@@ -22,7 +22,7 @@ use super::point::{tampered, unreadable};
 use super::read::Lined;
 use super::tile::{Content, Tile, WIDTH};
 use super::tree::entries;
-use super::verify::{Problem, Report, note};
+use super::verify::{Problem, Report, Signed, note};
 use crate::error::{Error, Kind, Result};
 
 /// The name of the head.
@@ -39,15 +39,15 @@ pub struct Exported {
     pub too_long: Vec<u64>,
 }
 
-/// Writes the log in `folder` up to its last head to `to`. With a key the head's signature is checked.
+/// Writes the log in `folder` up to its last head to `to`. With keys it is checked that each of them signed the head.
 ///
 /// # Errors
 /// [`Kind::NotFound`] where there is no log or no head; [`Kind::Tampered`] where the records are not those that the head signs:
 /// then there is no new head in `to`; [`Kind::Unavailable`] where a disk refuses.
-pub fn export(folder: &Path, to: &Path, key: Option<&HeadKey>) -> Result<Exported> {
+pub fn export(folder: &Path, to: &Path, keys: Option<&HeadKeys>) -> Result<Exported> {
     let head = last_head(folder)?;
-    if key.is_some_and(|key| !head.is_signed_by(key)) {
-        return Err(tampered(format!("the last head, of {} records, is not signed by the key", head.size())));
+    if let Some(flaw) = keys.and_then(|keys| head.flaw(keys)) {
+        return Err(tampered(format!("the last head, of {} records, {flaw}", head.size())));
     }
     let mut out = Out { to: to.to_owned(), written: 0 };
     let (mut tree, mut too_long) = (Rows::default(), Vec::new());
@@ -79,12 +79,12 @@ pub fn export(folder: &Path, to: &Path, key: Option<&HeadKey>) -> Result<Exporte
     Ok(Exported { head, written: out.written, too_long })
 }
 
-/// Checks such a folder: the head and its signature, each tile, each record. Without a key the signature is not checked.
+/// Checks such a folder: the head and its signature, each tile, each record. Without keys the signatures are not checked.
 ///
 /// # Errors
 /// [`Kind::NotFound`] where there is none; [`Kind::Unavailable`] where the disk refuses. What is wrong is in the report.
-pub fn verify_export(folder: &Path, key: Option<&HeadKey>) -> Result<Report> {
-    let mut report = Report { signatures_checked: key.is_some(), ..Report::default() };
+pub fn verify_export(folder: &Path, keys: Option<&HeadKeys>) -> Result<Report> {
+    let mut report = Report { signatures_checked: keys.is_some(), ..Report::default() };
     let head = fs::read(folder.join(CHECKPOINT)).map_err(|e| {
         if e.kind() == ErrorKind::NotFound {
             Error::new(Kind::NotFound, format!("there is no tiled log in {}", folder.display()))
@@ -97,9 +97,11 @@ pub fn verify_export(folder: &Path, key: Option<&HeadKey>) -> Result<Report> {
         wrong(problems, CHECKPOINT, "is no signed head");
         return Ok(report);
     };
-    if key.is_some_and(|key| !head.is_signed_by(key)) {
-        wrong(problems, CHECKPOINT, "is not signed by the key");
+    if let Some(flaw) = keys.and_then(|keys| head.flaw(keys)) {
+        wrong(problems, CHECKPOINT, flaw);
     }
+    let right = keys.into_iter().flat_map(HeadKeys::iter).filter(|key| head.mark(key) == Mark::Right);
+    report.signatures = right.map(|key| Signed { algorithm: key.algorithm(), heads: 1, from: head.size() }).collect();
     let mut tree = Rows::default();
     let compare = |problems: &mut Vec<Problem>, tile: Tile, hashes: &[Hash]| -> Result<()> {
         match read(folder, tile)? {

@@ -63,6 +63,17 @@ pub struct Settings {
     pub deadline: Duration,
     /// Further places of the log.
     pub sinks: Vec<SinkSettings>,
+    /// The Ed25519 key that signs its heads as well, where it has one.
+    pub second_key: Option<SecondKey>,
+}
+
+/// The second key of a log.
+#[derive(Clone, Debug)]
+pub struct SecondKey {
+    /// The key.
+    pub public: PublicKey,
+    /// Each head of more records bears its signature.
+    pub since: u64,
 }
 
 impl Settings {
@@ -76,6 +87,7 @@ impl Settings {
             queue: 8192,
             deadline: Duration::from_secs(5),
             sinks: Vec::new(),
+            second_key: None,
         }
     }
 }

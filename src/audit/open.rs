@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use super::checkpoint::HeadKey;
+use super::checkpoint::HeadKeys;
 use super::files::{self, Files, Parts, Watched};
 use super::heads::{self, Entry};
 use super::log::Settings;
@@ -161,11 +161,15 @@ fn check_head(entry: &Entry, settings: &Settings, key: Option<&PublicKey>) -> Re
     if *head.origin() != settings.origin {
         return Err(tampered(format!("its heads are of {}, not of {}", head.origin(), settings.origin)));
     }
-    match key {
-        Some(key) if !head.is_signed_by(&HeadKey::new(key)?) => {
-            Err(tampered(format!("the last head, of {} records, is not signed by the key of this log", head.size())))
-        }
-        Some(_) | None => Ok(()),
+    let Some(key) = key else { return Ok(()) };
+    let second = settings.second_key.as_ref();
+    let all = HeadKeys::new(std::iter::once(key).chain(second.map(|second| &second.public)))?;
+    let promised = second.is_some_and(|second| head.size() > second.since);
+    let flaw = head.flaw(&HeadKeys::new([key])?);
+    let flaw = flaw.or_else(|| if promised { head.flaw(&all) } else { head.flaw_of_older(&all) });
+    match flaw {
+        Some(flaw) => Err(tampered(format!("the last head, of {} records, {flaw}", head.size()))),
+        None => Ok(()),
     }
 }
 

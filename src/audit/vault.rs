@@ -157,12 +157,16 @@ fn own_heads(log: &Path, closed: &Closed) -> Result<Vec<u8>> {
 }
 
 /// Brings the closed segments of the log in `folder` to a bucket. What is there is compared with the log, all of it, and never written over.
-/// With a key the signatures of the heads are checked.
+/// With keys the signatures of the heads are checked.
 ///
 /// # Errors
 /// As [`super::archive()`].
-pub fn archive_in_bucket(folder: &Path, bucket: Bucket, key: Option<&PublicKey>) -> Result<Archived> {
-    let report = verify(folder, key)?;
+pub fn archive_in_bucket<'k>(
+    folder: &Path,
+    bucket: Bucket,
+    keys: impl IntoIterator<Item = &'k PublicKey>,
+) -> Result<Archived> {
+    let report = verify(folder, keys)?;
     if let Some(problem) = report.problems.first() {
         return Err(tampered(problem));
     }

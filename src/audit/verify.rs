@@ -1,4 +1,4 @@
-//! Checks a log without the service: by the auditor, on a copy, with the public key alone.
+//! Checks a log without the service: by the auditor, on a copy, with the public keys alone.
 //!
 //! Each line is hashed again, and each head compared: its signature, and its root with the one over the lines before it.
 //! A root covers everything before it, so the first head that does not match says between which two heads something is
@@ -7,12 +7,13 @@
 //!
 //! It needs as much memory as the longest line, and may run while the service writes.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use super::checkpoint::{Head, HeadKey};
+use super::checkpoint::{Head, HeadKeys, Mark};
 use super::heads::{self, Entries, Entry, Step};
 use super::merkle::{Frontier, Hash, leaf_hash};
 use super::point::unreadable;
@@ -20,7 +21,7 @@ use super::receipt::Receipts;
 use super::record::Record;
 use super::segment::{self, Line, Lines, Listing};
 use crate::error::{Error, Kind, Result};
-use crate::types::PublicKey;
+use crate::types::{NoteKey, PublicKey};
 
 /// No more problems than these are listed: after so many the rest says nothing new.
 const MAX_PROBLEMS: usize = 100;
@@ -40,6 +41,8 @@ pub struct Report {
     pub signed_by: Option<String>,
     /// Whether signatures were checked.
     pub signatures_checked: bool,
+    /// What each key signed, of those that were given and signed anything.
+    pub signatures: Vec<Signed>,
     /// The records after the last head that matches: nobody vouches for them yet.
     pub unsigned_tail: u64,
     /// The receipts that were held against the log.
@@ -48,6 +51,19 @@ pub struct Report {
     pub unfinished_bytes: u64,
     /// What is wrong, at most the first hundred.
     pub problems: Vec<Problem>,
+    /// What is worth knowing and proves nothing by itself, at most so much.
+    pub notes: Vec<String>,
+}
+
+/// What one key of a log signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signed {
+    /// Its algorithm, for people.
+    pub algorithm: &'static str,
+    /// How many heads bear its signature, and it verifies.
+    pub heads: u64,
+    /// The records of the first of them. What came before is vouched for by it as well.
+    pub from: u64,
 }
 
 impl Report {
@@ -79,23 +95,29 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Checks the log in `folder`, or an archive of one ([`super::archive()`]). Without a key the signatures are not checked, only that the heads match the records.
+/// Checks the log in `folder`, or an archive of one ([`super::archive()`]). Without keys the signatures are not checked, only that the
+/// heads match the records. With keys each head is signed by that of ECDSA, and by that of Ed25519 from the first one on that is: a log
+/// may have got it later.
 ///
 /// # Errors
 /// [`Kind::NotFound`] where there is no log; [`Kind::Unavailable`] where the disk refuses; [`Kind::Invalid`] for a key of
 /// another kind. What is wrong with the log itself is in the report.
-pub fn verify(folder: &Path, key: Option<&PublicKey>) -> Result<Report> {
-    verify_with(folder, key, Receipts::default())
+pub fn verify<'k>(folder: &Path, keys: impl IntoIterator<Item = &'k PublicKey>) -> Result<Report> {
+    verify_with(folder, keys, Receipts::default())
 }
 
 /// As [`verify()`], and holds receipts against the log: each record that an answer named must be there, and be the same.
 ///
 /// # Errors
 /// As [`verify()`].
-pub fn verify_with(folder: &Path, key: Option<&PublicKey>, receipts: Receipts) -> Result<Report> {
-    let key = key.map(HeadKey::new).transpose()?;
+pub fn verify_with<'k>(
+    folder: &Path,
+    keys: impl IntoIterator<Item = &'k PublicKey>,
+    receipts: Receipts,
+) -> Result<Report> {
+    let keys = HeadKeys::given(keys)?;
     // The heads first: what they sign is there already, while heads that come later are left to the next time.
-    let heads = Heads::open(folder, key)?;
+    let heads = Heads::open(folder, keys.as_ref())?;
     let listed = |listing: std::io::Result<_>| listing.map_err(|e| unreadable(folder.display(), e));
     let mut listing: Listing = listed(segment::list(folder))?;
     let packed = listing.segments.is_empty() && !listed(segment::list_packed(folder))?.segments.is_empty();
@@ -144,21 +166,27 @@ pub fn leaves(folder: &Path, size: u64) -> Result<Vec<Hash>> {
 /// The heads, one after the other, each checked by itself.
 struct Heads {
     entries: Option<Entries>,
-    key: Option<HeadKey>,
+    /// The keys that were given, and what each signed so far.
+    keys: Vec<(NoteKey, Option<Signed>)>,
+    /// The keys whose signatures each head bore until now, whether they were given or not.
+    borne: BTreeSet<[u8; 4]>,
+    notes: Vec<String>,
     missing: bool,
     count: u64,
     last: Option<Head>,
 }
 
 impl Heads {
-    fn open(folder: &Path, key: Option<HeadKey>) -> Result<Self> {
+    fn open(folder: &Path, keys: Option<&HeadKeys>) -> Result<Self> {
         let read = |file: File| Entries::new(file.try_clone()?, 0, file.metadata()?.len());
         let entries = match File::open(folder.join(heads::NAME)).and_then(read) {
             Ok(entries) => Some(entries),
             Err(e) if e.kind() == ErrorKind::NotFound => None,
             Err(e) => return Err(unreadable(heads::NAME, e)),
         };
-        Ok(Self { missing: entries.is_none(), entries, key, count: 0, last: None })
+        let keys = keys.into_iter().flat_map(HeadKeys::iter).map(|key| (key.clone(), None)).collect();
+        let (missing, borne) = (entries.is_none(), BTreeSet::new());
+        Ok(Self { entries, keys, borne, notes: Vec::new(), missing, count: 0, last: None })
     }
 
     /// The next head that is good by itself; what is wrong with others goes to `problems`.
@@ -175,6 +203,7 @@ impl Heads {
                     match self.flaw(&entry.head) {
                         Some(flaw) => problem(format!("head {}, of {} records, {flaw}", self.count, entry.head.size())),
                         None => {
+                            self.count_signatures(&entry.head);
                             self.last = Some(entry.head.clone());
                             return Ok(Some(entry));
                         }
@@ -185,14 +214,49 @@ impl Heads {
     }
 
     fn flaw(&self, head: &Head) -> Option<String> {
-        if self.key.as_ref().is_some_and(|key| !head.is_signed_by(key)) {
-            return Some("is not signed by the key".into());
+        for (key, signed) in &self.keys {
+            let mark = head.mark(key);
+            // A log may have got its Ed25519 key when it had heads already; from then on it is on each.
+            let earlier = mark == Mark::Missing && !key.is_ecdsa() && signed.is_none();
+            if let Some(flaw) = mark.flaw(key).filter(|_| !earlier) {
+                return Some(flaw);
+            }
         }
         match &self.last {
             Some(last) if last.origin() != head.origin() => Some(format!("is of {}", head.origin())),
             Some(last) if last.size() >= head.size() => Some("does not come after the one before it".into()),
             Some(_) | None => None,
         }
+    }
+}
+
+impl Heads {
+    /// Counts the signatures of a good head, and notes those that are there no more.
+    fn count_signatures(&mut self, head: &Head) {
+        for (key, signed) in &mut self.keys {
+            if head.mark(key) == Mark::Right {
+                let new = || Signed { algorithm: key.algorithm(), heads: 0, from: head.size() };
+                signed.get_or_insert_with(new).heads += 1;
+            }
+        }
+        let now: BTreeSet<_> = head.ids().collect();
+        let (size, room) = (head.size(), MAX_PROBLEMS.saturating_sub(self.notes.len()));
+        self.notes.extend(self.borne.difference(&now).take(room).map(|id| {
+            let id = hex::encode(id);
+            format!("the head of {size} records lacks the signature of key {id}, which those before it bear")
+        }));
+        self.borne = now;
+    }
+
+    /// What each key signed; one that signed nothing is a problem.
+    fn signatures(&self, problems: &mut Vec<Problem>) -> Vec<Signed> {
+        for (key, signed) in &self.keys {
+            if signed.is_none() && self.count > 0 && !key.is_ecdsa() {
+                let what = format!("no head is signed by the {} key that was given", key.algorithm());
+                note(problems, Problem { file: heads::NAME.into(), line: None, what });
+            }
+        }
+        self.keys.iter().filter_map(|(_, signed)| *signed).collect()
     }
 }
 
@@ -229,7 +293,7 @@ struct Place {
 
 impl<'a> Walk<'a> {
     fn new(folder: &'a Path, packed: bool, heads: Heads, receipts: Receipts) -> Result<Self> {
-        let report = Report { signatures_checked: heads.key.is_some(), ..Report::default() };
+        let report = Report { signatures_checked: !heads.keys.is_empty(), ..Report::default() };
         let mut walk = Self {
             folder,
             packed,
@@ -427,6 +491,8 @@ impl<'a> Walk<'a> {
         self.receipts.end(index, |problem| note(&mut self.report.problems, problem));
         self.report.receipts = self.receipts.checked();
         self.report.heads = self.heads.count;
+        self.report.signatures = self.heads.signatures(&mut self.report.problems);
+        self.report.notes = std::mem::take(&mut self.heads.notes);
         self.report.root = self.frontier.as_ref().map(Frontier::root);
         let vouched = self.report.head.as_ref().map_or(0, Head::size);
         self.report.unsigned_tail = index.saturating_sub(vouched);

@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::output::{facts, table};
 use super::syslog::message;
 use super::{App, noun};
-use crate::audit::checkpoint::{HeadKey, public_key_from_pem};
-use crate::audit::{CHECKPOINT, Cosigned, Problem, Receipts, checkpoint, proof, verify_export};
+use crate::audit::checkpoint::{public_key_from_pem, public_keys_from_pem};
+use crate::audit::{CHECKPOINT, Cosigned, HeadKeys, Problem, Receipts, Signed, checkpoint, proof, verify_export};
 use crate::bucket::{Bucket, SCHEME, Settings as BucketSettings};
 use crate::client::Client;
 use crate::error::{Error, Kind, Result};
@@ -53,7 +53,7 @@ Examples:
 struct Verify {
     /// A folder of the log, an archive or an export of it, an archive in a bucket as s3://BUCKET/PREFIX, or the file that `signet audit proof` or `consistency` wrote.
     what: PathBuf,
-    /// The public key that signs heads, in PEM.
+    /// The public keys that sign heads, in PEM: ECDSA P-256, Ed25519, or both in one file. Each of them must have signed.
     #[arg(long, value_name = "FILE")]
     public_key: Option<PathBuf>,
     /// Receipts that a client kept by --keep-receipts: each record that an answer named must be there, and be the same.
@@ -124,9 +124,9 @@ impl Vouched {
     }
 }
 
-/// The key in a PEM file.
-fn key(path: Option<&Path>) -> Result<Option<PublicKey>> {
-    path.map(|path| public_key_from_pem(&text(path)?)).transpose()
+/// The keys of a log in a PEM file; none where no file is given.
+fn keys(path: Option<&Path>) -> Result<Vec<PublicKey>> {
+    path.map_or_else(|| Ok(Vec::new()), |path| public_keys_from_pem(&text(path)?))
 }
 
 /// A file of text.
@@ -150,13 +150,13 @@ impl Verify {
     }
 
     fn verify(self, app: &App) -> Result<()> {
-        let key = key(self.public_key.as_deref())?;
+        let keys = keys(self.public_key.as_deref())?;
         let witnesses = self.witness.iter().map(|text| text.parse()).collect::<Result<Vec<NoteKey>>>()?;
         if let Some(other) = witnesses.iter().find(|key| !key.cosigns()) {
             return Err(Error::new(Kind::Invalid, format!("{} is the key of a log, not of a witness", other.name())));
         }
         if !self.what.is_dir() {
-            return self.proof(app, key.as_ref(), &witnesses);
+            return self.proof(app, HeadKeys::given(&keys)?.as_ref(), &witnesses);
         }
         let receipts = match &self.receipts {
             Some(path) => Receipts::parse(&path.display().to_string(), &text(path)?)?,
@@ -170,9 +170,9 @@ impl Verify {
                     "receipts are held against a folder of the log, not against an export",
                 ));
             }
-            verify_export(&self.what, key.as_ref().map(HeadKey::new).transpose()?.as_ref())?
+            verify_export(&self.what, HeadKeys::given(&keys)?.as_ref())?
         } else {
-            crate::audit::verify_with(&self.what, key.as_ref(), receipts)?
+            crate::audit::verify_with(&self.what, &keys, receipts)?
         };
         let mut vouching = Vec::new();
         for witness in &witnesses {
@@ -199,24 +199,19 @@ impl Verify {
             "heads": report.heads,
             "root": report.root.map(hex::encode),
             "signatures_checked": report.signatures_checked,
+            "signatures": signatures_json(&report.signatures),
             "unsigned_tail": report.unsigned_tail,
             "receipts": report.receipts,
             "witnesses": vouching.iter().map(Vouched::json).collect::<Vec<_>>(),
             "unfinished_bytes": report.unfinished_bytes,
             "problems": problems,
+            "notes": report.notes,
         });
         app.out.answer(&body, |_| {
             let mut text = facts([
                 ("records", report.records.to_string()),
                 ("heads", report.heads.to_string()),
-                (
-                    "signatures",
-                    if report.signatures_checked {
-                        "checked".to_owned()
-                    } else {
-                        "not checked: no key was given".to_owned()
-                    },
-                ),
+                ("signatures", signatures(report.signatures_checked, &report.signatures)),
                 ("below no head yet", report.unsigned_tail.to_string()),
                 ("receipts", report.receipts.to_string()),
                 ("verdict", if report.is_good() { "WHOLE".to_owned() } else { "BROKEN".to_owned() }),
@@ -226,6 +221,9 @@ impl Verify {
             }
             for problem in &problems {
                 text.push_str(&format!("\nproblem: {problem}"));
+            }
+            for what in &report.notes {
+                text.push_str(&format!("\nnote: {what}"));
             }
             text
         })?;
@@ -237,23 +235,23 @@ impl Verify {
     }
 
     /// A file with a proof.
-    fn proof(&self, app: &App, key: Option<&PublicKey>, witnesses: &[NoteKey]) -> Result<()> {
+    fn proof(&self, app: &App, keys: Option<&HeadKeys>, witnesses: &[NoteKey]) -> Result<()> {
         let text = text(&self.what)?;
-        let key = key.map(HeadKey::new).transpose()?;
-        let signatures = if key.is_some() { "checked" } else { "not checked: no key was given" };
+        // All that were given: a proof by less was refused before.
+        let signatures = keys.map_or_else(|| NOT_CHECKED.to_owned(), ToString::to_string);
         if text.starts_with(proof::Consistency::MAGIC) {
             let proof = proof::Consistency::parse(&text)?;
             let since = self.since.as_deref().ok_or_else(|| {
                 Error::new(Kind::Invalid, "which earlier head?").hint("give the file that holds it: --since FILE")
             })?;
-            proof.verify(&head(since)?, key.as_ref())?;
+            proof.verify(&head(since)?, keys)?;
             all_vouch(&proof.head, witnesses)?;
             let body = serde_json::json!({"old": proof.old, "size": proof.head.size(), "origin": proof.head.origin().as_str(),
-                "signatures_checked": key.is_some()});
+                "signatures_checked": keys.is_some()});
             return app.out.answer(&body, |_| {
                 facts([
                     ("log", proof.head.origin().to_string()),
-                    ("signatures", signatures.to_owned()),
+                    ("signatures", signatures.clone()),
                     (
                         "verdict",
                         format!(
@@ -266,22 +264,41 @@ impl Verify {
             });
         }
         let proof = proof::Proof::parse(&text)?;
-        proof.verify(key.as_ref())?;
+        proof.verify(keys)?;
         all_vouch(&proof.head, witnesses)?;
         let record: Value = serde_json::from_slice(&proof.record)
             .map_err(|_| Error::new(Kind::DoesNotOpen, "what is proven is no record of an audit log"))?;
         let body = serde_json::json!({"index": proof.index, "size": proof.head.size(), "origin": proof.head.origin().as_str(),
-            "signatures_checked": key.is_some(), "record": record});
+            "signatures_checked": keys.is_some(), "record": record});
         app.out.answer(&body, |_| {
             facts([
                 ("log", proof.head.origin().to_string()),
                 ("record", format!("{} of {}", proof.index, proof.head.size())),
-                ("signatures", signatures.to_owned()),
+                ("signatures", signatures.clone()),
                 ("verdict", "RECORDED".to_owned()),
             ]) + "\n"
                 + &String::from_utf8_lossy(&proof.record)
         })
     }
+}
+
+const NOT_CHECKED: &str = "not checked: no key was given";
+
+/// What was signed by which key.
+fn signatures(checked: bool, signed: &[Signed]) -> String {
+    let each = signed
+        .iter()
+        .map(|Signed { algorithm, heads, from }| format!("{heads} by {algorithm}, from the head of {from} records on"));
+    match each.collect::<Vec<_>>() {
+        _ if !checked => NOT_CHECKED.to_owned(),
+        each if each.is_empty() => "none".to_owned(),
+        each => each.join("; "),
+    }
+}
+
+fn signatures_json(signed: &[Signed]) -> Vec<Value> {
+    let each = |Signed { algorithm, heads, from }: &Signed| serde_json::json!({"algorithm": algorithm, "heads": heads, "from": from});
+    signed.iter().map(each).collect()
 }
 
 /// What a witness says of this very head.
@@ -322,7 +339,7 @@ impl Proof {
     fn run(self, app: &App) -> Result<()> {
         let proof = app.online(async |client| client.audit_proof(self.index).await)?;
         // What a service says of itself is checked here as well: a proof that does not hold helps nobody.
-        let key = HeadKey::new(&public_key_from_pem(&proof.public_key)?)?;
+        let key = HeadKeys::new([&public_key_from_pem(&proof.public_key)?])?;
         proof::Proof::parse(&proof.proof)?.verify(Some(&key))?;
         if app.out.json { app.out.body(&proof) } else { app.out.bytes(proof.proof.as_bytes()) }
     }
@@ -359,7 +376,7 @@ impl Consistency {
                 e
             }
         })?;
-        let key = HeadKey::new(&public_key_from_pem(&proof.public_key)?)?;
+        let key = HeadKeys::new([&public_key_from_pem(&proof.public_key)?])?;
         proof::Consistency::parse(&proof.proof)?.verify(&earlier, Some(&key))?;
         if app.out.json { app.out.body(&proof) } else { app.out.bytes(proof.proof.as_bytes()) }
     }
@@ -378,15 +395,15 @@ struct Export {
     folder: PathBuf,
     /// Where to. The records are not encrypted: whoever can read this reads the log.
     to: PathBuf,
-    /// The public key that signs heads, in PEM.
+    /// The public keys that sign heads, in PEM.
     #[arg(long, value_name = "FILE")]
     public_key: Option<PathBuf>,
 }
 
 impl Export {
     fn run(self, app: &App) -> Result<()> {
-        let key = key(self.public_key.as_deref())?.as_ref().map(HeadKey::new).transpose()?;
-        let done = crate::audit::export(&self.folder, &self.to, key.as_ref())?;
+        let keys = HeadKeys::given(&keys(self.public_key.as_deref())?)?;
+        let done = crate::audit::export(&self.folder, &self.to, keys.as_ref())?;
         for index in &done.too_long {
             super::output::note(format!("record {index} is too long for a bundle, so its bundle was left out"));
         }
@@ -415,7 +432,7 @@ struct Archive {
     folder: PathBuf,
     /// Where to: a folder that is there, or s3://BUCKET/PREFIX, with nothing but the archive of this log.
     to: PathBuf,
-    /// The public key that signs heads, in PEM.
+    /// The public keys that sign heads, in PEM.
     #[arg(long, value_name = "FILE")]
     public_key: Option<PathBuf>,
     #[command(flatten)]
@@ -450,10 +467,10 @@ impl Fetch {
 
 impl Archive {
     fn run(self, app: &App) -> Result<()> {
-        let key = key(self.public_key.as_deref())?;
+        let keys = keys(self.public_key.as_deref())?;
         let done = match self.store.bucket(&self.to)? {
-            Some(bucket) => crate::audit::archive_in_bucket(&self.folder, bucket, key.as_ref())?,
-            None => crate::audit::archive(&self.folder, &self.to, key.as_ref())?,
+            Some(bucket) => crate::audit::archive_in_bucket(&self.folder, bucket, &keys)?,
+            None => crate::audit::archive(&self.folder, &self.to, &keys)?,
         };
         let body = serde_json::json!({"segments": done.segments, "written": done.written, "records": done.records,
             "signed": done.signed, "plain_bytes": done.plain_bytes, "packed_bytes": done.packed_bytes});
@@ -601,10 +618,10 @@ Examples:
   signet audit head --public-key > log.pem
   signet audit head --verifier-key")]
 struct Head {
-    /// Only the public key that signs heads, in PEM: keep it for `signet audit verify`.
+    /// Only the public keys that sign heads, in PEM: keep them for `signet audit verify`.
     #[arg(long)]
     public_key: bool,
-    /// Only that key with the name of the log, in one line: what a witness is told (C2SP signed-note).
+    /// Only those keys with the name of the log, in one line each: what a witness is told (C2SP signed-note).
     #[arg(long, conflicts_with = "public_key")]
     verifier_key: bool,
 }
@@ -612,14 +629,18 @@ struct Head {
 impl Head {
     fn run(self, app: &App) -> Result<()> {
         let head = app.online(async |client| client.audit_head().await)?;
+        let second = head.ed25519_public_key.as_deref().unwrap_or_default();
+        let pem = format!("{}{second}", head.public_key);
         if self.public_key {
-            return app.out.text(head.public_key.trim_end());
+            return app.out.text(pem.trim_end());
         }
         if self.verifier_key {
             let origin = checkpoint::Head::parse(&head.note)?.origin().to_string();
-            return app.out.text(&NoteKey::of_log(&origin, &public_key_from_pem(&head.public_key)?)?.to_string());
+            let keys =
+                public_keys_from_pem(&pem)?.into_iter().map(|key| Ok(NoteKey::of_log(&origin, &key)?.to_string()));
+            return app.out.text(&keys.collect::<Result<Vec<_>>>()?.join("\n"));
         }
-        app.out.answer(&head, |head| format!("{}\n{}", head.note.trim_end(), head.public_key.trim_end()))
+        app.out.answer(&head, |head| format!("{}\n{}", head.note.trim_end(), pem.trim_end()))
     }
 }
 

@@ -5,7 +5,10 @@ use clap::Args;
 use super::App;
 use super::output::{facts, joined, table, yes_no};
 use crate::error::{Error, Kind, Result};
-use crate::wire::{AnchorPosition, DeviceStatus, ServerCertificate, SinkPosition, Status as Body, WitnessPosition};
+use crate::types::Algorithm;
+use crate::wire::{
+    AnchorPosition, AuditKey, DeviceStatus, ServerCertificate, SinkPosition, Status as Body, WitnessPosition,
+};
 
 /// Show the state of the service and its devices; exits with 7 where it is not ready.
 #[derive(Args, Debug)]
@@ -40,6 +43,7 @@ fn shown(status: &Body, abilities: bool, terminal: bool) -> String {
         ("rotations overdue", overdue),
         ("certificate", certificate(status.certificate.as_ref())),
         ("audit records", format!("{}, of which {} below a signed head", status.audit_size, status.audit_signed)),
+        ("heads", heads(&status.audit_keys)),
     ]);
     for (title, lines) in [("problem", &status.problems), ("recovered", &status.recovered)] {
         for line in lines {
@@ -75,6 +79,15 @@ fn certificate(shown: Option<&ServerCertificate>) -> String {
     let serial = serial.as_ref().map(|serial| format!(" {serial}")).unwrap_or_default();
     let expires = expires.map(|at| format!(" until {at}")).unwrap_or_default();
     format!("{source}{serial}{expires} for {}", joined(names))
+}
+
+/// Who signs the heads of the log.
+fn heads(keys: &[AuditKey]) -> String {
+    match keys {
+        [] => "-".to_owned(),
+        [AuditKey { algorithm: Algorithm::EcdsaP256, device }] => format!("ECDSA only, in {device}"),
+        keys => keys.iter().map(|key| format!("{} in {}", key.algorithm, key.device)).collect::<Vec<_>>().join(", "),
+    }
 }
 
 fn sinks(sinks: &[SinkPosition], terminal: bool) -> String {

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::audit::{checkpoint, cosigned, count, sent, verify, vouched};
+use crate::audit::{HeadKeys, cosigned, count, sent, verify, vouched};
 use crate::config::{Config, Cosigner, SinkKind};
 use crate::device::{Attempt, PinSource, Settings, Worker};
 use crate::error::{Error, Kind, Result};
@@ -159,12 +159,12 @@ fn audit(data: &Path, config: &Config) -> Vec<Finding> {
     if !folder.exists() {
         return Vec::new();
     }
-    let key = std::fs::read(data.join("root.json")).ok().and_then(|text| log_key(&text));
-    let mut findings = log("audit log", &folder, key.as_ref());
+    let keys = std::fs::read(data.join("root.json")).ok().map(|text| log_keys(&text)).unwrap_or_default();
+    let mut findings = log("audit log", &folder, &keys);
     for sink in &config.sinks {
         let what = format!("sink {}", sink.name);
         match &sink.kind {
-            SinkKind::Folder(place) if place.is_dir() => findings.extend(log(&what, place, key.as_ref())),
+            SinkKind::Folder(place) if place.is_dir() => findings.extend(log(&what, place, &keys)),
             SinkKind::Folder(place) => {
                 let text = format!("there is no folder {}", place.display());
                 findings.push(wrong(what, text, "mount its disk, or make it: an empty folder gets all of the log"));
@@ -172,7 +172,7 @@ fn audit(data: &Path, config: &Config) -> Vec<Finding> {
             SinkKind::ArchiveFolder(place) if holds_nothing(place) => {
                 findings.push(note(what, format!("{} holds no segment yet", place.display())));
             }
-            SinkKind::ArchiveFolder(place) => findings.extend(log(&what, place, key.as_ref())),
+            SinkKind::ArchiveFolder(place) => findings.extend(log(&what, place, &keys)),
             SinkKind::ArchiveBucket(bucket) => findings.push(match bucket.check() {
                 Ok(()) => good(what, format!("{}: `signet audit verify {0}` checks it", bucket.shown())),
                 Err(error) => wrong(what, error.public(), error.mend().unwrap_or("correct [audit.archive]")),
@@ -200,10 +200,15 @@ fn collector(what: String, folder: &Path, name: &Name, settings: &CollectorSetti
     }
 }
 
-fn log(what: &str, folder: &Path, key: Option<&PublicKey>) -> Vec<Finding> {
-    match verify(folder, key) {
+fn log(what: &str, folder: &Path, keys: &[PublicKey]) -> Vec<Finding> {
+    match verify(folder, keys) {
         Ok(report) if report.is_good() => {
-            vec![good(what, format!("{} records, {} heads, whole", report.records, report.heads))]
+            let heads = report.signatures.iter().map(|one| format!("{} by {}", one.heads, one.algorithm));
+            let heads = heads.collect::<Vec<_>>().join(", ");
+            let mut findings =
+                vec![good(what, format!("{} records, {} heads ({heads}), whole", report.records, report.heads))];
+            findings.extend(report.notes.into_iter().map(|text| note(what, text)));
+            findings
         }
         Ok(report) => report
             .problems
@@ -261,12 +266,12 @@ fn first_block(pem: &[u8]) -> &[u8] {
     pem.get(from..until).unwrap_or_default()
 }
 
-/// The key that signs heads, as `root.json` pins it.
-fn log_key(root: &[u8]) -> Option<PublicKey> {
-    let root: serde_json::Value = serde_json::from_slice(root).ok()?;
-    let der: Vec<u8> = serde_json::from_value(root.get("log_public")?.clone()).ok()?;
-    let key = PublicKey::from_der(der);
-    checkpoint::HeadKey::new(&key).is_ok().then_some(key)
+/// The keys that sign heads, as `root.json` pins them.
+fn log_keys(root: &[u8]) -> Vec<PublicKey> {
+    let root: serde_json::Value = serde_json::from_slice(root).unwrap_or_default();
+    let pinned = ["/log_public", "/log_ed25519/public"].into_iter().filter_map(|path| root.pointer(path));
+    let keys = pinned.filter_map(|key| serde_json::from_value::<PublicKey>(key.clone()).ok());
+    keys.filter(|key| HeadKeys::new([key]).is_ok()).collect()
 }
 
 /// Whether notices can be signed, and their receiver be known.

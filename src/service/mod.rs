@@ -55,7 +55,7 @@ pub use audit::{MAX_RECORD_BYTES, MAX_RECORDS, Records, SignedHead};
 pub use authenticate::{Arrival, Presented};
 pub use certificates::{CertificatePage, Certified, Right as RevocationRight};
 pub use est::Enrolment;
-pub use heads::Heads;
+pub use heads::{HeadKey, Heads};
 pub use idempotency::{Idempotency, MAX_KEY, Outcome, PATIENCE};
 pub use issuers::IssuerPage;
 pub use keys::{KeyPage, VersionStep};
@@ -105,8 +105,6 @@ pub struct Parts {
     pub ledger: Arc<Ledger>,
     /// The audit log.
     pub log: Arc<Log>,
-    /// The public key that signs the heads of the log.
-    pub log_key: crate::types::PublicKey,
     /// Signs the heads of the log.
     pub heads: Arc<Heads>,
     /// Tokens and identities.

@@ -183,8 +183,11 @@ pub struct AuditRecords {
 pub struct AuditHead {
     /// The signed note (C2SP tlog-checkpoint).
     pub note: String,
-    /// The public key that signs heads, in PEM.
+    /// The ECDSA P-256 key that signs heads, in PEM.
     pub public_key: String,
+    /// The Ed25519 key that signs them as well, in PEM; absent where no device keeps one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ed25519_public_key: Option<String>,
 }
 
 /// A record of the audit log, and the proof that it is in it.
@@ -196,7 +199,7 @@ pub struct AuditProof {
     pub size: u64,
     /// The proof (C2SP tlog-proof), whose extra line is the record.
     pub proof: String,
-    /// The public key that signs heads, in PEM.
+    /// The ECDSA P-256 key that signs heads, in PEM.
     pub public_key: String,
 }
 
@@ -209,7 +212,7 @@ pub struct AuditConsistency {
     pub size: u64,
     /// The proof and the later head, as they are sent to a witness (C2SP tlog-witness).
     pub proof: String,
-    /// The public key that signs heads, in PEM.
+    /// The ECDSA P-256 key that signs heads, in PEM.
     pub public_key: String,
 }
 
@@ -242,12 +245,25 @@ pub struct Status {
     pub audit_size: u64,
     /// Records below the newest signed head.
     pub audit_signed: u64,
+    /// The keys that sign each head.
+    #[serde(default)]
+    pub audit_keys: Vec<AuditKey>,
     /// The further places of the audit log.
     #[serde(default)]
     pub audit_sinks: Vec<SinkPosition>,
     /// The witnesses of the audit log.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub witnesses: Vec<WitnessPosition>,
+}
+
+/// A key that signs the heads of the audit log.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct AuditKey {
+    /// Its algorithm.
+    #[schema(value_type = String)]
+    pub algorithm: Algorithm,
+    /// The device that keeps it.
+    pub device: String,
 }
 
 /// How a further place of the audit log stands.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use signet::audit::checkpoint::{Head, HeadKey};
+use signet::audit::checkpoint::{Head, HeadKeys};
 use signet::audit::merkle::{Hash, leaf_hash};
 use signet::audit::proof::{Consistency, Proof};
 use signet::audit::{CHECKPOINT, Exported, Item, Log, Record, Report, Tree, entries, export, verify_export};
@@ -95,8 +95,8 @@ async fn filled(bench: &Bench, sizes: &[u64]) -> (Log, Vec<Head>, Vec<Vec<u8>>) 
     (log, heads, (0..n).map(|n| serde_json::to_vec(&record(n)).unwrap()).collect())
 }
 
-fn key(bench: &Bench) -> HeadKey {
-    HeadKey::new(&bench.signer.public).unwrap()
+fn key(bench: &Bench) -> HeadKeys {
+    HeadKeys::new([&bench.signer.public]).unwrap()
 }
 
 fn exported(bench: &Bench, name: &str) -> (PathBuf, Exported) {
@@ -207,7 +207,7 @@ async fn a_proof_is_one_small_file_that_a_foreign_checker_accepts() {
     let node: Vec<u8> = [leaf_hash(&lines[6]), leaf_hash(&lines[7])].concat();
     let posed = Proof { index: 3, record: node, path: good.path[1..].to_vec(), ..good };
     assert!(posed.verify(None).is_err());
-    let stranger = HeadKey::new(&super::Signer::new().public).unwrap();
+    let stranger = HeadKeys::new([&super::Signer::new().public]).unwrap();
     assert!(
         Proof::parse(&text).unwrap().verify(Some(&stranger)).unwrap_err().public().contains("not signed by the key")
     );
@@ -348,7 +348,7 @@ async fn an_export_of_a_log_that_was_changed_gets_no_head() {
     let to = bench.home.path().join("www");
     assert_eq!(export(&copy, &to, None).unwrap_err().kind(), Kind::Tampered);
     assert!(!to.join(CHECKPOINT).exists());
-    let stranger = HeadKey::new(&super::Signer::new().public).unwrap();
+    let stranger = HeadKeys::new([&super::Signer::new().public]).unwrap();
     assert!(export(&bench.settings.folder, &to, Some(&stranger)).is_err());
     assert_eq!(export(bench.home.path(), &to, None).unwrap_err().kind(), Kind::NotFound);
 }

@@ -11,7 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use signet::audit::checkpoint::public_key_from_pem;
+use signet::audit::checkpoint::public_keys_from_pem;
 use signet::audit::verify;
 use signet::bucket::{Bucket, Settings};
 use signet::client::Client;
@@ -167,12 +167,12 @@ async fn closed_segments_go_to_a_bucket_of_others_and_are_verified_from_there() 
     let metrics = t.client.metrics().await.unwrap();
     assert!(metrics.lines().any(|line| line == "signet_audit_sink_up{sink=\"archive\"} 1"), "{metrics}");
     let pem = t.client.audit_head().await.unwrap().public_key;
-    let key = public_key_from_pem(&pem).unwrap();
+    let keys = public_keys_from_pem(&pem).unwrap();
     // 2. Others bring it back, and it holds by itself.
     let back = place.path().join("back");
     std::fs::create_dir(&back).unwrap();
     store.ask(&json!({"do": "fetch", "to": back}));
-    let report = verify(&back, Some(&key)).unwrap();
+    let report = verify(&back, &keys).unwrap();
     assert!(report.is_good() && report.records == position.size, "{report:?}");
     // 3. So does the command.
     let (log, endpoint) = (place.path().join("log.pem"), store.text("endpoint"));
@@ -195,7 +195,7 @@ async fn closed_segments_go_to_a_bucket_of_others_and_are_verified_from_there() 
     let here = place.path().join("here");
     std::fs::create_dir(&here).unwrap();
     let (code, said) = run(&["audit", "fetch", "s3://signet-archive/b", here.to_str().unwrap()], &own);
-    assert!(code == 0 && verify(&here, Some(&key)).unwrap().is_good(), "{said}");
+    assert!(code == 0 && verify(&here, &keys).unwrap().is_good(), "{said}");
     // 5. What is altered or cut short is named, by who verifies and by the service, and not written over.
     let newest = store.names().into_iter().rfind(|name| name.starts_with("a/log-")).unwrap();
     let good = store.get(&newest);

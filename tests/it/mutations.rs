@@ -14,6 +14,7 @@ use signet::wire::{CertificateMatch, CreateToken, Identity, Policy, RotateKey};
 
 use crate::backup::download;
 use crate::issuers;
+use crate::process::log_keys;
 use crate::proof::proven;
 use crate::rollback::{instance, put_back, remove_anchor};
 use crate::server::{Devices, TestServer, name};
@@ -46,7 +47,7 @@ struct Scene {
     t: TestServer,
     other: TestServer,
     folder: tempfile::TempDir,
-    log_key: PublicKey,
+    log_keys: Vec<PublicKey>,
 }
 
 impl Scene {
@@ -76,14 +77,14 @@ impl Scene {
         t.stop().await;
         // What the start after the backup changed belongs to the present state.
         copy(&t, folder.path(), "new");
-        let log_key = serde_json::from_value(root(t.data())["log_public"].clone()).unwrap();
+        let log_keys = log_keys(t.data());
 
         fs::copy(t.hsm.pin_file(), folder.path().join("pin")).unwrap();
         let mut other = TestServer::with(Devices::WithTpm).await;
         other.key("one", "aes256-gcm-derived").await;
         fs::write(folder.path().join("other.tar"), download(&other.client).await).unwrap();
         other.stop().await;
-        Self { t, other, folder, log_key }
+        Self { t, other, folder, log_keys }
     }
 
     fn data(&self) -> &Path {
@@ -213,7 +214,7 @@ impl Scene {
         match by {
             By::Start => self.t.start_again().await.err(),
             By::Auditor => {
-                let report = verify(&self.data().join("audit"), Some(&self.log_key)).unwrap();
+                let report = verify(&self.data().join("audit"), &self.log_keys).unwrap();
                 report.problems.first().map(|problem| Error::new(Kind::Tampered, problem.to_string()))
             }
             By::Reader => {

@@ -152,8 +152,8 @@ async fn an_auditor_demands_the_cosignature() {
     assert!(good, "{said}");
     let checkpoint = std::fs::read_to_string(Path::new(&to).join("checkpoint")).unwrap();
     let head = checkpoint::Head::parse(&checkpoint).unwrap();
-    if head.signers().len() == 2 {
-        let lines: String = checkpoint.lines().skip(5).map(|line| format!("{line}\n")).collect();
+    if head.signers().len() == 3 {
+        let lines: String = checkpoint.lines().skip(6).map(|line| format!("{line}\n")).collect();
         if let Some(said) = judged(&checkpoint, &lines, place.key()) {
             assert!(said.contains("witness.example/w1"), "{said}");
         }

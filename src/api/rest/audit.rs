@@ -3,7 +3,7 @@
 use super::answer::{Note, Octets, Reply};
 use super::call::{Call, number};
 use crate::error::{Error, Kind, Result};
-use crate::service::{DEFAULT_PAGE, MAX_RECORDS, Records, Released, Tile};
+use crate::service::{DEFAULT_PAGE, MAX_RECORDS, Records, Released, SignedHead, Tile};
 use crate::wire::{AuditConsistency, AuditHead, AuditProof, AuditRecords};
 
 pub(super) async fn records(call: Call) -> Result<Released<Reply<AuditRecords>>> {
@@ -24,7 +24,10 @@ pub(super) async fn records(call: Call) -> Result<Released<Reply<AuditRecords>>>
 
 pub(super) async fn head(call: Call) -> Result<Released<Reply<AuditHead>>> {
     let head = call.service.read_audit_head(&call.caller).await?;
-    head.try_map(|head| Ok(AuditHead { note: head.note, public_key: head.key.to_pem()? }.into()))
+    head.try_map(|SignedHead { note, key, second }| {
+        let ed25519_public_key = second.map(|second| second.to_pem()).transpose()?;
+        Ok(AuditHead { note, public_key: key.to_pem()?, ed25519_public_key }.into())
+    })
 }
 
 pub(super) async fn proof(call: Call) -> Result<Released<Reply<AuditProof>>> {
