@@ -20,6 +20,8 @@ pub mod validation;
 pub mod webhook;
 pub mod x509;
 
+pub mod ciphertext;
+
 pub mod attestation;
 
 pub mod wire;

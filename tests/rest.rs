@@ -526,7 +526,9 @@ async fn a_client_that_hangs_up_cancels_nothing() {
 /// The table of limits, as its reader sees it: what, and how much.
 #[test]
 fn the_table_of_limits_holds_the_numbers_of_the_code() {
-    use signet::{api::rest, auth, ca, device, envelope, policy, server, service, signing, store, types, x509};
+    use signet::{
+        api::rest, auth, ca, ciphertext, device, envelope, policy, server, service, signing, store, types, x509,
+    };
     let (body, connection) = (BodyLimits::default(), server::listen::Limits::default());
     let log = LogSettings::new("", Origin::of_instance("test").unwrap());
     let seconds = |duration: Duration| format!("{} s", duration.as_secs());
@@ -556,7 +558,7 @@ fn the_table_of_limits_holds_the_numbers_of_the_code() {
         ("characters of an idempotency key", grouped(service::MAX_KEY)),
         ("wait of a repetition", seconds(service::PATIENCE)),
         ("characters of a name", grouped(types::Name::MAX)),
-        ("bytes of a plaintext", grouped(envelope::format::MAX_PLAINTEXT)),
+        ("bytes of a plaintext", grouped(ciphertext::MAX_PLAINTEXT)),
         ("bytes of a data key", format!("{} to {}", envelope::DATA_KEY.start(), envelope::DATA_KEY.end())),
         ("entries of a context", grouped(types::Context::MAX_ENTRIES)),
         ("bytes of a context", grouped(types::Context::MAX_BYTES)),

@@ -13,9 +13,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+use crate::ciphertext::derived::{Header, device_input, open, seal};
 use crate::crash_point;
 use crate::device::{AnchorPlace, Identity, KeyRef, KeySpec, Worker};
-use crate::envelope::format::{Header, device_input, open, seal};
 use crate::error::{Error, Kind, Result};
 use crate::store::StorageKey;
 use crate::types::{Algorithm, Context, KeyId, Name, PublicKey, Residency, SecretBytes, Version, lower_hex, sha256};

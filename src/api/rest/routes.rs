@@ -547,7 +547,7 @@ mod tests {
 
     #[test]
     fn the_largest_plaintext_fits_a_body() {
-        let plaintext = crate::envelope::format::MAX_PLAINTEXT.div_ceil(3) * 4;
+        let plaintext = crate::ciphertext::MAX_PLAINTEXT.div_ceil(3) * 4;
         // A context may be escaped, each byte by up to six characters.
         assert!(plaintext + 2 * crate::types::Context::MAX_BYTES < BODY);
         const { assert!(crate::policy::MAX_POLICY_BYTES < POLICY_BODY) };
