@@ -13,6 +13,7 @@
 //! * [`Log`] writes, to further places too ([`SinkSettings`]) · [`read()`] reads · [`verify()`] checks without the service
 
 mod archive;
+mod archiving;
 pub mod checkpoint;
 mod cosigned;
 mod export;
@@ -37,6 +38,7 @@ mod sink;
 pub mod tile;
 mod tiles;
 mod tree;
+mod vault;
 mod verify;
 mod witness;
 mod writer;
@@ -52,8 +54,9 @@ pub use receipt::{Receipt, Receipts};
 pub use record::{Item, Phase, Record};
 pub use sent::{Sent, sent};
 pub use severity::Severity;
-pub use sink::{SinkKind, SinkSettings, SinkStatus};
+pub use sink::{ArchivePlace, SinkKind, SinkSettings, SinkStatus};
 pub use tiles::PREFIX as TILES;
 pub use tree::{Tree, entries};
+pub use vault::{archive_in_bucket, fetch};
 pub use verify::{Problem, Report, Signed, leaves, verify, verify_with};
 pub use witness::{WitnessSettings, WitnessStatus, Witnesses};

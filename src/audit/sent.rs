@@ -16,7 +16,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::merkle::{Hash, leaf_hash};
+use super::point::unreadable;
 use super::read::Lined;
+use super::segment;
 use crate::crash_point;
 use crate::error::{Error, Kind, Result};
 use crate::types::Name;
@@ -51,9 +53,17 @@ pub fn sent(folder: &Path, name: &Name) -> Result<Sent> {
         )
     };
     let sent = parse(&text).ok_or_else(|| other("is not as it was written"))?;
-    let Some(last) = sent.size.checked_sub(1) else { return Ok(sent) };
+    let Some(last) = sent.size.checked_sub(1).filter(|last| begin(folder).is_ok_and(|begin| begin <= *last)) else {
+        return Ok(sent);
+    };
     let there = Lined::open(folder, last)?.next()?.map(leaf_hash);
     if there == Some(sent.last) { Ok(sent) } else { Err(other("tells of records that the log does not hold")) }
+}
+
+/// The first record that the log in `folder` holds: those before it were pruned.
+pub(super) fn begin(folder: &Path) -> Result<u64> {
+    let there = segment::list(folder).map_err(|e| unreadable(folder.display(), e))?.segments;
+    Ok(there.first().copied().unwrap_or_default())
 }
 
 /// Keeps it. A crash leaves what was there before.

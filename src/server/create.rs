@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::root::{Root, SecondLogKey};
 use super::{Options, ROOT_RECORD, Server, lock, stop_workers};
 use crate::audit::{
-    Log, Origin, Phase, Record, SecondKey, Settings as LogSettings, SinkKind as LogSinkKind, SinkSettings,
+    ArchivePlace, Log, Origin, Phase, Record, SecondKey, Settings as LogSettings, SinkKind as LogSinkKind, SinkSettings,
 };
 use crate::config::{Config, Sink, SinkKind};
 use crate::crash_point;
@@ -276,12 +276,15 @@ pub(super) fn log_settings(config: &Config, root: &Root) -> Result<LogSettings> 
         let kind = match kind {
             SinkKind::Folder(folder) => LogSinkKind::Folder(folder),
             SinkKind::Otlp(collector) => LogSinkKind::Otlp(collector),
+            SinkKind::ArchiveFolder(folder) => LogSinkKind::Archive(ArchivePlace::Folder(folder)),
+            SinkKind::ArchiveBucket(bucket) => LogSinkKind::Archive(ArchivePlace::Bucket(bucket)),
         };
         SinkSettings { name, kind, required }
     };
     let second_key = root.log_ed25519.as_ref();
     let second_key = second_key.map(|second| SecondKey { public: second.public.clone(), since: second.since });
-    Ok(LogSettings { sinks: config.sinks.iter().map(sink).collect(), second_key, ..settings })
+    let sinks = config.sinks.iter().map(sink).collect();
+    Ok(LogSettings { sinks, second_key, segment_bytes: config.segment_bytes, ..settings })
 }
 
 fn make_folder(data: &Path) -> Result<()> {
