@@ -14,6 +14,7 @@ pub mod confine;
 pub mod jose;
 pub mod outbound;
 
+pub mod bucket;
 pub mod otlp;
 pub mod validation;
 pub mod webhook;

@@ -21,6 +21,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("confine", &[]),
     ("jose", &[]),
     ("outbound", &[]),
+    ("bucket", &["outbound"]),
     ("otlp", &["outbound"]),
     ("validation", &[]),
     ("webhook", &["outbound"]),
@@ -31,11 +32,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("client", &["attestation", "wire"]),
     ("device", &["confine", "attestation"]),
     // What is true of a device is a value of `device`, and `config` makes it of what was written.
-    ("config", &["outbound", "otlp", "webhook", "device"]),
+    ("config", &["outbound", "bucket", "otlp", "webhook", "device"]),
     ("store", &[]),
     ("policy", &[]),
     ("auth", &["store"]),
-    ("audit", &["outbound", "otlp", "device", "store"]),
+    ("audit", &["outbound", "bucket", "otlp", "device", "store"]),
     ("ledger", &["device", "store", "audit"]),
     ("admission", &["store", "policy", "audit", "ledger"]),
     // Whoever asks `admission` speaks the words of `policy` (what is asked for) and `audit` (which phase is recorded).
@@ -45,7 +46,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("signing", &["device", "admission", "keyring"]),
     ("ca", &["jose", "validation", "webhook", "x509", "store", "policy", "audit", "ledger", "admission", "keyring", "signing"]),
     ("service", &["jose", "validation", "x509", "attestation", "device", "store", "policy", "auth", "audit", "ledger", "admission", "keyring", "envelope", "signing", "ca"]),
-    ("doctor", &["otlp", "webhook", "x509", "config", "device", "store", "audit", "service"]),
+    ("doctor", &["bucket", "otlp", "webhook", "x509", "config", "device", "store", "audit", "service"]),
     ("api", &["jose", "x509", "ciphertext", "attestation", "wire", "auth", "service"]),
     ("server", &["validation", "webhook", "ciphertext", "attestation", "config", "device", "store", "policy", "auth", "audit", "ledger", "admission", "keyring", "envelope", "signing", "ca", "service", "doctor", "api"]),
     // `device` for the file of a key that was made in the TPM beside the agent, which is `device::tpm::keyfile` and nothing else.
@@ -54,7 +55,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("bundle", &["attestation", "audit"]),
     ("witness", &["config", "device", "audit", "server"]),
     // `device` for the verb `device-worker`, which is that module and nothing else.
-    ("cli", &["confine", "ciphertext", "attestation", "wire", "config", "client", "device", "audit", "doctor", "server", "agent", "file", "bundle", "witness"]),
+    ("cli", &["confine", "bucket", "ciphertext", "attestation", "wire", "config", "client", "device", "audit", "doctor", "server", "agent", "file", "bundle", "witness"]),
 ];
 
 /// Free to all.

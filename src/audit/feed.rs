@@ -15,11 +15,12 @@ use tokio::runtime::{Builder, Runtime};
 use super::checkpoint::Origin;
 use super::merkle::{Hash, leaf_hash};
 use super::point::tampered;
+use super::pruned;
 use super::queue::Reached;
 use super::read::Lined;
 use super::sent::{self, Sent};
 use super::severity::Severity;
-use super::sink::Follower;
+use super::sink::{Follower, rest_after};
 use crate::error::{Error, Kind, Result};
 use crate::otlp::{self, Attribute, Batch, Collector, Cure, LogRecord, Resource, Settings, Value};
 use crate::types::{Clock, Name};
@@ -28,9 +29,6 @@ use crate::types::{Clock, Name};
 const MOST_RECORDS: usize = 512;
 /// The most bytes of their lines; one record in any case.
 const MOST_BYTES: usize = 1024 * 1024;
-/// The wait after a first failure, and the longest one.
-const FIRST_REST: Duration = Duration::from_secs(1);
-const LONGEST_REST: Duration = Duration::from_secs(60);
 /// So many failures in a row, of the kind that passes, are no news.
 const PASSING: u32 = 3;
 /// How often the place is written down while much is sent.
@@ -91,7 +89,12 @@ impl Feed {
 
     fn advance(&mut self, to: &Reached) -> Result<bool> {
         let Some(at) = self.at else {
-            let at = sent::sent(&self.log, &self.name)?;
+            let (at, begin) = (sent::sent(&self.log, &self.name)?, pruned::begin(&self.log)?.size());
+            if at.size < begin {
+                let text = format!("records {} to {} were pruned before the collector had them", at.size, begin - 1);
+                return Err(Error::new(Kind::Unavailable, text)
+                    .hint(format!("remove sent-{}: then it goes on with the first record that is there", self.name)));
+            }
             (self.at, self.kept.0) = (Some(at), at);
             return Ok(true);
         };
@@ -201,7 +204,7 @@ impl Follower for Feed {
     }
 
     fn rest(&self, _took: Duration) -> Duration {
-        let usual = FIRST_REST.saturating_mul(1 << self.failures.saturating_sub(1).min(8)).min(LONGEST_REST);
+        let usual = rest_after(self.failures);
         match self.last_cure {
             Some(Cure::Again(Some(asked))) => usual.max(asked),
             Some(Cure::Again(None) | Cure::Other | Cure::Mend) | None => usual,

@@ -14,6 +14,7 @@
 //! * [`archive()`] keeps records for the years · [`Prune`] what may go from here then
 
 mod archive;
+mod archiving;
 pub mod checkpoint;
 mod cosigned;
 mod export;
@@ -40,6 +41,7 @@ mod sink;
 pub mod tile;
 mod tiles;
 mod tree;
+mod vault;
 mod verify;
 mod witness;
 mod writer;
@@ -57,8 +59,9 @@ pub use receipt::{Receipt, Receipts};
 pub use record::{Item, Phase, Record};
 pub use sent::{Sent, sent};
 pub use severity::Severity;
-pub use sink::{SinkKind, SinkSettings, SinkStatus};
+pub use sink::{ArchivePlace, SinkKind, SinkSettings, SinkStatus};
 pub use tiles::PREFIX as TILES;
 pub use tree::{Tree, entries};
+pub use vault::{archive_in_bucket, fetch};
 pub use verify::{Gone, Problem, Report, Signed, leaves, verify, verify_archived, verify_with};
 pub use witness::{WitnessSettings, WitnessStatus, Witnesses};

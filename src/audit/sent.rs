@@ -44,7 +44,7 @@ pub fn sent(folder: &Path, name: &Name) -> Result<Sent> {
     let path = path(folder, name);
     let begin = pruned::begin(folder)?.size();
     let gone = |index| -> Result<Option<Hash>> { Ok(Stored(folder).hashes(0, index, 1)?.first().copied()) };
-    // What was pruned before it was given is passed over.
+    // Who was given nothing begins where the log does.
     let begun = |sent: Sent| match begin.checked_sub(1) {
         Some(last) if sent.size < begin => Ok(Sent { size: begin, last: gone(last)?.unwrap_or_default(), ..sent }),
         Some(_) | None => Ok(sent),
@@ -62,7 +62,7 @@ pub fn sent(folder: &Path, name: &Name) -> Result<Sent> {
     let sent = parse(&text).ok_or_else(|| other("is not as it was written"))?;
     let Some(last) = sent.size.checked_sub(1) else { return begun(sent) };
     let there = if last < begin { gone(last)? } else { Lined::open(folder, last)?.next()?.map(leaf_hash) };
-    if there == Some(sent.last) { begun(sent) } else { Err(other("tells of records that the log does not hold")) }
+    if there == Some(sent.last) { Ok(sent) } else { Err(other("tells of records that the log does not hold")) }
 }
 
 /// Keeps it. A crash leaves what was there before.

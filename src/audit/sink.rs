@@ -1,4 +1,4 @@
-//! A further place of the log, which follows it by a thread of its own: an exact copy in another folder, or a collector.
+//! A further place of the log, which follows it by a thread of its own: an exact copy in another folder, a collector, or an archive.
 //!
 //! The log is what waits for it: one that was away, full, hung or removed gets from there what it lacks, and one that has nothing
 //! gets all. Nothing waits for a sink but the records of a log that requires it, and these no longer than for the log's own
@@ -11,10 +11,14 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::archive::Folder;
+use super::archiving::Archiving;
 use super::checkpoint::Origin;
 use super::feed::Feed;
 use super::mirror::Copying;
 use super::queue::{Failure, News, Queue, Reached};
+use super::vault::Vault;
+use crate::bucket::{Bucket, Settings as BucketSettings};
 use crate::error::{Error, Kind, Result};
 use crate::otlp::Settings as CollectorSettings;
 use crate::types::Name;
@@ -41,6 +45,17 @@ pub enum SinkKind {
     Folder(PathBuf),
     /// A collector of OpenTelemetry.
     Otlp(CollectorSettings),
+    /// An archive of closed segments.
+    Archive(ArchivePlace),
+}
+
+/// Where an archive is.
+#[derive(Clone, Debug)]
+pub enum ArchivePlace {
+    /// In a folder, which must be there.
+    Folder(PathBuf),
+    /// In a bucket.
+    Bucket(BucketSettings),
 }
 
 impl SinkKind {
@@ -49,8 +64,20 @@ impl SinkKind {
         match self {
             Self::Folder(_) => "folder",
             Self::Otlp(_) => "otlp",
+            Self::Archive(_) => "archive",
         }
     }
+}
+
+/// The longest step of an archive that is a folder: a segment is compressed, and read back.
+const SEGMENT_PATIENCE: Duration = Duration::from_secs(120);
+/// The wait after a first failure of somebody who is asked over the network, and the longest one.
+const FIRST_REST: Duration = Duration::from_secs(1);
+const LONGEST_REST: Duration = Duration::from_secs(60);
+
+/// The wait after so many failures: doubled with each of them.
+pub(super) fn rest_after(failures: u32) -> Duration {
+    FIRST_REST.saturating_mul(1 << failures.saturating_sub(1).min(8)).min(LONGEST_REST)
 }
 
 /// Brings the log to a place, piece by piece.
@@ -236,6 +263,8 @@ impl Shared {
             SinkKind::Folder(_) => self.deadline,
             // Its attempts have an end of their own, and there may be three in one step.
             SinkKind::Otlp(settings) => self.deadline + settings.patience * 3,
+            SinkKind::Archive(ArchivePlace::Folder(_)) => SEGMENT_PATIENCE,
+            SinkKind::Archive(ArchivePlace::Bucket(settings)) => SEGMENT_PATIENCE + settings.patience * 6,
         };
         let hangs = state.busy_since.is_some_and(|since| since.elapsed() > patience);
         if hangs && state.trouble.is_none() {
@@ -260,6 +289,10 @@ impl Shared {
         Ok(match self.settings.kind.clone() {
             SinkKind::Folder(folder) => Box::new(Copying::new(log, folder)),
             SinkKind::Otlp(settings) => Box::new(Feed::new(log, name, self.origin.clone(), settings)?),
+            SinkKind::Archive(ArchivePlace::Folder(folder)) => Box::new(Archiving::new(log, Box::new(Folder(folder)))),
+            SinkKind::Archive(ArchivePlace::Bucket(settings)) => {
+                Box::new(Archiving::new(log, Box::new(Vault(Bucket::new(settings)?))))
+            }
         })
     }
 
@@ -307,7 +340,7 @@ impl Shared {
         let mut state = self.state();
         if let Some(Trouble { failure, since, told: true }) = state.trouble.take() {
             let what = format!(
-                "sink {} holds all of the audit log again, after {} s: {}",
+                "sink {} follows the audit log again, after {} s: {}",
                 self.settings.name,
                 since.elapsed().as_secs(),
                 Error::from(failure).public()

@@ -12,6 +12,7 @@ use super::syslog::message;
 use super::{App, noun};
 use crate::audit::checkpoint::{public_key_from_pem, public_keys_from_pem};
 use crate::audit::{CHECKPOINT, Cosigned, Gone, HeadKeys, Problem, Receipts, Signed, checkpoint, proof, verify_export};
+use crate::bucket::{Bucket, SCHEME, Settings as BucketSettings};
 use crate::client::Client;
 use crate::error::{Error, Kind, Result};
 use crate::types::{Clock, NoteKey, Period, PublicKey};
@@ -30,6 +31,7 @@ noun! {
         Consistency(Consistency),
         Export(Export),
         Archive(Archive),
+        Fetch(Fetch),
         Prune(Prune),
         Verify(Verify),
     }
@@ -45,13 +47,14 @@ Examples:
   signet audit verify /var/lib/signet/audit --public-key log.pem
   signet audit verify copy-of-audit --json
   signet audit verify /mnt/archive/signet --public-key log.pem
+  signet audit verify s3://logs/signet --region eu-central-1 --ca ca.pem --credentials s3.credentials --public-key log.pem
   signet audit verify /var/lib/signet/audit --public-key log.pem --receipts receipts.txt
   signet audit verify /var/lib/signet/audit --public-key log.pem --archive /mnt/archive/signet
   signet audit verify 4711.tlog-proof --public-key log.pem
   signet audit verify since-monday.txt --since monday.txt --public-key log.pem
   signet audit verify /srv/www/log --public-key log.pem --witness witness.example/w1+1f2e3d4c+BGfmC6QD...")]
 struct Verify {
-    /// A folder of the log, an archive or an export of it, or the file that `signet audit proof` or `consistency` wrote.
+    /// A folder of the log, an archive or an export of it, an archive in a bucket as s3://BUCKET/PREFIX, or the file that `signet audit proof` or `consistency` wrote.
     what: PathBuf,
     /// The public keys that sign heads, in PEM: ECDSA P-256, Ed25519, or both in one file. Each of them must have signed.
     #[arg(long, value_name = "FILE")]
@@ -68,6 +71,39 @@ struct Verify {
     /// A witness that must have cosigned, as `signet witness key` prints it; as often as there are witnesses.
     #[arg(long, value_name = "KEY")]
     witness: Vec<String>,
+    #[command(flatten)]
+    store: Store,
+}
+
+/// How an S3-compatible store is reached, where a place is s3://BUCKET/PREFIX.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "For s3://BUCKET/PREFIX")]
+struct Store {
+    /// The file of credentials, mode 600: aws_access_key_id = .. and aws_secret_access_key = .. on lines of their own.
+    #[arg(long, value_name = "FILE")]
+    credentials: Option<PathBuf>,
+    /// The region; us-east-1 where absent.
+    #[arg(long)]
+    region: Option<String>,
+    /// The store, such as https://minio.example:9000; that of AWS in the region where absent.
+    #[arg(long, value_name = "URL")]
+    endpoint: Option<String>,
+    /// Those that may certify the store, in PEM; with https.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+}
+
+impl Store {
+    /// The bucket that `place` names, where it names one.
+    fn bucket(&self, place: &Path) -> Result<Option<Bucket>> {
+        let Some(address) = place.to_str().filter(|place| place.starts_with(SCHEME)) else { return Ok(None) };
+        let Self { credentials, region, endpoint, ca } = self;
+        let credentials = credentials.clone().ok_or_else(|| {
+            Error::new(Kind::Invalid, "which credentials?").hint("give the file that holds them: --credentials FILE")
+        })?;
+        let settings = BucketSettings::new(address, region.clone(), endpoint.clone(), ca.clone(), credentials)?;
+        Bucket::new(settings).map(Some)
+    }
 }
 
 /// What a witness vouches for, for people.
@@ -105,7 +141,21 @@ fn text(path: &Path) -> Result<String> {
 }
 
 impl Verify {
-    fn run(self, app: &App) -> Result<()> {
+    fn run(mut self, app: &App) -> Result<()> {
+        // What lies in a bucket is brought here first: what was checked is what was there.
+        let mut fetched = None;
+        if let Some(bucket) = self.store.bucket(&self.what)? {
+            let folder = tempfile::tempdir().map_err(|e| super::output::unwritable("a folder for the archive", &e))?;
+            crate::audit::fetch(bucket, folder.path())?;
+            folder.path().clone_into(&mut self.what);
+            fetched = Some(folder);
+        }
+        let verified = self.verify(app);
+        drop(fetched);
+        verified
+    }
+
+    fn verify(self, app: &App) -> Result<()> {
         let keys = keys(self.public_key.as_deref())?;
         let witnesses = self.witness.iter().map(|text| text.parse()).collect::<Result<Vec<NoteKey>>>()?;
         if let Some(other) = witnesses.iter().find(|key| !key.cosigns()) {
@@ -389,21 +439,54 @@ impl Export {
 #[command(after_help = "\
 Examples:
   signet audit archive /var/lib/signet/audit /mnt/archive/signet --public-key log.pem
+  signet audit archive /var/lib/signet/audit s3://logs/signet --region eu-central-1 --ca ca.pem --credentials s3.credentials
   signet audit verify /mnt/archive/signet --public-key log.pem
   zcat /mnt/archive/signet/log-00000000000000000000.jsonl.gz | jq 'select(.outcome == \"forbidden\")'")]
 struct Archive {
     /// The folder of the log.
     folder: PathBuf,
-    /// Where to: a folder that is there, with nothing but the archive of this log.
+    /// Where to: a folder that is there, or s3://BUCKET/PREFIX, with nothing but the archive of this log.
     to: PathBuf,
     /// The public keys that sign heads, in PEM.
     #[arg(long, value_name = "FILE")]
     public_key: Option<PathBuf>,
+    #[command(flatten)]
+    store: Store,
+}
+
+/// Bring an archive from an S3-compatible bucket into a folder, where `signet audit verify` checks it. Repeated, it goes on.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  signet audit fetch s3://logs/signet archive --region eu-central-1 --ca ca.pem --credentials s3.credentials
+  signet audit verify archive --public-key log.pem")]
+struct Fetch {
+    /// The bucket, as s3://BUCKET/PREFIX.
+    from: PathBuf,
+    /// Where to: a folder that is there.
+    to: PathBuf,
+    #[command(flatten)]
+    store: Store,
+}
+
+impl Fetch {
+    fn run(self, app: &App) -> Result<()> {
+        let bucket = self.store.bucket(&self.from)?.ok_or_else(|| {
+            Error::new(Kind::Invalid, format!("{} is not the address of a bucket", self.from.display()))
+                .hint("s3://BUCKET/PREFIX; an archive in a folder needs no fetching")
+        })?;
+        let segments = crate::audit::fetch(bucket, &self.to)?;
+        app.out.answer(&serde_json::json!({"segments": segments}), |_| facts([("segments", segments.to_string())]))
+    }
 }
 
 impl Archive {
     fn run(self, app: &App) -> Result<()> {
-        let done = crate::audit::archive(&self.folder, &self.to, &keys(self.public_key.as_deref())?)?;
+        let keys = keys(self.public_key.as_deref())?;
+        let done = match self.store.bucket(&self.to)? {
+            Some(bucket) => crate::audit::archive_in_bucket(&self.folder, bucket, &keys)?,
+            None => crate::audit::archive(&self.folder, &self.to, &keys)?,
+        };
         let body = serde_json::json!({"segments": done.segments, "written": done.written, "records": done.records,
             "signed": done.signed, "plain_bytes": done.plain_bytes, "packed_bytes": done.packed_bytes});
         app.out.answer(&body, |_| {

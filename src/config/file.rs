@@ -101,7 +101,8 @@ pub(super) struct WebhookFile {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct AuditFile {
     pub(super) sinks: Vec<SinkFile>,
-    pub(super) segment_mib: Option<u64>,
+    pub(super) archive: Option<ArchiveFile>,
+    pub(super) segment_bytes: Option<u64>,
     pub(super) retention: Option<RetentionFile>,
 }
 
@@ -110,6 +111,24 @@ pub(super) struct AuditFile {
 pub(super) struct RetentionFile {
     pub(super) archive: PathBuf,
     pub(super) keep: Option<Period>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, tag = "kind", rename_all = "lowercase")]
+pub(super) enum ArchiveFile {
+    Folder {
+        folder: PathBuf,
+    },
+    S3 {
+        bucket: String,
+        #[serde(default)]
+        prefix: String,
+        region: Option<String>,
+        endpoint: Option<String>,
+        credentials_file: PathBuf,
+        ca: Option<PathBuf>,
+        timeout: Option<Period>,
+    },
 }
 
 #[derive(Debug, Deserialize)]

@@ -12,8 +12,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use file::{AcmeFile, DeviceFile, RetentionFile, SinkFile, TlsFile, WebhookFile, WitnessFile};
+use file::{AcmeFile, ArchiveFile, AuditFile, DeviceFile, RetentionFile, SinkFile, TlsFile, WebhookFile, WitnessFile};
 
+use crate::bucket::Settings as BucketSettings;
 use crate::device::{PinSource, Pkcs11Settings, Settings, TokenSelector, TpmSettings};
 use crate::error::{Error, Kind, Result};
 use crate::otlp::Settings as CollectorSettings;
@@ -54,7 +55,7 @@ pub struct Config {
     pub ending: Option<Ending>,
     /// Further places of the audit log.
     pub sinks: Vec<Sink>,
-    /// A segment of the audit log that reached so many bytes is followed by a new one.
+    /// A segment of the audit log that reached so many bytes is closed.
     pub segment_bytes: u64,
     /// What may be removed from the audit log; nothing where absent.
     pub retention: Option<Retention>,
@@ -89,6 +90,10 @@ pub enum SinkKind {
     Folder(PathBuf),
     /// A collector of OpenTelemetry.
     Otlp(CollectorSettings),
+    /// An archive of closed segments in a folder, which must be there.
+    ArchiveFolder(PathBuf),
+    /// One in a bucket.
+    ArchiveBucket(BucketSettings),
 }
 
 /// A witness of the audit log.
@@ -186,7 +191,7 @@ impl Config {
     }
 
     fn check(file: File) -> Result<Self> {
-        let File { server, storage, keys, acme, est, pki, tls, expiry, audit, witness, devices } = file;
+        let File { server, storage, keys, acme, est, pki, tls, expiry, mut audit, witness, devices } = file;
         let devices = devices
             .into_iter()
             .map(|(name, device)| {
@@ -219,9 +224,9 @@ impl Config {
         };
         let data = storage.data.unwrap_or_else(|| Self::DEFAULT_DATA.into());
         Ok(Self {
-            sinks: check_sinks(audit.sinks, &data).map_err(|e| e.context("audit.sinks"))?,
-            segment_bytes: check_segment(audit.segment_mib)?,
-            retention: audit.retention.map(|retention| check_retention(retention, &data)).transpose()?,
+            segment_bytes: check_segment_bytes(audit.segment_bytes)?,
+            retention: audit.retention.take().map(|retention| check_retention(retention, &data)).transpose()?,
+            sinks: check_sinks(audit, &data)?,
             data,
             listen,
             names,
@@ -244,7 +249,55 @@ impl Config {
 /// The most further places of the audit log.
 const MAX_SINKS: usize = 8;
 
-fn check_sinks(sinks: Vec<SinkFile>, data: &Path) -> Result<Vec<Sink>> {
+/// A segment is closed at 64 MiB, unless told otherwise; and one is in memory while it goes to a bucket.
+const SEGMENT_BYTES: (u64, std::ops::RangeInclusive<u64>) = (64 * 1024 * 1024, 64 * 1024..=256 * 1024 * 1024);
+
+fn check_segment_bytes(bytes: Option<u64>) -> Result<u64> {
+    let (usual, allowed) = SEGMENT_BYTES;
+    let bytes = bytes.unwrap_or(usual);
+    if allowed.contains(&bytes) {
+        return Ok(bytes);
+    }
+    Err(Error::new(Kind::Invalid, format!("audit.segment_bytes is {} to {}", allowed.start(), allowed.end())))
+}
+
+/// What the archive is called among the sinks.
+const ARCHIVE: &str = "archive";
+/// The longest time for one request to a bucket, which carries a segment.
+const MAX_TRANSFER: Period = Period::seconds(600);
+
+fn check_archive(archive: ArchiveFile, data: &Path) -> Result<Sink> {
+    let name: Name = ARCHIVE.parse()?;
+    let kind = match archive {
+        ArchiveFile::Folder { folder } => {
+            check_folder(&name, &folder, data)?;
+            SinkKind::ArchiveFolder(folder)
+        }
+        ArchiveFile::S3 { bucket, prefix, region, endpoint, credentials_file, ca, timeout } => {
+            let patience = check_timeout(timeout, Period::seconds(60), MAX_TRANSFER)?.as_duration();
+            let address = format!("s3://{bucket}/{prefix}");
+            let settings = BucketSettings::new(&address, region, endpoint, ca, credentials_file)?;
+            SinkKind::ArchiveBucket(BucketSettings { patience, ..settings })
+        }
+    };
+    Ok(Sink { name, kind, required: false })
+}
+
+fn check_sinks(audit: AuditFile, data: &Path) -> Result<Vec<Sink>> {
+    let AuditFile { sinks, archive, segment_bytes: _, retention: _ } = audit;
+    let mut checked = check_further(sinks, data).map_err(|e| e.context("audit.sinks"))?;
+    let archive =
+        archive.map(|archive| check_archive(archive, data)).transpose().map_err(|e| e.context("audit.archive"))?;
+    if let Some(archive) = archive {
+        if checked.iter().any(|other| other.name == archive.name) {
+            return Err(Error::new(Kind::Invalid, "audit.sinks: archive is the name of the archive"));
+        }
+        checked.push(archive);
+    }
+    Ok(checked)
+}
+
+fn check_further(sinks: Vec<SinkFile>, data: &Path) -> Result<Vec<Sink>> {
     let mut checked: Vec<Sink> = Vec::new();
     for sink in sinks {
         let sink = match sink {
@@ -254,7 +307,7 @@ fn check_sinks(sinks: Vec<SinkFile>, data: &Path) -> Result<Vec<Sink>> {
             }
             SinkFile::Otlp { name, url, ca, headers_file, timeout } => {
                 let place = check_place(&url, ca, "the collector").map_err(|e| e.context(&name))?;
-                let patience = check_timeout(timeout, Period::seconds(10))?.as_duration();
+                let patience = check_timeout(timeout, Period::seconds(10), MAX_TIMEOUT)?.as_duration();
                 let settings = CollectorSettings { place, headers_file, patience };
                 Sink { name, kind: SinkKind::Otlp(settings), required: false }
             }
@@ -268,14 +321,6 @@ fn check_sinks(sinks: Vec<SinkFile>, data: &Path) -> Result<Vec<Sink>> {
         return Err(Error::new(Kind::Invalid, format!("at most {MAX_SINKS} are possible")));
     }
     Ok(checked)
-}
-
-/// The bytes of a segment: 64 MiB where nothing is said.
-fn check_segment(mib: Option<u64>) -> Result<u64> {
-    match mib.unwrap_or(64) {
-        mib @ 1..=4096 => Ok(mib << 20),
-        _ => Err(Error::new(Kind::Invalid, "audit.segment_mib is 1 to 4096")),
-    }
 }
 
 fn check_retention(retention: RetentionFile, data: &Path) -> Result<Retention> {
@@ -307,10 +352,10 @@ fn check_place(url: &str, ca: Option<PathBuf>, who: &str) -> Result<Place> {
 }
 
 /// How long one attempt may take.
-fn check_timeout(timeout: Option<Period>, usual: Period) -> Result<Period> {
+fn check_timeout(timeout: Option<Period>, usual: Period, most: Period) -> Result<Period> {
     let timeout = timeout.unwrap_or(usual);
-    if timeout > MAX_TIMEOUT || timeout.as_secs() == 0 {
-        return Err(Error::new(Kind::Invalid, format!("timeout is 1s to {MAX_TIMEOUT}")));
+    if timeout > most || timeout.as_secs() == 0 {
+        return Err(Error::new(Kind::Invalid, format!("timeout is 1s to {most}")));
     }
     Ok(timeout)
 }
@@ -385,7 +430,7 @@ fn check_webhook(webhook: WebhookFile) -> Result<Ending> {
     if before.len() > most || before.iter().any(|period| *period > longest || period.as_secs() == 0) {
         return Err(Error::new(Kind::Invalid, format!("before holds at most {most} periods of at most {longest}")));
     }
-    let timeout = check_timeout(timeout, Period::seconds(10))?;
+    let timeout = check_timeout(timeout, Period::seconds(10), MAX_TIMEOUT)?;
     let webhook = WebhookSettings { place, secret_file, patience: timeout.as_duration() };
     Ok(Ending { webhook, before })
 }
@@ -408,7 +453,7 @@ fn check_witnesses(files: Vec<WitnessFile>) -> Result<Vec<Cosigner>> {
             return Err(Error::new(Kind::Invalid, format!("{} stands there twice", key.name())));
         }
         let place = check_place(&url, ca, "the witness")?;
-        all.push(Cosigner { key, place, required, patience: check_timeout(timeout, Period::seconds(5))? });
+        all.push(Cosigner { key, place, required, patience: check_timeout(timeout, Period::seconds(5), MAX_TIMEOUT)? });
     }
     Ok(all)
 }
@@ -643,6 +688,42 @@ mod tests {
             let error = parse(text).unwrap_err();
             assert!(error.contains(part), "{text:?}: {error}");
         }
+    }
+
+    #[test]
+    fn an_archive_is_a_folder_or_a_bucket() {
+        let parse = |text: &str| {
+            let text = text.replace("S3", "kind = \"s3\"\nbucket = \"logs-1\"\ncredentials_file = \"/s\"");
+            Config::parse(&format!("{TPM}\n[audit.archive]\n{text}"))
+                .map(|config| config.sinks.into_iter().next().unwrap().kind)
+                .map_err(|error| error.to_string())
+        };
+        let SinkKind::ArchiveBucket(bucket) = parse("S3\nca = \"/c\"\nregion = \"eu-1\"\nprefix = \"a/b\"").unwrap()
+        else {
+            panic!("a bucket")
+        };
+        assert_eq!(
+            (bucket.place.address.to_string().as_str(), bucket.prefix.as_str()),
+            ("https://s3.eu-1.amazonaws.com", "a/b/")
+        );
+        assert_eq!(bucket.patience.as_secs(), 60);
+        assert_eq!(parse("kind = \"folder\"\nfolder = \"/a\"").unwrap(), SinkKind::ArchiveFolder("/a".into()));
+        let cases = [
+            ("S3", "go together"),
+            ("S3\nendpoint = \"http://minio.example\"", "not the address"),
+            ("S3\nendpoint = \"http://localhost:9000/minio\"", "endpoint has no path"),
+            ("S3\nendpoint = \"http://localhost:9000\"\nprefix = \"a b\"", "not the address of a bucket"),
+            ("S3\nendpoint = \"http://localhost:9000\"\ntimeout = \"11m\"", "timeout is 1s to 10m"),
+            ("S3\nendpoint = \"http://localhost:9000\"\nregion = \"a/b\"", "region"),
+            ("S3\nsecret = \"x\"", "unknown field"),
+            ("kind = \"folder\"\nfolder = \"a\"", "an absolute path"),
+        ];
+        for (text, part) in cases {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(part), "{text:?}: {error}");
+        }
+        let small = Config::parse(&format!("{TPM}\n[audit]\nsegment_bytes = 1")).unwrap_err().to_string();
+        assert!(small.contains("audit.segment_bytes is 65536 to"), "{small}");
     }
 
     #[test]

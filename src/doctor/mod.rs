@@ -169,10 +169,22 @@ fn audit(data: &Path, config: &Config) -> Vec<Finding> {
                 let text = format!("there is no folder {}", place.display());
                 findings.push(wrong(what, text, "mount its disk, or make it: an empty folder gets all of the log"));
             }
+            SinkKind::ArchiveFolder(place) if holds_nothing(place) => {
+                findings.push(note(what, format!("{} holds no segment yet", place.display())));
+            }
+            SinkKind::ArchiveFolder(place) => findings.extend(log(&what, place, &keys)),
+            SinkKind::ArchiveBucket(bucket) => findings.push(match bucket.check() {
+                Ok(()) => good(what, format!("{}: `signet audit verify {0}` checks it", bucket.shown())),
+                Err(error) => wrong(what, error.public(), error.mend().unwrap_or("correct [audit.archive]")),
+            }),
             SinkKind::Otlp(collector) => findings.push(self::collector(what, &folder, &sink.name, collector)),
         }
     }
     findings
+}
+
+fn holds_nothing(folder: &Path) -> bool {
+    folder.read_dir().is_ok_and(|mut entries| entries.next().is_none())
 }
 
 /// How far a collector is, and whether it can be asked: without asking it.

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::root::{Root, SecondLogKey};
 use super::{Options, ROOT_RECORD, Server, lock, stop_workers};
 use crate::audit::{
-    Log, Origin, Phase, Record, SecondKey, Settings as LogSettings, SinkKind as LogSinkKind, SinkSettings,
+    ArchivePlace, Log, Origin, Phase, Record, SecondKey, Settings as LogSettings, SinkKind as LogSinkKind, SinkSettings,
 };
 use crate::config::{Config, Sink, SinkKind};
 use crate::crash_point;
@@ -276,6 +276,8 @@ pub(super) fn log_settings(config: &Config, root: &Root) -> Result<LogSettings> 
         let kind = match kind {
             SinkKind::Folder(folder) => LogSinkKind::Folder(folder),
             SinkKind::Otlp(collector) => LogSinkKind::Otlp(collector),
+            SinkKind::ArchiveFolder(folder) => LogSinkKind::Archive(ArchivePlace::Folder(folder)),
+            SinkKind::ArchiveBucket(bucket) => LogSinkKind::Archive(ArchivePlace::Bucket(bucket)),
         };
         SinkSettings { name, kind, required }
     };

@@ -311,7 +311,7 @@ pub struct SinkPosition {
     /// Its name in the configuration.
     #[schema(value_type = String)]
     pub name: Name,
-    /// What it is: `folder` or `otlp`.
+    /// What it is: `folder`, `otlp` or `archive`.
     #[serde(default)]
     pub kind: String,
     /// Whether a record counts only once it is durable there.

@@ -23,6 +23,7 @@ mod swtpm;
 mod acme;
 mod agent;
 mod announcements;
+mod archives;
 mod attack;
 mod attest;
 mod audit;

@@ -14,7 +14,7 @@ use crate::server::name;
 /// What stands in the configuration of such a service. A batch of large contexts fills a segment.
 fn configure(t: &Installation, archive: &Path) {
     let mut text = std::fs::read_to_string(t.config()).unwrap();
-    text.push_str(&format!("[audit]\nsegment_mib = 1\n[audit.retention]\narchive = {archive:?}\n"));
+    text.push_str(&format!("[audit]\nsegment_bytes = 1048576\n[audit.retention]\narchive = {archive:?}\n"));
     std::fs::write(t.config(), text).unwrap();
 }
 
