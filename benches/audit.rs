@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
-use signet::audit::checkpoint::HeadKey;
+use signet::audit::checkpoint::HeadKeys;
 use signet::audit::{self, HeadSigner, Log, Origin, Phase, Record, Settings};
 use signet::error::Result;
 use signet::types::{Curve, PublicKey};
@@ -89,7 +89,7 @@ async fn main() {
     let each = whole.elapsed() / u32::try_from(records).unwrap();
     println!("receipt of an answer: {} bytes, {each:?}", length as u64 / records);
 
-    let key = HeadKey::new(&signer.1).unwrap();
+    let key = HeadKeys::new([&signer.1]).unwrap();
     let tree = log.tree().unwrap();
     let mut at = 0;
     let mut largest = 0;

@@ -439,15 +439,15 @@ impl<O: Operation> Permit<O> {
         }
     }
 
-    /// Records that a device is about to be changed. Durable on return.
+    /// Records what is about to be changed for good. Durable on return; answers the index of that record.
     ///
     /// # Errors
     /// `Unavailable` where it cannot be recorded: then the act must not happen.
-    pub async fn intent(&self, details: &Details) -> Result<()> {
+    pub async fn intent(&self, details: &Details) -> Result<u64> {
         crash_point!("admission.before_intent");
-        self.shared.log.append(&self.record(Phase::Intent, details)).await?;
+        let index = self.shared.log.append(&self.record(Phase::Intent, details)).await?;
         crash_point!("admission.intended");
-        Ok(())
+        Ok(index)
     }
 
     /// Records how the operation ended, waits until that is durable, and releases the result.

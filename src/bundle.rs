@@ -18,9 +18,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::attestation::{Attestation, Expected, Report};
-use crate::audit::checkpoint::HeadKey;
 use crate::audit::proof::Proof;
-use crate::audit::{Phase, Record};
+use crate::audit::{HeadKeys, Phase, Record};
 use crate::error::{Error, Kind, Result};
 use crate::types::{Action, Algorithm, Base64Bytes, PublicKey, Resource, SignatureFormat, Verifier};
 
@@ -94,7 +93,7 @@ impl Bundle {
     ///
     /// # Errors
     /// [`Kind::DoesNotOpen`] with the first thing that does not hold.
-    pub fn verify(&self, artifact: &Artifact, expected: &Expected, log: &PublicKey) -> Result<Report> {
+    pub fn verify(&self, artifact: &Artifact, expected: &Expected, log: &HeadKeys) -> Result<Report> {
         // 1. The key.
         let mut report = self.attestation.verify(expected)?;
         let claim = &self.attestation.claim;
@@ -116,7 +115,7 @@ impl Bundle {
         if proof.encode() != self.proof {
             return Err(broken("the proof is not spelt as proofs are"));
         }
-        proof.verify(Some(&HeadKey::new(log)?))?;
+        proof.verify(Some(log))?;
         let record: Record =
             serde_json::from_slice(&proof.record).map_err(|e| broken("what is proven is no record").because(e))?;
         if proof.head.origin().as_str() != claim.installation {

@@ -13,9 +13,14 @@ pub mod confine;
 
 pub mod jose;
 pub mod outbound;
+
+pub mod bucket;
+pub mod otlp;
 pub mod validation;
 pub mod webhook;
 pub mod x509;
+
+pub mod ciphertext;
 
 pub mod attestation;
 

@@ -8,12 +8,15 @@
 )]
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::agreement::{self as lc, ECDH_P256, PrivateKey, UnparsedPublicKey};
 use aws_lc_rs::hmac;
+use aws_lc_rs::rsa::{OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, PrivateDecryptingKey};
 use proptest::prelude::*;
 use serde_json::Value;
-use signet::envelope::format::{Header, MAX_PLAINTEXT, OVERHEAD, OpenFailure, device_input, open, seal};
+use signet::ciphertext::derived::{Header, OVERHEAD, device_input, open, seal};
+use signet::ciphertext::{Label, MAX_PLAINTEXT, OpenFailure, hpke, oaep};
 use signet::error::{Error, Kind};
-use signet::types::{Context, KeyId, Version};
+use signet::types::{Algorithm, Context, Curve, KeyId, PublicKey, SecretBytes, Version};
 
 fn vectors(file: &str) -> Value {
     serde_json::from_str(&std::fs::read_to_string(format!("tests/vectors/{file}")).unwrap()).unwrap()
@@ -85,6 +88,147 @@ fn the_golden_ciphertext_opens_for_ever() {
     assert_eq!(open(&ikm, golden, &context.hash()).unwrap().expose(), b"data key of 32 bytes, or so long");
 }
 
+/// The private half of a pair, and what it agrees on.
+fn agree(private: &Value, point: &[u8]) -> SecretBytes {
+    let private = PrivateKey::from_private_key(&ECDH_P256, &bytes(private)).unwrap();
+    let point = UnparsedPublicKey::new(&ECDH_P256, point);
+    lc::agree(&private, point, (), |secret| Ok(SecretBytes::new(secret.to_vec()))).unwrap()
+}
+
+fn hpke_case(case: &Value) -> (PublicKey, Label, Context, Vec<u8>) {
+    let number = u32::try_from(case["version"].as_u64().unwrap()).unwrap();
+    let (key_id, version) = (KeyId::from_bytes(array(&case["key_id"])), Version::new(number).unwrap());
+    (
+        PublicKey::ec(Curve::P256, &bytes(&case["public_key"])).unwrap(),
+        Label { algorithm: Algorithm::HpkeP256, key_id, version },
+        serde_json::from_value(case["context"].clone()).unwrap(),
+        bytes(&case["blob"]),
+    )
+}
+
+#[test]
+fn hpke_blobs_of_others_open_and_ours_have_their_form() {
+    let vectors = vectors("hpke.json");
+    let cases = vectors["cases"].as_array().unwrap();
+    assert_eq!(cases.len(), 4);
+    for case in cases {
+        let (public, label, context, blob) = hpke_case(case);
+        assert_eq!(Label::parse(&blob).unwrap().0, label);
+        assert_eq!(bytes(&case["info"]), [b"signet hpke v1".as_slice(), &label.encode()].concat());
+        let secret = agree(&case["private_key"], hpke::point(&blob).unwrap());
+        assert_eq!(hpke::open(&secret, &public, &blob, &context.hash()).unwrap().expose(), bytes(&case["plaintext"]));
+        // Ours open in the same way, and no two are alike.
+        let [one, two] = [(); 2].map(|()| hpke::seal(&public, &label, &context.hash(), b"ours").unwrap());
+        assert_ne!(one, two);
+        for ours in [one, two] {
+            let secret = agree(&case["private_key"], hpke::point(&ours).unwrap());
+            assert_eq!(hpke::open(&secret, &public, &ours, &context.hash()).unwrap().expose(), b"ours");
+            assert_eq!(ours.len(), 4 + hpke::OVERHEAD);
+        }
+    }
+}
+
+#[test]
+fn the_golden_hpke_ciphertext_opens_for_ever() {
+    let golden = include_bytes!("golden/ciphertext-hpke-v1.bin");
+    let case = &vectors("hpke.json")["cases"][2];
+    let (public, _, context, _) = hpke_case(case);
+    let secret = agree(&case["private_key"], hpke::point(golden).unwrap());
+    let opened = hpke::open(&secret, &public, golden, &context.hash()).unwrap();
+    assert_eq!(opened.expose(), b"data key of 32 bytes, or so long");
+}
+
+#[test]
+fn no_flipped_bit_of_an_hpke_blob_goes_unnoticed() {
+    let case = &vectors("hpke.json")["cases"][1];
+    let (public, _, context, blob) = hpke_case(case);
+    let secret = agree(&case["private_key"], hpke::point(&blob).unwrap());
+    for at in 0..blob.len() {
+        for bit in 0..8 {
+            let mut bad = blob.clone();
+            bad[at] ^= 1 << bit;
+            // Even with the right secret.
+            let reason = hpke::open(&secret, &public, &bad, &context.hash()).unwrap_err();
+            let expected = match at {
+                0..=1 => OpenFailure::UnknownMagic,
+                2 => OpenFailure::UnknownFormat(bad[2]),
+                3 => reason,
+                _ if bad[20..24] == [0; 4] => OpenFailure::NoVersion,
+                _ => OpenFailure::Damaged,
+            };
+            assert_eq!(reason, expected, "byte {at}, bit {bit}");
+            if (24..89).contains(&at) {
+                assert_eq!(hpke::point(&bad).unwrap_err(), OpenFailure::NoPoint);
+            }
+        }
+    }
+    for length in 0..blob.len() {
+        let reason = hpke::open(&secret, &public, &blob[..length], &context.hash()).unwrap_err();
+        let expected = if length < hpke::OVERHEAD { OpenFailure::Truncated } else { OpenFailure::Damaged };
+        assert_eq!(reason, expected, "{length} bytes");
+    }
+    let other = hpke::open(&secret, &public, &blob, &[7; 32]).unwrap_err();
+    assert_eq!(other, OpenFailure::WrongKeyOrContext, "the context is sealed");
+    let huge = [blob.as_slice(), &vec![0; MAX_PLAINTEXT]].concat();
+    assert_eq!(hpke::open(&secret, &public, &huge, &context.hash()).unwrap_err(), OpenFailure::TooLong);
+}
+
+fn decrypt(vectors: &Value, blob: &[u8]) -> SecretBytes {
+    let private = PrivateDecryptingKey::from_pkcs8(&bytes(&vectors["private_key"])).unwrap();
+    let private = OaepPrivateDecryptingKey::new(private).unwrap();
+    let mut seed = vec![0; private.min_output_size()];
+    let sent = oaep::encrypted_seed(blob).unwrap();
+    let seed = private.decrypt(&OAEP_SHA256_MGF1SHA256, sent, &mut seed, None).unwrap();
+    SecretBytes::new(seed.to_vec())
+}
+
+#[test]
+fn oaep_blobs_of_others_open_and_ours_have_their_form() {
+    let vectors = vectors("oaep.json");
+    let public = PublicKey::from_der(bytes(&vectors["public_key"]));
+    let cases = vectors["cases"].as_array().unwrap();
+    assert_eq!(cases.len(), 4);
+    for case in cases {
+        let context: Context = serde_json::from_value(case["context"].clone()).unwrap();
+        let blob = bytes(&case["blob"]);
+        let (label, _) = Label::parse(&blob).unwrap();
+        assert_eq!(
+            (label.algorithm, label.key_id),
+            (Algorithm::Rsa2048Oaep, KeyId::from_bytes(array(&case["key_id"])))
+        );
+        let opened = oaep::open(&decrypt(&vectors, &blob), &blob, &context.hash()).unwrap();
+        assert_eq!(opened.expose(), bytes(&case["plaintext"]));
+        let ours = oaep::seal(&public, &label, &context.hash(), b"ours").unwrap();
+        assert_eq!(oaep::open(&decrypt(&vectors, &ours), &ours, &context.hash()).unwrap().expose(), b"ours");
+        let other = oaep::open(&decrypt(&vectors, &ours), &ours, &[7; 32]).unwrap_err();
+        assert_eq!(other, OpenFailure::WrongKeyOrContext);
+        // The size of the key is that of the algorithm.
+        let label = Label { algorithm: Algorithm::Rsa3072Oaep, ..label };
+        assert_eq!(oaep::seal(&public, &label, &context.hash(), b"ours").unwrap_err().kind(), Kind::Invalid);
+    }
+    let golden = include_bytes!("golden/ciphertext-oaep-v1.bin");
+    let context: Context = serde_json::from_value(cases[2]["context"].clone()).unwrap();
+    let opened = oaep::open(&decrypt(&vectors, golden), golden, &context.hash()).unwrap();
+    assert_eq!(opened.expose(), b"data key of 32 bytes, or so long");
+}
+
+#[test]
+fn no_flipped_bit_of_an_oaep_blob_goes_unnoticed() {
+    let vectors = vectors("oaep.json");
+    let case = &vectors["cases"][1];
+    let context: Context = serde_json::from_value(case["context"].clone()).unwrap();
+    let blob = bytes(&case["blob"]);
+    let seed = decrypt(&vectors, &blob);
+    for at in 0..blob.len() {
+        let mut bad = blob.clone();
+        bad[at] ^= 1 << (at % 8);
+        oaep::open(&seed, &bad, &context.hash()).unwrap_err();
+    }
+    for length in 0..blob.len() {
+        oaep::open(&seed, &blob[..length], &context.hash()).unwrap_err();
+    }
+}
+
 fn sample() -> ([u8; 32], [u8; 32], Vec<u8>) {
     let (ikm, context) = ([7; 32], [9; 32]);
     let header = Header::fresh(KeyId::from_bytes([3; 16]), Version::FIRST).unwrap();
@@ -113,7 +257,8 @@ fn no_flipped_bit_goes_unnoticed() {
             let expected = match at {
                 0..=1 => OpenFailure::UnknownMagic,
                 2 => OpenFailure::UnknownFormat(bad[2]),
-                3 => OpenFailure::UnknownAlgorithm(bad[3]),
+                // The number of another algorithm, or of none.
+                3 => reason,
                 _ if bad[20..24] == [0; 4] => OpenFailure::NoVersion,
                 4..88 => OpenFailure::WrongKeyOrContext,
                 _ => OpenFailure::Damaged,
@@ -173,8 +318,9 @@ fn every_reason_is_one_answer_to_the_caller() {
         OpenFailure::TooLong,
         OpenFailure::UnknownMagic,
         OpenFailure::UnknownFormat(2),
-        OpenFailure::UnknownAlgorithm(2),
+        OpenFailure::UnknownAlgorithm(9),
         OpenFailure::NoVersion,
+        OpenFailure::NoPoint,
         OpenFailure::WrongKeyOrContext,
         OpenFailure::Damaged,
     ];
@@ -190,7 +336,7 @@ fn the_longest_plaintext_is_sealed_and_no_longer_one() {
     let header = Header::fresh(KeyId::from_bytes([3; 16]), Version::FIRST).unwrap();
     let longest = vec![1; MAX_PLAINTEXT];
     let blob = seal(&[7; 32], &header, &[9; 32], &longest).unwrap();
-    assert_eq!(blob.len(), signet::envelope::format::MAX_BLOB);
+    assert_eq!(blob.len(), signet::ciphertext::derived::MAX_BLOB);
     assert_eq!(open(&[7; 32], &blob, &[9; 32]).unwrap().expose(), longest);
     let error = seal(&[7; 32], &header, &[9; 32], &[longest, vec![1]].concat()).unwrap_err();
     assert_eq!(error.kind(), Kind::Limit);

@@ -21,38 +21,41 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("confine", &[]),
     ("jose", &[]),
     ("outbound", &[]),
+    ("bucket", &["outbound"]),
+    ("otlp", &["outbound"]),
     ("validation", &[]),
     ("webhook", &["outbound"]),
     ("x509", &[]),
+    ("ciphertext", &[]),
     ("attestation", &["x509"]),
     ("wire", &[]),
     ("client", &["attestation", "wire"]),
     ("device", &["confine", "attestation"]),
     // What is true of a device is a value of `device`, and `config` makes it of what was written.
-    ("config", &["outbound", "webhook", "device"]),
+    ("config", &["outbound", "bucket", "otlp", "webhook", "device"]),
     ("store", &[]),
     ("policy", &[]),
     ("auth", &["store"]),
-    ("audit", &["outbound", "device", "store"]),
+    ("audit", &["outbound", "bucket", "otlp", "device", "store"]),
     ("ledger", &["device", "store", "audit"]),
     ("admission", &["store", "policy", "audit", "ledger"]),
     // Whoever asks `admission` speaks the words of `policy` (what is asked for) and `audit` (which phase is recorded).
     ("keyring", &["attestation", "device", "store", "policy", "audit", "ledger", "admission"]),
-    ("envelope", &["admission", "keyring"]),
+    ("envelope", &["ciphertext", "admission", "keyring"]),
     // `device` for the type of a failure, item by item.
     ("signing", &["device", "admission", "keyring"]),
     ("ca", &["jose", "validation", "webhook", "x509", "store", "policy", "audit", "ledger", "admission", "keyring", "signing"]),
     ("service", &["jose", "validation", "x509", "attestation", "device", "store", "policy", "auth", "audit", "ledger", "admission", "keyring", "envelope", "signing", "ca"]),
-    ("doctor", &["webhook", "x509", "config", "device", "store", "audit", "service"]),
-    ("api", &["jose", "x509", "attestation", "wire", "auth", "service"]),
-    ("server", &["validation", "webhook", "attestation", "config", "device", "store", "policy", "auth", "audit", "ledger", "admission", "keyring", "envelope", "signing", "ca", "service", "doctor", "api"]),
+    ("doctor", &["bucket", "otlp", "webhook", "x509", "config", "device", "store", "audit", "service"]),
+    ("api", &["jose", "x509", "ciphertext", "attestation", "wire", "auth", "service"]),
+    ("server", &["validation", "webhook", "ciphertext", "attestation", "config", "device", "store", "policy", "auth", "audit", "ledger", "admission", "keyring", "envelope", "signing", "ca", "service", "doctor", "api"]),
     // `device` for the file of a key that was made in the TPM beside the agent, which is `device::tpm::keyfile` and nothing else.
     ("agent", &["x509", "wire", "client", "device"]),
     ("file", &["wire", "client"]),
     ("bundle", &["attestation", "audit"]),
     ("witness", &["config", "device", "audit", "server"]),
     // `device` for the verb `device-worker`, which is that module and nothing else.
-    ("cli", &["confine", "attestation", "wire", "config", "client", "device", "audit", "doctor", "server", "agent", "file", "bundle", "witness"]),
+    ("cli", &["confine", "bucket", "ciphertext", "attestation", "wire", "config", "client", "device", "audit", "doctor", "server", "agent", "file", "bundle", "witness"]),
 ];
 
 /// Free to all.

@@ -30,7 +30,7 @@ use signet::keyring::Keyring;
 use signet::ledger::{Anchors, Ledger};
 use signet::policy::{ADMINISTRATORS, ADMINISTRATORS_TEXT};
 use signet::service::acme::Desk;
-use signet::service::{Heads, Idempotency, NewToken, Parts, Service, policies};
+use signet::service::{HeadKey, Heads, Idempotency, NewToken, Parts, Service, policies};
 use signet::signing::Signing;
 use signet::store::{Change, Expected, Sealed, Sqlite, StorageKey, Store};
 use signet::telemetry::Metrics;
@@ -99,8 +99,8 @@ async fn service(folder: &Path) -> Arc<Service> {
         admission,
         ledger,
         log: log.clone(),
-        log_key: public.clone(),
-        heads: Arc::new(Heads::new(log, worker, key, public).unwrap()),
+        heads: Arc::new(Heads::new(log, HeadKey::new(worker, key, public).unwrap(), None)),
+        retention: None,
         registry: Arc::new(Registry::load(&*store).unwrap()),
         own: None,
         acme: Desk::new(Validator::new(Resolver::new(Vec::new()), Ports::default())).unwrap(),
@@ -527,7 +527,9 @@ async fn a_client_that_hangs_up_cancels_nothing() {
 /// The table of limits, as its reader sees it: what, and how much.
 #[test]
 fn the_table_of_limits_holds_the_numbers_of_the_code() {
-    use signet::{api::rest, auth, ca, device, envelope, policy, server, service, signing, store, types, x509};
+    use signet::{
+        api::rest, auth, ca, ciphertext, device, envelope, policy, server, service, signing, store, types, x509,
+    };
     let (body, connection) = (BodyLimits::default(), server::listen::Limits::default());
     let log = LogSettings::new("", Origin::of_instance("test").unwrap());
     let seconds = |duration: Duration| format!("{} s", duration.as_secs());
@@ -557,7 +559,7 @@ fn the_table_of_limits_holds_the_numbers_of_the_code() {
         ("characters of an idempotency key", grouped(service::MAX_KEY)),
         ("wait of a repetition", seconds(service::PATIENCE)),
         ("characters of a name", grouped(types::Name::MAX)),
-        ("bytes of a plaintext", grouped(envelope::format::MAX_PLAINTEXT)),
+        ("bytes of a plaintext", grouped(ciphertext::MAX_PLAINTEXT)),
         ("bytes of a data key", format!("{} to {}", envelope::DATA_KEY.start(), envelope::DATA_KEY.end())),
         ("entries of a context", grouped(types::Context::MAX_ENTRIES)),
         ("bytes of a context", grouped(types::Context::MAX_BYTES)),

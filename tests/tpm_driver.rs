@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use signet::device::tpm::{self, Tpm};
 use signet::device::{Class, Device, Driver, Identity, KeyRef, KeySpec, Locator};
-use signet::types::{Algorithm, KeyId, PublicKey, Residency, SecretBytes, Verifier, Version};
+use signet::types::{Agreed, Algorithm, KeyId, PublicKey, Residency, SecretBytes, Verifier, Version};
 use swtpm::Swtpm;
 use tpm_proxy::{Mishap, Proxy};
 use tss_esapi::interface_types::algorithm::HashingAlgorithm;
@@ -132,6 +132,16 @@ fn each_algorithm_makes_keys_that_work() {
             assert_eq!(device.mac(&key, &[7; 1024]).unwrap().len(), tag.len());
             assert_eq!(device.mac(&key, b"").unwrap().len(), tag.len());
         }
+
+        // 3. A key that agrees does so as software says, signs nothing, and is fed nothing but points of its curve.
+        let (key, public) = make(&mut *device, Algorithm::HpkeP256);
+        let known = Agreed::with(&public.unwrap()).unwrap();
+        assert_eq!(device.agree(&key, &known.point).unwrap(), known.secret.expose());
+        let mut off = known.point;
+        off[64] ^= 1;
+        assert_eq!(device.agree(&key, &off).unwrap_err().class, Class::Refused);
+        assert_eq!(device.sign(&key, &[7; 32]).unwrap_err().class, Class::Refused);
+        assert_eq!(device.mac(&key, &[7; 32]).unwrap_err().class, Class::Refused);
     }
 }
 

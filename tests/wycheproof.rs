@@ -1,5 +1,5 @@
 //! Google's Wycheproof vectors through the doors that Signet uses: `types::Verifier` and `types::SignatureFormat` for signatures, and
-//! the primitives beneath `envelope::format`. Each test says how many vectors it ran, so that none vanishes unseen.
+//! the primitives beneath `ciphertext::derived`. Each test says how many vectors it ran, so that none vanishes unseen.
 
 #![allow(
     clippy::unwrap_used,

@@ -43,8 +43,8 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
+use signet::ciphertext::derived::{self as format, Header};
 use signet::client::Client;
-use signet::envelope::format::{self, Header};
 use signet::types::{
     Algorithm, Context, Hash, KeyId, KeyName, PublicKey, Residency, SecretBytes, SignatureFormat, Verifier, Version,
 };

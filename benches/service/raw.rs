@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use pkcs11_raw::{Attribute, Mechanism, Module, Object, Session, Slot, ck};
 use serde::{Deserialize, Serialize};
 use signet::device::{Device, Driver, KeyRef, KeySpec, TpmSettings};
-use signet::types::{Algorithm, KeyId, Purpose, Residency, Version};
+use signet::types::{Algorithm, KeyId, Residency, Role, Version};
 
 use crate::process::own_cpu;
 use crate::softhsm::{LABEL, MODULE, SoftHsm};
@@ -257,10 +257,19 @@ fn tpm(tcti: String, sessions: bool) {
     driver.shutdown();
 }
 
+/// A point to agree with: the generator of P-256 (SP 800-186, 3.2.1.3).
+fn generator() -> Vec<u8> {
+    const X: &str = "6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296";
+    const Y: &str = "4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5";
+    hex::decode(format!("04{X}{Y}")).expect("digits")
+}
+
 fn use_key(device: &mut dyn Device, key: &KeyRef) {
-    let used = match key.algorithm.purpose() {
-        Purpose::Sign => device.sign(key, &[7; 32]),
-        Purpose::Mac | Purpose::Wrap => device.mac(key, &[7; 102]),
+    let used = match key.algorithm.role() {
+        Role::Sign => device.sign(key, &[7; 32]),
+        Role::Mac => device.mac(key, &[7; 102]),
+        Role::Decrypt => panic!("{} is not measured", key.algorithm),
+        Role::Agree => device.agree(key, &generator()),
     };
     drop(used.expect("a result"));
 }

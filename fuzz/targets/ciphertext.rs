@@ -1,12 +1,16 @@
 //! A ciphertext: any client may send any bytes to be unwrapped.
 #![no_main]
 
-use signet::envelope::format::{Header, device_input, open, seal};
+use signet::ciphertext::derived::{Header, device_input, open, seal};
 use signet::types::Context;
 
 libfuzzer_sys::fuzz_target!(|input: ([u8; 32], &[u8])| {
     let (ikm, blob) = input;
     let context = Context::default().hash();
+    if let Ok(point) = signet::ciphertext::hpke::point(blob) {
+        assert!(signet::types::is_point(point));
+    }
+    let _ = signet::ciphertext::oaep::encrypted_seed(blob);
     let Ok((header, _)) = Header::parse(blob) else {
         assert!(open(&ikm, blob, &context).is_err());
         return;

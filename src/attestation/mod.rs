@@ -30,7 +30,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Error, Kind, Result};
-use crate::types::{Algorithm, Base64Bytes, KeyId, KeyName, PublicKey, Purpose, Residency, Verifier, Version, sha256};
+use crate::types::{Algorithm, Base64Bytes, KeyId, KeyName, PublicKey, Residency, Role, Verifier, Version, sha256};
 
 /// The format, and the domain of bindings.
 pub const FORMAT: &str = "signet-attestation@v1";
@@ -167,8 +167,8 @@ impl Attestation {
         }
         let verifier = Verifier::new(Algorithm::EcdsaP256, key)
             .map_err(|e| broken("the attestation key is none of ECDSA P-256").because(e))?;
-        let signing = self.claim.algorithm.purpose() == Purpose::Sign;
-        if signing != self.claim.public_key.is_some() {
+        let pair = self.claim.algorithm.role() != Role::Mac;
+        if pair != self.claim.public_key.is_some() {
             return Err(broken(format!("a key of {} with that public key cannot be", self.claim.algorithm)));
         }
         let binding = self.claim.binding()?;
@@ -199,8 +199,7 @@ impl Attestation {
             return Err(broken("the public key is another one"));
         }
         if let Some(public) = &public {
-            Verifier::new(*algorithm, public)
-                .map_err(|e| broken("the public key is none of that algorithm").because(e))?;
+            public.check(*algorithm).map_err(|e| broken("the public key is none of that algorithm").because(e))?;
         }
         let mut report = Report::default();
         report.fact("key", format!("{key} version {version}, id {id}, of installation {installation}"), "the service");

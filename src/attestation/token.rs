@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Claim, Report, broken};
 use crate::error::{Error, Result};
-use crate::types::{Algorithm, Base64Bytes, Hash, Purpose, Residency, Verifier};
+use crate::types::{Algorithm, Base64Bytes, Hash, Residency, Role, Verifier};
 
 /// What is put before a statement when it is signed: nothing else that a key signs begins so.
 pub const PREFIX: &[u8] = b"signet-token-statement@v1\n";
@@ -142,7 +142,7 @@ impl Stated {
             }
             (Residency::Wrapped, Some(kek)) => {
                 require("the key-encryption key", &kek.attributes, &of_kek())?;
-                require("the unwrap template", &kek.unwraps, &of_unwrapped(kind.class))?;
+                require("the unwrap template", &kek.unwraps, &of_unwrapped(claim.algorithm.role(), kind.class))?;
                 report.fact(
                     "kept",
                     "as a blob under a key-encryption key of the token; sensitive, not extractable once loaded",
@@ -163,7 +163,7 @@ impl Stated {
         }
         report.fact("does", format!("one thing, by the mechanism {}, and cannot be changed", kind.mechanism), DRIVER);
         if public_key.is_some() {
-            report.fact("public key", "the key signed for it when this was made", DRIVER);
+            report.fact("public key", "the key proved that it is the other half when this was made", DRIVER);
         }
         if let Some(check) = check {
             report.fact("check value", format!("SHA-256 {check}"), DRIVER);
@@ -189,6 +189,10 @@ const fn kind(algorithm: Algorithm) -> Kind {
         Algorithm::EcdsaP256 | Algorithm::EcdsaP384 | Algorithm::EcdsaP521 => {
             Kind { class: PRIVATE, key_type: "0x3", generator: "0x1040", mechanism: "0x1041" }
         }
+        Algorithm::Rsa2048Oaep | Algorithm::Rsa3072Oaep | Algorithm::Rsa4096Oaep => {
+            Kind { class: PRIVATE, key_type: "0x0", generator: "0x0", mechanism: "0x9" }
+        }
+        Algorithm::HpkeP256 => Kind { class: PRIVATE, key_type: "0x3", generator: "0x1040", mechanism: "0x1050" },
         Algorithm::Ed25519 => Kind { class: PRIVATE, key_type: "0x40", generator: "0x1055", mechanism: "0x1057" },
         Algorithm::Rsa2048Pkcs1 | Algorithm::Rsa3072Pkcs1 | Algorithm::Rsa4096Pkcs1 => {
             Kind { class: PRIVATE, key_type: "0x0", generator: "0x0", mechanism: "0x1" }
@@ -225,7 +229,7 @@ fn of_use(claim: &Claim, id: &str) -> Wanted {
         ("CKA_ALLOWED_MECHANISMS", kind.mechanism),
     ]);
     all.extend(closed());
-    all.extend(one_role(claim.algorithm.purpose() == Purpose::Sign));
+    all.extend(one_role(claim.algorithm.role(), kind.class));
     all
 }
 
@@ -240,11 +244,16 @@ fn closed() -> Wanted {
     ])
 }
 
-/// That it signs, or makes HMACs, and nothing else.
-fn one_role(pair: bool) -> Wanted {
+/// That it signs, makes HMACs, agrees on secrets or decrypts, and does nothing else.
+fn one_role(role: Role, class: &str) -> Wanted {
+    let (signs, agrees, decrypts) = match role {
+        Role::Sign | Role::Mac => ("true", "false", "false"),
+        Role::Agree => ("false", "true", "false"),
+        Role::Decrypt => ("false", "false", "true"),
+    };
     let mut all =
-        wanted(&[("CKA_SIGN", "true"), ("CKA_DECRYPT", "false"), ("CKA_UNWRAP", "false"), ("CKA_DERIVE", "false")]);
-    if pair {
+        wanted(&[("CKA_SIGN", signs), ("CKA_DECRYPT", decrypts), ("CKA_UNWRAP", "false"), ("CKA_DERIVE", agrees)]);
+    if class == PRIVATE {
         all.extend(wanted(&[("CKA_SIGN_RECOVER", "false")]));
     } else {
         all.extend(wanted(&[("CKA_ENCRYPT", "false"), ("CKA_WRAP", "false"), ("CKA_VERIFY", "false")]));
@@ -293,10 +302,10 @@ fn of_kek() -> Wanted {
 }
 
 /// What an unwrap template fixes.
-fn of_unwrapped(class: &'static str) -> Wanted {
+fn of_unwrapped(role: Role, class: &'static str) -> Wanted {
     let mut all = wanted(&[("CKA_CLASS", class), ("CKA_TOKEN", "false")]);
     all.extend(closed());
-    all.extend(one_role(class == PRIVATE));
+    all.extend(one_role(role, class));
     all
 }
 

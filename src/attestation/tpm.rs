@@ -19,10 +19,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{Claim, Report, broken};
 use crate::error::Result;
-use crate::types::{Algorithm, Base64Bytes, Curve, Hash, PublicKey, Residency, Verifier, sha256};
+use crate::types::{Algorithm, Base64Bytes, Curve, Hash, PublicKey, Residency, Role, Verifier, sha256};
 
 /// `fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, noDA, sign`: nothing else of TPMA_OBJECT.
 const KEY: u32 = 0x0004_0472;
+/// As a key, with `decrypt` in the place of `sign`.
+const OPENS: u32 = 0x0002_0472;
 /// As a key, and `restricted`.
 const SIGNER: u32 = 0x0005_0472;
 /// The exponent of each RSA key, for which the TPM writes 0.
@@ -73,9 +75,13 @@ impl Certified {
         const TPM: &str = "the TPM";
         // 1. The object.
         let object = Area::parse(&self.object.0)?;
-        if object.attributes != KEY {
+        let wanted = match claim.algorithm.role() {
+            Role::Sign | Role::Mac => KEY,
+            Role::Agree | Role::Decrypt => OPENS,
+        };
+        if object.attributes != wanted {
             return Err(broken(format!(
-                "the attributes of the object are {:#010x}, and should be {KEY:#010x}",
+                "the attributes of the object are {:#010x}, and should be {wanted:#010x}",
                 object.attributes
             )));
         }
@@ -180,8 +186,10 @@ impl<'a> Attest<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scheme {
     Ecdsa(Curve, Hash),
+    Ecdh(Curve, Hash),
     /// Modulus, PSS or PKCS#1, hash.
     Rsa(u32, bool, Hash),
+    Oaep(u32, Hash),
     Hmac(Hash),
 }
 
@@ -189,7 +197,9 @@ impl Scheme {
     fn of(algorithm: Algorithm) -> Self {
         let hash = algorithm.hash().unwrap_or(Hash::Sha256);
         match (algorithm.curve(), algorithm.rsa_bits()) {
+            (Some(curve), _) if algorithm.role() == Role::Agree => Self::Ecdh(curve, hash),
             (Some(curve), _) => Self::Ecdsa(curve, hash),
+            (None, Some(bits)) if algorithm.role() == Role::Decrypt => Self::Oaep(bits, hash),
             (None, Some(bits)) => Self::Rsa(bits, algorithm.is_pss(), hash),
             (None, None) => Self::Hmac(hash),
         }
@@ -227,24 +237,31 @@ impl<'a> Area<'a> {
                         5 => Curve::P521,
                         _ => return None,
                     };
-                    if (none, scheme, kdf) != (NULL, 0x0018, NULL) {
+                    if (none, kdf) != (NULL, NULL) {
                         return None;
                     }
-                    (Scheme::Ecdsa(curve, hash), (rest.sized()?, rest.sized()?))
+                    let kind = match scheme {
+                        0x0018 => Scheme::Ecdsa(curve, hash),
+                        0x0019 => Scheme::Ecdh(curve, hash),
+                        _ => return None,
+                    };
+                    (kind, (rest.sized()?, rest.sized()?))
                 }
                 // TPM_ALG_RSA: symmetric, scheme, bits, exponent; a modulus.
                 0x0001 => {
                     let (none, scheme, hash) = (rest.number()?, rest.number()?, rest.hash()?);
                     let (bits, exponent) = (rest.number()?, rest.take(4)?);
-                    let pss = match scheme {
-                        0x0014 => false,
-                        0x0016 => true,
+                    let bits = u32::from(bits);
+                    let kind = match scheme {
+                        0x0014 => Scheme::Rsa(bits, false, hash),
+                        0x0016 => Scheme::Rsa(bits, true, hash),
+                        0x0017 => Scheme::Oaep(bits, hash),
                         _ => return None,
                     };
                     if none != NULL || exponent != [0; 4] {
                         return None;
                     }
-                    (Scheme::Rsa(u32::from(bits), pss, hash), (rest.sized()?, [].as_slice()))
+                    (kind, (rest.sized()?, [].as_slice()))
                 }
                 // TPM_ALG_KEYEDHASH: HMAC; a digest.
                 0x0008 => {
@@ -264,7 +281,7 @@ impl<'a> Area<'a> {
     fn public_key(&self) -> Result<Option<PublicKey>> {
         let (first, second) = self.unique;
         let key = match self.kind {
-            Scheme::Ecdsa(curve, _) => {
+            Scheme::Ecdsa(curve, _) | Scheme::Ecdh(curve, _) => {
                 let mut point = vec![4];
                 for number in [first, second] {
                     let missing = curve
@@ -276,7 +293,7 @@ impl<'a> Area<'a> {
                 }
                 PublicKey::ec(curve, &point)
             }
-            Scheme::Rsa(..) => PublicKey::rsa(first, &RSA_EXPONENT),
+            Scheme::Rsa(..) | Scheme::Oaep(..) => PublicKey::rsa(first, &RSA_EXPONENT),
             Scheme::Hmac(_) => return Ok(None),
         };
         key.map(Some).map_err(|e| broken("the object has no public key").because(e))

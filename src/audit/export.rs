@@ -4,7 +4,8 @@
 //! ```text
 //! DIR/checkpoint               the newest signed head, with the cosignatures of it that are kept
 //! DIR/tile/0/000               hashes of leaves, then of full tiles: see `tile`
-//! DIR/tile/entries/000         the records
+//! DIR/tile/entries/000         the records; without those that were pruned before
+//! DIR/pruned                   which those are: see `pruned`
 //! ```
 //!
 //! It is made of a log's folder, or of a copy, without the service. Made again over an older export, it adds what is new. The
@@ -14,15 +15,17 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use super::checkpoint::{Head, HeadKey};
+use super::checkpoint::{Head, HeadKeys, Mark};
 use super::cosigned::with_cosignatures;
 use super::heads;
 use super::merkle::{Frontier, Hash, leaf_hash, root};
 use super::point::{tampered, unreadable};
+use super::pruned::{self, Pruned};
 use super::read::Lined;
 use super::tile::{Content, Tile, WIDTH};
+use super::tiles::Stored;
 use super::tree::entries;
-use super::verify::{Problem, Report, note};
+use super::verify::{Problem, Report, Signed, note};
 use crate::error::{Error, Kind, Result};
 
 /// The name of the head.
@@ -39,22 +42,29 @@ pub struct Exported {
     pub too_long: Vec<u64>,
 }
 
-/// Writes the log in `folder` up to its last head to `to`. With a key the head's signature is checked.
+/// Writes the log in `folder` up to its last head to `to`. With keys it is checked that each of them signed the head.
 ///
 /// # Errors
 /// [`Kind::NotFound`] where there is no log or no head; [`Kind::Tampered`] where the records are not those that the head signs:
 /// then there is no new head in `to`; [`Kind::Unavailable`] where a disk refuses.
-pub fn export(folder: &Path, to: &Path, key: Option<&HeadKey>) -> Result<Exported> {
+pub fn export(folder: &Path, to: &Path, keys: Option<&HeadKeys>) -> Result<Exported> {
     let head = last_head(folder)?;
-    if key.is_some_and(|key| !head.is_signed_by(key)) {
-        return Err(tampered(format!("the last head, of {} records, is not signed by the key", head.size())));
+    if let Some(flaw) = keys.and_then(|keys| head.flaw(keys)) {
+        return Err(tampered(format!("the last head, of {} records, {flaw}", head.size())));
     }
     let mut out = Out { to: to.to_owned(), written: 0 };
     let (mut tree, mut too_long) = (Rows::default(), Vec::new());
-    let mut lines = Lined::open(folder, 0)?;
+    // Of what was pruned there are hashes, and the records only where an earlier export wrote them.
+    let begin = pruned::begin(folder)?;
+    let mut lines = Lined::open(folder, begin.size())?;
     for bundle in Tile::of(Content::Entries, head.size(), 0) {
-        let (mut bytes, mut fits) = (Vec::new(), true);
-        for index in (bundle.start()..).take(usize::try_from(bundle.width()).unwrap_or_default()) {
+        let gone = begin.size().saturating_sub(bundle.start()).min(bundle.width());
+        let leaves = if gone > 0 { Stored(folder).hashes(0, bundle.start(), gone)? } else { Vec::new() };
+        for leaf in leaves {
+            tree.push(leaf, |tile, hashes| out.write(tile, hashes.as_flattened()))?;
+        }
+        let (mut bytes, mut fits) = (Vec::new(), gone == 0);
+        for index in bundle.start() + gone..bundle.start() + bundle.width() {
             let line =
                 lines.next()?.ok_or_else(|| tampered(format!("record {index} of {} is missing", head.size())))?;
             tree.push(leaf_hash(line), |tile, hashes| out.write(tile, hashes.as_flattened()))?;
@@ -74,17 +84,20 @@ pub fn export(folder: &Path, to: &Path, key: Option<&HeadKey>) -> Result<Exporte
     if tree.frontier.root() != *head.root() {
         return Err(tampered(format!("its records are not those of the head of {} records", head.size())));
     }
+    if begin.size() > 0 {
+        out.put(pruned::NAME, &fs::read(folder.join(pruned::NAME)).map_err(|e| unreadable(pruned::NAME, e))?)?;
+    }
     let head = with_cosignatures(folder, head);
     out.put(CHECKPOINT, head.note().as_bytes())?;
     Ok(Exported { head, written: out.written, too_long })
 }
 
-/// Checks such a folder: the head and its signature, each tile, each record. Without a key the signature is not checked.
+/// Checks such a folder: the head and its signature, each tile, each record. Without keys the signatures are not checked.
 ///
 /// # Errors
 /// [`Kind::NotFound`] where there is none; [`Kind::Unavailable`] where the disk refuses. What is wrong is in the report.
-pub fn verify_export(folder: &Path, key: Option<&HeadKey>) -> Result<Report> {
-    let mut report = Report { signatures_checked: key.is_some(), ..Report::default() };
+pub fn verify_export(folder: &Path, keys: Option<&HeadKeys>) -> Result<Report> {
+    let mut report = Report { signatures_checked: keys.is_some(), ..Report::default() };
     let head = fs::read(folder.join(CHECKPOINT)).map_err(|e| {
         if e.kind() == ErrorKind::NotFound {
             Error::new(Kind::NotFound, format!("there is no tiled log in {}", folder.display()))
@@ -97,8 +110,19 @@ pub fn verify_export(folder: &Path, key: Option<&HeadKey>) -> Result<Report> {
         wrong(problems, CHECKPOINT, "is no signed head");
         return Ok(report);
     };
-    if key.is_some_and(|key| !head.is_signed_by(key)) {
-        wrong(problems, CHECKPOINT, "is not signed by the key");
+    if let Some(flaw) = keys.and_then(|keys| head.flaw(keys)) {
+        wrong(problems, CHECKPOINT, flaw);
+    }
+    let right = keys.into_iter().flat_map(HeadKeys::iter).filter(|key| head.mark(key) == Mark::Right);
+    report.signatures = right.map(|key| Signed { algorithm: key.algorithm(), heads: 1, from: head.size() }).collect();
+    let mut begin = 0;
+    match Pruned::read(folder) {
+        Ok(None) => {}
+        Err(error) => wrong(problems, pruned::NAME, error.public()),
+        Ok(Some(pruned)) => match pruned.flaw(head.origin(), keys) {
+            Some(flaw) => wrong(problems, pruned::NAME, flaw),
+            None => begin = pruned.point().size(),
+        },
     }
     let mut tree = Rows::default();
     let compare = |problems: &mut Vec<Problem>, tile: Tile, hashes: &[Hash]| -> Result<()> {
@@ -118,7 +142,13 @@ pub fn verify_export(folder: &Path, key: Option<&HeadKey>) -> Result<Report> {
         let leaves = match leaves {
             Some(Some(leaves)) => leaves,
             missing => {
-                wrong(problems, bundle, if missing.is_some() { "does not hold so many records" } else { "is missing" });
+                if missing.is_some() || bundle.start() >= begin {
+                    wrong(
+                        problems,
+                        bundle,
+                        if missing.is_some() { "does not hold so many records" } else { "is missing" },
+                    );
+                }
                 // The hashes of its records stand in for them, so that what else is wrong is found.
                 let hashes = read(
                     folder,

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use super::log::Settings;
 use super::point::{self, Point, tampered};
-use super::queue::{Failure, Group, Signed};
+use super::pruned::{self, Pruned};
+use super::queue::{Extent, Failure, Group, Signed};
 use super::segment::{self, Stamp};
-use super::{heads, open};
+use super::{heads, open, tiles};
 use crate::error::Result;
 use crate::types::PublicKey;
 
@@ -21,6 +22,10 @@ pub(super) struct Files {
     current: Watched,
     closed: Vec<Watched>,
     heads: Watched,
+    /// What says where the log begins, where something was pruned.
+    pruned: Option<Watched>,
+    /// Where that is.
+    begin: Point,
     /// All that is durable.
     point: Point,
     signed: Option<Signed>,
@@ -95,14 +100,17 @@ pub(super) struct Parts {
     pub(super) current: Watched,
     pub(super) closed: Vec<Watched>,
     pub(super) heads: Watched,
+    pub(super) pruned: Option<Watched>,
+    pub(super) begin: Point,
     pub(super) point: Point,
     pub(super) signed: Option<Signed>,
 }
 
 impl Files {
     pub(super) fn new(settings: &Settings, key: Option<&PublicKey>, parts: Parts) -> Self {
-        let Parts { lock, current, closed, heads, point, signed } = parts;
-        Self { settings: settings.clone(), key: key.cloned(), current, closed, heads, point, signed, lock }
+        let Parts { lock, current, closed, heads, pruned, begin, point, signed } = parts;
+        let (settings, key) = (settings.clone(), key.cloned());
+        Self { settings, key, current, closed, heads, pruned, begin, point, signed, lock }
     }
 
     /// Opens the files again, after a failure: as at a start, and only where they hold, byte for byte, all that was
@@ -113,7 +121,8 @@ impl Files {
     pub(super) fn reopen(&mut self) -> Result<Vec<String>> {
         let folder = &self.settings.folder;
         // Compared before anything is written, and with what this process knows: not even the last record may be lost.
-        point::reread(folder, &Point::default(), &self.point, |_| ())?;
+        point::reread(folder, &self.begin, &self.point, |_| ())?;
+        tiles::hold_below(folder, &self.begin)?;
         if let Some(Signed { head, .. }) = &self.signed
             && !heads::holds(folder, head.size(), head.root())?
         {
@@ -138,9 +147,14 @@ impl Files {
         self.heads.length()
     }
 
-    /// How far all of it is durable.
-    pub(super) fn reached(&self) -> (Point, Option<Signed>, u64) {
-        (self.point(), self.signed(), self.head_bytes())
+    /// What the files hold.
+    pub(super) fn extent(&self) -> Extent {
+        Extent { begin: self.begin(), durable: self.point(), signed: self.signed(), head_bytes: self.head_bytes() }
+    }
+
+    /// Where the log begins.
+    pub(super) fn begin(&self) -> Point {
+        self.begin.clone()
     }
 
     /// The last head.
@@ -205,10 +219,41 @@ impl Files {
         Ok(())
     }
 
+    /// Begins the log behind what is pruned, and says which segments are to be removed now: nobody reads them from here on.
+    pub(super) fn prune(&mut self, pruned: &Pruned) -> Result<Vec<PathBuf>, Failure> {
+        self.check()?;
+        let (folder, begin) = (&self.settings.folder, pruned.point());
+        let covered = self.signed.as_ref().is_some_and(|signed| signed.head.size() >= pruned.head());
+        if begin.size() <= self.begin.size() || !covered {
+            return Err(Failure::unpruned(&ErrorKind::InvalidInput.into()));
+        }
+        let written = pruned.write(folder);
+        let there = pruned::begin(folder).is_ok_and(|there| there == begin);
+        if there {
+            let path = folder.join(pruned::NAME);
+            self.pruned = Some(Watched::closed(path).map_err(|e| Failure::unpruned(&e))?);
+            self.begin = begin;
+        }
+        written.map_err(|e| Failure::unpruned(&e))?;
+        // The names are of one length, so that paths are in the order of their first records.
+        let first = segment::path(&self.settings.folder, self.begin.segment);
+        let (gone, kept) = std::mem::take(&mut self.closed).into_iter().partition(|closed| closed.path < first);
+        self.closed = kept;
+        let gone: Vec<Watched> = gone;
+        Ok(gone.into_iter().map(|closed| closed.path).collect())
+    }
+
     /// Whether all files are as we left them.
     pub(super) fn check(&self) -> Result<(), Failure> {
         self.current.check()?;
         self.heads.check()?;
+        match &self.pruned {
+            Some(pruned) => pruned.check()?,
+            None if self.settings.folder.join(pruned::NAME).exists() => {
+                return Err(Failure::from(&tampered("pruned is there, and nothing was")));
+            }
+            None => {}
+        }
         self.closed.iter().try_for_each(Watched::check)
     }
 }

@@ -7,6 +7,7 @@
 //!   log-00000000000000140212.jsonl
 //!   heads                               the signed heads: see `heads`
 //!   tiles-0 …                           hashes of the tree, derived: see `tiles`
+//!   pruned                              where the log begins, if not at its first record: see `pruned`
 //! ```
 //!
 //! [`Log::append`] answers only when its record is durable. One thread writes; what arrives while it syncs is written
@@ -28,7 +29,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedRwLockReadGuard, RwLock};
 use tokio::time::{Instant, timeout_at};
 
 use super::checkpoint::{Head, HeadSigner, Origin};
@@ -37,6 +38,8 @@ use super::heads;
 use super::merkle::{Frontier, Hash, leaf_hash};
 use super::open;
 use super::point::{self, Point};
+use super::prune::Prune;
+use super::pruned::{self, Pruned};
 use super::queue::{Entry, Errand, Failure, News, Queue, Signed};
 use super::read::Lined;
 use super::receipt::Receipt;
@@ -63,6 +66,17 @@ pub struct Settings {
     pub deadline: Duration,
     /// Further places of the log.
     pub sinks: Vec<SinkSettings>,
+    /// The Ed25519 key that signs its heads as well, where it has one.
+    pub second_key: Option<SecondKey>,
+}
+
+/// The second key of a log.
+#[derive(Clone, Debug)]
+pub struct SecondKey {
+    /// The key.
+    pub public: PublicKey,
+    /// Each head of more records bears its signature.
+    pub since: u64,
 }
 
 impl Settings {
@@ -76,6 +90,7 @@ impl Settings {
             queue: 8192,
             deadline: Duration::from_secs(5),
             sinks: Vec::new(),
+            second_key: None,
         }
     }
 }
@@ -100,6 +115,8 @@ pub struct Log {
     /// Whether a change was made whose leaf is not here yet: nothing else is recorded before it is.
     owing: AtomicBool,
     shelf: Arc<Shelf>,
+    /// Held by whoever needs the files to stay, and taken to remove some. Never waited for with another lock held.
+    staying: Arc<RwLock<()>>,
     /// They end after the writer.
     sinks: Arc<[Sink]>,
 }
@@ -143,10 +160,11 @@ impl Log {
 
     fn start(settings: Settings, files: impl FnOnce(&Settings) -> Result<Files>) -> Result<Self> {
         let files = files(&settings)?;
-        let queue = Arc::new(Queue::new(files.reached(), settings.queue, settings.deadline));
+        let queue = Arc::new(Queue::new(files.extent(), settings.queue, settings.deadline));
         writer::spawn(files, Arc::clone(&queue))?;
         let start = |sink: &SinkSettings| {
-            Sink::start(sink.clone(), settings.folder.clone(), Arc::clone(&queue), settings.deadline)
+            let log = (settings.folder.clone(), settings.origin.clone());
+            Sink::start(sink.clone(), log, Arc::clone(&queue), settings.deadline)
         };
         let sinks: Arc<[Sink]> = match settings.sinks.iter().map(start).collect() {
             Ok(sinks) => sinks,
@@ -157,8 +175,8 @@ impl Log {
         };
         // What stands in the log and was never acknowledged, because a sink lacked it, is there before anything is built on it.
         sinks.iter().filter(|sink| sink.is_required()).for_each(Sink::catch_up);
-        let (signing, owing, shelf) = (Arc::default(), AtomicBool::new(false), Arc::default());
-        Ok(Self { settings, queue, signing, owing, shelf, sinks })
+        let (signing, owing, shelf, staying) = (Arc::default(), AtomicBool::new(false), Arc::default(), Arc::default());
+        Ok(Self { settings, queue, signing, owing, shelf, staying, sinks })
     }
 
     /// Appends a record. The future ends with the record's index once its bytes are durable.
@@ -281,7 +299,7 @@ impl Log {
         if let Some(signed) = signed.as_ref().filter(|signed| signed.point.size() == now.size()) {
             return Ok(signed.head.clone());
         }
-        let from = signed.map_or_else(Point::default, |signed| signed.point);
+        let from = signed.map_or_else(|| self.begin(), |signed| signed.point);
         let before = from.size();
         let (now, leaves) = self.compare(from, now).await?;
         let head = Head::sign(&self.settings.origin, now.size(), &now.frontier.root(), signer).await?;
@@ -365,7 +383,80 @@ impl Log {
     /// As [`Self::inspect`].
     pub async fn scrub(&self) -> Result<()> {
         let (_, now) = self.queue.points()?;
-        self.reread(Point::default(), now, |(): &mut (), _| ()).await.map(drop)
+        let (folder, queue) = (self.settings.folder.clone(), Arc::clone(&self.queue));
+        blocking(move || {
+            loop {
+                let begin = queue.begin();
+                let held =
+                    tiles::hold_below(&folder, &begin).and_then(|()| point::reread(&folder, &begin, &now, |_| ()));
+                match held {
+                    // What was missing may have been pruned meanwhile.
+                    Err(_) if queue.begin() != begin => {}
+                    Err(error) if error.kind() == Kind::Tampered => {
+                        queue.condemn(Failure::from(&error));
+                        return Err(error);
+                    }
+                    held => return held,
+                }
+            }
+        })
+        .await
+    }
+
+    /// Where the log begins.
+    pub(super) fn begin(&self) -> Point {
+        Point::clone(&self.queue.begin())
+    }
+
+    /// The first record that is there: those before were pruned.
+    #[must_use]
+    pub fn first(&self) -> u64 {
+        self.queue.begin().size()
+    }
+
+    /// Nothing is pruned as long as this is held.
+    pub async fn stay(&self) -> OwnedRwLockReadGuard<()> {
+        Arc::clone(&self.staying).read_owned().await
+    }
+
+    /// Removes what `prune` names, as record `act` says, which stands in the log and below its last head. On return it is gone; where
+    /// a crash comes before, what is left of it goes with the next start.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`] while somebody needs the files to stay; [`Kind::Unavailable`] where the stored hashes do not reach that record, or
+    /// the disk refuses.
+    pub async fn prune(&self, prune: &Prune, act: u64) -> Result<()> {
+        let staying = Arc::clone(&self.staying).try_write_owned();
+        let _staying = staying.map_err(|_| {
+            Error::new(Kind::Busy, "the log is being pruned or a backup of it taken: nothing was pruned")
+        })?;
+        let (below, bytes, folder) = (prune.below(), prune.log_bytes(), self.settings.folder.clone());
+        let pruned = self.with_tree(move |tree| Pruned::new(tree, below, bytes, act)).await?;
+        let pruned = blocking(move || {
+            // They cannot be made anew from here on.
+            tiles::lead_to(&folder, &pruned.point())?;
+            tiles::sync(&folder, below).map_err(|e| point::unreadable(tiles::PREFIX, e))?;
+            Ok(pruned)
+        })
+        .await?;
+        let deadline = Instant::now() + self.settings.deadline;
+        let (errand, answer) = Errand::prune(pruned);
+        self.queue.send(errand)?;
+        let gone = match timeout_at(deadline, answer).await {
+            Ok(Ok(answer)) => answer.map_err(Error::from)?,
+            Ok(Err(_)) => return Err(Failure::ended().into()),
+            Err(_) => return Err(Failure::slow().into()),
+        };
+        let folder = self.settings.folder.clone();
+        blocking(move || {
+            let cleared = pruned::clear(&folder, &gone);
+            cleared.map(drop).map_err(|e| {
+                Error::new(Kind::Unavailable, "pruned segments could not be removed")
+                    .because(e)
+                    .hint("the log begins behind them already; they go with the next start")
+            })
+        })
+        .await
     }
 
     /// Reads back what lies between two points, on a thread that may block, and remembers a difference for ever.
@@ -472,9 +563,14 @@ impl Log {
             Some((_, frontier)) => frontier.clone(),
             None => Frontier::default(),
         };
-        let (folder, root) = (self.settings.folder.clone(), *root);
+        let (folder, root, begin) = (self.settings.folder.clone(), *root, self.queue.begin());
         blocking(move || {
             let (mut frontier, mut good) = (frontier, true);
+            if frontier.size() < begin.size() {
+                // What lies between was pruned, and its hashes have just led to the head.
+                good = frontier.size() != size || frontier.root() == root;
+                frontier = begin.frontier.clone();
+            }
             let mut lines = Lined::open(&folder, frontier.size())?;
             loop {
                 good &= frontier.size() != size || frontier.root() == root;
@@ -550,11 +646,11 @@ impl Shelf {
         self.tree.load().as_ref().is_some_and(|tree| tree.head().size() >= size)
     }
 
-    /// Has the hashes made anew from the first record on.
+    /// Has the hashes made anew from the first record on that is there.
     fn forget(&self, folder: &Path) {
         if let Ok(mut tiles) = self.tiles.try_lock() {
             // Where not even this can be done, what is there is found wanting once more.
-            *tiles = Tiles::cut(folder, 0).ok();
+            *tiles = Tiles::least(folder).ok();
             self.tree.store(None);
         }
     }

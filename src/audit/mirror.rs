@@ -4,20 +4,83 @@
 //! whatever a crash left of it is compared with the log when it is opened again, and goes on from there.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::files::{self, Watched};
 use super::point::unreadable;
 use super::queue::Reached;
-use super::{heads, open, segment};
+use super::sink::{Follower, LOOK};
+use super::{heads, open, pruned, segment, tiles};
 use crate::error::{Error, Kind, Result};
 
 /// So much is copied before it is made durable.
 const STEP: u64 = 1024 * 1024;
 /// So much of the end of `heads` is compared when a copy is opened.
 const WINDOW: u64 = 64 * 1024;
+
+/// How much longer than an attempt to open the copy the wait after it is.
+const REST: u32 = 10;
+
+/// A copy that follows its log: it is opened, brought up to it, looked at, and opened again after an error.
+#[derive(Debug)]
+pub(super) struct Copying {
+    log: PathBuf,
+    folder: PathBuf,
+    mirror: Option<Mirror>,
+    looked: Instant,
+    /// Whether somebody else's hand showed in it: then all of it is compared.
+    suspect: bool,
+    size: u64,
+}
+
+impl Copying {
+    /// The copy in `folder` of the log in `log`, which is not opened yet.
+    pub(super) fn new(log: PathBuf, folder: PathBuf) -> Self {
+        Self { log, folder, mirror: None, looked: Instant::now(), suspect: false, size: 0 }
+    }
+
+    fn advance(&mut self, to: &Reached) -> Result<bool> {
+        let Some(open) = &mut self.mirror else {
+            let open = Mirror::open(&self.log, &self.folder, to, self.suspect)?;
+            self.size = open.size();
+            self.mirror = Some(open);
+            return Ok(true);
+        };
+        if self.looked.elapsed() >= LOOK {
+            open.check()?;
+            self.looked = Instant::now();
+        }
+        let more = open.step(to)?;
+        self.size = open.size();
+        Ok(more)
+    }
+}
+
+impl Follower for Copying {
+    fn step(&mut self, to: &Reached) -> Result<bool> {
+        let step = self.advance(to);
+        match &step {
+            Ok(true) => {}
+            Ok(false) => self.suspect = false,
+            Err(error) => {
+                self.suspect = error.kind() == Kind::Tampered;
+                self.mirror = None;
+            }
+        }
+        step
+    }
+
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn rest(&self, took: Duration) -> Duration {
+        LOOK.max(took * REST)
+    }
+}
 
 /// A copy in the hands of who writes it.
 #[derive(Debug)]
@@ -52,9 +115,12 @@ impl Mirror {
             return Err(other(format!("{stranger} is no segment")));
         }
         let lock = open::lock(folder)?;
-        let there = segment::list(log).map_err(|e| unreadable(log.display(), e))?.segments;
+        let mut there = segment::list(log).map_err(|e| unreadable(log.display(), e))?.segments;
+        let first = pruned::begin(log)?.size();
+        there.retain(|segment| *segment >= first);
         let begin = own.segments.first().or(there.first()).copied().unwrap_or_default();
         if own.segments.is_empty() {
+            begin_pruned(log, folder, begin)?;
             drop(files::create(&segment::path(folder, begin)).map_err(refused)?);
             files::sync_folder(folder).map_err(refused)?;
         }
@@ -182,6 +248,24 @@ impl Mirror {
         let mut all = [&self.current, &self.heads].into_iter().chain(&self.closed);
         all.try_for_each(Watched::check).map_err(Error::from)
     }
+}
+
+/// Where the log was pruned, a copy that is begun gets what vouches for what is gone, too: the hashes first.
+fn begin_pruned(log: &Path, folder: &Path, begin: u64) -> Result<()> {
+    if begin == 0 {
+        return Ok(());
+    }
+    let refused = |e| unusable(folder, e);
+    let copy = |path: &Path, bytes: u64| -> Result<()> {
+        let source = File::open(path).map_err(|e| unreadable(path.display(), e))?;
+        let mut to = open_file(&folder.join(path.file_name().unwrap_or_default()), true).map_err(refused)?;
+        to.set_len(0).and_then(|()| io::copy(&mut source.take(bytes), &mut to)).map_err(refused)?;
+        to.sync_all().map_err(refused)
+    };
+    for (path, bytes) in tiles::files_below(log, begin) {
+        copy(&path, bytes)?;
+    }
+    copy(&log.join(pruned::NAME), u64::MAX)
 }
 
 /// How far a file is the same as that of the log.

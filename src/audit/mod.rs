@@ -11,11 +11,14 @@
 //! * [`receipt`] what an answer says of its record
 //! * [`proof`] proofs as files · [`tile`], [`Tree`] the log as other tools read it
 //! * [`Log`] writes, to further places too ([`SinkSettings`]) · [`read()`] reads · [`verify()`] checks without the service
+//! * [`archive()`] keeps records for the years · [`Prune`] what may go from here then
 
 mod archive;
+mod archiving;
 pub mod checkpoint;
 mod cosigned;
 mod export;
+mod feed;
 mod files;
 mod heads;
 mod log;
@@ -25,30 +28,40 @@ pub mod note;
 mod open;
 mod point;
 pub mod proof;
+mod prune;
+mod pruned;
 mod queue;
 mod read;
 pub mod receipt;
 pub mod record;
 mod segment;
+mod sent;
+mod severity;
 mod sink;
 pub mod tile;
 mod tiles;
 mod tree;
+mod vault;
 mod verify;
 mod witness;
 mod writer;
 
 pub use archive::{Archived, archive};
-pub use checkpoint::{Head, HeadSigner, Origin, public_key_from_pem};
+pub use checkpoint::{Head, HeadKeys, HeadSigner, Origin, public_key_from_pem, public_keys_from_pem};
 pub use cosigned::{Cosigned, cosigned, vouched, witnessed};
 pub use export::{CHECKPOINT, Exported, export, verify_export};
-pub use log::{Log, Opened, Settings};
+pub use log::{Log, Opened, SecondKey, Settings};
+pub use prune::{Prune, Wanted};
+pub use pruned::{BELOW as PRUNED_BELOW, kept_hashes};
 pub use queue::News;
 pub use read::{Records, count, read};
 pub use receipt::{Receipt, Receipts};
 pub use record::{Item, Phase, Record};
-pub use sink::{SinkSettings, SinkStatus};
+pub use sent::{Sent, sent};
+pub use severity::Severity;
+pub use sink::{ArchivePlace, SinkKind, SinkSettings, SinkStatus};
 pub use tiles::PREFIX as TILES;
 pub use tree::{Tree, entries};
-pub use verify::{Problem, Report, leaves, verify, verify_with};
+pub use vault::{archive_in_bucket, fetch};
+pub use verify::{Gone, Problem, Report, Signed, leaves, verify, verify_archived, verify_with};
 pub use witness::{WitnessSettings, WitnessStatus, Witnesses};

@@ -5,14 +5,16 @@ use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use super::checkpoint::HeadKey;
+use super::checkpoint::HeadKeys;
 use super::files::{self, Files, Parts, Watched};
 use super::heads::{self, Entry};
 use super::log::Settings;
 use super::merkle::leaf_hash;
 use super::point::{Point, tampered, unreadable};
+use super::pruned::{self, Pruned};
 use super::queue::Signed;
 use super::segment::{self, Line, Lines, Stamp};
+use super::tiles;
 use super::verify::verify;
 use crate::error::{Error, Kind, Result};
 use crate::types::PublicKey;
@@ -47,7 +49,8 @@ pub(super) fn create(settings: &Settings) -> Result<Files> {
         io::Result::Ok((Watched::open(current, first)?, Watched::open(opened, heads)?))
     };
     let (current, heads) = make().map_err(refused)?;
-    let parts = Parts { lock, current, closed: Vec::new(), heads, point: Point::default(), signed: None };
+    let (begin, point) = (Point::default(), Point::default());
+    let parts = Parts { lock, current, closed: Vec::new(), heads, pruned: None, begin, point, signed: None };
     Ok(Files::new(settings, None, parts))
 }
 
@@ -77,6 +80,9 @@ pub(super) fn open_locked(settings: &Settings, key: Option<&PublicKey>, lock: Fi
         return Err(tampered(format!("{stranger} is no segment")));
     }
     let mut recovered = Vec::new();
+    let pruned = Pruned::read(folder)?;
+    let begin = pruned.as_ref().map(Pruned::point).unwrap_or_default();
+    let (gone, segments): (Vec<_>, Vec<_>) = listing.segments.into_iter().partition(|first| *first < begin.size());
 
     // 2. The last head: its signature, its name, its root.
     let path = folder.join(heads::NAME);
@@ -89,11 +95,14 @@ pub(super) fn open_locked(settings: &Settings, key: Option<&PublicKey>, lock: Fi
     if let Some(entry) = &tail.last {
         check_head(entry, settings, key)?;
     }
+    if let Some(pruned) = &pruned {
+        check_begin(pruned, settings, key, tail.last.as_ref())?;
+    }
 
     // 3. The records: up to the head by sizes, from there on each one.
-    let signed = tail.last.map(|entry| locate(folder, &listing.segments, entry)).transpose()?;
-    let start = signed.as_ref().map_or_else(Point::default, |signed| signed.point.clone());
-    let (point, torn) = read_on(folder, &listing.segments, &start)?;
+    let signed = tail.last.map(|entry| locate(folder, &begin, &segments, entry)).transpose()?;
+    let start = signed.as_ref().map_or_else(|| begin.clone(), |signed| signed.point.clone());
+    let (point, torn) = read_on(folder, &segments, &start)?;
     if signed.is_none() && point.size() > 0 {
         recovered.push(format!("no head was signed yet: {} records are vouched for by nobody", point.size()));
     }
@@ -113,15 +122,26 @@ pub(super) fn open_locked(settings: &Settings, key: Option<&PublicKey>, lock: Fi
     let since = if start.segment == point.segment { start.offset } else { 0 };
     rewrite(&mut current, since).and_then(|()| rewrite(&mut heads, tail.last_at)).map_err(|e| unwritable(folder, e))?;
     files::sync_folder(folder).map_err(|e| unwritable(folder, e))?;
+    if !gone.is_empty() {
+        let gone: Vec<_> = gone.iter().map(|first| segment::path(folder, *first)).collect();
+        let removed = pruned::clear(folder, &gone).map_err(|e| unwritable(folder, e))?;
+        recovered.push(format!(
+            "{removed} segments below record {} were pruned and still there: they were removed",
+            begin.size()
+        ));
+    }
 
-    let closed = listing.segments.iter().filter(|first| **first != point.segment);
+    let closed = segments.iter().filter(|first| **first != point.segment);
     let closed = closed.map(|first| Watched::closed(segment::path(folder, *first))).collect::<io::Result<_>>();
     let watched = |file, path| Watched::open(file, path).map_err(|e| unreadable(folder.display(), e));
+    let pruned = pruned.map(|_| Watched::closed(folder.join(pruned::NAME))).transpose();
     let parts = Parts {
         lock,
         current: watched(current, path_of_current)?,
         closed: closed.map_err(|e| unreadable(folder.display(), e))?,
         heads: watched(heads, path)?,
+        pruned: pruned.map_err(|e| unreadable(pruned::NAME, e))?,
+        begin,
         point,
         signed,
     };
@@ -161,23 +181,42 @@ fn check_head(entry: &Entry, settings: &Settings, key: Option<&PublicKey>) -> Re
     if *head.origin() != settings.origin {
         return Err(tampered(format!("its heads are of {}, not of {}", head.origin(), settings.origin)));
     }
-    match key {
-        Some(key) if !head.is_signed_by(&HeadKey::new(key)?) => {
-            Err(tampered(format!("the last head, of {} records, is not signed by the key of this log", head.size())))
-        }
-        Some(_) | None => Ok(()),
+    let Some(key) = key else { return Ok(()) };
+    let second = settings.second_key.as_ref();
+    let all = HeadKeys::new(std::iter::once(key).chain(second.map(|second| &second.public)))?;
+    let promised = second.is_some_and(|second| head.size() > second.since);
+    let flaw = head.flaw(&HeadKeys::new([key])?);
+    let flaw = flaw.or_else(|| if promised { head.flaw(&all) } else { head.flaw_of_older(&all) });
+    match flaw {
+        Some(flaw) => Err(tampered(format!("the last head, of {} records, {flaw}", head.size()))),
+        None => Ok(()),
     }
 }
 
+/// Whether the log may begin where it says: the signed record of it, and the hashes of what is gone.
+fn check_begin(pruned: &Pruned, settings: &Settings, key: Option<&PublicKey>, last: Option<&Entry>) -> Result<()> {
+    let second = settings.second_key.as_ref().map(|second| &second.public);
+    let keys = key.map(|key| HeadKeys::new(std::iter::once(key).chain(second))).transpose()?;
+    if let Some(flaw) = pruned.flaw(&settings.origin, keys.as_ref()) {
+        return Err(tampered(format!("pruned {flaw}")));
+    }
+    let signed = last.map_or(0, |entry| entry.head.size());
+    if signed < pruned.head() {
+        let head = pruned.head();
+        return Err(tampered(format!("pruned names a head of {head} records, and the last one is of {signed}")));
+    }
+    tiles::lead_to(&settings.folder, &pruned.point())
+}
+
 /// Finds the place of the last head by counting lines in its segment, and compares the sizes of all before.
-fn locate(folder: &Path, segments: &[u64], entry: Entry) -> Result<Signed> {
+fn locate(folder: &Path, begin: &Point, segments: &[u64], entry: Entry) -> Result<Signed> {
     let Entry { head, log_bytes, frontier } = entry;
     let (earlier, segment) = match segments.partition_point(|first| *first <= head.size()).checked_sub(1) {
         Some(at) => (segments.get(..at).unwrap_or_default(), segments.get(at).copied().unwrap_or_default()),
-        None => return Err(tampered(format!("{} is missing", segment::name(0)))),
+        None => return Err(tampered(format!("{} is missing", segment::name(begin.segment)))),
     };
     let name = segment::name(segment);
-    let mut before = 0;
+    let mut before = begin.before;
     for first in earlier {
         let path = segment::path(folder, *first);
         before += fs::metadata(&path).map_err(|e| unreadable(segment::name(*first), e))?.len();
@@ -186,7 +225,7 @@ fn locate(folder: &Path, segments: &[u64], entry: Entry) -> Result<Signed> {
     let wanted = head.size() - segment;
     let there = lines.skip(wanted).map_err(|e| unreadable(&name, e))?;
     let offset = lines.offset();
-    if there < wanted || before + offset != log_bytes {
+    if there < wanted || before + offset != log_bytes || segments.first() != Some(&begin.segment) {
         // Slow, but now somebody must know where.
         let found = verify(folder, None)?.problems.into_iter().next();
         let found =

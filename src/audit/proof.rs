@@ -30,7 +30,7 @@ use std::fmt::Write as _;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::checkpoint::{Head, HeadKey};
+use super::checkpoint::{Head, HeadKeys};
 use super::merkle::{Hash, leaf_hash, verify_consistency, verify_inclusion};
 use crate::error::{Error, Kind, Result};
 
@@ -85,12 +85,12 @@ impl Proof {
         verify_inclusion(&leaf_hash(record), *index, head.size(), path, head.root())
     }
 
-    /// Checks the proof, and where a key is given the signature.
+    /// Checks the proof, and where keys are given that each of them signed the head.
     ///
     /// # Errors
     /// [`Kind::DoesNotOpen`] with what does not hold.
-    pub fn verify(&self, key: Option<&HeadKey>) -> Result<()> {
-        signed(&self.head, key)?;
+    pub fn verify(&self, keys: Option<&HeadKeys>) -> Result<()> {
+        signed(&self.head, keys.and_then(|keys| self.head.flaw(keys)))?;
         if self.holds() {
             Ok(())
         } else {
@@ -136,14 +136,15 @@ impl Consistency {
         parse().ok_or_else(|| Error::new(Kind::Invalid, "not a proof that one head of an audit log follows another"))
     }
 
-    /// Checks that the later head follows `earlier`, and where a key is given both signatures.
+    /// Checks that the later head follows `earlier`, and where keys are given that each of them signed the later one, and at least one of
+    /// them the earlier one, which may be older than the other.
     ///
     /// # Errors
     /// [`Kind::DoesNotOpen`] with what does not hold.
-    pub fn verify(&self, earlier: &Head, key: Option<&HeadKey>) -> Result<()> {
+    pub fn verify(&self, earlier: &Head, keys: Option<&HeadKeys>) -> Result<()> {
         let Self { old, path, head } = self;
-        signed(earlier, key)?;
-        signed(head, key)?;
+        signed(earlier, keys.and_then(|keys| earlier.flaw_of_older(keys)))?;
+        signed(head, keys.and_then(|keys| head.flaw(keys)))?;
         if earlier.origin() != head.origin() {
             return Err(broken(format!("the heads are of two logs: {} and {}", earlier.origin(), head.origin())));
         }
@@ -162,13 +163,8 @@ impl Consistency {
     }
 }
 
-fn signed(head: &Head, key: Option<&HeadKey>) -> Result<()> {
-    match key {
-        Some(key) if !head.is_signed_by(key) => {
-            Err(broken(format!("the head of {} records is not signed by the key", head.size())))
-        }
-        Some(_) | None => Ok(()),
-    }
+fn signed(head: &Head, flaw: Option<String>) -> Result<()> {
+    flaw.map_or(Ok(()), |flaw| Err(broken(format!("the head of {} records {flaw}", head.size()))))
 }
 
 fn broken(what: impl Into<String>) -> Error {

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use tokio::sync::oneshot;
 use super::checkpoint::Head;
 use super::merkle::{Hash, leaf_hash};
 use super::point::Point;
+use super::pruned::Pruned;
 use super::record::Record;
 use super::segment::MAX_LINE;
 use crate::error::{Error, Kind, Result};
@@ -53,6 +55,11 @@ impl Failure {
         Self { cause: Some(cause.to_string().into()), hint: Some(hint.into()), ..Self::unavailable(public, true) }
     }
 
+    /// Where the log begins could not be written: it stays as it was.
+    pub(super) fn unpruned(cause: &std::io::Error) -> Self {
+        Self { lasting: false, ..Self::broken("the log could not be pruned, and is as it was", cause) }
+    }
+
     /// The disk takes longer than the deadline.
     pub(super) const fn slow() -> Self {
         Self::unavailable("the disk of the audit log does not answer", false)
@@ -66,10 +73,6 @@ impl Failure {
     /// The same, of a sink.
     pub(super) fn of_sink(self, name: &Name) -> Self {
         Self { public: format!("sink {name} of the audit log: {}", self.public).into(), ..self }
-    }
-
-    pub(super) const fn kind(&self) -> Kind {
-        self.kind
     }
 
     /// The writer is gone.
@@ -144,6 +147,8 @@ pub(super) enum Errand {
     Inspect(Reply<()>),
     /// Store a head.
     Keep(Box<Signed>, Reply<()>),
+    /// Begin behind what is pruned: answers the files that are to be removed.
+    Prune(Box<Pruned>, Reply<Vec<PathBuf>>),
     /// Open the files again, after a failure.
     Reopen,
 }
@@ -157,6 +162,11 @@ impl Errand {
     pub(super) fn keep(signed: Signed) -> (Self, Answer<()>) {
         let (reply, answer) = oneshot::channel();
         (Self::Keep(Box::new(signed), reply), answer)
+    }
+
+    pub(super) fn prune(pruned: Pruned) -> (Self, Answer<Vec<PathBuf>>) {
+        let (reply, answer) = oneshot::channel();
+        (Self::Prune(Box::new(pruned), reply), answer)
     }
 }
 
@@ -207,6 +217,19 @@ impl News {
     }
 }
 
+/// What the files hold when they were opened.
+#[derive(Clone, Debug)]
+pub(super) struct Extent {
+    /// Where the log begins.
+    pub(super) begin: Point,
+    /// All that is durable.
+    pub(super) durable: Point,
+    /// The last head.
+    pub(super) signed: Option<Signed>,
+    /// The bytes of the heads.
+    pub(super) head_bytes: u64,
+}
+
 /// How far the log is durable.
 #[derive(Clone, Debug)]
 pub(super) struct Reached {
@@ -243,6 +266,8 @@ struct State {
     head_bytes: u64,
     closing: bool,
     ended: bool,
+    /// Where the log begins: behind what was pruned.
+    begin: Arc<Point>,
     durable: Arc<Point>,
     signed: Option<Signed>,
 }
@@ -262,8 +287,8 @@ impl State {
 }
 
 impl Queue {
-    pub(super) fn new(reached: (Point, Option<Signed>, u64), limit: usize, deadline: Duration) -> Self {
-        let (durable, signed, head_bytes) = reached;
+    pub(super) fn new(extent: Extent, limit: usize, deadline: Duration) -> Self {
+        let Extent { begin, durable, signed, head_bytes } = extent;
         let state = State {
             waiting: Group::default(),
             idle: false,
@@ -274,6 +299,7 @@ impl Queue {
             head_bytes,
             closing: false,
             ended: false,
+            begin: Arc::new(begin),
             durable: Arc::new(durable),
             signed,
         };
@@ -352,6 +378,16 @@ impl Queue {
         self.grown.notify_all();
     }
 
+    /// The writer's side: what is below `begin` is about to be removed.
+    pub(super) fn publish_begin(&self, begin: Point) {
+        self.state().begin = Arc::new(begin);
+    }
+
+    /// Where the log begins.
+    pub(super) fn begin(&self) -> Arc<Point> {
+        Arc::clone(&self.state().begin)
+    }
+
     /// How far the log is durable, and whether it is at its end.
     pub(super) fn reached(&self) -> (Reached, bool) {
         let state = self.state();
@@ -410,15 +446,16 @@ impl Queue {
     }
 
     /// The writer's side: the files were opened again and hold all that was acknowledged. What had failed is over.
-    pub(super) fn reopened(&self, reached: (Point, Option<Signed>, u64), what: impl IntoIterator<Item = String>) {
+    pub(super) fn reopened(&self, extent: Extent, what: impl IntoIterator<Item = String>) {
         let mut state = self.state();
         let failed = state.failure.take().map(|failure| failure.public).unwrap_or_default();
         let over =
             format!("the audit log was refused ({failed}); it was read again, and holds all that was acknowledged");
         state.news.push_back(News { reopened: true, ..News::mended(over) });
         state.news.extend(what.into_iter().map(News::mended));
-        let (point, signed, head_bytes) = reached;
-        (state.durable, state.signed, state.head_bytes) = (Arc::new(point), signed, head_bytes);
+        let Extent { begin, durable, signed, head_bytes } = extent;
+        (state.begin, state.durable) = (Arc::new(begin), Arc::new(durable));
+        (state.signed, state.head_bytes) = (signed, head_bytes);
         state.reopening = Reopening::Open;
         drop(state);
         self.grown.notify_all();

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::point::{tampered, unreadable};
+use super::pruned;
 use super::record::Record;
 use super::segment::{self, Line, Lines};
 use crate::error::{Error, Kind, Result};
@@ -11,8 +12,13 @@ use crate::error::{Error, Kind, Result};
 /// Reads the records of the log in `folder` from index `from` on.
 ///
 /// # Errors
-/// [`Kind::NotFound`] where there is no log; [`Kind::Tampered`] where the segment with that record is missing.
+/// [`Kind::NotFound`] where there is no log, or that record was pruned; [`Kind::Tampered`] where the segment with that record is
+/// missing.
 pub fn read(folder: &Path, from: u64) -> Result<Records> {
+    let begin = pruned::begin(folder)?.size();
+    if from < begin {
+        return Err(pruned::is_pruned(from, begin));
+    }
     let (first, lines) = segment_of(folder, from)?;
     let mut records = Records { folder: folder.to_owned(), first, index: first, lines };
     let missing = from - first;

@@ -68,7 +68,7 @@ impl FromStr for Receipt {
 }
 
 /// Receipts that were kept, to be held against a log.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Receipts {
     file: String,
     /// Index, leaf and line of each, the last first.

@@ -1,7 +1,7 @@
-//! A further place of the log: an exact copy in another folder, on another disk, which follows the log by a thread of its own.
+//! A further place of the log, which follows it by a thread of its own: an exact copy in another folder, a collector, or an archive.
 //!
-//! The log is what waits for it: a copy that was away, full, hung or removed gets from there what it lacks, and one whose folder
-//! is empty gets all. Nothing waits for a sink but the records of a log that requires it, and these no longer than for the log's own
+//! The log is what waits for it: one that was away, full, hung or removed gets from there what it lacks, and one that has nothing
+//! gets all. Nothing waits for a sink but the records of a log that requires it, and these no longer than for the log's own
 //! disk; one that is known to be in trouble refuses them at once.
 
 use std::path::PathBuf;
@@ -11,26 +11,99 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::mirror::Mirror;
+use super::archive::Folder;
+use super::archiving::Archiving;
+use super::checkpoint::Origin;
+use super::feed::Feed;
+use super::mirror::Copying;
 use super::queue::{Failure, News, Queue, Reached};
+use super::vault::Vault;
+use crate::bucket::{Bucket, Settings as BucketSettings};
 use crate::error::{Error, Kind, Result};
+use crate::otlp::Settings as CollectorSettings;
 use crate::types::Name;
 
 /// How often a sink looks for what is new where nobody tells it, at its files, and whether it is back.
-const LOOK: Duration = Duration::from_secs(1);
-/// How much longer than an attempt to open the copy the wait after it is.
-const REST: u32 = 10;
+pub(super) const LOOK: Duration = Duration::from_secs(1);
 
 /// A further place of the log.
 #[derive(Clone, Debug)]
 pub struct SinkSettings {
     /// Its name.
     pub name: Name,
-    /// The folder, which holds this copy and nothing else. It must be there: an empty one where a disk is missing would be
-    /// filled in its place.
-    pub folder: PathBuf,
+    /// What it is.
+    pub kind: SinkKind,
     /// Whether a record counts only once it is durable there.
     pub required: bool,
+}
+
+/// What a sink is.
+#[derive(Clone, Debug)]
+pub enum SinkKind {
+    /// An exact copy in this folder, which holds it and nothing else. It must be there: an empty one where a disk is missing
+    /// would be filled in its place.
+    Folder(PathBuf),
+    /// A collector of OpenTelemetry.
+    Otlp(CollectorSettings),
+    /// An archive of closed segments.
+    Archive(ArchivePlace),
+}
+
+/// Where an archive is.
+#[derive(Clone, Debug)]
+pub enum ArchivePlace {
+    /// In a folder, which must be there.
+    Folder(PathBuf),
+    /// In a bucket.
+    Bucket(BucketSettings),
+}
+
+impl SinkKind {
+    /// As the configuration names it.
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Folder(_) => "folder",
+            Self::Otlp(_) => "otlp",
+            Self::Archive(_) => "archive",
+        }
+    }
+}
+
+/// The longest step of an archive that is a folder: a segment is compressed, and read back.
+const SEGMENT_PATIENCE: Duration = Duration::from_secs(120);
+/// The wait after a first failure of somebody who is asked over the network, and the longest one.
+const FIRST_REST: Duration = Duration::from_secs(1);
+const LONGEST_REST: Duration = Duration::from_secs(60);
+
+/// The wait after so many failures: doubled with each of them.
+pub(super) fn rest_after(failures: u32) -> Duration {
+    FIRST_REST.saturating_mul(1 << failures.saturating_sub(1).min(8)).min(LONGEST_REST)
+}
+
+/// Brings the log to a place, piece by piece.
+pub(super) trait Follower: std::fmt::Debug {
+    /// Brings a piece of what is durable, or finds out how far the place is; false where nothing is missing. After an error it is
+    /// called again, and finds its way by itself.
+    ///
+    /// # Errors
+    /// What keeps it from its work.
+    fn step(&mut self, to: &Reached) -> Result<bool>;
+
+    /// The records that are there.
+    fn size(&self) -> u64;
+
+    /// Those of them that the place did not accept.
+    fn rejected(&self) -> u64 {
+        0
+    }
+
+    /// How long it is left alone after a failure, and the step that failed took so long.
+    fn rest(&self, took: Duration) -> Duration;
+
+    /// Whether its last failure is to be recorded: one that passes by itself is not.
+    fn is_news(&self) -> bool {
+        true
+    }
 }
 
 /// How a sink stands.
@@ -38,12 +111,16 @@ pub struct SinkSettings {
 pub struct SinkStatus {
     /// Its name.
     pub name: Name,
+    /// What it is, as the configuration names it.
+    pub kind: &'static str,
     /// Whether records wait for it.
     pub required: bool,
     /// The records that are durable there.
     pub size: u64,
     /// The records that it lacks.
     pub behind: u64,
+    /// The records that it was given and did not accept.
+    pub rejected: u64,
     /// What keeps it from them.
     pub trouble: Option<String>,
 }
@@ -56,6 +133,7 @@ pub(super) struct Sink(Arc<Shared>);
 struct Shared {
     settings: SinkSettings,
     log: PathBuf,
+    origin: Origin,
     queue: Arc<Queue>,
     deadline: Duration,
     state: Mutex<State>,
@@ -70,6 +148,7 @@ struct State {
     /// Since when the thread is at its present step; none while nothing is to do.
     busy_since: Option<Instant>,
     trouble: Option<Trouble>,
+    rejected: u64,
     ended: bool,
 }
 
@@ -77,13 +156,20 @@ struct State {
 struct Trouble {
     failure: Failure,
     since: Instant,
+    /// Whether it is recorded.
+    told: bool,
 }
 
 impl Sink {
-    /// Starts to follow the log in `log`, which `queue` tells of.
-    pub(super) fn start(settings: SinkSettings, log: PathBuf, queue: Arc<Queue>, deadline: Duration) -> Result<Self> {
+    /// Starts to follow the log of `origin` in `log`, which `queue` tells of.
+    pub(super) fn start(
+        settings: SinkSettings,
+        (log, origin): (PathBuf, Origin),
+        queue: Arc<Queue>,
+        deadline: Duration,
+    ) -> Result<Self> {
         let (state, size) = (Mutex::default(), watch::Sender::new(0));
-        let shared = Arc::new(Shared { settings, log, queue, deadline, state, end: Condvar::new(), size });
+        let shared = Arc::new(Shared { settings, log, origin, queue, deadline, state, end: Condvar::new(), size });
         // Before it opened its folder it is at work, too.
         shared.state().busy_since = Some(Instant::now());
         let own = Arc::clone(&shared);
@@ -130,10 +216,11 @@ impl Sink {
     /// How it stands.
     pub(super) fn status(&self) -> SinkStatus {
         let (trouble, size) = (self.0.trouble(), *self.0.size.borrow());
-        let SinkSettings { name, required, .. } = self.0.settings.clone();
+        let SinkSettings { name, kind, required } = &self.0.settings;
         let behind = self.0.queue.durable().size().saturating_sub(size);
         let trouble = trouble.map(|trouble| Error::from(trouble.failure).public().to_owned());
-        SinkStatus { name, required, size, behind, trouble }
+        let rejected = self.0.state().rejected;
+        SinkStatus { name: name.clone(), kind: kind.name(), required: *required, size, behind, rejected, trouble }
     }
 
     /// Waits until it has all that the log has now, as long as it gets on.
@@ -172,79 +259,88 @@ impl Shared {
     /// What keeps it from its work. That it hangs is found by who asks, since it cannot say so itself.
     fn trouble(&self) -> Option<Trouble> {
         let mut state = self.state();
-        let hangs = state.busy_since.is_some_and(|since| since.elapsed() > self.deadline);
+        let patience = match &self.settings.kind {
+            SinkKind::Folder(_) => self.deadline,
+            // Its attempts have an end of their own, and there may be three in one step.
+            SinkKind::Otlp(settings) => self.deadline + settings.patience * 3,
+            SinkKind::Archive(ArchivePlace::Folder(_)) => SEGMENT_PATIENCE,
+            SinkKind::Archive(ArchivePlace::Bucket(settings)) => SEGMENT_PATIENCE + settings.patience * 6,
+        };
+        let hangs = state.busy_since.is_some_and(|since| since.elapsed() > patience);
         if hangs && state.trouble.is_none() {
-            self.troubled(&mut state, Failure::hung());
+            self.troubled(&mut state, Failure::hung(), true);
         }
         state.trouble.clone()
     }
 
-    /// Keeps what is wrong, named after the sink, and has it recorded the first time.
-    fn troubled(&self, state: &mut State, failure: Failure) {
+    /// Keeps what is wrong, named after the sink, and has it recorded the first time that it is news.
+    fn troubled(&self, state: &mut State, failure: Failure, is_news: bool) {
         let failure = failure.of_sink(&self.settings.name);
-        let since = state.trouble.as_ref().map_or_else(Instant::now, |trouble| trouble.since);
-        if state.trouble.is_none() {
+        let before = state.trouble.as_ref().map(|trouble| (trouble.since, trouble.told));
+        let (since, told) = before.unwrap_or_else(|| (Instant::now(), false));
+        if is_news && !told {
             self.queue.tell(News::alarm(&failure));
         }
-        state.trouble = Some(Trouble { failure, since });
+        state.trouble = Some(Trouble { failure, since, told: told || is_news });
+    }
+
+    fn follower(&self) -> Result<Box<dyn Follower>> {
+        let (log, name) = (self.log.clone(), self.settings.name.clone());
+        Ok(match self.settings.kind.clone() {
+            SinkKind::Folder(folder) => Box::new(Copying::new(log, folder)),
+            SinkKind::Otlp(settings) => Box::new(Feed::new(log, name, self.origin.clone(), settings)?),
+            SinkKind::Archive(ArchivePlace::Folder(folder)) => Box::new(Archiving::new(log, Box::new(Folder(folder)))),
+            SinkKind::Archive(ArchivePlace::Bucket(settings)) => {
+                Box::new(Archiving::new(log, Box::new(Vault(Bucket::new(settings)?))))
+            }
+        })
     }
 
     /// The thread: follows the log until its end.
     fn follow(&self) {
-        let mut mirror: Option<Mirror> = None;
-        let mut looked = Instant::now();
+        let mut follower = match self.follower() {
+            Ok(follower) => follower,
+            Err(error) => return self.troubled(&mut self.state(), Failure::from(&error), true),
+        };
+        let mut closed: Option<Instant> = None;
         loop {
             let (reached, closing) = self.queue.reached();
-            self.state().busy_since = Some(Instant::now());
             let began = Instant::now();
-            let step = self.step(&mut mirror, &reached, &mut looked);
+            self.state().busy_since = Some(began);
+            let step = follower.step(&reached);
             self.state().busy_since = None;
-            let wait = match step {
+            if step.is_ok() {
+                self.state().rejected = follower.rejected();
+                self.size.send_if_modified(|size| std::mem::replace(size, follower.size()) != follower.size());
+            }
+            let (wait, follows) = match step {
+                // What it lacks when the log is closed it gets when that is opened again.
+                Ok(true) if closing && closed.get_or_insert(began).elapsed() > self.deadline => return,
                 Ok(true) => continue,
                 Ok(false) => {
                     self.settled();
-                    LOOK
+                    (LOOK, true)
                 }
                 Err(error) => {
-                    mirror = None;
-                    self.troubled(&mut self.state(), Failure::from(&error));
+                    self.troubled(&mut self.state(), Failure::from(&error), follower.is_news());
                     // Who waits for a record hears of it; the state is free again by now.
                     self.size.send_modify(|_| ());
-                    LOOK.max(began.elapsed() * REST)
+                    (follower.rest(began.elapsed()), false)
                 }
             };
             if closing {
                 return;
             }
-            self.queue.await_news(&reached, wait, mirror.is_some());
+            self.queue.await_news(&reached, wait, follows);
         }
-    }
-
-    /// One step: opens the copy, or copies something, or looks at its files. True where there is more to do.
-    fn step(&self, mirror: &mut Option<Mirror>, reached: &Reached, looked: &mut Instant) -> Result<bool> {
-        let Some(open) = mirror else {
-            // After somebody else's hand showed in it, all of it is compared.
-            let all = self.state().trouble.as_ref().is_some_and(|trouble| trouble.failure.kind() == Kind::Tampered);
-            let open = Mirror::open(&self.log, &self.settings.folder, reached, all)?;
-            self.size.send_replace(open.size());
-            *mirror = Some(open);
-            return Ok(true);
-        };
-        if looked.elapsed() >= LOOK {
-            open.check()?;
-            *looked = Instant::now();
-        }
-        let more = open.step(reached)?;
-        self.size.send_if_modified(|size| std::mem::replace(size, open.size()) != open.size());
-        Ok(more)
     }
 
     /// It has all there is: what was wrong is over.
     fn settled(&self) {
         let mut state = self.state();
-        if let Some(Trouble { failure, since }) = state.trouble.take() {
+        if let Some(Trouble { failure, since, told: true }) = state.trouble.take() {
             let what = format!(
-                "sink {} holds all of the audit log again, after {} s: {}",
+                "sink {} follows the audit log again, after {} s: {}",
                 self.settings.name,
                 since.elapsed().as_secs(),
                 Error::from(failure).public()

@@ -12,6 +12,9 @@
 //! They are derived from the records, and prove nothing by themselves: they are written after a head is signed, never on the
 //! way of a request, are not synced, may be deleted, and are made anew where they do not hash to a signed root. What is made
 //! of them is checked against that root before it leaves: see [`super::tree`].
+//!
+//! Where the log was pruned that is so no more of what is gone: its hashes are all that is left of it, are durable before, are never
+//! cut, and are part of a backup.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -20,8 +23,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::checkpoint::Head;
-use super::merkle::{Hash, Nodes, leaf_hash, range_root, root};
-use super::point::{tampered, unreadable};
+use super::merkle::{Frontier, Hash, Nodes, frontier, leaf_hash, range_root, root};
+use super::point::{Point, tampered, unreadable};
+use super::pruned;
 use super::read::Lined;
 use super::tile::WIDTH;
 use crate::error::{Error, Kind, Result};
@@ -69,28 +73,34 @@ impl Row {
 }
 
 impl Tiles {
-    /// Takes up what is stored for a log of at most `size` records: all of it, or full tiles only, or nothing.
-    fn open(folder: &Path, size: u64) -> io::Result<Self> {
-        let stored = |level| match path(folder, level).metadata() {
-            Ok(meta) => Ok(meta.len() / HASH),
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(0),
-            Err(e) => Err(e),
-        };
-        let mut usable = stored(0)?;
+    /// Takes up what is stored for a log of at most `size` records: all of it, or full tiles only, or no more than those of the first
+    /// `least` records, which are there.
+    fn open(folder: &Path, least: u64, size: u64) -> io::Result<Self> {
+        let mut usable = stored(folder, 0)?;
         if usable < size {
             usable -= usable % WIDTH;
         }
-        usable = usable.min(size);
+        usable = usable.min(size).max(least);
         for level in 1..=level_of(usable) {
-            if stored(level)? < usable >> (8 * level) {
-                usable = 0;
+            if stored(folder, level)? < usable >> (8 * level) {
+                usable = least;
             }
         }
         Self::cut(folder, usable)
     }
 
+    /// Opens the files as those of what was pruned: nothing else need be believed.
+    ///
+    /// # Errors
+    /// [`Kind::Tampered`] where not even that is there.
+    pub(super) fn least(folder: &Path) -> Result<Self> {
+        let begin = pruned::begin(folder)?;
+        lead_to(folder, &begin)?;
+        Self::cut(folder, begin.size()).map_err(unwritable)
+    }
+
     /// Opens the files as those of `size` records.
-    pub(super) fn cut(folder: &Path, size: u64) -> io::Result<Self> {
+    fn cut(folder: &Path, size: u64) -> io::Result<Self> {
         let row = |level| Row::open(&path(folder, level), size >> (8 * level));
         let rows = (0..=level_of(size)).map(row).collect::<io::Result<_>>()?;
         Ok(Self { folder: folder.to_owned(), rows })
@@ -138,7 +148,9 @@ impl Tiles {
     /// # Errors
     /// [`Kind::Tampered`] where the records themselves do not; [`Kind::Unavailable`] where the disk refuses.
     pub(super) fn grown(folder: &Path, head: &Head, stop: &AtomicBool) -> Result<Option<Self>> {
-        let mut tiles = Self::open(folder, head.size()).map_err(unwritable)?;
+        let begin = pruned::begin(folder)?;
+        lead_to(folder, &begin)?;
+        let mut tiles = Self::open(folder, begin.size(), head.size()).map_err(unwritable)?;
         loop {
             let from = tiles.size();
             if !tiles.read_on(head.size(), stop)? {
@@ -147,10 +159,11 @@ impl Tiles {
             if range_root(&Stored(folder), 0, head.size()).is_ok_and(|root| root == *head.root()) {
                 return Ok(Some(tiles));
             }
-            if from == 0 {
+            hold_below(folder, &begin)?;
+            if from == begin.size() {
                 return Err(tampered(format!("its records are not those of the head of {} records", head.size())));
             }
-            tiles = Self::cut(folder, 0).map_err(unwritable)?;
+            tiles = Self::cut(folder, begin.size()).map_err(unwritable)?;
         }
     }
 
@@ -172,6 +185,88 @@ impl Tiles {
         }
         Ok(true)
     }
+}
+
+/// The hashes of one level that are there.
+fn stored(folder: &Path, level: u32) -> io::Result<u64> {
+    match path(folder, level).metadata() {
+        Ok(meta) => Ok(meta.len() / HASH),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(0),
+        Err(e) => Err(e),
+    }
+}
+
+/// The files that hold something of the first `size` records, and how many bytes that are.
+pub(super) fn files_below(folder: &Path, size: u64) -> Vec<(PathBuf, u64)> {
+    let levels = (0..=level_of(size)).filter(|_| size > 0);
+    levels.map(|level| (path(folder, level), (size >> (8 * level)) * HASH)).collect()
+}
+
+/// Makes the hashes of the first `size` records durable.
+pub(super) fn sync(folder: &Path, size: u64) -> io::Result<()> {
+    files_below(folder, size).iter().try_for_each(|(path, _)| File::open(path)?.sync_all())
+}
+
+/// Whether the hashes of what was pruned are all there, and lead to where the log begins: a few reads.
+///
+/// # Errors
+/// [`Kind::Tampered`] where not.
+pub(super) fn lead_to(folder: &Path, begin: &Point) -> Result<()> {
+    let size = begin.size();
+    for (level, (path, bytes)) in (0_u32..).zip(files_below(folder, size)) {
+        if stored(folder, level).map_err(|e| unreadable(path.display(), e))? * HASH < bytes {
+            return Err(altered(level, size));
+        }
+    }
+    if frontier(&Stored(folder), size)? == begin.frontier { Ok(()) } else { Err(altered(0, size)) }
+}
+
+/// Whether each hash of what was pruned is the one that it was: reads all of them.
+///
+/// # Errors
+/// [`Kind::Tampered`] where not.
+pub(super) fn hold_below(folder: &Path, begin: &Point) -> Result<()> {
+    let size = begin.size();
+    lead_to(folder, begin)?;
+    let mut leaves = Frontier::default();
+    leaves_below(folder, size, |leaf| leaves.push(leaf))?;
+    if leaves != begin.frontier {
+        return Err(altered(0, size));
+    }
+    rows_hold(folder, 0, size)
+}
+
+/// The hashes of the first `size` records, one after the other.
+pub(super) fn leaves_below(folder: &Path, size: u64, mut leaf: impl FnMut(Hash)) -> Result<()> {
+    let mut at = 0;
+    while at < size {
+        let count = (size - at).min(STEP);
+        Stored(folder).hashes(0, at, count)?.into_iter().for_each(&mut leaf);
+        at += count;
+    }
+    Ok(())
+}
+
+/// Whether what stands above the leaves from `from` up to `to` are the roots over them.
+///
+/// # Errors
+/// [`Kind::Tampered`] where not.
+pub(super) fn rows_hold(folder: &Path, from: u64, to: u64) -> Result<()> {
+    for level in 1..=level_of(to) {
+        for at in from >> (8 * level)..to >> (8 * level) {
+            let below = Stored(folder).hashes(level - 1, at * WIDTH, WIDTH)?;
+            if Stored(folder).hashes(level, at, 1)?.first() != Some(&root(&below)) {
+                return Err(altered(level, to));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The error of hashes that cannot be made anew.
+fn altered(level: u32, size: u64) -> Error {
+    tampered(format!("{PREFIX}{level} does not hold the hashes of the first {size} records, which were pruned"))
+        .hint("put the files tiles-* back from a backup; or put the segments back from the archive, and remove the file pruned: then nothing is pruned any more")
 }
 
 /// The level of the root over `size` records: no file above it has anything.
@@ -246,7 +341,7 @@ mod tests {
             sizes.sort_unstable();
             for size in sizes.iter().copied() {
                 // Opened afresh each time, also for a log that has grown since.
-                let mut tiles = Tiles::open(folder.path(), size + more).unwrap();
+                let mut tiles = Tiles::open(folder.path(), 0, size + more).unwrap();
                 prop_assert!(tiles.size() <= size);
                 let from = tiles.size();
                 tiles.extend(&leaves(from, size)).unwrap();
@@ -254,7 +349,7 @@ mod tests {
                 prop_assert_eq!(range_root(&Stored(folder.path()), 0, size).unwrap(), root(&leaves(0, size)));
             }
             // A log that is shorter than what is stored.
-            let short = Tiles::open(folder.path(), sizes[0]).unwrap();
+            let short = Tiles::open(folder.path(), 0, sizes[0]).unwrap();
             prop_assert_eq!(short.size(), sizes[0]);
             prop_assert_eq!(range_root(&Stored(folder.path()), 0, sizes[0]).unwrap(), root(&leaves(0, sizes[0])));
         }
@@ -264,9 +359,9 @@ mod tests {
     fn a_file_that_is_short_or_gone_is_not_taken_up() {
         let folder = tempfile::tempdir().unwrap();
         Tiles::cut(folder.path(), 0).unwrap().extend(&leaves(0, 1000)).unwrap();
-        assert_eq!(Tiles::open(folder.path(), 1000).unwrap().size(), 1000);
+        assert_eq!(Tiles::open(folder.path(), 0, 1000).unwrap().size(), 1000);
         std::fs::remove_file(path(folder.path(), 1)).unwrap();
         assert_eq!(Stored(folder.path()).node(8, 0).unwrap_err().kind(), Kind::Unavailable);
-        assert_eq!(Tiles::open(folder.path(), 1000).unwrap().size(), 0);
+        assert_eq!(Tiles::open(folder.path(), 0, 1000).unwrap().size(), 0);
     }
 }

@@ -32,7 +32,7 @@ impl Tree {
     /// Record `index`, and the proof that it is below the head.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] for a record that is not below it; [`Kind::Unavailable`] where what is stored does not hold.
+    /// [`Kind::NotFound`] for a record that is not below it, or was pruned; [`Kind::Unavailable`] where what is stored does not hold.
     pub fn prove(&self, index: u64) -> Result<Proof> {
         let size = self.head.size();
         if index >= size {
@@ -84,7 +84,7 @@ impl Tree {
     /// A tile of the log.
     ///
     /// # Errors
-    /// [`Kind::NotFound`] for one that is not there below the head; [`Kind::Limit`] for a bundle with a record that is too
+    /// [`Kind::NotFound`] for one that is not there below the head, or with records that were pruned; [`Kind::Limit`] for a bundle with a record that is too
     /// long for one; [`Kind::Unavailable`] where what is stored does not hold.
     pub fn tile(&self, tile: Tile) -> Result<Vec<u8>> {
         if !tile.is_in(self.head.size()) {

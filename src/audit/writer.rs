@@ -40,18 +40,21 @@ fn run(mut files: Files, queue: &Queue) {
         }
         for errand in group.errands.drain(..) {
             // Who no longer waits for an answer gets none.
-            drop(match errand {
-                Errand::Inspect(reply) => reply.send(act(queue, || files.check())),
-                Errand::Keep(signed, reply) => reply.send(act(queue, || {
+            match errand {
+                Errand::Inspect(reply) => drop(reply.send(act(queue, || files.check()))),
+                Errand::Keep(signed, reply) => drop(reply.send(act(queue, || {
                     files.keep(&signed)?;
                     queue.publish_head(files.signed(), files.head_bytes());
                     Ok(())
-                })),
-                Errand::Reopen => {
-                    reopen(&mut files, queue);
-                    Ok(())
-                }
-            });
+                }))),
+                Errand::Prune(pruned, reply) => drop(reply.send(act(queue, || {
+                    let gone = files.prune(&pruned);
+                    // Also where it is not known whether that is durable: it begins there for all who read.
+                    queue.publish_begin(files.begin());
+                    gone
+                }))),
+                Errand::Reopen => reopen(&mut files, queue),
+            }
         }
     }
 }
@@ -75,7 +78,7 @@ fn append(files: &mut Files, queue: &Queue, group: &mut Group) {
 fn reopen(files: &mut Files, queue: &Queue) {
     let began = Instant::now();
     match files.reopen() {
-        Ok(mended) => queue.reopened(files.reached(), mended),
+        Ok(mended) => queue.reopened(files.extent(), mended),
         Err(error) => {
             tracing::warn!(cause = error.chain(), "the audit log cannot go on yet");
             // What is found missing or changed now says more than the failure that came before.
@@ -88,7 +91,7 @@ fn reopen(files: &mut Files, queue: &Queue) {
 }
 
 /// Does something unless the log is refused, and remembers a failure that lasts.
-fn act(queue: &Queue, act: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+fn act<T>(queue: &Queue, act: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     if let Some(failure) = queue.failure() {
         return Err(failure);
     }

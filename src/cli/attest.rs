@@ -15,7 +15,7 @@ use super::sink::{self, Access, To};
 use super::{App, noun, service_runtime};
 use crate::attestation::endorsement::{self, Kept, Trust};
 use crate::attestation::{self, Attestation, Evidence, Expected, Nonce, Report};
-use crate::audit::public_key_from_pem;
+use crate::audit::{HeadKeys, public_key_from_pem, public_keys_from_pem};
 use crate::bundle::{self, Bundle};
 use crate::error::{Error, Kind, Result};
 use crate::server::{self, Options};
@@ -94,7 +94,7 @@ struct VerifyBundle {
     bundle: PathBuf,
     #[command(flatten)]
     pinned: Pinned,
-    /// The key of the audit log, in PEM, as `signet audit head --public-key` prints it.
+    /// The keys of the audit log, in PEM, as `signet audit head --public-key` prints it.
     #[arg(long, value_name = "FILE")]
     log_key: PathBuf,
     /// The key that must have signed.
@@ -107,7 +107,8 @@ impl VerifyBundle {
         let Self { file, bundle, pinned, log_key, name } = self;
         let expected = Expected { key: name, ..pinned.expected()? };
         let bundle = Bundle::parse(&read_bytes(&bundle, bundle::MAX_BYTES, false)?)?;
-        let report = bundle.verify(&artifact(&file, bundle.algorithm())?, &expected, &pem(&log_key)?)?;
+        let log = public_keys_from_pem(&read_text(&log_key)?).map_err(|e| e.context(log_key.display().to_string()))?;
+        let report = bundle.verify(&artifact(&file, bundle.algorithm())?, &expected, &HeadKeys::new(&log)?)?;
         app.out.answer(&report, |report| shown(report, app.out.terminal))
     }
 }

@@ -6,15 +6,17 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::Value;
 
-use super::output::{facts, table};
+use super::ask::confirm;
+use super::output::{facts, note, table};
 use super::syslog::message;
 use super::{App, noun};
-use crate::audit::checkpoint::{HeadKey, public_key_from_pem};
-use crate::audit::{CHECKPOINT, Cosigned, Problem, Receipts, checkpoint, proof, verify_export};
+use crate::audit::checkpoint::{public_key_from_pem, public_keys_from_pem};
+use crate::audit::{CHECKPOINT, Cosigned, Gone, HeadKeys, Problem, Receipts, Signed, checkpoint, proof, verify_export};
+use crate::bucket::{Bucket, SCHEME, Settings as BucketSettings};
 use crate::client::Client;
 use crate::error::{Error, Kind, Result};
 use crate::types::{Clock, NoteKey, Period, PublicKey};
-use crate::wire::AuditRecords;
+use crate::wire::{AuditPruned, AuditRecords, PruneAudit};
 
 /// The most records of one request.
 const PAGE: u32 = 1000;
@@ -29,6 +31,8 @@ noun! {
         Consistency(Consistency),
         Export(Export),
         Archive(Archive),
+        Fetch(Fetch),
+        Prune(Prune),
         Verify(Verify),
     }
 }
@@ -43,25 +47,63 @@ Examples:
   signet audit verify /var/lib/signet/audit --public-key log.pem
   signet audit verify copy-of-audit --json
   signet audit verify /mnt/archive/signet --public-key log.pem
+  signet audit verify s3://logs/signet --region eu-central-1 --ca ca.pem --credentials s3.credentials --public-key log.pem
   signet audit verify /var/lib/signet/audit --public-key log.pem --receipts receipts.txt
+  signet audit verify /var/lib/signet/audit --public-key log.pem --archive /mnt/archive/signet
   signet audit verify 4711.tlog-proof --public-key log.pem
   signet audit verify since-monday.txt --since monday.txt --public-key log.pem
   signet audit verify /srv/www/log --public-key log.pem --witness witness.example/w1+1f2e3d4c+BGfmC6QD...")]
 struct Verify {
-    /// A folder of the log, an archive or an export of it, or the file that `signet audit proof` or `consistency` wrote.
+    /// A folder of the log, an archive or an export of it, an archive in a bucket as s3://BUCKET/PREFIX, or the file that `signet audit proof` or `consistency` wrote.
     what: PathBuf,
-    /// The public key that signs heads, in PEM.
+    /// The public keys that sign heads, in PEM: ECDSA P-256, Ed25519, or both in one file. Each of them must have signed.
     #[arg(long, value_name = "FILE")]
     public_key: Option<PathBuf>,
     /// Receipts that a client kept by --keep-receipts: each record that an answer named must be there, and be the same.
     #[arg(long, value_name = "FILE")]
     receipts: Option<PathBuf>,
+    /// The archive that holds what was pruned: it is read as well, and held against the log.
+    #[arg(long, value_name = "DIR")]
+    archive: Option<PathBuf>,
     /// The earlier head that a proof of two heads begins with.
     #[arg(long, value_name = "FILE")]
     since: Option<PathBuf>,
     /// A witness that must have cosigned, as `signet witness key` prints it; as often as there are witnesses.
     #[arg(long, value_name = "KEY")]
     witness: Vec<String>,
+    #[command(flatten)]
+    store: Store,
+}
+
+/// How an S3-compatible store is reached, where a place is s3://BUCKET/PREFIX.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "For s3://BUCKET/PREFIX")]
+struct Store {
+    /// The file of credentials, mode 600: aws_access_key_id = .. and aws_secret_access_key = .. on lines of their own.
+    #[arg(long, value_name = "FILE")]
+    credentials: Option<PathBuf>,
+    /// The region; us-east-1 where absent.
+    #[arg(long)]
+    region: Option<String>,
+    /// The store, such as https://minio.example:9000; that of AWS in the region where absent.
+    #[arg(long, value_name = "URL")]
+    endpoint: Option<String>,
+    /// Those that may certify the store, in PEM; with https.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+}
+
+impl Store {
+    /// The bucket that `place` names, where it names one.
+    fn bucket(&self, place: &Path) -> Result<Option<Bucket>> {
+        let Some(address) = place.to_str().filter(|place| place.starts_with(SCHEME)) else { return Ok(None) };
+        let Self { credentials, region, endpoint, ca } = self;
+        let credentials = credentials.clone().ok_or_else(|| {
+            Error::new(Kind::Invalid, "which credentials?").hint("give the file that holds them: --credentials FILE")
+        })?;
+        let settings = BucketSettings::new(address, region.clone(), endpoint.clone(), ca.clone(), credentials)?;
+        Bucket::new(settings).map(Some)
+    }
 }
 
 /// What a witness vouches for, for people.
@@ -88,9 +130,9 @@ impl Vouched {
     }
 }
 
-/// The key in a PEM file.
-fn key(path: Option<&Path>) -> Result<Option<PublicKey>> {
-    path.map(|path| public_key_from_pem(&text(path)?)).transpose()
+/// The keys of a log in a PEM file; none where no file is given.
+fn keys(path: Option<&Path>) -> Result<Vec<PublicKey>> {
+    path.map_or_else(|| Ok(Vec::new()), |path| public_keys_from_pem(&text(path)?))
 }
 
 /// A file of text.
@@ -99,14 +141,28 @@ fn text(path: &Path) -> Result<String> {
 }
 
 impl Verify {
-    fn run(self, app: &App) -> Result<()> {
-        let key = key(self.public_key.as_deref())?;
+    fn run(mut self, app: &App) -> Result<()> {
+        // What lies in a bucket is brought here first: what was checked is what was there.
+        let mut fetched = None;
+        if let Some(bucket) = self.store.bucket(&self.what)? {
+            let folder = tempfile::tempdir().map_err(|e| super::output::unwritable("a folder for the archive", &e))?;
+            crate::audit::fetch(bucket, folder.path())?;
+            folder.path().clone_into(&mut self.what);
+            fetched = Some(folder);
+        }
+        let verified = self.verify(app);
+        drop(fetched);
+        verified
+    }
+
+    fn verify(self, app: &App) -> Result<()> {
+        let keys = keys(self.public_key.as_deref())?;
         let witnesses = self.witness.iter().map(|text| text.parse()).collect::<Result<Vec<NoteKey>>>()?;
         if let Some(other) = witnesses.iter().find(|key| !key.cosigns()) {
             return Err(Error::new(Kind::Invalid, format!("{} is the key of a log, not of a witness", other.name())));
         }
         if !self.what.is_dir() {
-            return self.proof(app, key.as_ref(), &witnesses);
+            return self.proof(app, HeadKeys::given(&keys)?.as_ref(), &witnesses);
         }
         let receipts = match &self.receipts {
             Some(path) => Receipts::parse(&path.display().to_string(), &text(path)?)?,
@@ -120,9 +176,9 @@ impl Verify {
                     "receipts are held against a folder of the log, not against an export",
                 ));
             }
-            verify_export(&self.what, key.as_ref().map(HeadKey::new).transpose()?.as_ref())?
+            verify_export(&self.what, HeadKeys::given(&keys)?.as_ref())?
         } else {
-            crate::audit::verify_with(&self.what, key.as_ref(), receipts)?
+            crate::audit::verify_archived(&self.what, &keys, receipts, self.archive.as_deref())?
         };
         let mut vouching = Vec::new();
         for witness in &witnesses {
@@ -149,33 +205,40 @@ impl Verify {
             "heads": report.heads,
             "root": report.root.map(hex::encode),
             "signatures_checked": report.signatures_checked,
+            "signatures": signatures_json(&report.signatures),
             "unsigned_tail": report.unsigned_tail,
             "receipts": report.receipts,
+            "pruned": report.gone.as_ref().map(|gone| serde_json::json!({"records": gone.records, "by": gone.by,
+                "time": gone.time, "head": gone.head, "archived": gone.archived})),
             "witnesses": vouching.iter().map(Vouched::json).collect::<Vec<_>>(),
             "unfinished_bytes": report.unfinished_bytes,
             "problems": problems,
+            "notes": report.notes,
         });
         app.out.answer(&body, |_| {
             let mut text = facts([
                 ("records", report.records.to_string()),
                 ("heads", report.heads.to_string()),
-                (
-                    "signatures",
-                    if report.signatures_checked {
-                        "checked".to_owned()
-                    } else {
-                        "not checked: no key was given".to_owned()
-                    },
-                ),
+                ("signatures", signatures(report.signatures_checked, &report.signatures)),
                 ("below no head yet", report.unsigned_tail.to_string()),
                 ("receipts", report.receipts.to_string()),
                 ("verdict", if report.is_good() { "WHOLE".to_owned() } else { "BROKEN".to_owned() }),
             ]);
+            if let Some(gone) = &report.gone {
+                let Gone { records, by, time, head, archived } = gone;
+                let what = if *archived { "read from the archive" } else { "their hashes were checked" };
+                text.push_str(&format!(
+                    "\npruned: the first {records} records, by {by} at {time}, below the head of {head}: {what}"
+                ));
+            }
             for witness in &vouching {
                 text.push_str(&format!("\nwitness {}", witness.text()));
             }
             for problem in &problems {
                 text.push_str(&format!("\nproblem: {problem}"));
+            }
+            for what in &report.notes {
+                text.push_str(&format!("\nnote: {what}"));
             }
             text
         })?;
@@ -187,23 +250,23 @@ impl Verify {
     }
 
     /// A file with a proof.
-    fn proof(&self, app: &App, key: Option<&PublicKey>, witnesses: &[NoteKey]) -> Result<()> {
+    fn proof(&self, app: &App, keys: Option<&HeadKeys>, witnesses: &[NoteKey]) -> Result<()> {
         let text = text(&self.what)?;
-        let key = key.map(HeadKey::new).transpose()?;
-        let signatures = if key.is_some() { "checked" } else { "not checked: no key was given" };
+        // All that were given: a proof by less was refused before.
+        let signatures = keys.map_or_else(|| NOT_CHECKED.to_owned(), ToString::to_string);
         if text.starts_with(proof::Consistency::MAGIC) {
             let proof = proof::Consistency::parse(&text)?;
             let since = self.since.as_deref().ok_or_else(|| {
                 Error::new(Kind::Invalid, "which earlier head?").hint("give the file that holds it: --since FILE")
             })?;
-            proof.verify(&head(since)?, key.as_ref())?;
+            proof.verify(&head(since)?, keys)?;
             all_vouch(&proof.head, witnesses)?;
             let body = serde_json::json!({"old": proof.old, "size": proof.head.size(), "origin": proof.head.origin().as_str(),
-                "signatures_checked": key.is_some()});
+                "signatures_checked": keys.is_some()});
             return app.out.answer(&body, |_| {
                 facts([
                     ("log", proof.head.origin().to_string()),
-                    ("signatures", signatures.to_owned()),
+                    ("signatures", signatures.clone()),
                     (
                         "verdict",
                         format!(
@@ -216,22 +279,41 @@ impl Verify {
             });
         }
         let proof = proof::Proof::parse(&text)?;
-        proof.verify(key.as_ref())?;
+        proof.verify(keys)?;
         all_vouch(&proof.head, witnesses)?;
         let record: Value = serde_json::from_slice(&proof.record)
             .map_err(|_| Error::new(Kind::DoesNotOpen, "what is proven is no record of an audit log"))?;
         let body = serde_json::json!({"index": proof.index, "size": proof.head.size(), "origin": proof.head.origin().as_str(),
-            "signatures_checked": key.is_some(), "record": record});
+            "signatures_checked": keys.is_some(), "record": record});
         app.out.answer(&body, |_| {
             facts([
                 ("log", proof.head.origin().to_string()),
                 ("record", format!("{} of {}", proof.index, proof.head.size())),
-                ("signatures", signatures.to_owned()),
+                ("signatures", signatures.clone()),
                 ("verdict", "RECORDED".to_owned()),
             ]) + "\n"
                 + &String::from_utf8_lossy(&proof.record)
         })
     }
+}
+
+const NOT_CHECKED: &str = "not checked: no key was given";
+
+/// What was signed by which key.
+fn signatures(checked: bool, signed: &[Signed]) -> String {
+    let each = signed
+        .iter()
+        .map(|Signed { algorithm, heads, from }| format!("{heads} by {algorithm}, from the head of {from} records on"));
+    match each.collect::<Vec<_>>() {
+        _ if !checked => NOT_CHECKED.to_owned(),
+        each if each.is_empty() => "none".to_owned(),
+        each => each.join("; "),
+    }
+}
+
+fn signatures_json(signed: &[Signed]) -> Vec<Value> {
+    let each = |Signed { algorithm, heads, from }: &Signed| serde_json::json!({"algorithm": algorithm, "heads": heads, "from": from});
+    signed.iter().map(each).collect()
 }
 
 /// What a witness says of this very head.
@@ -272,7 +354,7 @@ impl Proof {
     fn run(self, app: &App) -> Result<()> {
         let proof = app.online(async |client| client.audit_proof(self.index).await)?;
         // What a service says of itself is checked here as well: a proof that does not hold helps nobody.
-        let key = HeadKey::new(&public_key_from_pem(&proof.public_key)?)?;
+        let key = HeadKeys::new([&public_key_from_pem(&proof.public_key)?])?;
         proof::Proof::parse(&proof.proof)?.verify(Some(&key))?;
         if app.out.json { app.out.body(&proof) } else { app.out.bytes(proof.proof.as_bytes()) }
     }
@@ -309,7 +391,7 @@ impl Consistency {
                 e
             }
         })?;
-        let key = HeadKey::new(&public_key_from_pem(&proof.public_key)?)?;
+        let key = HeadKeys::new([&public_key_from_pem(&proof.public_key)?])?;
         proof::Consistency::parse(&proof.proof)?.verify(&earlier, Some(&key))?;
         if app.out.json { app.out.body(&proof) } else { app.out.bytes(proof.proof.as_bytes()) }
     }
@@ -328,17 +410,17 @@ struct Export {
     folder: PathBuf,
     /// Where to. The records are not encrypted: whoever can read this reads the log.
     to: PathBuf,
-    /// The public key that signs heads, in PEM.
+    /// The public keys that sign heads, in PEM.
     #[arg(long, value_name = "FILE")]
     public_key: Option<PathBuf>,
 }
 
 impl Export {
     fn run(self, app: &App) -> Result<()> {
-        let key = key(self.public_key.as_deref())?.as_ref().map(HeadKey::new).transpose()?;
-        let done = crate::audit::export(&self.folder, &self.to, key.as_ref())?;
+        let keys = HeadKeys::given(&keys(self.public_key.as_deref())?)?;
+        let done = crate::audit::export(&self.folder, &self.to, keys.as_ref())?;
         for index in &done.too_long {
-            super::output::note(format!("record {index} is too long for a bundle, so its bundle was left out"));
+            note(format!("record {index} is too long for a bundle, so its bundle was left out"));
         }
         let (origin, size) = (done.head.origin().to_string(), done.head.size());
         let body =
@@ -357,21 +439,54 @@ impl Export {
 #[command(after_help = "\
 Examples:
   signet audit archive /var/lib/signet/audit /mnt/archive/signet --public-key log.pem
+  signet audit archive /var/lib/signet/audit s3://logs/signet --region eu-central-1 --ca ca.pem --credentials s3.credentials
   signet audit verify /mnt/archive/signet --public-key log.pem
   zcat /mnt/archive/signet/log-00000000000000000000.jsonl.gz | jq 'select(.outcome == \"forbidden\")'")]
 struct Archive {
     /// The folder of the log.
     folder: PathBuf,
-    /// Where to: a folder that is there, with nothing but the archive of this log.
+    /// Where to: a folder that is there, or s3://BUCKET/PREFIX, with nothing but the archive of this log.
     to: PathBuf,
-    /// The public key that signs heads, in PEM.
+    /// The public keys that sign heads, in PEM.
     #[arg(long, value_name = "FILE")]
     public_key: Option<PathBuf>,
+    #[command(flatten)]
+    store: Store,
+}
+
+/// Bring an archive from an S3-compatible bucket into a folder, where `signet audit verify` checks it. Repeated, it goes on.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  signet audit fetch s3://logs/signet archive --region eu-central-1 --ca ca.pem --credentials s3.credentials
+  signet audit verify archive --public-key log.pem")]
+struct Fetch {
+    /// The bucket, as s3://BUCKET/PREFIX.
+    from: PathBuf,
+    /// Where to: a folder that is there.
+    to: PathBuf,
+    #[command(flatten)]
+    store: Store,
+}
+
+impl Fetch {
+    fn run(self, app: &App) -> Result<()> {
+        let bucket = self.store.bucket(&self.from)?.ok_or_else(|| {
+            Error::new(Kind::Invalid, format!("{} is not the address of a bucket", self.from.display()))
+                .hint("s3://BUCKET/PREFIX; an archive in a folder needs no fetching")
+        })?;
+        let segments = crate::audit::fetch(bucket, &self.to)?;
+        app.out.answer(&serde_json::json!({"segments": segments}), |_| facts([("segments", segments.to_string())]))
+    }
 }
 
 impl Archive {
     fn run(self, app: &App) -> Result<()> {
-        let done = crate::audit::archive(&self.folder, &self.to, key(self.public_key.as_deref())?.as_ref())?;
+        let keys = keys(self.public_key.as_deref())?;
+        let done = match self.store.bucket(&self.to)? {
+            Some(bucket) => crate::audit::archive_in_bucket(&self.folder, bucket, &keys)?,
+            None => crate::audit::archive(&self.folder, &self.to, &keys)?,
+        };
         let body = serde_json::json!({"segments": done.segments, "written": done.written, "records": done.records,
             "signed": done.signed, "plain_bytes": done.plain_bytes, "packed_bytes": done.packed_bytes});
         app.out.answer(&body, |_| {
@@ -382,6 +497,88 @@ impl Archive {
             ])
         })
     }
+}
+
+/// Remove old records from the log of the service, which its archive holds: prints what would go, and does it by --yes.
+///
+/// The hashes of all records stay, so proofs, receipts, witnesses and anchors hold as before. Whole segments go, that are closed, that the
+/// archive of the configuration ([audit.retention]) was just found to hold, and that are below a signed head; where there are
+/// witnesses, below one that they cosigned. Each step of at most 16 segments is a record of the log.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  signet audit archive /var/lib/signet/audit /mnt/archive/signet --public-key log.pem
+  signet audit prune --keep 90d
+  signet audit prune --keep 90d --yes
+  signet audit verify /var/lib/signet/audit --public-key log.pem --archive /mnt/archive/signet")]
+struct Prune {
+    /// Only records below that index.
+    #[arg(long, value_name = "INDEX")]
+    below: Option<u64>,
+    /// Only records that are older.
+    #[arg(long, value_name = "PERIOD", required_unless_present = "below")]
+    keep: Option<Period>,
+    /// Do it, without a question.
+    #[arg(long)]
+    yes: bool,
+}
+
+impl Prune {
+    fn run(self, app: &App) -> Result<()> {
+        let mut body = PruneAudit { below: self.below, keep: self.keep, dry_run: true };
+        let mut last = app.online(async |client| client.audit_prune(&body).await)?;
+        let terminal = std::io::IsTerminal::is_terminal(&std::io::stdin());
+        if last.segments == 0 || !(self.yes || terminal) {
+            if last.segments > 0 {
+                note("nothing was removed: add --yes");
+            }
+            return app.out.answer(&last, pruned);
+        }
+        if !self.yes {
+            note(pruned(&last));
+        }
+        confirm(
+            &format!("removing records {} to {} from the log", last.first, last.below - 1),
+            &last.below.to_string(),
+            self.yes,
+        )?;
+        body.dry_run = false;
+        if !self.yes {
+            // What was confirmed, and no more.
+            body.below = Some(last.below);
+        }
+        loop {
+            let first = last.first;
+            last = app.online(async |client| client.audit_prune(&body).await)?;
+            last.segments = if last.done { last.segments } else { 0 };
+            app.out.answer(&last, pruned)?;
+            if !(last.done && last.more && last.below > first) {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// What went, or would go, for people.
+fn pruned(pruned: &AuditPruned) -> String {
+    let AuditPruned { first, below, segments, bytes, head, limits, archive, more, done } = pruned;
+    let mut text = if *segments == 0 {
+        format!("nothing goes: the log begins with record {first}")
+    } else {
+        let verb = if *done { "removed" } else { "would remove" };
+        let records = below - first;
+        format!(
+            "{verb} records {first} to {} ({records} in {segments} segments, {bytes} bytes), which {archive} holds, below the head of {head}",
+            below - 1
+        )
+    };
+    if *more {
+        text.push_str("; there is more");
+    }
+    for (what, from) in limits {
+        text.push_str(&format!("\nkept from record {from} on by: {what}"));
+    }
+    text
 }
 
 /// Show records from an index on.
@@ -453,6 +650,9 @@ impl Tail {
             let mut next = self.from.unwrap_or_else(|| size.saturating_sub(u64::from(self.count)));
             loop {
                 let records = if next < size || self.follow { read(client, next).await? } else { return Ok(()) };
+                if records.first > next {
+                    note(format!("records {next} to {} were pruned", records.first - 1));
+                }
                 next = self.print(app, &records)?.max(next);
                 if !self.follow && next >= size {
                     return Ok(());
@@ -518,10 +718,10 @@ Examples:
   signet audit head --public-key > log.pem
   signet audit head --verifier-key")]
 struct Head {
-    /// Only the public key that signs heads, in PEM: keep it for `signet audit verify`.
+    /// Only the public keys that sign heads, in PEM: keep them for `signet audit verify`.
     #[arg(long)]
     public_key: bool,
-    /// Only that key with the name of the log, in one line: what a witness is told (C2SP signed-note).
+    /// Only those keys with the name of the log, in one line each: what a witness is told (C2SP signed-note).
     #[arg(long, conflicts_with = "public_key")]
     verifier_key: bool,
 }
@@ -529,14 +729,18 @@ struct Head {
 impl Head {
     fn run(self, app: &App) -> Result<()> {
         let head = app.online(async |client| client.audit_head().await)?;
+        let second = head.ed25519_public_key.as_deref().unwrap_or_default();
+        let pem = format!("{}{second}", head.public_key);
         if self.public_key {
-            return app.out.text(head.public_key.trim_end());
+            return app.out.text(pem.trim_end());
         }
         if self.verifier_key {
             let origin = checkpoint::Head::parse(&head.note)?.origin().to_string();
-            return app.out.text(&NoteKey::of_log(&origin, &public_key_from_pem(&head.public_key)?)?.to_string());
+            let keys =
+                public_keys_from_pem(&pem)?.into_iter().map(|key| Ok(NoteKey::of_log(&origin, &key)?.to_string()));
+            return app.out.text(&keys.collect::<Result<Vec<_>>>()?.join("\n"));
         }
-        app.out.answer(&head, |head| format!("{}\n{}", head.note.trim_end(), head.public_key.trim_end()))
+        app.out.answer(&head, |head| format!("{}\n{}", head.note.trim_end(), pem.trim_end()))
     }
 }
 

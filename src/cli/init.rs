@@ -39,7 +39,7 @@ pub(super) struct Init {
     #[arg(long, conflicts_with = "enrol")]
     new_administrator: bool,
     /// Make what newer installations are born with, in an installation that is older and not running: an attestation key and an
-    /// anchor in each device.
+    /// anchor in each device, and an Ed25519 key of the audit log where a device keeps one.
     #[arg(long, conflicts_with_all = ["enrol", "new_administrator", "token_out"])]
     upgrade: bool,
 }
@@ -54,12 +54,22 @@ impl Init {
             return Ok(());
         }
         if self.upgrade {
-            let server::Upgraded { attestation_keys, anchors } = service_runtime(server::upgrade(&config, &options))?;
+            let made = service_runtime(server::upgrade(&config, &options))?;
+            if made == server::Upgraded::default() {
+                note("nothing was missing");
+            }
+            let server::Upgraded { attestation_keys, anchors, log_key, lost_log_key } = made;
+            if let Some(device) = lost_log_key {
+                note(format!("heads of the audit log are not signed any more by the key that device {device} keeps"));
+            }
+            if let Some(device) = log_key {
+                note(format!("made an Ed25519 key of the audit log in device {device}"));
+                note(
+                    "tell auditors and witnesses of it: `signet audit head --public-key`, `signet audit head --verifier-key`",
+                );
+            }
             for (devices, what) in [(&attestation_keys, "an attestation key"), (&anchors, "an anchor of the store")] {
                 devices.iter().for_each(|device| note(format!("made {what} in device {device}")));
-            }
-            if attestation_keys.is_empty() && anchors.is_empty() {
-                note("nothing was missing");
             }
             return Ok(());
         }

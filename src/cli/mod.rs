@@ -31,6 +31,7 @@ mod output;
 mod policy;
 mod profile;
 mod restore;
+mod rewrap;
 mod serve;
 mod sign;
 mod sink;
@@ -101,7 +102,7 @@ verbs! {
         Key(key::Key),
         Wrap(wrap::Wrap),
         Unwrap(wrap::Unwrap),
-        Rewrap(wrap::Rewrap),
+        Rewrap(rewrap::Rewrap),
         Datakey(wrap::Datakey),
         Sign(sign::Sign),
         Verify(sign::Verify),

@@ -31,6 +31,11 @@ impl To {
         self.force
     }
 
+    /// The FILE.
+    pub(super) fn file(&self) -> Option<&Path> {
+        self.out.as_deref()
+    }
+
     /// Refuses a FILE that is there already, before anything is done that could not be written down.
     pub(super) fn check(&self) -> Result<()> {
         match &self.out {

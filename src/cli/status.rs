@@ -5,7 +5,10 @@ use clap::Args;
 use super::App;
 use super::output::{facts, joined, table, yes_no};
 use crate::error::{Error, Kind, Result};
-use crate::wire::{AnchorPosition, DeviceStatus, ServerCertificate, SinkPosition, Status as Body, WitnessPosition};
+use crate::types::Algorithm;
+use crate::wire::{
+    AnchorPosition, AuditKey, DeviceStatus, ServerCertificate, SinkPosition, Status as Body, WitnessPosition,
+};
 
 /// Show the state of the service and its devices; exits with 7 where it is not ready.
 #[derive(Args, Debug)]
@@ -40,6 +43,7 @@ fn shown(status: &Body, abilities: bool, terminal: bool) -> String {
         ("rotations overdue", overdue),
         ("certificate", certificate(status.certificate.as_ref())),
         ("audit records", format!("{}, of which {} below a signed head", status.audit_size, status.audit_signed)),
+        ("heads", heads(&status.audit_keys)),
     ]);
     for (title, lines) in [("problem", &status.problems), ("recovered", &status.recovered)] {
         for line in lines {
@@ -77,17 +81,28 @@ fn certificate(shown: Option<&ServerCertificate>) -> String {
     format!("{source}{serial}{expires} for {}", joined(names))
 }
 
+/// Who signs the heads of the log.
+fn heads(keys: &[AuditKey]) -> String {
+    match keys {
+        [] => "-".to_owned(),
+        [AuditKey { algorithm: Algorithm::EcdsaP256, device }] => format!("ECDSA only, in {device}"),
+        keys => keys.iter().map(|key| format!("{} in {}", key.algorithm, key.device)).collect::<Vec<_>>().join(", "),
+    }
+}
+
 fn sinks(sinks: &[SinkPosition], terminal: bool) -> String {
-    let rows = sinks.iter().map(|SinkPosition { name, required, size, behind, problem }| {
+    let rows = sinks.iter().map(|SinkPosition { name, kind, required, size, behind, rejected, problem }| {
         vec![
             name.to_string(),
+            kind.clone(),
             yes_no(*required).to_owned(),
             size.to_string(),
             behind.to_string(),
+            rejected.to_string(),
             super::output::or_dash(problem.as_ref()),
         ]
     });
-    table(&["SINK", "REQUIRED", "RECORDS", "BEHIND", "PROBLEM"], rows, terminal)
+    table(&["SINK", "KIND", "REQUIRED", "RECORDS", "BEHIND", "REJECTED", "PROBLEM"], rows, terminal)
 }
 
 fn devices(devices: &[DeviceStatus], terminal: bool) -> String {

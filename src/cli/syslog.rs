@@ -11,6 +11,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
+use crate::audit::Severity;
 use crate::error::{Error, Result};
 
 /// "log audit", table 1.
@@ -33,13 +34,13 @@ pub(super) fn message(index: u64, record: &Value) -> Result<String> {
     Ok(format!("<{priority}>1 {time} - signet - {id} [meta sequenceId=\"{sequence}\"] {}", ascii(&json)))
 }
 
-/// Table 2: what a person should look at is a warning or an error.
+/// Table 2.
 fn severity(phase: &str, outcome: &str) -> u8 {
-    match (phase, outcome) {
-        (_, "tampered" | "internal") => 3,
-        ("refused" | "abandoned" | "recovered", _) => 4,
-        (_, "ok" | "") => 6,
-        (_, _) => 5,
+    match Severity::of(phase, outcome) {
+        Severity::Error => 3,
+        Severity::Warning => 4,
+        Severity::Notice => 5,
+        Severity::Info => 6,
     }
 }
 

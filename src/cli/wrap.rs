@@ -1,25 +1,30 @@
-//! `signet wrap`, `unwrap`, `rewrap` and `datakey`.
+//! `signet wrap`, `unwrap` and `datakey`.
 //!
 //! A ciphertext is written as it is, or in base64 by `--base64` and on a terminal. A plaintext is never written to a terminal
 //! unasked.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::App;
-use super::input::{ContextArgs, MAX_CIPHERTEXT, MAX_MESSAGE, parsed, read, read_bytes};
+use super::input::{ContextArgs, MAX_CIPHERTEXT, MAX_MESSAGE, parsed, read, read_bytes, read_text};
 use super::sink::{Access, To, write};
+use crate::ciphertext::{Label, seal_for};
 use crate::error::{Error, Kind, Result};
-use crate::types::KeyName;
-use crate::wire::{self, Base64, GenerateDataKey, SecretBase64};
+use crate::types::{Context, KeyName, PublicKey, SecretBytes};
+use crate::wire::{self, Base64, GenerateDataKey, PublicKeyInfo, SecretBase64};
 
 /// Wrap a plaintext of up to 64 KiB: only the key's device can make it readable again.
+///
+/// With `--public-key` no service is asked, and nothing is recorded: whoever has the public key can wrap.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   signet wrap payments:card-data secret.txt --out secret.wrapped --context tenant=acme
-  printf %s hunter2 | signet wrap payments:card-data --base64")]
+  printf %s hunter2 | signet wrap payments:card-data --base64
+  signet key public-key payments:inbox --json > inbox.json
+  signet wrap payments:inbox secret.txt --public-key inbox.json --out secret.wrapped")]
 pub(super) struct Wrap {
     /// The key.
     #[arg(value_name = "KEY", value_parser = parsed::<KeyName>)]
@@ -34,16 +39,39 @@ pub(super) struct Wrap {
     /// Write the ciphertext in base64.
     #[arg(long)]
     base64: bool,
+    /// Wrap offline, by the public key in this file: what `signet key public-key KEY --json` wrote.
+    #[arg(long, value_name = "FILE")]
+    public_key: Option<PathBuf>,
 }
 
 impl Wrap {
     pub(super) fn run(self, app: &App) -> Result<()> {
-        let Self { name, file, context, to, base64 } = self;
+        let Self { name, file, context, to, base64, public_key } = self;
         let context = context.context()?;
-        let body = wire::Wrap { plaintext: SecretBase64(read(&file, MAX_MESSAGE)?), context };
-        let wrapped = app.online(async |client| client.wrap(&name, &body).await)?;
+        let plaintext = read(&file, MAX_MESSAGE)?;
+        let wrapped = match public_key {
+            Some(path) => offline(&name, &path, &context, &plaintext)?,
+            None => {
+                let body = wire::Wrap { plaintext: SecretBase64(plaintext), context };
+                app.online(async |client| client.wrap(&name, &body).await)?
+            }
+        };
         if app.out.json { to.body(app.out, &wrapped) } else { to.public(app.out, &wrapped.ciphertext.0, base64) }
     }
+}
+
+/// Wraps by a public key alone.
+fn offline(name: &KeyName, path: &Path, context: &Context, plaintext: &SecretBytes) -> Result<wire::Wrapped> {
+    let shown = |e| Error::new(Kind::Invalid, format!("{} is no public key", path.display())).because(e);
+    let info: PublicKeyInfo = serde_json::from_str(&read_text(path)?)
+        .map_err(|e| shown(e).hint("it is what `signet key public-key KEY --json` writes"))?;
+    let PublicKeyInfo { key, id, version, algorithm, pem, .. } = info;
+    if key != *name {
+        return Err(Error::new(Kind::Invalid, format!("{} is the public key of {key}", path.display())));
+    }
+    let label = Label { algorithm, key_id: id, version };
+    let blob = seal_for(&PublicKey::from_pem(&pem)?, &label, &context.hash(), plaintext.expose())?;
+    Ok(wire::Wrapped { ciphertext: Base64(blob), version })
 }
 
 /// Unwrap a ciphertext.
@@ -82,42 +110,6 @@ impl Unwrap {
             return to.secret_body(app.out, &unwrapped);
         }
         to.secret(app.out, unwrapped.plaintext.0.expose())
-    }
-}
-
-/// Move a ciphertext to the newest version, or to another key; the plaintext never leaves the server.
-#[derive(Args, Debug)]
-#[command(after_help = "\
-Examples:
-  signet rewrap payments:card-data old.wrapped --out new.wrapped --context tenant=acme
-  signet rewrap payments:card-data old.wrapped --out new.wrapped --to archive:card-data")]
-pub(super) struct Rewrap {
-    /// The key that wrapped it.
-    #[arg(value_name = "KEY", value_parser = parsed::<KeyName>)]
-    name: KeyName,
-    /// The ciphertext; - for standard input.
-    #[arg(default_value = "-")]
-    file: PathBuf,
-    #[command(flatten)]
-    context: ContextArgs,
-    /// The key to move to, instead of the same.
-    #[arg(long = "to", id = "target", value_name = "KEY", value_parser = parsed::<KeyName>)]
-    target: Option<KeyName>,
-    #[command(flatten)]
-    to: To,
-    /// Both ciphertexts are in base64.
-    #[arg(long)]
-    base64: bool,
-}
-
-impl Rewrap {
-    pub(super) fn run(self, app: &App) -> Result<()> {
-        let Self { name, file, context, target, to, base64 } = self;
-        let context = context.context()?;
-        let ciphertext = Base64(read_bytes(&file, MAX_CIPHERTEXT, base64)?);
-        let body = wire::Rewrap { ciphertext, context, to: target };
-        let wrapped = app.online(async |client| client.rewrap(&name, &body).await)?;
-        if app.out.json { to.body(app.out, &wrapped) } else { to.public(app.out, &wrapped.ciphertext.0, base64) }
     }
 }
 

@@ -6,8 +6,8 @@ use super::{Client, Download, PageRequest};
 use crate::error::{Error, Kind, Result};
 use crate::types::Name;
 use crate::wire::{
-    AuditConsistency, AuditHead, AuditProof, AuditRecords, CreateToken, Explain, Explanation, Identity, Page, Policy,
-    Status, TokenCreated, TokenInfo, WhoAmI,
+    AuditConsistency, AuditHead, AuditProof, AuditPruned, AuditRecords, CreateToken, Explain, Explanation, Identity,
+    Page, Policy, PruneAudit, Status, TokenCreated, TokenInfo, WhoAmI,
 };
 
 impl Client {
@@ -104,6 +104,11 @@ impl Client {
     /// Reads the proof that the log of the first `old` records is the beginning of the one below the newest head.
     pub async fn audit_consistency(&self, old: u64) -> Result<AuditConsistency> {
         self.json(self.api(Method::GET, &["audit", "heads", &old.to_string(), "consistency"])).await
+    }
+
+    /// Has records removed from the audit log that its archive holds.
+    pub async fn audit_prune(&self, body: &PruneAudit) -> Result<AuditPruned> {
+        self.json(self.api(Method::POST, &["audit", "prune"]).body(body)?).await
     }
 
     /// Reads a resource of the tiled log: `checkpoint`, or a tile such as `tile/0/x001/234`.

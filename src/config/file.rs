@@ -101,6 +101,34 @@ pub(super) struct WebhookFile {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct AuditFile {
     pub(super) sinks: Vec<SinkFile>,
+    pub(super) archive: Option<ArchiveFile>,
+    pub(super) segment_bytes: Option<u64>,
+    pub(super) retention: Option<RetentionFile>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RetentionFile {
+    pub(super) archive: PathBuf,
+    pub(super) keep: Option<Period>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, tag = "kind", rename_all = "lowercase")]
+pub(super) enum ArchiveFile {
+    Folder {
+        folder: PathBuf,
+    },
+    S3 {
+        bucket: String,
+        #[serde(default)]
+        prefix: String,
+        region: Option<String>,
+        endpoint: Option<String>,
+        credentials_file: PathBuf,
+        ca: Option<PathBuf>,
+        timeout: Option<Period>,
+    },
 }
 
 #[derive(Debug, Deserialize)]
@@ -111,6 +139,13 @@ pub(super) enum SinkFile {
         folder: PathBuf,
         #[serde(default)]
         required: bool,
+    },
+    Otlp {
+        name: Name,
+        url: String,
+        ca: Option<PathBuf>,
+        headers_file: Option<PathBuf>,
+        timeout: Option<Period>,
     },
 }
 

@@ -12,10 +12,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use file::{AcmeFile, DeviceFile, SinkFile, TlsFile, WebhookFile, WitnessFile};
+use file::{AcmeFile, ArchiveFile, AuditFile, DeviceFile, RetentionFile, SinkFile, TlsFile, WebhookFile, WitnessFile};
 
+use crate::bucket::Settings as BucketSettings;
 use crate::device::{PinSource, Pkcs11Settings, Settings, TokenSelector, TpmSettings};
 use crate::error::{Error, Kind, Result};
+use crate::otlp::Settings as CollectorSettings;
 use crate::outbound::{Address, Place};
 use crate::types::{EstLabel, IssuerName, Name, NoteKey, Period, ProfileName};
 use crate::webhook::Settings as WebhookSettings;
@@ -53,19 +55,45 @@ pub struct Config {
     pub ending: Option<Ending>,
     /// Further places of the audit log.
     pub sinks: Vec<Sink>,
+    /// A segment of the audit log that reached so many bytes is closed.
+    pub segment_bytes: u64,
+    /// What may be removed from the audit log; nothing where absent.
+    pub retention: Option<Retention>,
     /// Who cosigns the heads of the audit log.
     pub witnesses: Vec<Cosigner>,
 }
 
-/// A further place of the audit log: a folder on another disk.
+/// A further place of the audit log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sink {
     /// Its name.
     pub name: Name,
-    /// The folder, which must be there.
-    pub folder: PathBuf,
+    /// What it is.
+    pub kind: SinkKind,
     /// Whether a record counts only once it is durable there.
     pub required: bool,
+}
+
+/// What may be removed from the audit log: what its archive holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// The folder of the archive.
+    pub archive: PathBuf,
+    /// How old a record is at least when it goes.
+    pub keep: Option<Period>,
+}
+
+/// What a further place of the audit log is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SinkKind {
+    /// A folder on another disk, which must be there.
+    Folder(PathBuf),
+    /// A collector of OpenTelemetry.
+    Otlp(CollectorSettings),
+    /// An archive of closed segments in a folder, which must be there.
+    ArchiveFolder(PathBuf),
+    /// One in a bucket.
+    ArchiveBucket(BucketSettings),
 }
 
 /// A witness of the audit log.
@@ -163,7 +191,7 @@ impl Config {
     }
 
     fn check(file: File) -> Result<Self> {
-        let File { server, storage, keys, acme, est, pki, tls, expiry, audit, witness, devices } = file;
+        let File { server, storage, keys, acme, est, pki, tls, expiry, mut audit, witness, devices } = file;
         let devices = devices
             .into_iter()
             .map(|(name, device)| {
@@ -196,7 +224,9 @@ impl Config {
         };
         let data = storage.data.unwrap_or_else(|| Self::DEFAULT_DATA.into());
         Ok(Self {
-            sinks: check_sinks(audit.sinks, &data).map_err(|e| e.context("audit.sinks"))?,
+            segment_bytes: check_segment_bytes(audit.segment_bytes)?,
+            retention: audit.retention.take().map(|retention| check_retention(retention, &data)).transpose()?,
+            sinks: check_sinks(audit, &data)?,
             data,
             listen,
             names,
@@ -219,25 +249,115 @@ impl Config {
 /// The most further places of the audit log.
 const MAX_SINKS: usize = 8;
 
-fn check_sinks(sinks: Vec<SinkFile>, data: &Path) -> Result<Vec<Sink>> {
+/// A segment is closed at 64 MiB, unless told otherwise; and one is in memory while it goes to a bucket.
+const SEGMENT_BYTES: (u64, std::ops::RangeInclusive<u64>) = (64 * 1024 * 1024, 64 * 1024..=256 * 1024 * 1024);
+
+fn check_segment_bytes(bytes: Option<u64>) -> Result<u64> {
+    let (usual, allowed) = SEGMENT_BYTES;
+    let bytes = bytes.unwrap_or(usual);
+    if allowed.contains(&bytes) {
+        return Ok(bytes);
+    }
+    Err(Error::new(Kind::Invalid, format!("audit.segment_bytes is {} to {}", allowed.start(), allowed.end())))
+}
+
+/// What the archive is called among the sinks.
+const ARCHIVE: &str = "archive";
+/// The longest time for one request to a bucket, which carries a segment.
+const MAX_TRANSFER: Period = Period::seconds(600);
+
+fn check_archive(archive: ArchiveFile, data: &Path) -> Result<Sink> {
+    let name: Name = ARCHIVE.parse()?;
+    let kind = match archive {
+        ArchiveFile::Folder { folder } => {
+            check_folder(&name, &folder, data)?;
+            SinkKind::ArchiveFolder(folder)
+        }
+        ArchiveFile::S3 { bucket, prefix, region, endpoint, credentials_file, ca, timeout } => {
+            let patience = check_timeout(timeout, Period::seconds(60), MAX_TRANSFER)?.as_duration();
+            let address = format!("s3://{bucket}/{prefix}");
+            let settings = BucketSettings::new(&address, region, endpoint, ca, credentials_file)?;
+            SinkKind::ArchiveBucket(BucketSettings { patience, ..settings })
+        }
+    };
+    Ok(Sink { name, kind, required: false })
+}
+
+fn check_sinks(audit: AuditFile, data: &Path) -> Result<Vec<Sink>> {
+    let AuditFile { sinks, archive, segment_bytes: _, retention: _ } = audit;
+    let mut checked = check_further(sinks, data).map_err(|e| e.context("audit.sinks"))?;
+    let archive =
+        archive.map(|archive| check_archive(archive, data)).transpose().map_err(|e| e.context("audit.archive"))?;
+    if let Some(archive) = archive {
+        if checked.iter().any(|other| other.name == archive.name) {
+            return Err(Error::new(Kind::Invalid, "audit.sinks: archive is the name of the archive"));
+        }
+        checked.push(archive);
+    }
+    Ok(checked)
+}
+
+fn check_further(sinks: Vec<SinkFile>, data: &Path) -> Result<Vec<Sink>> {
     let mut checked: Vec<Sink> = Vec::new();
-    for SinkFile::Folder { name, folder, required } in sinks {
-        if !folder.is_absolute() || folder.starts_with(data) {
-            return Err(Error::new(
-                Kind::Invalid,
-                format!("the folder of {name} is an absolute path outside storage.data"),
-            )
-            .hint("a copy is worth something on another disk only"));
+    for sink in sinks {
+        let sink = match sink {
+            SinkFile::Folder { name, folder, required } => {
+                check_folder(&name, &folder, data)?;
+                Sink { name, kind: SinkKind::Folder(folder), required }
+            }
+            SinkFile::Otlp { name, url, ca, headers_file, timeout } => {
+                let place = check_place(&url, ca, "the collector").map_err(|e| e.context(&name))?;
+                let patience = check_timeout(timeout, Period::seconds(10), MAX_TIMEOUT)?.as_duration();
+                let settings = CollectorSettings { place, headers_file, patience };
+                Sink { name, kind: SinkKind::Otlp(settings), required: false }
+            }
+        };
+        if checked.iter().any(|other| other.name == sink.name || other.kind == sink.kind) {
+            return Err(Error::new(Kind::Invalid, format!("{} or its place is there twice", sink.name)));
         }
-        if checked.iter().any(|other| other.name == name || other.folder == folder) {
-            return Err(Error::new(Kind::Invalid, format!("{name} or its folder is there twice")));
-        }
-        checked.push(Sink { name, folder, required });
+        checked.push(sink);
     }
     if checked.len() > MAX_SINKS {
         return Err(Error::new(Kind::Invalid, format!("at most {MAX_SINKS} are possible")));
     }
     Ok(checked)
+}
+
+fn check_retention(retention: RetentionFile, data: &Path) -> Result<Retention> {
+    let RetentionFile { archive, keep } = retention;
+    if !archive.is_absolute() || archive.starts_with(data) {
+        return Err(Error::new(Kind::Invalid, "audit.retention.archive is an absolute path outside storage.data")
+            .hint("an archive is worth something on another disk only"));
+    }
+    Ok(Retention { archive, keep })
+}
+
+fn check_folder(name: &Name, folder: &Path, data: &Path) -> Result<()> {
+    if folder.is_absolute() && !folder.starts_with(data) {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Invalid, format!("the folder of {name} is an absolute path outside storage.data"))
+        .hint("a copy is worth something on another disk only"))
+}
+
+/// Somebody at a url, `who` in a sentence, and those that may certify him.
+fn check_place(url: &str, ca: Option<PathBuf>, who: &str) -> Result<Place> {
+    let address: Address = url.parse().map_err(|e: Error| e.context("url"))?;
+    if url.starts_with("https") == ca.is_some() {
+        return Ok(Place { address, anchors: ca });
+    }
+    Err(Error::new(Kind::Invalid, "ca and an https url go together").hint(format!(
+        "ca is the file of those that may certify {who}: /etc/ssl/certs/ca-certificates.crt holds the public ones"
+    )))
+}
+
+/// How long one attempt may take.
+fn check_timeout(timeout: Option<Period>, usual: Period, most: Period) -> Result<Period> {
+    let timeout = timeout.unwrap_or(usual);
+    if timeout > most || timeout.as_secs() == 0 {
+        return Err(Error::new(Kind::Invalid, format!("timeout is 1s to {most}")));
+    }
+    Ok(timeout)
 }
 
 /// What a file says, or the line that is wrong.
@@ -305,20 +425,12 @@ const MAX_TIMEOUT: Period = Period::seconds(60);
 
 fn check_webhook(webhook: WebhookFile) -> Result<Ending> {
     let WebhookFile { url, secret_file, ca, before, timeout } = webhook;
-    let address: Address = url.parse().map_err(|e: Error| e.context("url"))?;
-    if url.starts_with("https") != ca.is_some() {
-        return Err(Error::new(Kind::Invalid, "ca and an https url go together")
-            .hint("ca is the file of those that may certify the receiver: /etc/ssl/certs/ca-certificates.crt holds the public ones"));
-    }
+    let place = check_place(&url, ca, "the receiver")?;
     let (most, longest) = MAX_BEFORE;
     if before.len() > most || before.iter().any(|period| *period > longest || period.as_secs() == 0) {
         return Err(Error::new(Kind::Invalid, format!("before holds at most {most} periods of at most {longest}")));
     }
-    let timeout = timeout.unwrap_or(Period::seconds(10));
-    if timeout > MAX_TIMEOUT || timeout.as_secs() == 0 {
-        return Err(Error::new(Kind::Invalid, format!("timeout is 1s to {MAX_TIMEOUT}")));
-    }
-    let place = Place { address, anchors: ca };
+    let timeout = check_timeout(timeout, Period::seconds(10), MAX_TIMEOUT)?;
     let webhook = WebhookSettings { place, secret_file, patience: timeout.as_duration() };
     Ok(Ending { webhook, before })
 }
@@ -340,16 +452,8 @@ fn check_witnesses(files: Vec<WitnessFile>) -> Result<Vec<Cosigner>> {
         if all.iter().any(|other| other.key.id() == key.id()) {
             return Err(Error::new(Kind::Invalid, format!("{} stands there twice", key.name())));
         }
-        let address: Address = url.parse().map_err(|e: Error| e.context("url"))?;
-        if url.starts_with("https") != ca.is_some() {
-            return Err(Error::new(Kind::Invalid, "ca and an https url go together")
-                .hint("ca is the file of those that may certify the witness"));
-        }
-        let patience = timeout.unwrap_or(Period::seconds(5));
-        if patience > MAX_TIMEOUT || patience.as_secs() == 0 {
-            return Err(Error::new(Kind::Invalid, format!("timeout is 1s to {MAX_TIMEOUT}")));
-        }
-        all.push(Cosigner { key, place: Place { address, anchors: ca }, required, patience });
+        let place = check_place(&url, ca, "the witness")?;
+        all.push(Cosigner { key, place, required, patience: check_timeout(timeout, Period::seconds(5), MAX_TIMEOUT)? });
     }
     Ok(all)
 }
@@ -552,6 +656,74 @@ mod tests {
             let error = parse(text).unwrap_err();
             assert!(error.contains(part), "{text:?}: {error}");
         }
+    }
+
+    #[test]
+    fn a_sink_is_a_folder_or_a_collector() {
+        let parse = |text: &str| {
+            Config::parse(&format!("{TPM}\n[[audit.sinks]]\nname = \"a\"\n{text}"))
+                .map(|config| config.sinks)
+                .map_err(|error| error.to_string())
+        };
+        let all = parse(
+            "kind = \"otlp\"\nurl = \"https://c.example/v1/logs?hidden\"\nca = \"/c\"\nheaders_file = \"/h\"\n\
+             [[audit.sinks]]\nname = \"b\"\nkind = \"folder\"\nfolder = \"/b\"\nrequired = true",
+        );
+        let all = all.unwrap();
+        assert!(matches!(&all[0].kind, SinkKind::Otlp(settings) if settings.patience.as_secs() == 10));
+        assert!(!format!("{all:?}").contains("hidden") && all[1].required);
+        let cases = [
+            ("kind = \"otlp\"\nurl = \"http://c.example/v1/logs\"", "not the address"),
+            ("kind = \"otlp\"\nurl = \"https://c.example/v1/logs\"", "go together"),
+            ("kind = \"otlp\"\nurl = \"http://localhost/v1/logs\"\nrequired = true", "unknown field `required`"),
+            ("kind = \"otlp\"\nurl = \"http://localhost/v1/logs\"\ntimeout = \"61s\"", "timeout is 1s to 1m"),
+            ("kind = \"folder\"\nfolder = \"b\"", "an absolute path"),
+            (
+                "kind = \"folder\"\nfolder = \"/b\"\n[[audit.sinks]]\nname = \"b\"\nkind = \"folder\"\nfolder = \"/b\"",
+                "twice",
+            ),
+            ("kind = \"kafka\"", "unknown variant"),
+        ];
+        for (text, part) in cases {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(part), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_archive_is_a_folder_or_a_bucket() {
+        let parse = |text: &str| {
+            let text = text.replace("S3", "kind = \"s3\"\nbucket = \"logs-1\"\ncredentials_file = \"/s\"");
+            Config::parse(&format!("{TPM}\n[audit.archive]\n{text}"))
+                .map(|config| config.sinks.into_iter().next().unwrap().kind)
+                .map_err(|error| error.to_string())
+        };
+        let SinkKind::ArchiveBucket(bucket) = parse("S3\nca = \"/c\"\nregion = \"eu-1\"\nprefix = \"a/b\"").unwrap()
+        else {
+            panic!("a bucket")
+        };
+        assert_eq!(
+            (bucket.place.address.to_string().as_str(), bucket.prefix.as_str()),
+            ("https://s3.eu-1.amazonaws.com", "a/b/")
+        );
+        assert_eq!(bucket.patience.as_secs(), 60);
+        assert_eq!(parse("kind = \"folder\"\nfolder = \"/a\"").unwrap(), SinkKind::ArchiveFolder("/a".into()));
+        let cases = [
+            ("S3", "go together"),
+            ("S3\nendpoint = \"http://minio.example\"", "not the address"),
+            ("S3\nendpoint = \"http://localhost:9000/minio\"", "endpoint has no path"),
+            ("S3\nendpoint = \"http://localhost:9000\"\nprefix = \"a b\"", "not the address of a bucket"),
+            ("S3\nendpoint = \"http://localhost:9000\"\ntimeout = \"11m\"", "timeout is 1s to 10m"),
+            ("S3\nendpoint = \"http://localhost:9000\"\nregion = \"a/b\"", "region"),
+            ("S3\nsecret = \"x\"", "unknown field"),
+            ("kind = \"folder\"\nfolder = \"a\"", "an absolute path"),
+        ];
+        for (text, part) in cases {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(part), "{text:?}: {error}");
+        }
+        let small = Config::parse(&format!("{TPM}\n[audit]\nsegment_bytes = 1")).unwrap_err().to_string();
+        assert!(small.contains("audit.segment_bytes is 65536 to"), "{small}");
     }
 
     #[test]

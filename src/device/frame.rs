@@ -20,7 +20,7 @@ use super::{
     Health, Identity, Inventory, KeyRef, KeySpec, Settings, TpmChallenge,
 };
 use crate::attestation::Evidence;
-use crate::types::{KeyId, Purpose, SecretBytes, Version};
+use crate::types::{KeyId, Role, SecretBytes, Version};
 
 /// The most bytes that follow the length.
 pub(super) const MAX_FRAME: usize = 1 << 20;
@@ -48,7 +48,7 @@ pub(super) enum Job {
     Enrol,
     Describe,
     Generate(KeySpec),
-    /// Sign or MAC each input with one key.
+    /// Use one key on each input, by its role.
     Use {
         key: Arc<KeyRef>,
         inputs: Arc<Vec<ByteBuf>>,
@@ -75,7 +75,7 @@ impl Job {
     /// Whether it takes microseconds on a quick device, so that the answers before it may wait for its own.
     pub(super) fn is_quick(&self) -> bool {
         match self {
-            Self::Use { key, inputs } => inputs.len() == 1 && key.algorithm.purpose() != Purpose::Sign,
+            Self::Use { key, inputs } => inputs.len() == 1 && key.algorithm.role() == Role::Mac,
             Self::Open { .. } | Self::Enrol | Self::Describe | Self::Generate(_) | Self::Destroy(_) => false,
             Self::Forget { .. } | Self::Random(_) | Self::Health(_) | Self::Inventory | Self::Attack => false,
             Self::MakeAnchor(_) | Self::ReadAnchor(_) | Self::WriteAnchor(_) => false,

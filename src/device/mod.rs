@@ -76,6 +76,19 @@ pub trait Device {
     /// [`Class::Refused`] for a message longer than [`Description::max_mac_input`], and the general ones.
     fn mac(&mut self, key: &KeyRef, message: &[u8]) -> Result<Vec<u8>, Fault>;
 
+    /// What the key and `point`, an uncompressed point of its curve, agree on: the x-coordinate of the common point, as long as the
+    /// curve's numbers. It leaves the device, and stays with whoever derives keys from it.
+    ///
+    /// # Errors
+    /// [`Class::Refused`] for what is no point of the curve, and the general ones.
+    fn agree(&mut self, key: &KeyRef, point: &[u8]) -> Result<Vec<u8>, Fault>;
+
+    /// Decrypts what was encrypted to the public half of the key.
+    ///
+    /// # Errors
+    /// [`Class::Refused`] for a ciphertext that does not decrypt, whatever is wrong with it, and the general ones.
+    fn decrypt(&mut self, key: &KeyRef, ciphertext: &[u8]) -> Result<Vec<u8>, Fault>;
+
     /// Destroys the key for good, with whatever of it is loaded. A key that is already gone is success, once the sentinel
     /// has been seen.
     ///
@@ -399,6 +412,15 @@ pub enum KekRole {
     Sign,
     /// Secret keys that make HMACs and do nothing else.
     Mac,
+    /// Private keys that agree on secrets and do nothing else.
+    Agree,
+    /// Private keys that decrypt and do nothing else.
+    Decrypt,
+}
+
+impl KekRole {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Sign, Self::Mac, Self::Agree, Self::Decrypt];
 }
 
 /// What to generate.
@@ -518,7 +540,7 @@ impl Eq for Locator {}
 pub struct Generated {
     /// Where it is.
     pub locator: Locator,
-    /// Its public half, for signing keys.
+    /// Its public half, for pairs.
     pub public: Option<PublicKey>,
 }
 

@@ -22,7 +22,7 @@ use super::frame::{Answer, Decoder, Job, Reply, Request, encode, monotonic};
 use super::{Class, Device, Driver, Fault, Identity, Settings};
 use crate::confine::confine_worker;
 use crate::error::{Error, Kind, Result};
-use crate::types::{Purpose, SecretBytes};
+use crate::types::{Role, SecretBytes};
 
 /// The most sockets that come with the first frame.
 pub(super) const MAX_SOCKETS: usize = 35;
@@ -212,9 +212,11 @@ fn perform(device: &mut dyn Device, job: Job) -> Reply {
         Job::Describe => device.describe().map(Answer::Described),
         Job::Generate(spec) => device.generate(&spec).map(Answer::Generated),
         Job::Use { key, inputs } => {
-            let mut one = |input: &ByteBuf| match key.algorithm.purpose() {
-                Purpose::Sign => device.sign(&key, input),
-                Purpose::Mac | Purpose::Wrap => device.mac(&key, input),
+            let mut one = |input: &ByteBuf| match key.algorithm.role() {
+                Role::Sign => device.sign(&key, input),
+                Role::Mac => device.mac(&key, input),
+                Role::Agree => device.agree(&key, input),
+                Role::Decrypt => device.decrypt(&key, input),
             };
             // A single failure is the failure of the job, so that the front can do it again.
             if let [input] = inputs.as_slice() {

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::attestation::Evidence;
 use crate::telemetry::{Metrics, Operation};
-use crate::types::{Algorithm, KeyId, Purpose, SecretBytes, Verifier, Version};
+use crate::types::{Algorithm, KeyId, Role, SecretBytes, Verifier, Version};
 
 /// The most jobs at a device and in its queue.
 pub const MAX_JOBS: usize = 1024;
@@ -382,10 +382,10 @@ impl Worker {
         Ok(bytes)
     }
 
-    /// Signs or MACs `input`, which the caller checks before anything is released.
+    /// Signs or MACs `input`, agrees with it or decrypts it, by the role of the key; the caller checks the result before anything is released.
     ///
     /// # Errors
-    /// As [`super::Device::sign`] and [`super::Device::mac`].
+    /// As [`super::Device::sign`], [`super::Device::mac`], [`super::Device::agree`] and [`super::Device::decrypt`].
     pub async fn use_key(&self, key: &Arc<KeyRef>, input: Vec<u8>) -> Result<SecretBytes, Fault> {
         let mut results = self.use_on(key, vec![input], self.limit(1)).await?;
         results.pop().unwrap_or_else(nothing)
@@ -409,9 +409,9 @@ impl Worker {
         inputs: Vec<Vec<u8>>,
         limit: Duration,
     ) -> Result<Vec<Result<SecretBytes, Fault>>, Fault> {
-        let route = match key.algorithm.purpose() {
-            Purpose::Sign => Route::Any,
-            Purpose::Mac | Purpose::Wrap => Route::First,
+        let route = match key.algorithm.role() {
+            Role::Sign | Role::Agree | Role::Decrypt => Route::Any,
+            Role::Mac => Route::First,
         };
         let inputs: Arc<Vec<_>> = Arc::new(inputs.into_iter().map(ByteBuf::from).collect());
         let job = || Job::Use { key: key.clone(), inputs: inputs.clone() };
@@ -437,9 +437,11 @@ impl Worker {
 
     /// How many threads work on a batch of this algorithm.
     fn spread(&self, algorithm: Algorithm) -> usize {
-        match (&self.shared.settings, algorithm.purpose()) {
-            (Settings::Pkcs11(settings), Purpose::Sign) => usize::from(settings.threads).max(1),
-            (Settings::Pkcs11(_), Purpose::Mac | Purpose::Wrap) | (Settings::Tpm(_), _) => 1,
+        match (&self.shared.settings, algorithm.role()) {
+            (Settings::Pkcs11(settings), Role::Sign | Role::Agree | Role::Decrypt) => {
+                usize::from(settings.threads).max(1)
+            }
+            (Settings::Pkcs11(_), Role::Mac) | (Settings::Tpm(_), _) => 1,
         }
     }
 

@@ -8,10 +8,11 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::audit::{checkpoint, cosigned, verify, vouched};
-use crate::config::{Config, Cosigner};
+use crate::audit::{HeadKeys, cosigned, count, sent, verify, vouched};
+use crate::config::{Config, Cosigner, SinkKind};
 use crate::device::{Attempt, PinSource, Settings, Worker};
 use crate::error::{Error, Kind, Result};
+use crate::otlp::Settings as CollectorSettings;
 use crate::telemetry::Metrics;
 use crate::types::{Clock, Name, Period, PublicKey};
 use crate::webhook::{Settings as WebhookSettings, Webhook};
@@ -158,24 +159,57 @@ fn audit(data: &Path, config: &Config) -> Vec<Finding> {
     if !folder.exists() {
         return Vec::new();
     }
-    let key = std::fs::read(data.join("root.json")).ok().and_then(|text| log_key(&text));
-    let mut findings = log("audit log", &folder, key.as_ref());
+    let keys = std::fs::read(data.join("root.json")).ok().map(|text| log_keys(&text)).unwrap_or_default();
+    let mut findings = log("audit log", &folder, &keys);
     for sink in &config.sinks {
         let what = format!("sink {}", sink.name);
-        findings.extend(if sink.folder.is_dir() {
-            log(&what, &sink.folder, key.as_ref())
-        } else {
-            let text = format!("there is no folder {}", sink.folder.display());
-            vec![wrong(what, text, "mount its disk, or make it: an empty folder gets all of the log")]
-        });
+        match &sink.kind {
+            SinkKind::Folder(place) if place.is_dir() => findings.extend(log(&what, place, &keys)),
+            SinkKind::Folder(place) => {
+                let text = format!("there is no folder {}", place.display());
+                findings.push(wrong(what, text, "mount its disk, or make it: an empty folder gets all of the log"));
+            }
+            SinkKind::ArchiveFolder(place) if holds_nothing(place) => {
+                findings.push(note(what, format!("{} holds no segment yet", place.display())));
+            }
+            SinkKind::ArchiveFolder(place) => findings.extend(log(&what, place, &keys)),
+            SinkKind::ArchiveBucket(bucket) => findings.push(match bucket.check() {
+                Ok(()) => good(what, format!("{}: `signet audit verify {0}` checks it", bucket.shown())),
+                Err(error) => wrong(what, error.public(), error.mend().unwrap_or("correct [audit.archive]")),
+            }),
+            SinkKind::Otlp(collector) => findings.push(self::collector(what, &folder, &sink.name, collector)),
+        }
     }
     findings
 }
 
-fn log(what: &str, folder: &Path, key: Option<&PublicKey>) -> Vec<Finding> {
-    match verify(folder, key) {
+fn holds_nothing(folder: &Path) -> bool {
+    folder.read_dir().is_ok_and(|mut entries| entries.next().is_none())
+}
+
+/// How far a collector is, and whether it can be asked: without asking it.
+fn collector(what: String, folder: &Path, name: &Name, settings: &CollectorSettings) -> Finding {
+    let known = settings.check().and_then(|()| Ok((sent(folder, name)?, count(folder)?)));
+    match known {
+        Err(error) => wrong(what, error.chain(), error.mend().unwrap_or("correct its [[audit.sinks]] stanza")),
+        Ok((sent, _)) if sent.rejected > 0 => {
+            let text = format!("{} did not accept {} records", settings.place.address, sent.rejected);
+            note(what, format!("{text}: they are in the log"))
+        }
+        Ok((sent, all)) => good(what, format!("{} was given {} of {all} records", settings.place.address, sent.size)),
+    }
+}
+
+fn log(what: &str, folder: &Path, keys: &[PublicKey]) -> Vec<Finding> {
+    match verify(folder, keys) {
         Ok(report) if report.is_good() => {
-            vec![good(what, format!("{} records, {} heads, whole", report.records, report.heads))]
+            let gone = report.gone.map(|gone| format!(", the first {} pruned", gone.records)).unwrap_or_default();
+            let heads = report.signatures.iter().map(|one| format!("{} by {}", one.heads, one.algorithm));
+            let heads = heads.collect::<Vec<_>>().join(", ");
+            let whole = format!("{} records, {} heads ({heads}), whole{gone}", report.records, report.heads);
+            let mut findings = vec![good(what, whole)];
+            findings.extend(report.notes.into_iter().map(|text| note(what, text)));
+            findings
         }
         Ok(report) => report
             .problems
@@ -233,12 +267,12 @@ fn first_block(pem: &[u8]) -> &[u8] {
     pem.get(from..until).unwrap_or_default()
 }
 
-/// The key that signs heads, as `root.json` pins it.
-fn log_key(root: &[u8]) -> Option<PublicKey> {
-    let root: serde_json::Value = serde_json::from_slice(root).ok()?;
-    let der: Vec<u8> = serde_json::from_value(root.get("log_public")?.clone()).ok()?;
-    let key = PublicKey::from_der(der);
-    checkpoint::HeadKey::new(&key).is_ok().then_some(key)
+/// The keys that sign heads, as `root.json` pins them.
+fn log_keys(root: &[u8]) -> Vec<PublicKey> {
+    let root: serde_json::Value = serde_json::from_slice(root).unwrap_or_default();
+    let pinned = ["/log_public", "/log_ed25519/public"].into_iter().filter_map(|path| root.pointer(path));
+    let keys = pinned.filter_map(|key| serde_json::from_value::<PublicKey>(key.clone()).ok());
+    keys.filter(|key| HeadKeys::new([key]).is_ok()).collect()
 }
 
 /// Whether notices can be signed, and their receiver be known.

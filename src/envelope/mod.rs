@@ -1,21 +1,24 @@
 //! Wrapping: a ciphertext names the key version that opens it.
 //!
-//! One device call each way: the device's HMAC over header and context gives the key of this one ciphertext, and the rest
-//! is done in memory. A wrap is released only after the device key has proved that it is itself; what is unwrapped proves
-//! itself by its commitment and its tag.
-
-pub mod format;
+//! | algorithm | to wrap, the device | to unwrap, the device |
+//! | --- | --- | --- |
+//! | `aes256-gcm-derived` | makes the HMAC of header and context, and proves that it is itself | makes it again |
+//! | `hpke-p256` | is not asked: the public key is enough | agrees with the point in the ciphertext on a secret |
+//! | `rsa2048-oaep-sha256` and longer | is not asked | decrypts the seed in the ciphertext |
+//!
+//! The rest is done in memory ([`crate::ciphertext`]). What is unwrapped proves itself by its tag. Where it does not, a device that
+//! agreed or decrypted must show that the fault is not its own.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use format::{Header, MAX_PLAINTEXT, OpenFailure};
-
 use crate::admission::Permit;
+use crate::ciphertext::derived::{self, Header};
+use crate::ciphertext::{Label, OpenFailure, check_length, hpke, oaep, seal_for};
 use crate::error::{Error, Kind, Result};
 use crate::keyring::{Key, KeyVersion, Keyring, demand, state};
 use crate::types::operation::{Includes, Operation, Unwrap, Wrap};
-use crate::types::{Context, KeyName, Purpose, SecretBytes, Version};
+use crate::types::{Context, KeyName, Purpose, Role, SecretBytes, Version};
 
 /// The shortest and the longest data key, in bytes.
 pub const DATA_KEY: std::ops::RangeInclusive<usize> = 16..=64;
@@ -86,19 +89,11 @@ impl Envelope {
         demand(&*self.keyring.find(name)?, Purpose::Wrap)?;
         let bytes = items.iter().map(|item| item.plaintext.expose().len()).sum();
         let (key, version) = self.keyring.primary(name, items.len(), bytes).await?;
-        let prepared: Vec<_> = items.iter().map(|item| prepare(&key, &version, item)).collect();
-        let inputs = prepared.iter().filter_map(|one| one.as_ref().ok().map(|(_, _, input)| input.clone())).collect();
-        let mut macs = version.mac(inputs).await?.into_iter();
-        let results = prepared
-            .into_iter()
-            .zip(items)
-            .map(|(prepared, item)| {
-                let (header, hash, _) = prepared?;
-                let ikm = ikm(macs.next())?;
-                format::seal(&ikm, &header, &hash, item.plaintext.expose())
-            })
-            .collect();
-        Ok(Blobs { key, version: version.number(), results })
+        let results = match key.record.algorithm.role() {
+            Role::Agree | Role::Decrypt => seal_for_public_key(&key, &version, &items),
+            Role::Mac | Role::Sign => seal_by_mac(&key, &version, &items).await,
+        };
+        Ok(Blobs { version: version.number(), results: results?, key })
     }
 
     /// Unwraps each item with the version that its header names.
@@ -119,20 +114,19 @@ impl Envelope {
         demand(&key, Purpose::Wrap)?;
         let mut results: Vec<Option<Result<Opened>>> = items.iter().map(|_| None).collect();
         // Items of one version go to the device together.
-        let mut groups: BTreeMap<Version, Vec<(usize, Header, [u8; 32])>> = BTreeMap::new();
+        let mut groups: BTreeMap<Version, Vec<Asked<'_>>> = BTreeMap::new();
         for (index, item) in items.iter().enumerate() {
-            match find_version(&key, item, allow_compromised) {
-                Ok(header) => groups.entry(header.version).or_default().push((index, header, item.context.hash())),
+            match ask(&key, index, item, allow_compromised) {
+                Ok((version, asked)) => groups.entry(version).or_default().push(asked),
                 Err(error) => set(&mut results, index, Err(error)),
             }
         }
         for (number, group) in groups {
             let version = key.version(number)?;
-            let inputs = group.iter().map(|(_, header, hash)| format::device_input(header, hash)).collect();
-            let macs = version.mac_unchecked(inputs).await?;
-            for ((index, _, hash), mac) in group.into_iter().zip(macs) {
-                let opened = items.get(index).map(|item| open(Some(mac), item, &hash, number));
-                set(&mut results, index, opened.unwrap_or_else(|| Err(no_answer())));
+            let answers = version.ask(group.iter().map(|asked| asked.input.clone()).collect()).await?;
+            for (asked, answer) in group.into_iter().zip(answers) {
+                let opened = open(&key, version, &asked, answer).await;
+                set(&mut results, asked.index, opened);
             }
         }
         Ok((key, results.into_iter().map(|result| result.unwrap_or_else(|| Err(no_answer()))).collect()))
@@ -153,38 +147,101 @@ impl Envelope {
     }
 }
 
+/// Seals by a key per blob that the device derives.
+async fn seal_by_mac(key: &Key, version: &KeyVersion, items: &[Plain]) -> Result<Vec<Result<Vec<u8>>>> {
+    let prepared: Vec<_> = items.iter().map(|item| prepare(key, version, item)).collect();
+    let inputs = prepared.iter().filter_map(|one| one.as_ref().ok().map(|(_, _, input)| input.clone())).collect();
+    let mut macs = version.mac(inputs).await?.into_iter();
+    let seal = |(prepared, item): (Result<Prepared>, &Plain)| {
+        let (header, hash, _) = prepared?;
+        let ikm = ikm(&macs.next().unwrap_or_else(|| Err(no_answer()))?)?;
+        derived::seal(&ikm, &header, &hash, item.plaintext.expose())
+    };
+    Ok(prepared.into_iter().zip(items).map(seal).collect())
+}
+
 /// The header of a new blob, the hash of its context, and what the device is asked.
-fn prepare(key: &Key, version: &KeyVersion, item: &Plain) -> Result<(Header, [u8; 32], Vec<u8>)> {
-    if item.plaintext.expose().len() > MAX_PLAINTEXT {
-        return Err(Error::new(Kind::Limit, format!("a plaintext has at most {MAX_PLAINTEXT} bytes"))
-            .hint("encrypt the data with a data key, and wrap that: `signet file encrypt` does so"));
-    }
+type Prepared = (Header, [u8; 32], Vec<u8>);
+
+fn prepare(key: &Key, version: &KeyVersion, item: &Plain) -> Result<Prepared> {
+    check_length(item.plaintext.expose())?;
     let header = Header::fresh(key.record.id, version.number())?;
     let hash = item.context.hash();
-    let input = format::device_input(&header, &hash);
+    let input = derived::device_input(&header, &hash);
     Ok((header, hash, input))
 }
 
-/// The header of a blob of this key, whose version may open it.
-fn find_version(key: &Key, item: &Sealed, allow_compromised: bool) -> Result<Header> {
-    let (header, _) = Header::parse(&item.blob).map_err(does_not_open)?;
-    if header.key_id != key.record.id {
-        return Err(does_not_open(format!("it names the key {}", header.key_id)));
+/// Seals as whoever has the public key can.
+fn seal_for_public_key(key: &Key, version: &KeyVersion, items: &[Plain]) -> Result<Vec<Result<Vec<u8>>>> {
+    let public = version.public_key()?;
+    let label = Label { algorithm: key.record.algorithm, key_id: key.record.id, version: version.number() };
+    let seal = |item: &Plain| seal_for(&public, &label, &item.context.hash(), item.plaintext.expose());
+    Ok(items.iter().map(seal).collect())
+}
+
+/// What the device is asked for one ciphertext.
+struct Asked<'a> {
+    /// Its place in the batch.
+    index: usize,
+    sealed: &'a Sealed,
+    hash: [u8; 32],
+    input: Vec<u8>,
+}
+
+/// The version of this key that may open a blob, and what its device is asked.
+fn ask<'a>(key: &Key, index: usize, sealed: &'a Sealed, allow_compromised: bool) -> Result<(Version, Asked<'a>)> {
+    let (label, _) = Label::parse(&sealed.blob).map_err(does_not_open)?;
+    let Label { algorithm, key_id, version: number } = label;
+    if key_id != key.record.id || algorithm != key.record.algorithm {
+        return Err(does_not_open(format!("it names the key {key_id} of {algorithm}")));
     }
-    let version =
-        key.version(header.version).map_err(|_| does_not_open(format!("it names version {}", header.version)))?;
-    state::may_open(header.version, version.state(), allow_compromised)?;
-    Ok(header)
+    let version = key.version(number).map_err(|_| does_not_open(format!("it names version {number}")))?;
+    state::may_open(number, version.state(), allow_compromised)?;
+    let hash = sealed.context.hash();
+    let input = match algorithm.role() {
+        Role::Agree => hpke::point(&sealed.blob).map_err(does_not_open)?.to_vec(),
+        Role::Decrypt => oaep::encrypted_seed(&sealed.blob).map_err(does_not_open)?.to_vec(),
+        Role::Mac | Role::Sign => {
+            let (header, _) = Header::parse(&sealed.blob).map_err(does_not_open)?;
+            derived::device_input(&header, &hash)
+        }
+    };
+    Ok((number, Asked { index, sealed, hash, input }))
 }
 
-fn open(mac: Option<Result<SecretBytes>>, item: &Sealed, hash: &[u8; 32], version: Version) -> Result<Opened> {
-    let ikm = ikm(mac)?;
-    let plaintext = format::open(&ikm, &item.blob, hash).map_err(does_not_open::<OpenFailure>)?;
-    Ok(Opened { plaintext, version })
+/// Opens one ciphertext by what the device answered.
+async fn open(key: &Key, version: &KeyVersion, asked: &Asked<'_>, answer: Result<SecretBytes>) -> Result<Opened> {
+    let (role, Asked { sealed, hash, .. }) = (key.record.algorithm.role(), asked);
+    let answer = match answer {
+        // Padding that does not hold: whoever changed the ciphertext learns no more than that it does not open.
+        Err(error) if role == Role::Decrypt && error.kind() == Kind::Invalid => {
+            version.acquit(&asked.input, None).await?;
+            return Err(does_not_open(error.chain()));
+        }
+        other => other?,
+    };
+    let opened = match role {
+        Role::Agree => hpke::open(&answer, &version.public_key()?, &sealed.blob, hash),
+        Role::Decrypt => oaep::open(&answer, &sealed.blob, hash),
+        Role::Mac | Role::Sign => derived::open(&*ikm(&answer)?, &sealed.blob, hash),
+    };
+    let reason = match opened {
+        Ok(plaintext) => return Ok(Opened { plaintext, version: version.number() }),
+        Err(reason) => reason,
+    };
+    let doubtful = match role {
+        // A context is compared after the tag held: then the device was right.
+        Role::Agree => reason == OpenFailure::Damaged,
+        Role::Decrypt => reason == OpenFailure::WrongKeyOrContext,
+        Role::Mac | Role::Sign => false,
+    };
+    if doubtful {
+        version.acquit(&asked.input, Some(&answer)).await?;
+    }
+    Err(does_not_open(reason))
 }
 
-fn ikm(mac: Option<Result<SecretBytes>>) -> Result<zeroize::Zeroizing<[u8; 32]>> {
-    let mac = mac.unwrap_or_else(|| Err(no_answer()))?;
+fn ikm(mac: &SecretBytes) -> Result<zeroize::Zeroizing<[u8; 32]>> {
     let bytes =
         <[u8; 32]>::try_from(mac.expose()).map_err(|_| Error::internal("the device gave a code of another length"))?;
     Ok(zeroize::Zeroizing::new(bytes))

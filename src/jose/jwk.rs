@@ -13,14 +13,16 @@ use serde_json::{Map, Value};
 
 use super::{Flaw, flawed, from_base64, to_base64};
 use crate::error::{Error, Kind, Result};
-use crate::types::{Algorithm, Curve, PublicKey, Verifier, sha256};
+use crate::types::{Algorithm, Curve, PublicKey, Role, sha256};
 
-/// A public signature key ([RFC 7517](https://www.rfc-editor.org/rfc/rfc7517#section-4)).
+/// A public key ([RFC 7517](https://www.rfc-editor.org/rfc/rfc7517#section-4)).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Jwk {
     #[serde(flatten)]
     material: Material,
-    alg: &'static str,
+    /// None for a key to encrypt with: its ciphertexts are none of JOSE.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alg: Option<&'static str>,
     #[serde(rename = "use")]
     purpose: &'static str,
     kid: String,
@@ -46,11 +48,12 @@ impl Jwk {
     /// # Errors
     /// [`Kind::Invalid`] where the key is of another type or size, [`Kind::Unsupported`] for an algorithm without public keys.
     pub fn new(algorithm: Algorithm, key: &PublicKey) -> Result<Self> {
-        Verifier::new(algorithm, key)?;
-        let none = || Error::new(Kind::Unsupported, format!("{algorithm} has no public keys"));
-        let material = Material::of(algorithm, &key.raw()?)?;
+        let raw = key.raw()?;
+        key.check(algorithm)?;
+        let purpose = if algorithm.role() == Role::Sign { "sig" } else { "enc" };
+        let material = Material::of(algorithm, &raw)?;
         let kid = to_base64(&sha256(&[material.canonical().as_bytes()]));
-        Ok(Self { material, alg: algorithm.jose().ok_or_else(none)?, purpose: "sig", kid })
+        Ok(Self { material, alg: algorithm.jose(), purpose, kid })
     }
 
     /// The thumbprint, which names the key.

@@ -15,8 +15,8 @@ use crate::error::{Error, Kind, Result};
 use crate::store::{Change, Expected};
 use crate::types::operation::{CreateKey, Includes, Operation};
 use crate::types::{
-    Algorithm, Domain, Hash, KeyId, KeyName, Name, PublicKey, Purpose, Residency, Retention, Rotation, State, Verifier,
-    Version, blocking, same,
+    Algorithm, Domain, Encapsulated, Hash, KeyId, KeyName, Name, PublicKey, Purpose, Residency, Retention, Role,
+    Rotation, State, Verifier, Version, blocking, same,
 };
 
 /// The most labels of a key, and the most characters of a label's value.
@@ -237,12 +237,16 @@ async fn generate(worker: &Arc<Worker>, spec: KeySpec) -> Result<Generated, Faul
 async fn prove(worker: &Arc<Worker>, pending: &Pending, generated: Generated) -> Result<Born, Fault> {
     let Pending { key: id, version, algorithm, .. } = *pending;
     let key = Arc::new(KeyRef { id, version, algorithm, locator: generated.locator });
-    let check = match algorithm.purpose() {
-        Purpose::Sign => {
+    let check = match algorithm.role() {
+        Role::Sign => {
             probe_signature(worker, &key, generated.public.as_ref()).await?;
             None
         }
-        Purpose::Mac | Purpose::Wrap => Some(probe_mac(worker, &key).await?),
+        Role::Agree | Role::Decrypt => {
+            probe_secret(worker, &key, generated.public.as_ref()).await?;
+            None
+        }
+        Role::Mac => Some(probe_mac(worker, &key).await?),
     };
     crash_point!("keyring.probed");
     let public = generated.public.map(|public| public.as_der().to_vec());
@@ -257,6 +261,14 @@ async fn probe_signature(worker: &Worker, key: &Arc<KeyRef>, public: Option<&Pub
     let input = key.algorithm.hash().map_or_else(|| message.clone(), |hash: Hash| hash.digest(&message));
     let signature = worker.use_key(key, input).await?;
     if verifier.verifies(&message, signature.expose()) { Ok(()) } else { Err(damaged("its signature does not verify")) }
+}
+
+async fn probe_secret(worker: &Worker, key: &Arc<KeyRef>, public: Option<&PublicKey>) -> Result<(), Fault> {
+    let damaged = |why: &str| Fault::new(Class::KeyDamaged, format!("the new key failed its probe: {why}"));
+    let public = public.ok_or_else(|| damaged("the device gave no public key"))?;
+    let known = Encapsulated::to(key.algorithm, public).map_err(|e| damaged(&e.chain()))?;
+    let secret = worker.use_key(key, known.sent).await?;
+    if same(secret.expose(), known.secret.expose()) { Ok(()) } else { Err(damaged("it finds another secret")) }
 }
 
 /// The check value, asked for twice: a key that answers differently is none.

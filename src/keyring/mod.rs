@@ -39,8 +39,8 @@ use crate::policy::KeyFacts;
 use crate::store::Expected;
 use crate::telemetry::Metrics;
 use crate::types::{
-    Action, Caller, KeyId, KeyName, Name, Protection, PublicKey, Purpose, Resource, SecretBytes, State, Turns,
-    Verifier, Version, same,
+    Action, Caller, Encapsulated, KeyId, KeyName, Name, Protection, PublicKey, Purpose, Resource, SecretBytes, State,
+    Turns, Verifier, Version, same,
 };
 
 /// A key at one moment.
@@ -208,7 +208,7 @@ impl KeyVersion {
     pub async fn mac(&self, inputs: Vec<Vec<u8>>) -> Result<Vec<Result<SecretBytes>>> {
         let (key, worker) = self.place()?;
         let results: Vec<Result<SecretBytes>> = if worker.authenticates_answers() {
-            self.mac_unchecked(inputs).await?
+            self.ask(inputs).await?
         } else {
             let count = inputs.len();
             let mut first = worker.use_key_batch(key, [inputs.clone(), inputs].concat()).await;
@@ -221,17 +221,42 @@ impl KeyVersion {
         Ok(results)
     }
 
-    /// The HMAC of each input for a result that authenticates itself afterwards, as an unwrapped plaintext does.
+    /// What the device answers to each input, for a result that authenticates itself afterwards, as an unwrapped plaintext does.
     ///
     /// # Errors
     /// Per input, those of the device.
-    pub async fn mac_unchecked(&self, inputs: Vec<Vec<u8>>) -> Result<Vec<Result<SecretBytes>>> {
+    pub async fn ask(&self, inputs: Vec<Vec<u8>>) -> Result<Vec<Result<SecretBytes>>> {
         let (key, worker) = self.place()?;
         if inputs.len() == 1 {
             let input = inputs.into_iter().next().unwrap_or_default();
             return Ok(vec![worker.use_key(key, input).await.map_err(Error::from)]);
         }
         Ok(worker.use_key_batch(key, inputs).await.into_iter().map(|one| one.map_err(Error::from)).collect())
+    }
+
+    /// Whether a secret that the device gave is right, as far as can be known without its private key: it gives the same one
+    /// again, and finds another that we know. `None` where it gave none.
+    ///
+    /// # Errors
+    /// [`Kind::Tampered`] where the fault is the device's own, and those of the device.
+    pub async fn acquit(&self, sent: &[u8], secret: Option<&SecretBytes>) -> Result<()> {
+        let known = Encapsulated::to(self.algorithm, &self.public_key()?)?;
+        let asked = secret.map(|_| sent.to_vec()).into_iter().chain([known.sent]).collect();
+        let mut answers = self.ask(asked).await?.into_iter();
+        let mut next = || answers.next().unwrap_or_else(|| Err(Error::internal("the device gave no answer")));
+        if let Some(secret) = secret {
+            same_twice(next()?, secret)?;
+        }
+        let found = match next() {
+            // What was made for this very key does not decrypt.
+            Err(error) if error.kind() == Kind::Invalid => None,
+            other => Some(other?),
+        };
+        if found.is_some_and(|found| same(found.expose(), known.secret.expose())) {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Tampered, "the key in the device gives wrong results")
+            .hint("it is not the private half of its public key: look at the device"))
     }
 
     /// Waits for a check of a secret key that begins from now on.

@@ -77,7 +77,7 @@ pub struct VersionRecord {
     pub destroy_at: Option<Timestamp>,
     /// Where it is: fixed at birth, empty once destroyed.
     pub copies: Vec<KeyCopy>,
-    /// The public half of a signing key.
+    /// The public half of a pair.
     #[serde(with = "optional_base64")]
     pub(super) public: Option<Vec<u8>>,
     /// `HMAC(key, "signet check v1" || id || version)` of a secret key.

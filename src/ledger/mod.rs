@@ -667,7 +667,7 @@ impl Writer {
         }
         let log = self.log.clone();
         let known = blocking(move || {
-            let records = crate::audit::read(log.folder(), after)?;
+            let records = crate::audit::read(log.folder(), after.max(log.first()))?;
             Ok(records.flatten().filter_map(|(_, mut record)| record.facts.remove(FACT)).collect::<BTreeSet<_>>())
         });
         let known = known.await?;

@@ -87,6 +87,14 @@ async fn no_later_changes(log: &Log, open: &Open) -> Result<()> {
     if after > log.size() {
         return Ok(());
     }
+    // Nothing is pruned before the store has seen what comes after it.
+    if after < log.first() {
+        let text = format!(
+            "rollback: the store was last changed when the audit log had {after} records, and the first {} were pruned since",
+            log.first()
+        );
+        return Err(Error::new(Kind::Tampered, text).hint(position::MEND));
+    }
     let later = blocking(move || {
         let records = crate::audit::read(&folder, after)?.flatten();
         let changes = records.filter_map(|(_, mut record)| record.facts.remove(FACT));

@@ -59,7 +59,8 @@ pub(super) fn start(
                 }
                 tokio::spawn(tend(&log));
                 for sink in log.sinks() {
-                    service.metrics().audit_sink(sink.name.as_str(), sink.trouble.is_none(), sink.behind);
+                    let (name, up) = (sink.name.as_str(), sink.trouble.is_none());
+                    service.metrics().audit_sink(name, up, sink.behind, sink.rejected);
                 }
                 service.metrics().audit(
                     log.health().is_ok(),

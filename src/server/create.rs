@@ -6,16 +6,17 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::root::Root;
+use super::root::{Root, SecondLogKey};
 use super::{Options, ROOT_RECORD, Server, lock, stop_workers};
-use crate::audit::{Log, Origin, Phase, Record, Settings as LogSettings, SinkSettings};
-use crate::config::{Config, Sink};
+use crate::audit::{
+    ArchivePlace, Log, Origin, Phase, Record, SecondKey, Settings as LogSettings, SinkKind as LogSinkKind, SinkSettings,
+};
+use crate::config::{Config, Sink, SinkKind};
 use crate::crash_point;
 use crate::device::{AnchorPlace, Class, Identity, Settings, Worker};
 use crate::error::{Error, Kind, Result};
 use crate::ledger::{DeviceAnchor, Ledger};
 use crate::policy::{ADMINISTRATORS, ADMINISTRATORS_TEXT};
-use crate::service::Heads;
 use crate::store::{Change, Expected, Sealed, Sqlite, Store};
 use crate::telemetry::Metrics;
 use crate::types::{Action, Caller, Name, Resource};
@@ -113,10 +114,14 @@ pub struct Upgraded {
     pub attestation_keys: BTreeSet<Name>,
     /// The devices that hold an anchor now.
     pub anchors: BTreeSet<Name>,
+    /// The device that has an Ed25519 key of the audit log now.
+    pub log_key: Option<Name>,
+    /// The device of such a key that is not configured any more: heads are signed without it from now on.
+    pub lost_log_key: Option<Name>,
 }
 
 /// Gives an installation that is not running what newer ones are born with: an attestation key and an anchor in each device that
-/// is configured. Done again, it makes nothing.
+/// is configured, and an Ed25519 key of the audit log in one of them. Done again, it makes nothing.
 ///
 /// # Errors
 /// `Conflict` where the service runs, and whatever the devices say. What was cut short is made by the next try.
@@ -135,8 +140,11 @@ async fn upgrade_with(
     root: &mut Root,
     workers: &BTreeMap<Name, Arc<Worker>>,
 ) -> Result<Upgraded> {
-    let (ledger, mut places) = open_store(config, options, root, workers, workers.keys()).await?;
     let (before, mut made) = (root.fingerprint()?, Upgraded::default());
+    // Its device is not there any more, so nothing is signed with it.
+    let lost = root.log_ed25519.take_if(|second| !workers.contains_key(&second.device));
+    made.lost_log_key = lost.map(|second| second.device);
+    let (ledger, mut places, log) = open_store(config, options, root, &before, workers, workers.keys()).await?;
     for (name, worker) in workers {
         let pinned = root.devices.get_mut(name).ok_or_else(|| Error::internal("a device without identity"))?;
         if pinned.attestation_key.is_none() {
@@ -152,6 +160,12 @@ async fn upgrade_with(
             root.anchors.insert(name.clone());
             made.anchors.insert(name.clone());
         }
+    }
+    if root.log_ed25519.is_none() {
+        // The records of this change itself may get heads of the old key alone.
+        let since = log.size() + 2;
+        root.log_ed25519 = SecondLogKey::create(&root.device, workers, since).await?;
+        made.log_key = root.log_ed25519.as_ref().map(|second| second.device.clone());
     }
     if made != Upgraded::default() {
         replace_root(
@@ -178,14 +192,16 @@ fn start_enrolled(
     super::start_workers(&enrolled, root, options, locked, &Metrics::new())
 }
 
-/// The store with its log and its anchors, as at a start, and where the anchors of `devices` are or would be.
+/// The store with its log and its anchors, as at a start, and where the anchors of `devices` are or would be. The store vouches for a
+/// `root.json` of that fingerprint.
 async fn open_store<'a>(
     config: &Config,
     options: &Options,
     root: &Root,
+    fingerprint: &[u8; 32],
     workers: &BTreeMap<Name, Arc<Worker>>,
     devices: impl Iterator<Item = &'a Name>,
-) -> Result<(Ledger, BTreeMap<Name, AnchorPlace>)> {
+) -> Result<(Ledger, BTreeMap<Name, AnchorPlace>, Arc<Log>)> {
     let house = workers.get(&root.device);
     let house =
         house.ok_or_else(|| Error::new(Kind::Invalid, format!("the root device {} is not configured", root.device)))?;
@@ -196,12 +212,12 @@ async fn open_store<'a>(
     let anchors = super::anchors(root, &key, workers, false).await?;
     let places = devices.map(|name| Ok((name.clone(), root.anchor_place(&key, name)?))).collect::<Result<_>>()?;
     let store: Arc<dyn Store> = Arc::new(Sealed::new(Sqlite::open(&config.data.join("signet.db"))?, key));
-    super::check_root(&*store, &root.fingerprint()?)?;
+    super::check_root(&*store, fingerprint)?;
     let log = Arc::new(Log::open(log_settings(config, root)?, Some(&root.log_public))?.log);
-    let heads = Heads::new(log.clone(), house.clone(), root.log_key.clone(), root.log_public.clone())?;
+    let heads = super::heads(root, log.clone(), workers)?;
     let anchors = anchors.witnessed(super::witnesses(config, &log, &Arc::new(heads), &options.clock));
-    let (ledger, _) = Ledger::open(store, log, options.clock.clone(), anchors).await?;
-    Ok((ledger, places))
+    let (ledger, _) = Ledger::open(store, log.clone(), options.clock.clone(), anchors).await?;
+    Ok((ledger, places, log))
 }
 
 /// Replaces `root.json`. For as long as that is under way the store vouches for both: whichever a crash leaves, the service starts.
@@ -230,7 +246,8 @@ async fn enrol_with(
     (name, settings): (&Name, &Settings),
 ) -> Result<()> {
     // 1. The store.
-    let (ledger, mut places) = open_store(config, options, root, workers, std::iter::once(name)).await?;
+    let before = root.fingerprint()?;
+    let (ledger, mut places, _) = open_store(config, options, root, &before, workers, std::iter::once(name)).await?;
     let place = places.remove(name).ok_or_else(|| Error::internal("an anchor without a place"))?;
     // 2. The device, and an anchor in it.
     let identity = enrol_one(name, settings, options).await?;
@@ -238,7 +255,6 @@ async fn enrol_with(
     let worker = Arc::new(Worker::start(name.as_str(), settings.clone(), pinned, program, Metrics::new()));
     let result = async {
         worker.settled().await?;
-        let before = root.fingerprint()?;
         root.devices.insert(name.clone(), identity);
         if make_anchor(&worker, place.duplicate()).await? {
             ledger.add_anchor(Arc::new(DeviceAnchor::new(worker.clone(), place))).await?;
@@ -256,10 +272,19 @@ async fn enrol_with(
 pub(super) fn log_settings(config: &Config, root: &Root) -> Result<LogSettings> {
     let settings = LogSettings::new(config.data.join("audit"), Origin::of_instance(&root.instance)?);
     let sink = |sink: &Sink| {
-        let Sink { name, folder, required } = sink.clone();
-        SinkSettings { name, folder, required }
+        let Sink { name, kind, required } = sink.clone();
+        let kind = match kind {
+            SinkKind::Folder(folder) => LogSinkKind::Folder(folder),
+            SinkKind::Otlp(collector) => LogSinkKind::Otlp(collector),
+            SinkKind::ArchiveFolder(folder) => LogSinkKind::Archive(ArchivePlace::Folder(folder)),
+            SinkKind::ArchiveBucket(bucket) => LogSinkKind::Archive(ArchivePlace::Bucket(bucket)),
+        };
+        SinkSettings { name, kind, required }
     };
-    Ok(LogSettings { sinks: config.sinks.iter().map(sink).collect(), ..settings })
+    let second_key = root.log_ed25519.as_ref();
+    let second_key = second_key.map(|second| SecondKey { public: second.public.clone(), since: second.since });
+    let sinks = config.sinks.iter().map(sink).collect();
+    Ok(LogSettings { sinks, second_key, segment_bytes: config.segment_bytes, ..settings })
 }
 
 fn make_folder(data: &Path) -> Result<()> {
@@ -326,9 +351,7 @@ async fn create_with(
     workers: &BTreeMap<Name, Arc<Worker>>,
     identities: BTreeMap<Name, Identity>,
 ) -> Result<BTreeSet<Name>> {
-    let house = workers.get(&config.root_device).ok_or_else(|| Error::internal("the root device was not started"))?;
-    house.settled().await?;
-    let (mut root, storage_key) = Root::create(config.root_device.clone(), house, identities).await?;
+    let (mut root, storage_key) = Root::create(config.root_device.clone(), workers, identities).await?;
     for (name, worker) in workers {
         if make_anchor(worker, root.anchor_place(&storage_key, name)?).await? {
             root.anchors.insert(name.clone());

@@ -43,16 +43,16 @@ use crate::ca::notice::Settings as NoticeSettings;
 use crate::ca::{Authority, Parts as AuthorityParts};
 use crate::config::{Config, Cosigner};
 use crate::crash_point;
-use crate::device::{Class, Worker};
+use crate::device::{Class, KeyRef, Worker};
 use crate::error::{Error, Kind, Result};
 use crate::keyring::Keyring;
 use crate::ledger::{Anchor, Anchors, DeviceAnchor, Ledger};
 use crate::service::acme::Desk;
-use crate::service::{Heads, OwnWish, Parts, SCRATCH_PREFIX, Service, policies};
+use crate::service::{HeadKey, Heads, OwnWish, Parts, Retention, SCRATCH_PREFIX, Service, policies};
 use crate::signing::Signing;
 use crate::store::{Sealed, Sqlite, StorageKey, Store};
 use crate::telemetry::Metrics;
-use crate::types::{Caller, Clock, Name, Period, Resource};
+use crate::types::{Caller, Clock, Name, Period, PublicKey, Resource};
 use crate::validation::{Ports, Resolver, Validator};
 use crate::webhook::Webhook;
 
@@ -346,8 +346,7 @@ async fn open(
     let opened = Log::open(create::log_settings(config, &root)?, Some(&root.log_public))?;
     let log = Arc::new(opened.log);
     let mut recovered = opened.recovered;
-    let heads = Heads::new(log.clone(), house.clone(), root.log_key.clone(), root.log_public.clone())?;
-    let heads = Arc::new(heads);
+    let heads = Arc::new(heads(&root, log.clone(), workers)?);
     let anchors = anchors.witnessed(witnesses(config, &log, &heads, &options.clock));
     let (ledger, rolled) = Ledger::open(store.clone(), log.clone(), options.clock.clone(), anchors).await?;
     recovered.extend(rolled);
@@ -355,7 +354,8 @@ async fn open(
     let stored = policies::read_all(&*store)?.into_iter().map(|(name, text, _)| (name, text)).collect();
     let admission = Admission::new(stored, log.clone(), options.clock.clone(), metrics.clone())?;
     let admission = Arc::new(admission);
-    let house_keys = vec![root.root_key.id, root.log_key.id];
+    let second = root.log_ed25519.as_ref().map(|second| second.key.id);
+    let house_keys = [root.root_key.id, root.log_key.id].into_iter().chain(second).collect();
     let keyring = Keyring::load(ledger.clone(), admission.clone(), workers.clone(), house_keys, metrics.clone())?;
     let mut report = keyring.reconcile(restore::restored_from(&config.data)?.is_some()).await?;
     report.problems.extend(missing_anchors(&root, workers));
@@ -388,8 +388,8 @@ async fn open(
         admission,
         ledger,
         log,
-        log_key: root.log_public,
         heads,
+        retention: retention(config),
         registry: Arc::new(Registry::load(&*store)?),
         acme: Desk::new(validator(config))?,
         own: own_wish(config)?,
@@ -400,6 +400,21 @@ async fn open(
         recovered,
         problems: report.problems,
     })
+}
+
+/// Who signs the heads of the log: with all its keys, or not at all.
+fn heads(root: &Root, log: Arc<Log>, workers: &BTreeMap<Name, Arc<Worker>>) -> Result<Heads> {
+    let key = |device: &Name, key: &KeyRef, public: &PublicKey| {
+        let worker = workers.get(device).ok_or_else(|| {
+            Error::new(Kind::Invalid, format!("a key of the audit log is in device {device}, which is not configured"))
+                .hint("configure that device again; where it is lost, `signet init --upgrade` goes on without that key")
+        })?;
+        HeadKey::new(worker.clone(), key.clone(), public.clone())
+    };
+    let first = key(&root.device, &root.log_key, &root.log_public)?;
+    let second =
+        root.log_ed25519.as_ref().map(|second| key(&second.device, &second.key, &second.public)).transpose()?;
+    Ok(Heads::new(log, first, second))
 }
 
 /// The anchors of an installation in the devices that are configured. One that was removed from its device is made again only
@@ -478,6 +493,12 @@ fn validator(config: &Config) -> Validator {
     let usual = Ports::default();
     let http = config.acme.http_port.unwrap_or(usual.http);
     Validator::new(resolver, Ports { http, https: config.acme.https_port.unwrap_or(usual.https) })
+}
+
+/// What may be removed from the audit log.
+fn retention(config: &Config) -> Option<Retention> {
+    let crate::config::Retention { archive, keep } = config.retention.clone()?;
+    Some(Retention { archive, keep })
 }
 
 /// Makes the folder of backups, or removes from it what a service left there that died: copies as large as the store. What is

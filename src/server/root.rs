@@ -7,14 +7,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+use crate::ciphertext::derived::{Header, device_input, open, seal};
 use crate::crash_point;
 use crate::device::{AnchorPlace, Identity, KeyRef, KeySpec, Worker};
-use crate::envelope::format::{Header, device_input, open, seal};
 use crate::error::{Error, Kind, Result};
 use crate::store::StorageKey;
 use crate::types::{Algorithm, Context, KeyId, Name, PublicKey, Residency, SecretBytes, Version, lower_hex, sha256};
@@ -34,6 +35,9 @@ pub(super) struct Root {
     pub(super) log_key: KeyRef,
     /// Its public half.
     pub(super) log_public: PublicKey,
+    /// The key that signs them as well, where a device keeps one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) log_ed25519: Option<SecondLogKey>,
     /// The storage key, wrapped.
     storage_key: String,
     /// What is pinned of each device.
@@ -43,23 +47,59 @@ pub(super) struct Root {
     pub(super) anchors: BTreeSet<Name>,
 }
 
+/// The Ed25519 key of the log.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SecondLogKey {
+    /// Where it is.
+    pub(super) device: Name,
+    /// Which it is.
+    pub(super) key: KeyRef,
+    /// Its public half.
+    pub(super) public: PublicKey,
+    /// Each head of more records bears its signature.
+    pub(super) since: u64,
+}
+
+impl SecondLogKey {
+    /// Makes one in the first device that keeps such keys, that of the house before all others; `None` where none does.
+    pub(super) async fn create(
+        house: &Name,
+        workers: &BTreeMap<Name, Arc<Worker>>,
+        since: u64,
+    ) -> Result<Option<Self>> {
+        let own = workers.get_key_value(house);
+        for (device, worker) in own.into_iter().chain(workers.iter().filter(|(name, _)| *name != house)) {
+            worker.settled().await?;
+            let Some(residency) = able(worker, Algorithm::Ed25519).await? else { continue };
+            let (key, public) = make(worker, Algorithm::Ed25519, residency).await?;
+            let public = public.ok_or_else(|| Error::internal("the device gave no public key"))?;
+            return Ok(Some(Self { device: device.clone(), key, public, since }));
+        }
+        Ok(None)
+    }
+}
+
 impl Root {
     /// Where it stands in a data folder.
     pub(super) fn path(data: &Path) -> PathBuf {
         data.join("root.json")
     }
 
-    /// Makes the root key, the key of the log and a storage key. Answers the storage key as well.
+    /// Makes the root key, the keys of the log and a storage key. Answers the storage key as well.
     pub(super) async fn create(
         device: Name,
-        worker: &Worker,
+        workers: &BTreeMap<Name, Arc<Worker>>,
         devices: BTreeMap<Name, Identity>,
     ) -> Result<(Self, StorageKey)> {
+        let worker = workers.get(&device).ok_or_else(|| Error::internal("the root device was not started"))?;
+        worker.settled().await?;
         let mut instance = [0; 8];
         getrandom::fill(&mut instance).map_err(|e| Error::internal(format!("random bytes: {e}")))?;
-        let (root_key, _) = make(worker, Algorithm::Aes256GcmDerived).await?;
-        let (log_key, log_public) = make(worker, Algorithm::EcdsaP256).await?;
+        let (root_key, _) = make_for_house(worker, Algorithm::Aes256GcmDerived).await?;
+        let (log_key, log_public) = make_for_house(worker, Algorithm::EcdsaP256).await?;
         let log_public = log_public.ok_or_else(|| Error::internal("the device gave no public key"))?;
+        let log_ed25519 = SecondLogKey::create(&device, workers, 0).await?;
         let storage_key = StorageKey::generate()?;
         let header = Header::fresh(root_key.id, root_key.version)?;
         let hash = context()?.hash();
@@ -75,6 +115,7 @@ impl Root {
             root_key,
             log_key,
             log_public,
+            log_ed25519,
             storage_key: STANDARD.encode(blob),
             devices,
             anchors: BTreeSet::new(),
@@ -147,27 +188,39 @@ fn context() -> Result<Context> {
 }
 
 async fn ikm(worker: &Worker, key: &KeyRef, header: &Header, hash: &[u8; 32]) -> Result<zeroize::Zeroizing<[u8; 32]>> {
-    let key = std::sync::Arc::new(key.clone());
+    let key = Arc::new(key.clone());
     let mac: SecretBytes = worker.use_key(&key, device_input(header, hash)).await?;
     let bytes =
         <[u8; 32]>::try_from(mac.expose()).map_err(|_| Error::internal("the device gave a code of another length"))?;
     Ok(zeroize::Zeroizing::new(bytes))
 }
 
-/// A key of the house, resident where the device can.
-async fn make(worker: &Worker, algorithm: Algorithm) -> Result<(KeyRef, Option<PublicKey>)> {
+/// How a device keeps keys of that algorithm, resident where it can; `None` where it does not.
+async fn able(worker: &Worker, algorithm: Algorithm) -> Result<Option<Residency>> {
     let description = worker.describe().await?;
     let able = |residency: &&Residency| {
-        let rows = &description.abilities;
-        rows.iter().any(|row| row.algorithm == algorithm && row.residency == **residency && row.refusal.is_none())
+        description
+            .abilities
+            .iter()
+            .any(|row| row.algorithm == algorithm && row.residency == **residency && row.refusal.is_none())
     };
-    let residency = *Residency::ALL.iter().find(able).ok_or_else(|| {
+    Ok(Residency::ALL.iter().find(able).copied())
+}
+
+/// A key that the house cannot do without.
+async fn make_for_house(worker: &Worker, algorithm: Algorithm) -> Result<(KeyRef, Option<PublicKey>)> {
+    let residency = able(worker, algorithm).await?.ok_or_else(|| {
         Error::new(
             Kind::Unsupported,
             format!("device {} cannot keep {algorithm} keys, which the house needs", worker.name()),
         )
         .hint("choose another storage.root_device")
     })?;
+    make(worker, algorithm, residency).await
+}
+
+/// A key of the house.
+async fn make(worker: &Worker, algorithm: Algorithm, residency: Residency) -> Result<(KeyRef, Option<PublicKey>)> {
     let (id, version) = (KeyId::random()?, Version::FIRST);
     crash_point!("init.before_generate");
     let made = worker.generate(KeySpec { id, version, algorithm, residency }).await?;

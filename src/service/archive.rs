@@ -36,11 +36,16 @@ pub(super) fn build(
     for path in segments {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
         // The hashes are made of the records again; what begins with a dot is being written.
-        if name == "lock" || name.starts_with('.') || name.starts_with(crate::audit::TILES) {
+        if name == "lock" || name.starts_with('.') || name.ends_with(".part") || name.starts_with(crate::audit::TILES) {
             continue;
         }
         // What is appended while the archive is written stays out: up to here it is whole lines and whole heads.
         let length = whole_length(&path)?;
+        files.push((format!("audit/{name}"), path, length));
+    }
+    // Those of what was pruned cannot be.
+    for (path, length) in crate::audit::kept_hashes(log)? {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
         files.push((format!("audit/{name}"), path, length));
     }
     let mut archive = tempfile::Builder::new().prefix(SCRATCH_PREFIX).tempfile_in(scratch).map_err(unwritable)?;

@@ -4,7 +4,7 @@ use super::Service;
 use crate::admission::{Details, Released};
 use crate::audit::proof::{Consistency, Proof};
 use crate::audit::tile::Tile;
-use crate::audit::{Record, Tree};
+use crate::audit::{HeadSigner, Record, Tree};
 use crate::error::{Error, Kind, Result};
 use crate::types::operation::ReadAudit;
 use crate::types::{Caller, PublicKey, Resource, blocking};
@@ -31,8 +31,10 @@ pub struct Records {
 pub struct SignedHead {
     /// The signed note; empty before the first head was signed.
     pub note: String,
-    /// The key that signs heads.
+    /// The ECDSA P-256 key that signs heads.
     pub key: PublicKey,
+    /// The Ed25519 key that signs them as well, where there is one.
+    pub second: Option<PublicKey>,
 }
 
 impl Service {
@@ -45,21 +47,23 @@ impl Service {
         let log = self.parts.log.clone();
         let read = blocking(move || {
             let size = log.size();
-            let first = first.unwrap_or_else(|| size.saturating_sub(limit as u64)).min(size);
+            // What was pruned is left out: the answer says where it begins.
+            let first = first.unwrap_or_else(|| size.saturating_sub(limit as u64)).max(log.first()).min(size);
             let records = some(crate::audit::read(log.folder(), first)?, limit)?;
             Ok(Records { first, records, size })
         });
         permit.close(read.await, Details::default()).await
     }
 
-    /// The newest signed head, and the key that signs.
+    /// The newest signed head, and the keys that sign.
     ///
     /// # Errors
     /// `Forbidden`.
     pub async fn read_audit_head(&self, caller: &Caller) -> Result<Released<SignedHead>> {
         let permit = self.admit::<ReadAudit>(caller, Resource::Service).await?;
         let note = self.parts.log.last_head().map(|head| head.note().to_owned()).unwrap_or_default();
-        permit.close(Ok(SignedHead { note, key: self.parts.log_key.clone() }), Details::default()).await
+        let second = self.parts.heads.second().map(|second| second.public_key().clone());
+        permit.close(Ok(SignedHead { note, key: self.log_key().clone(), second }), Details::default()).await
     }
 }
 
@@ -67,7 +71,7 @@ impl Service {
     /// A record, and the proof that it is below a signed head.
     ///
     /// # Errors
-    /// `Forbidden`; `NotFound` for a record that the log does not have; `Unavailable` while no head is signed above it.
+    /// `Forbidden`; `NotFound` for a record that the log does not have or that was pruned; `Unavailable` while no head is signed above it.
     pub async fn prove_record(&self, caller: &Caller, index: u64) -> Result<Released<Proof>> {
         let size = self.parts.log.size();
         self.with_tree(caller, "record", index, move |tree| {
@@ -104,10 +108,10 @@ impl Service {
         self.with_tree(caller, "tile", "checkpoint", |tree| Ok(tree.head().note().to_owned())).await
     }
 
-    /// The public key that signs the heads of the log.
+    /// The ECDSA P-256 key that signs the heads of the log.
     #[must_use]
-    pub const fn log_key(&self) -> &PublicKey {
-        &self.parts.log_key
+    pub fn log_key(&self) -> &PublicKey {
+        self.parts.heads.public_key()
     }
 
     async fn with_tree<T: Send + 'static>(

@@ -20,6 +20,7 @@ mod own;
 mod pki;
 pub mod policies;
 mod profiles;
+mod prune;
 mod restored;
 mod sign;
 mod system;
@@ -55,11 +56,12 @@ pub use audit::{MAX_RECORD_BYTES, MAX_RECORDS, Records, SignedHead};
 pub use authenticate::{Arrival, Presented};
 pub use certificates::{CertificatePage, Certified, Right as RevocationRight};
 pub use est::Enrolment;
-pub use heads::Heads;
+pub use heads::{HeadKey, Heads};
 pub use idempotency::{Idempotency, MAX_KEY, Outcome, PATIENCE};
 pub use issuers::IssuerPage;
 pub use keys::{KeyPage, VersionStep};
 pub use own::{CertificateSource, Held as OwnCertificate, OwnKey, OwnWish, Served, Shown as ShownCertificate};
+pub use prune::{PruneWish, Pruning, Retention};
 pub use restored::Restoration;
 pub use sign::{SignatureMade, VerifyRequest};
 pub use system::{BoundVersion, DeviceState, Manifest, Status};
@@ -105,10 +107,10 @@ pub struct Parts {
     pub ledger: Arc<Ledger>,
     /// The audit log.
     pub log: Arc<Log>,
-    /// The public key that signs the heads of the log.
-    pub log_key: crate::types::PublicKey,
     /// Signs the heads of the log.
     pub heads: Arc<Heads>,
+    /// What may be removed from the log; nothing where absent.
+    pub retention: Option<Retention>,
     /// Tokens and identities.
     pub registry: Arc<Registry>,
     /// What ACME keeps in memory.

@@ -17,7 +17,7 @@ use crate::device::{Ability, Locator, Settings, Worker};
 use crate::error::{Error, Kind, Result};
 use crate::ledger::AnchorStatus;
 use crate::types::operation::{Backup, ReadMetrics, ReadStatus, WhoAmI};
-use crate::types::{Caller, KeyName, Name, Resource, State, Version, blocking};
+use crate::types::{Algorithm, Caller, KeyName, Name, Resource, State, Version, blocking};
 
 /// How old the last proof of a device, and the last head of the log, may be for the service to be ready.
 const FRESH: Duration = Duration::from_secs(5);
@@ -45,6 +45,8 @@ pub struct Status {
     pub audit_size: u64,
     /// Records below the newest signed head.
     pub audit_signed: u64,
+    /// The keys that sign each head: the device and the algorithm.
+    pub audit_keys: Vec<(String, Algorithm)>,
     /// The further places of the log.
     pub sinks: Vec<SinkStatus>,
     /// The witnesses of the log.
@@ -168,6 +170,8 @@ impl Service {
         // One that is required is what keeps the log from being ready.
         let sinks = self.parts.log.sinks();
         problems.extend(sinks.iter().filter(|sink| !sink.required).filter_map(|sink| sink.trouble.clone()));
+        let rejecting = sinks.iter().filter(|sink| sink.rejected > 0);
+        problems.extend(rejecting.map(|sink| format!("sink {} did not accept {} records", sink.name, sink.rejected)));
         problems.extend(self.parts.authority.problems());
         problems.extend(self.own_problems());
         let status = Status {
@@ -181,6 +185,7 @@ impl Service {
             overdue: self.parts.keyring.overdue(),
             audit_size: self.parts.log.size(),
             audit_signed: self.parts.log.last_head().map_or(0, |head| head.size()),
+            audit_keys: self.parts.heads.keys().map(|(device, algorithm)| (device.to_owned(), algorithm)).collect(),
             sinks,
             witnesses,
         };
@@ -223,6 +228,7 @@ impl Service {
         let (store, folder) = (self.parts.ledger.store(), self.parts.log.folder().to_owned());
         let scratch = self.parts.scratch.clone();
         let heads = self.parts.heads.clone();
+        let _staying = self.parts.log.stay().await;
         // The order matters: a log that is newer than the store is complete, one that is older has been cut.
         let result = async {
             let own = scratch.clone();

@@ -138,6 +138,7 @@ pub struct Metrics {
     audit_reopened: Counter,
     audit_sink_up: Family<SinkOfLog, Gauge>,
     audit_sink_behind: Family<SinkOfLog, Gauge>,
+    audit_sink_rejected: Family<SinkOfLog, Gauge>,
     connections: Gauge,
     fetches: Family<Fetch, Counter>,
     ocsp_answers: Family<Answered, Counter>,
@@ -189,6 +190,7 @@ impl Metrics {
             audit_reopened: Counter::default(),
             audit_sink_up: Family::default(),
             audit_sink_behind: Family::default(),
+            audit_sink_rejected: Family::default(),
             connections: Gauge::default(),
             fetches: Family::default(),
             ocsp_answers: Family::default(),
@@ -245,6 +247,8 @@ impl Metrics {
         let (up, behind) = (all.audit_sink_up.clone(), all.audit_sink_behind.clone());
         r.register("audit_sink_up", "Whether a further place of the audit log follows it", up);
         r.register("audit_sink_behind_records", "Records that a further place of the audit log lacks", behind);
+        let help = "Records that a further place of the audit log was given and did not accept";
+        r.register("audit_sink_rejected_records", help, all.audit_sink_rejected.clone());
         r.register("connections", "Open client connections", all.connections.clone());
         r.register("public_fetches", "Answers to relying parties, by what and HTTP status", all.fetches.clone());
         r.register("ocsp_answers", "OCSP requests, by how they were answered", all.ocsp_answers.clone());
@@ -385,10 +389,11 @@ impl Metrics {
     }
 
     /// Says how a further place of the audit log stands.
-    pub fn audit_sink(&self, sink: &str, up: bool, behind: u64) {
+    pub fn audit_sink(&self, sink: &str, up: bool, behind: u64, rejected: u64) {
         let labels = SinkOfLog { sink: sink.to_owned() };
         self.audit_sink_up.get_or_create(&labels).set(i64::from(up));
         self.audit_sink_behind.get_or_create(&labels).set(i64::try_from(behind).unwrap_or(i64::MAX));
+        self.audit_sink_rejected.get_or_create(&labels).set(i64::try_from(rejected).unwrap_or(i64::MAX));
     }
 
     /// Says whether the audit log takes records, how long it is, and how much of it is signed.

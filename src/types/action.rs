@@ -126,6 +126,8 @@ words! {
         DeletePolicy = "DeletePolicy",
         /// Read the audit log.
         ReadAudit = "ReadAudit",
+        /// Remove archived records from the audit log.
+        PruneAudit = "PruneAudit",
         /// Read the state of the service and its devices.
         ReadStatus = "ReadStatus",
         /// Read metrics.

@@ -81,6 +81,16 @@ words! {
         HmacSha512 = "hmac-sha512",
         /// The default to wrap with: one device HMAC derives a one-time AES-256-GCM key per ciphertext.
         Aes256GcmDerived = "aes256-gcm-derived",
+        /// HPKE in base mode ([RFC 9180](https://www.rfc-editor.org/rfc/rfc9180)): DHKEM(P-256, HKDF-SHA256), HKDF-SHA256, AES-256-GCM.
+        /// Whoever has the public key wraps, without the service.
+        HpkeP256 = "hpke-p256",
+        /// RSA-OAEP with SHA-256 ([RFC 8017](https://www.rfc-editor.org/rfc/rfc8017#section-7.1)), 2048 bits, of a seed from which each
+        /// ciphertext has a key of its own: for clients that demand RSA.
+        Rsa2048Oaep = "rsa2048-oaep-sha256",
+        /// RSA-OAEP with SHA-256, 3072 bits.
+        Rsa3072Oaep = "rsa3072-oaep-sha256",
+        /// RSA-OAEP with SHA-256, 4096 bits.
+        Rsa4096Oaep = "rsa4096-oaep-sha256",
     }
 }
 
@@ -93,6 +103,20 @@ words! {
         Sign = "sign",
         /// Make and check message authentication codes.
         Mac = "mac",
+    }
+}
+
+words! {
+    /// The one thing that a device does with a key.
+    Role: "role" {
+        /// Signs.
+        Sign = "sign",
+        /// Makes HMACs.
+        Mac = "mac",
+        /// Agrees with a point on a secret (ECDH).
+        Agree = "agree",
+        /// Decrypts what was encrypted to its public half.
+        Decrypt = "decrypt",
     }
 }
 
@@ -238,7 +262,21 @@ impl Algorithm {
             Self::Rsa2048Pkcs1 | Self::Rsa3072Pkcs1 | Self::Rsa4096Pkcs1 => Purpose::Sign,
             Self::Rsa2048Pss | Self::Rsa3072Pss | Self::Rsa4096Pss => Purpose::Sign,
             Self::HmacSha256 | Self::HmacSha384 | Self::HmacSha512 => Purpose::Mac,
-            Self::Aes256GcmDerived => Purpose::Wrap,
+            Self::Aes256GcmDerived | Self::HpkeP256 => Purpose::Wrap,
+            Self::Rsa2048Oaep | Self::Rsa3072Oaep | Self::Rsa4096Oaep => Purpose::Wrap,
+        }
+    }
+
+    /// What a device does with keys of this algorithm.
+    #[must_use]
+    pub const fn role(self) -> Role {
+        match self {
+            Self::EcdsaP256 | Self::EcdsaP384 | Self::EcdsaP521 | Self::Ed25519 => Role::Sign,
+            Self::Rsa2048Pkcs1 | Self::Rsa3072Pkcs1 | Self::Rsa4096Pkcs1 => Role::Sign,
+            Self::Rsa2048Pss | Self::Rsa3072Pss | Self::Rsa4096Pss => Role::Sign,
+            Self::HmacSha256 | Self::HmacSha384 | Self::HmacSha512 | Self::Aes256GcmDerived => Role::Mac,
+            Self::HpkeP256 => Role::Agree,
+            Self::Rsa2048Oaep | Self::Rsa3072Oaep | Self::Rsa4096Oaep => Role::Decrypt,
         }
     }
 
@@ -249,22 +287,24 @@ impl Algorithm {
             Self::EcdsaP384 | Self::HmacSha384 => Some(Hash::Sha384),
             Self::EcdsaP521 | Self::HmacSha512 => Some(Hash::Sha512),
             Self::Ed25519 => None,
-            Self::EcdsaP256 | Self::HmacSha256 | Self::Aes256GcmDerived => Some(Hash::Sha256),
+            Self::EcdsaP256 | Self::HmacSha256 | Self::Aes256GcmDerived | Self::HpkeP256 => Some(Hash::Sha256),
             Self::Rsa2048Pkcs1 | Self::Rsa3072Pkcs1 | Self::Rsa4096Pkcs1 => Some(Hash::Sha256),
             Self::Rsa2048Pss | Self::Rsa3072Pss | Self::Rsa4096Pss => Some(Hash::Sha256),
+            Self::Rsa2048Oaep | Self::Rsa3072Oaep | Self::Rsa4096Oaep => Some(Hash::Sha256),
         }
     }
 
-    /// The curve of an ECDSA key.
+    /// The curve of a key of ECDSA or ECDH.
     #[must_use]
     pub const fn curve(self) -> Option<Curve> {
         match self {
-            Self::EcdsaP256 => Some(Curve::P256),
+            Self::EcdsaP256 | Self::HpkeP256 => Some(Curve::P256),
             Self::EcdsaP384 => Some(Curve::P384),
             Self::EcdsaP521 => Some(Curve::P521),
             Self::Ed25519 | Self::HmacSha256 | Self::HmacSha384 | Self::HmacSha512 | Self::Aes256GcmDerived => None,
             Self::Rsa2048Pkcs1 | Self::Rsa3072Pkcs1 | Self::Rsa4096Pkcs1 => None,
             Self::Rsa2048Pss | Self::Rsa3072Pss | Self::Rsa4096Pss => None,
+            Self::Rsa2048Oaep | Self::Rsa3072Oaep | Self::Rsa4096Oaep => None,
         }
     }
 
@@ -272,10 +312,10 @@ impl Algorithm {
     #[must_use]
     pub const fn rsa_bits(self) -> Option<u32> {
         match self {
-            Self::Rsa2048Pkcs1 | Self::Rsa2048Pss => Some(2048),
-            Self::Rsa3072Pkcs1 | Self::Rsa3072Pss => Some(3072),
-            Self::Rsa4096Pkcs1 | Self::Rsa4096Pss => Some(4096),
-            Self::EcdsaP256 | Self::EcdsaP384 | Self::EcdsaP521 | Self::Ed25519 => None,
+            Self::Rsa2048Pkcs1 | Self::Rsa2048Pss | Self::Rsa2048Oaep => Some(2048),
+            Self::Rsa3072Pkcs1 | Self::Rsa3072Pss | Self::Rsa3072Oaep => Some(3072),
+            Self::Rsa4096Pkcs1 | Self::Rsa4096Pss | Self::Rsa4096Oaep => Some(4096),
+            Self::EcdsaP256 | Self::EcdsaP384 | Self::EcdsaP521 | Self::Ed25519 | Self::HpkeP256 => None,
             Self::HmacSha256 | Self::HmacSha384 | Self::HmacSha512 | Self::Aes256GcmDerived => None,
         }
     }
@@ -289,9 +329,9 @@ impl Algorithm {
     /// The length of a symmetric key in bytes; the device key behind `aes256-gcm-derived` is an HMAC-SHA-256 key.
     #[must_use]
     pub const fn secret_len(self) -> Option<usize> {
-        match self.purpose() {
-            Purpose::Sign => None,
-            Purpose::Wrap | Purpose::Mac => match self.hash() {
+        match self.role() {
+            Role::Sign | Role::Agree | Role::Decrypt => None,
+            Role::Mac => match self.hash() {
                 Some(hash) => Some(hash.size()),
                 None => None,
             },
@@ -308,7 +348,8 @@ impl Algorithm {
             Self::Ed25519 => Some("EdDSA"),
             Self::Rsa2048Pkcs1 | Self::Rsa3072Pkcs1 | Self::Rsa4096Pkcs1 => Some("RS256"),
             Self::Rsa2048Pss | Self::Rsa3072Pss | Self::Rsa4096Pss => Some("PS256"),
-            Self::HmacSha256 | Self::HmacSha384 | Self::HmacSha512 | Self::Aes256GcmDerived => None,
+            Self::HmacSha256 | Self::HmacSha384 | Self::HmacSha512 | Self::Aes256GcmDerived | Self::HpkeP256 => None,
+            Self::Rsa2048Oaep | Self::Rsa3072Oaep | Self::Rsa4096Oaep => None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The vocabulary: small values that can only hold good content. Their constructors are the only place that checks.
 
 mod action;
+mod agreement;
 mod algorithm;
 mod base64_bytes;
 mod blocking;
@@ -9,6 +10,7 @@ mod certified;
 mod clock;
 mod context;
 mod crash;
+mod encapsulated;
 mod entries;
 mod est_label;
 mod hexadecimal;
@@ -25,8 +27,9 @@ mod spiffe;
 mod turns;
 
 pub use action::{Action, Resource};
+pub use agreement::{Agreed, is_point};
 pub(crate) use algorithm::words;
-pub use algorithm::{Algorithm, Curve, Domain, Hash, Protection, Purpose, Residency, SignatureFormat, State};
+pub use algorithm::{Algorithm, Curve, Domain, Hash, Protection, Purpose, Residency, Role, SignatureFormat, State};
 pub use base64_bytes::Base64Bytes;
 pub use blocking::blocking;
 pub use caller::{Caller, Credential, Principal};
@@ -36,6 +39,7 @@ pub use context::Context;
 #[cfg(debug_assertions)]
 #[doc(hidden)]
 pub use crash::crash_here;
+pub use encapsulated::Encapsulated;
 pub use entries::{entries, optional_entries};
 pub use est_label::EstLabel;
 pub use hexadecimal::lower_hex;

@@ -37,12 +37,15 @@ pub struct NoteKey {
 }
 
 impl NoteKey {
-    /// The key that signs the checkpoints of log `origin`: ECDSA P-256.
+    /// A key that signs the checkpoints of log `origin`: ECDSA P-256, or Ed25519.
     ///
     /// # Errors
     /// [`Kind::Invalid`] for any other.
     pub fn of_log(origin: &str, key: &PublicKey) -> Result<Self> {
-        Self::new(origin, Scheme::Ecdsa, key.as_der().to_vec())
+        match key.raw() {
+            Ok(raw) if PublicKey::ed25519(&raw).is_ok_and(|one| one == *key) => Self::new(origin, Scheme::Ed25519, raw),
+            Ok(_) | Err(_) => Self::new(origin, Scheme::Ecdsa, key.as_der().to_vec()),
+        }
     }
 
     /// The key that a witness cosigns with: Ed25519.
@@ -64,12 +67,14 @@ impl NoteKey {
             Scheme::Ed25519 | Scheme::Cosignature => (Algorithm::Ed25519, PublicKey::ed25519(&key)?),
             Scheme::Ecdsa => (Algorithm::EcdsaP256, p256(&key)?),
         };
-        let [a, b, c, d, ..] = match scheme {
-            Scheme::Ecdsa => sha256(&[&key]),
-            Scheme::Ed25519 | Scheme::Cosignature => sha256(&[name.as_bytes(), b"\n", &[scheme as u8], &key]),
-        };
         let verifier = Verifier::new(algorithm, &public)?.into();
-        Ok(Self { name: name.to_owned(), id: [a, b, c, d], scheme, key, verifier })
+        Ok(Self { name: name.to_owned(), id: id(name, scheme, &key), scheme, key, verifier })
+    }
+
+    /// The same key of another log, whose origin is known to be one.
+    #[must_use]
+    pub(crate) fn for_log(&self, origin: &str) -> Self {
+        Self { name: origin.to_owned(), id: id(origin, self.scheme, &self.key), ..self.clone() }
     }
 
     /// Whose it is.
@@ -88,6 +93,21 @@ impl NoteKey {
     #[must_use]
     pub fn cosigns(&self) -> bool {
         self.scheme == Scheme::Cosignature
+    }
+
+    /// Whether it is that of a log, of ECDSA.
+    #[must_use]
+    pub fn is_ecdsa(&self) -> bool {
+        self.scheme == Scheme::Ecdsa
+    }
+
+    /// What it signs with, for people.
+    #[must_use]
+    pub const fn algorithm(&self) -> &'static str {
+        match self.scheme {
+            Scheme::Ecdsa => "ECDSA P-256",
+            Scheme::Ed25519 | Scheme::Cosignature => "Ed25519",
+        }
     }
 
     /// Whether `signature`, which bears the name and the id of this key, is one over `text`; for a witness its time comes first.
@@ -110,6 +130,14 @@ impl NoteKey {
 #[must_use]
 pub fn cosigned(text: &str, time: u64) -> String {
     format!("cosignature/v1\ntime {time}\n{text}")
+}
+
+fn id(name: &str, scheme: Scheme, key: &[u8]) -> [u8; 4] {
+    let [a, b, c, d, ..] = match scheme {
+        Scheme::Ecdsa => sha256(&[key]),
+        Scheme::Ed25519 | Scheme::Cosignature => sha256(&[name.as_bytes(), b"\n", &[scheme as u8], key]),
+    };
+    [a, b, c, d]
 }
 
 fn p256(der: &[u8]) -> Result<PublicKey> {

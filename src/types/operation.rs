@@ -33,7 +33,7 @@ operations! {
     SignIntermediate SignStatus WriteProfile ReadProfile DeleteProfile IssueCertificate ReadCertificate ReadRenewal ListCertificates
     RevokeCertificate WriteAnnouncement ReadAnnouncement DeleteAnnouncement WriteAcmeEndpoint ReadAcmeEndpoint DeleteAcmeEndpoint
     CreateEabKey ReadEabKey RevokeEabKey UseAcme CreateToken ReadToken RevokeToken WriteIdentity ReadIdentity DeleteIdentity WritePolicy
-    ReadPolicy DeletePolicy ReadAudit ReadStatus ReadMetrics Backup WhoAmI Start
+    ReadPolicy DeletePolicy ReadAudit PruneAudit ReadStatus ReadMetrics Backup WhoAmI Start
 }
 
 /// What the service builds and an issuer's key signs, by who may still or already sign it.

@@ -7,7 +7,7 @@ use der::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 use spki::{AlgorithmIdentifierRef, SubjectPublicKeyInfo, SubjectPublicKeyInfoRef};
 
-use super::{Algorithm, Curve, Hash};
+use super::{Algorithm, Curve, Encapsulated, Hash, Role};
 use crate::error::{Error, Kind, Result};
 
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
@@ -55,10 +55,33 @@ impl PublicKey {
         encode(RSA_ENCRYPTION, Some(AnyRef::NULL), &key.to_der().map_err(malformed)?)
     }
 
+    /// Reads PEM with the label `PUBLIC KEY`; whoever uses the key judges it.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] for anything else.
+    pub fn from_pem(pem: &str) -> Result<Self> {
+        let (label, der) = der::pem::decode_vec(pem.trim_ascii().as_bytes()).map_err(malformed)?;
+        SubjectPublicKeyInfoRef::from_der(&der).map_err(malformed)?;
+        if label == "PUBLIC KEY" { Ok(Self(der)) } else { Err(Error::new(Kind::Invalid, "this PEM is no public key")) }
+    }
+
     /// Takes DER that was made by this type and kept; [`Verifier::new`] judges it before it is used.
     #[must_use]
     pub const fn from_der(der: Vec<u8>) -> Self {
         Self(der)
+    }
+
+    /// Whether this is a public key of `algorithm`.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] where it is of another type or size, or its point is not on the curve; [`Kind::Unsupported`] for an
+    /// algorithm without public keys.
+    pub fn check(&self, algorithm: Algorithm) -> Result<()> {
+        match algorithm.role() {
+            Role::Sign => Verifier::new(algorithm, self).map(drop),
+            Role::Agree | Role::Decrypt => Encapsulated::to(algorithm, self).map(drop),
+            Role::Mac => Err(Error::new(Kind::Unsupported, format!("{algorithm} has no public keys"))),
+        }
     }
 
     /// The DER bytes.
@@ -165,7 +188,14 @@ impl Verifier {
             Algorithm::Rsa2048Pss | Algorithm::Rsa3072Pss | Algorithm::Rsa4096Pss => {
                 (None, Some(&lc::RSA_PSS_2048_8192_SHA256))
             }
-            Algorithm::HmacSha256 | Algorithm::HmacSha384 | Algorithm::HmacSha512 | Algorithm::Aes256GcmDerived => {
+            Algorithm::HmacSha256
+            | Algorithm::HmacSha384
+            | Algorithm::HmacSha512
+            | Algorithm::Aes256GcmDerived
+            | Algorithm::HpkeP256
+            | Algorithm::Rsa2048Oaep
+            | Algorithm::Rsa3072Oaep
+            | Algorithm::Rsa4096Oaep => {
                 return Err(Error::new(Kind::Unsupported, format!("{algorithm} makes no signatures")));
             }
         };

@@ -15,7 +15,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use der::asn1::{AnyRef, UintRef};
 use der::{Decode, Encode, Tag};
 
-use super::{Algorithm, Curve, SignatureFormat};
+use super::{Algorithm, Curve, Role, SignatureFormat};
 use crate::error::{Error, Kind, Result};
 
 impl SignatureFormat {
@@ -53,6 +53,9 @@ impl SignatureFormat {
 /// The length of a raw signature, in bytes; `None` for an algorithm without signatures.
 #[must_use]
 pub fn raw_length(algorithm: Algorithm) -> Option<usize> {
+    if algorithm.role() != Role::Sign {
+        return None;
+    }
     match (algorithm.curve(), algorithm.rsa_bits()) {
         (Some(curve), _) => Some(2 * curve.size()),
         (None, Some(bits)) => usize::try_from(bits / 8).ok(),

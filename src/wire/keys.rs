@@ -156,7 +156,7 @@ pub struct KeyVersion {
     /// Bytes counted so far, for keys that rotate by bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
-    /// The public key in PEM, for signing keys.
+    /// The public key in PEM, for keys that have one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_key: Option<String>,
 }
@@ -184,9 +184,15 @@ pub struct ScheduleDestruction {
     pub after: Option<Period>,
 }
 
-/// A public key in both forms.
+/// A public key in both forms, with all that wrapping by it takes.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct PublicKeyInfo {
+    /// `namespace:name`.
+    #[schema(value_type = String)]
+    pub key: KeyName,
+    /// The key's id.
+    #[schema(value_type = String)]
+    pub id: KeyId,
     /// The version.
     #[schema(value_type = u32)]
     pub version: Version,

@@ -167,7 +167,7 @@ pub struct WhoAmI {
 /// Records of the audit log.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct AuditRecords {
-    /// The index of the first record.
+    /// The index of the first record: a later one than was asked for, where that was pruned.
     pub first: u64,
     /// The records, each as it stands in the log.
     #[schema(value_type = Vec<Object>)]
@@ -178,13 +178,55 @@ pub struct AuditRecords {
     pub size: u64,
 }
 
+/// Has records removed from the audit log that its archive holds.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PruneAudit {
+    /// Nothing from that record on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub below: Option<u64>,
+    /// Nothing that is younger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "90d")]
+    pub keep: Option<Period>,
+    /// Whether it is only said what would go.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What went from the audit log, or would go.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct AuditPruned {
+    /// The first record that went.
+    pub first: u64,
+    /// The first record that stays.
+    pub below: u64,
+    /// The segments that went.
+    pub segments: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The records of the signed head that covers them.
+    pub head: u64,
+    /// What keeps records, each with the first that it keeps.
+    pub limits: BTreeMap<String, u64>,
+    /// The folder of the archive, which was found to hold what went.
+    pub archive: String,
+    /// Whether more may go: ask again.
+    pub more: bool,
+    /// Whether it was done.
+    pub done: bool,
+}
+
 /// The newest signed head of the audit log.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct AuditHead {
     /// The signed note (C2SP tlog-checkpoint).
     pub note: String,
-    /// The public key that signs heads, in PEM.
+    /// The ECDSA P-256 key that signs heads, in PEM.
     pub public_key: String,
+    /// The Ed25519 key that signs them as well, in PEM; absent where no device keeps one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ed25519_public_key: Option<String>,
 }
 
 /// A record of the audit log, and the proof that it is in it.
@@ -196,7 +238,7 @@ pub struct AuditProof {
     pub size: u64,
     /// The proof (C2SP tlog-proof), whose extra line is the record.
     pub proof: String,
-    /// The public key that signs heads, in PEM.
+    /// The ECDSA P-256 key that signs heads, in PEM.
     pub public_key: String,
 }
 
@@ -209,7 +251,7 @@ pub struct AuditConsistency {
     pub size: u64,
     /// The proof and the later head, as they are sent to a witness (C2SP tlog-witness).
     pub proof: String,
-    /// The public key that signs heads, in PEM.
+    /// The ECDSA P-256 key that signs heads, in PEM.
     pub public_key: String,
 }
 
@@ -242,6 +284,9 @@ pub struct Status {
     pub audit_size: u64,
     /// Records below the newest signed head.
     pub audit_signed: u64,
+    /// The keys that sign each head.
+    #[serde(default)]
+    pub audit_keys: Vec<AuditKey>,
     /// The further places of the audit log.
     #[serde(default)]
     pub audit_sinks: Vec<SinkPosition>,
@@ -250,18 +295,34 @@ pub struct Status {
     pub witnesses: Vec<WitnessPosition>,
 }
 
+/// A key that signs the heads of the audit log.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct AuditKey {
+    /// Its algorithm.
+    #[schema(value_type = String)]
+    pub algorithm: Algorithm,
+    /// The device that keeps it.
+    pub device: String,
+}
+
 /// How a further place of the audit log stands.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct SinkPosition {
     /// Its name in the configuration.
     #[schema(value_type = String)]
     pub name: Name,
+    /// What it is: `folder`, `otlp` or `archive`.
+    #[serde(default)]
+    pub kind: String,
     /// Whether a record counts only once it is durable there.
     pub required: bool,
     /// The records that are durable there.
     pub size: u64,
     /// The records that it lacks.
     pub behind: u64,
+    /// The records that it was given and did not accept.
+    #[serde(default)]
+    pub rejected: u64,
     /// What keeps it from them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,

@@ -62,8 +62,15 @@ impl KeyKind {
             Algorithm::Rsa2048Pkcs1 | Algorithm::Rsa2048Pss => Ok(Self::Rsa2048),
             Algorithm::Rsa3072Pkcs1 | Algorithm::Rsa3072Pss => Ok(Self::Rsa3072),
             Algorithm::Rsa4096Pkcs1 | Algorithm::Rsa4096Pss => Ok(Self::Rsa4096),
-            Algorithm::HmacSha256 | Algorithm::HmacSha384 | Algorithm::HmacSha512 | Algorithm::Aes256GcmDerived => {
-                Err(Error::new(Kind::Unsupported, format!("{algorithm} has no public keys")))
+            Algorithm::HmacSha256
+            | Algorithm::HmacSha384
+            | Algorithm::HmacSha512
+            | Algorithm::Aes256GcmDerived
+            | Algorithm::HpkeP256
+            | Algorithm::Rsa2048Oaep
+            | Algorithm::Rsa3072Oaep
+            | Algorithm::Rsa4096Oaep => {
+                Err(Error::new(Kind::Unsupported, format!("{algorithm} has no public keys that are certified")))
             }
         }
     }

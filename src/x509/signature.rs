@@ -44,9 +44,14 @@ pub fn algorithm_identifier(algorithm: Algorithm) -> Result<&'static [u8]> {
         Algorithm::Ed25519 => Ok(ED25519),
         Algorithm::Rsa2048Pkcs1 | Algorithm::Rsa3072Pkcs1 | Algorithm::Rsa4096Pkcs1 => Ok(RSA_SHA256),
         Algorithm::Rsa2048Pss | Algorithm::Rsa3072Pss | Algorithm::Rsa4096Pss => Ok(PSS_SHA256),
-        Algorithm::HmacSha256 | Algorithm::HmacSha384 | Algorithm::HmacSha512 | Algorithm::Aes256GcmDerived => {
-            Err(Error::new(Kind::Unsupported, format!("{algorithm} makes no signatures")))
-        }
+        Algorithm::HmacSha256
+        | Algorithm::HmacSha384
+        | Algorithm::HmacSha512
+        | Algorithm::Aes256GcmDerived
+        | Algorithm::HpkeP256
+        | Algorithm::Rsa2048Oaep
+        | Algorithm::Rsa3072Oaep
+        | Algorithm::Rsa4096Oaep => Err(Error::new(Kind::Unsupported, format!("{algorithm} makes no signatures"))),
     }
 }
 

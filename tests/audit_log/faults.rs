@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
-use signet::audit::{self, Log, Origin, Settings, SinkSettings, verify};
+use signet::audit::{self, Log, Origin, Settings, SinkKind, SinkSettings, verify};
 use signet::error::Kind;
 
 use super::{Bench, Signer, has, record};
@@ -21,8 +21,9 @@ const FOLDER: &str = "SIGNET_TEST_AUDIT_FOLDER";
 fn settings(folder: &Path) -> Settings {
     // Where there is such a folder beside it, it is a sink that is required.
     let sink = folder.with_extension("sink");
-    let sink = SinkSettings { name: "copy".parse().unwrap(), folder: sink, required: true };
-    let sinks = if sink.folder.exists() { vec![sink] } else { Vec::new() };
+    let there = sink.exists();
+    let sink = SinkSettings { name: "copy".parse().unwrap(), kind: SinkKind::Folder(sink), required: true };
+    let sinks = if there { vec![sink] } else { Vec::new() };
     Settings { segment_bytes: 20_000, sinks, ..Settings::new(folder, Origin::of_instance("test").unwrap()) }
 }
 

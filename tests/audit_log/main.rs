@@ -4,6 +4,7 @@
 mod archive;
 mod fair;
 mod faults;
+mod prune;
 mod receipts;
 mod sinks;
 #[path = "../support/skip.rs"]

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use signet::audit::{Log, Settings, SinkSettings, verify};
+use signet::audit::{Log, Settings, SinkKind, SinkSettings, verify};
 use signet::error::Kind;
 
 use super::{Bench, record, segments};
@@ -22,7 +22,12 @@ async fn eventually(what: &str, mut look: impl FnMut() -> bool) {
 fn sink(bench: &Bench, name: &str, required: bool) -> SinkSettings {
     let folder = bench.home.path().join(name);
     fs::create_dir_all(&folder).unwrap();
-    SinkSettings { name: name.parse().unwrap(), folder, required }
+    SinkSettings { name: name.parse().unwrap(), kind: SinkKind::Folder(folder), required }
+}
+
+fn place(sink: &SinkSettings) -> &Path {
+    let SinkKind::Folder(folder) = &sink.kind else { panic!("{} is no folder", sink.name) };
+    folder
 }
 
 fn with(bench: &mut Bench, sinks: &[&SinkSettings]) {
@@ -48,7 +53,7 @@ async fn a_sink_is_an_exact_copy_of_records_and_heads() {
     for n in 0..200 {
         log.append(&record(n)).await.unwrap();
         // What is acknowledged is in the one that is required: not a moment later.
-        assert_eq!(verify(&near.folder, None).unwrap().records, n + 1);
+        assert_eq!(verify(place(&near), None).unwrap().records, n + 1);
         if n % 10 == 0 {
             log.sign_head(&bench.signer).await.unwrap();
         }
@@ -57,15 +62,15 @@ async fn a_sink_is_an_exact_copy_of_records_and_heads() {
     eventually("both have all", || log.sinks().iter().all(|sink| sink.behind == 0 && sink.trouble.is_none())).await;
     drop(log);
     for sink in [&near, &far] {
-        assert_eq!(content(&sink.folder), content(&bench.settings.folder));
-        let report = verify(&sink.folder, Some(&bench.signer.public)).unwrap();
+        assert_eq!(content(place(sink)), content(&bench.settings.folder));
+        let report = verify(place(sink), Some(&bench.signer.public)).unwrap();
         assert!(report.is_good() && report.records == 200 && report.unsigned_tail == 0, "{report:?}");
     }
     // It goes on after a start, and is a log of its own for whoever needs one.
     let log = bench.open().unwrap().log;
     log.append(&record(200)).await.unwrap();
     drop(log);
-    let copy = Settings { folder: far.folder.clone(), sinks: Vec::new(), ..bench.settings.clone() };
+    let copy = Settings { folder: place(&far).to_owned(), sinks: Vec::new(), ..bench.settings.clone() };
     assert_eq!(Log::open(copy, Some(&bench.signer.public)).unwrap().log.size(), 201);
 }
 
@@ -75,41 +80,41 @@ async fn a_sink_that_was_away_gets_what_it_lacks() {
     let far = sink(&bench, "far", false);
     with(&mut bench, &[&far]);
     let aside = bench.home.path().join("aside");
-    fs::remove_dir(&far.folder).unwrap();
+    fs::remove_dir(place(&far)).unwrap();
     let log = bench.filled(3).await;
     // 1. Not there at all: nothing is made in its place, and the log goes on.
     eventually("it is missed", || trouble(&log, 0).is_some_and(|what| what.contains("sink far"))).await;
-    assert!(!far.folder.exists() && log.health().is_ok());
+    assert!(!place(&far).exists() && log.health().is_ok());
     let alarm = log.news().unwrap();
     assert!(alarm.trouble == Some(Kind::Unavailable) && alarm.what.contains("sink far"), "{alarm:?}");
     log.news_is_recorded();
     // 2. There, and empty.
-    fs::create_dir(&far.folder).unwrap();
+    fs::create_dir(place(&far)).unwrap();
     let whole = |log: &Log| log.sinks()[0].behind == 0 && log.sinks()[0].trouble.is_none();
     eventually("it gets all", || whole(&log)).await;
     let over = log.news().unwrap();
     assert!(over.trouble.is_none() && over.what.contains("again"), "{over:?}");
-    assert!(verify(&far.folder, Some(&bench.signer.public)).unwrap().is_good());
+    assert!(verify(place(&far), Some(&bench.signer.public)).unwrap().is_good());
     // 3. Taken away while the log grows, and put back; removed; exchanged by an empty one.
     for what in ["back", "removed", "empty"] {
-        fs::rename(&far.folder, &aside).unwrap();
+        fs::rename(place(&far), &aside).unwrap();
         for n in 0..20 {
             log.append(&record(n)).await.unwrap();
         }
         eventually("it is missed", || trouble(&log, 0).is_some()).await;
         log.sign_head(&bench.signer).await.unwrap();
         if what == "back" {
-            fs::rename(&aside, &far.folder).unwrap();
+            fs::rename(&aside, place(&far)).unwrap();
         } else {
             fs::remove_dir_all(&aside).unwrap();
-            fs::create_dir(&far.folder).unwrap();
+            fs::create_dir(place(&far)).unwrap();
         }
         eventually("it gets the rest", || whole(&log)).await;
     }
     // 4. Torn by a crash, at any place.
     drop(log);
     for cut in [1, 100, 500] {
-        let last = segments(&far.folder).pop().unwrap();
+        let last = segments(place(&far)).pop().unwrap();
         let bytes = fs::read(&last).unwrap();
         let mut torn = bytes[..bytes.len().saturating_sub(cut)].to_vec();
         torn.extend([0; 7]);
@@ -117,7 +122,7 @@ async fn a_sink_that_was_away_gets_what_it_lacks() {
         let log = bench.open().unwrap().log;
         eventually("it gets the rest", || whole(&log)).await;
         drop(log);
-        assert_eq!(content(&far.folder), content(&bench.settings.folder), "cut by {cut}");
+        assert_eq!(content(place(&far)), content(&bench.settings.folder), "cut by {cut}");
     }
 }
 
@@ -127,7 +132,7 @@ async fn what_is_no_copy_of_the_log_is_left_alone_and_told() {
     let (near, far) = (sink(&bench, "near", true), sink(&bench, "far", false));
     with(&mut bench, &[&near, &far]);
     drop(bench.filled(3).await);
-    let good = content(&far.folder);
+    let good = content(place(&far));
     let put = |folder: &Path, content: &[(PathBuf, Vec<u8>)]| {
         fs::remove_dir_all(folder).unwrap();
         fs::create_dir(folder).unwrap();
@@ -149,25 +154,25 @@ async fn what_is_no_copy_of_the_log_is_left_alone_and_told() {
         ("another", content(&other.settings.folder)),
     ] {
         // 1. In a place that only follows: the log goes on.
-        put(&far.folder, &wrong);
+        put(place(&far), &wrong);
         let log = bench.open().unwrap().log;
         eventually("it is told", || trouble(&log, 1).is_some_and(|text| text.contains("no copy of the log"))).await;
         log.append(&record(7)).await.unwrap();
         assert_eq!(log.news().unwrap().trouble, Some(Kind::Tampered), "{what}");
         drop(log);
         let names = |content: &[(PathBuf, Vec<u8>)]| content.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
-        let left: Vec<_> = content(&far.folder).into_iter().filter(|(name, _)| names(&wrong).contains(name)).collect();
+        let left: Vec<_> = content(place(&far)).into_iter().filter(|(name, _)| names(&wrong).contains(name)).collect();
         assert_eq!(left, wrong, "{what}");
-        put(&far.folder, &good);
+        put(place(&far), &good);
         // 2. In one that is required: nothing is acknowledged, at once.
-        let keep = content(&near.folder);
-        put(&near.folder, &wrong);
+        let keep = content(place(&near));
+        put(place(&near), &wrong);
         let log = bench.open().unwrap().log;
         let began = Instant::now();
         assert_eq!(log.append(&record(7)).await.unwrap_err().kind(), Kind::Tampered, "{what}");
         assert!(began.elapsed() < Duration::from_secs(1));
         drop(log);
-        put(&near.folder, &keep);
+        put(place(&near), &keep);
     }
     let log = bench.open().unwrap().log;
     log.append(&record(8)).await.unwrap();
@@ -182,7 +187,7 @@ async fn a_copy_that_is_changed_while_it_is_written_is_told_until_it_is_put_back
     let log = bench.filled(3).await;
     eventually("it has all", || log.sinks()[0].behind == 0).await;
     // One that is closed long since, and has the length it had.
-    let path = segments(&far.folder).remove(0);
+    let path = segments(place(&far)).remove(0);
     let good = fs::read(&path).unwrap();
     let mut edited = good.clone();
     edited[20] ^= 1;
@@ -193,5 +198,5 @@ async fn a_copy_that_is_changed_while_it_is_written_is_told_until_it_is_put_back
     assert_eq!(fs::read(&path).unwrap(), edited);
     fs::write(&path, &good).unwrap();
     eventually("it is over", || trouble(&log, 0).is_none() && log.sinks()[0].behind == 0).await;
-    assert!(verify(&far.folder, Some(&bench.signer.public)).unwrap().is_good());
+    assert!(verify(place(&far), Some(&bench.signer.public)).unwrap().is_good());
 }

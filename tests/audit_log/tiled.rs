@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use signet::audit::checkpoint::{Head, HeadKey};
+use signet::audit::checkpoint::{Head, HeadKeys};
 use signet::audit::merkle::{Hash, leaf_hash};
 use signet::audit::proof::{Consistency, Proof};
 use signet::audit::{CHECKPOINT, Exported, Item, Log, Record, Report, Tree, entries, export, verify_export};
@@ -95,8 +95,8 @@ async fn filled(bench: &Bench, sizes: &[u64]) -> (Log, Vec<Head>, Vec<Vec<u8>>) 
     (log, heads, (0..n).map(|n| serde_json::to_vec(&record(n)).unwrap()).collect())
 }
 
-fn key(bench: &Bench) -> HeadKey {
-    HeadKey::new(&bench.signer.public).unwrap()
+fn key(bench: &Bench) -> HeadKeys {
+    HeadKeys::new([&bench.signer.public]).unwrap()
 }
 
 fn exported(bench: &Bench, name: &str) -> (PathBuf, Exported) {
@@ -207,7 +207,7 @@ async fn a_proof_is_one_small_file_that_a_foreign_checker_accepts() {
     let node: Vec<u8> = [leaf_hash(&lines[6]), leaf_hash(&lines[7])].concat();
     let posed = Proof { index: 3, record: node, path: good.path[1..].to_vec(), ..good };
     assert!(posed.verify(None).is_err());
-    let stranger = HeadKey::new(&super::Signer::new().public).unwrap();
+    let stranger = HeadKeys::new([&super::Signer::new().public]).unwrap();
     assert!(
         Proof::parse(&text).unwrap().verify(Some(&stranger)).unwrap_err().public().contains("not signed by the key")
     );
@@ -348,7 +348,7 @@ async fn an_export_of_a_log_that_was_changed_gets_no_head() {
     let to = bench.home.path().join("www");
     assert_eq!(export(&copy, &to, None).unwrap_err().kind(), Kind::Tampered);
     assert!(!to.join(CHECKPOINT).exists());
-    let stranger = HeadKey::new(&super::Signer::new().public).unwrap();
+    let stranger = HeadKeys::new([&super::Signer::new().public]).unwrap();
     assert!(export(&bench.settings.folder, &to, Some(&stranger)).is_err());
     assert_eq!(export(bench.home.path(), &to, None).unwrap_err().kind(), Kind::NotFound);
 }
@@ -449,4 +449,38 @@ async fn a_record_too_long_for_a_bundle_is_proven_all_the_same() {
     let report = verify_export(&folder, Some(&key(&bench))).unwrap();
     named(&report, "tile/entries/000.p/2", "is missing");
     assert_eq!(report.problems.len(), 1, "the rest is still compared: {report:#?}");
+}
+
+#[tokio::test]
+async fn a_foreign_client_reads_a_log_that_was_pruned() {
+    let mut bench = Bench::new();
+    bench.settings.segment_bytes = 500_000;
+    let (log, _, mut lines) = filled(&bench, &[1, 300, 20_000]).await;
+    let archive = bench.home.path().join("archive");
+    fs::create_dir(&archive).unwrap();
+    // Begun before, an export goes on to hold the records; begun later, it has their hashes.
+    let (before, _) = exported(&bench, "before");
+    signet::audit::archive(&bench.settings.folder, &archive, None).unwrap();
+    let scene = super::prune::Scene { bench, archive, receipts: String::new() };
+    let below = scene.prune(&log, 15_000).await.unwrap();
+    assert!(below > 10_000);
+    let act = signet::audit::read(&scene.bench.settings.folder, 20_000).unwrap().next().unwrap().unwrap().1;
+    lines.push(serde_json::to_vec(&act).unwrap());
+    let tree = log.tree().unwrap();
+    let records = [0, 1, 255, 256, below - 1, below, 19_999, 20_000];
+    judge(&Judge::of_tree(&tree), tree.head().note(), &lines, records);
+    for name in ["before", "after"] {
+        let (folder, _) = exported(&scene.bench, name);
+        let note = fs::read_to_string(folder.join(CHECKPOINT)).unwrap();
+        judge(&Judge::of_folder(&folder), &note, &lines, records);
+        let report = verify_export(&folder, Some(&key(&scene.bench))).unwrap();
+        assert!(report.is_good(), "{name}: {report:?}");
+    }
+    assert!(before.join("tile/entries/000").exists());
+    let after = scene.bench.home.path().join("after");
+    assert!(!after.join("tile/entries/000").exists() && after.join("tile/0/000").exists());
+    // Without the record that they were pruned, the missing ones are missing.
+    fs::remove_file(after.join("pruned")).unwrap();
+    let report = verify_export(&after, Some(&key(&scene.bench))).unwrap();
+    assert!(report.problems.iter().any(|problem| problem.file == "tile/entries/000"), "{report:?}");
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use signet::device::{Class, Fault, Identity, KeyRef, KeySpec, Settings, Worker};
 use signet::telemetry::Metrics;
-use signet::types::{Algorithm, KeyId, Purpose, Residency, SecretBytes, Verifier, Version};
+use signet::types::{Algorithm, Encapsulated, KeyId, PublicKey, Residency, Role, SecretBytes, Verifier, Version};
 use tokio::time::Instant;
 
 use crate::softhsm::{MODULE, SoftHsm};
@@ -74,14 +74,20 @@ pub(crate) fn kill(pid: i32) {
 pub(crate) struct Key {
     pub(crate) key: Arc<KeyRef>,
     pub(crate) verifier: Option<Arc<Verifier>>,
+    /// The public half of a pair.
+    pub(crate) public: Option<PublicKey>,
 }
 
 impl Key {
     /// What the device is given to sign `message`.
     pub(crate) fn input(&self, message: &[u8]) -> Vec<u8> {
-        match (self.key.algorithm.purpose(), self.key.algorithm.hash()) {
-            (Purpose::Sign, Some(hash)) => hash.digest(message),
-            (Purpose::Sign | Purpose::Mac | Purpose::Wrap, _) => message.to_vec(),
+        match (self.key.algorithm.role(), self.key.algorithm.hash()) {
+            (Role::Sign, Some(hash)) => hash.digest(message),
+            (Role::Sign | Role::Mac, _) => message.to_vec(),
+            // Nothing can be said to such a key but what was made for it.
+            (Role::Agree | Role::Decrypt, _) => {
+                Encapsulated::to(self.key.algorithm, self.public.as_ref().unwrap()).unwrap().sent
+            }
         }
     }
 
@@ -129,9 +135,11 @@ impl Bench {
         let spec = KeySpec { id: KeyId::random().unwrap(), version: Version::FIRST, algorithm, residency };
         let id = spec.id;
         let made = self.worker.generate(spec).await.map_err(|fault| (id, fault))?;
-        let verifier = made.public.map(|public| Arc::new(Verifier::new(algorithm, &public).unwrap()));
+        let signs = |_: &&PublicKey| algorithm.role() == Role::Sign;
+        let verifier = made.public.as_ref().filter(signs);
+        let verifier = verifier.map(|public| Arc::new(Verifier::new(algorithm, public).unwrap()));
         let key = KeyRef { id, version: Version::FIRST, algorithm, locator: made.locator };
-        Ok(Key { key: Arc::new(key), verifier })
+        Ok(Key { key: Arc::new(key), verifier, public: made.public })
     }
 
     pub(crate) async fn make(&self, algorithm: Algorithm, residency: Residency) -> Key {

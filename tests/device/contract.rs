@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 
 use signet::device::{Ability, Class, Locator, Settings};
-use signet::types::{Algorithm, Purpose, Residency, Verifier};
+use signet::types::{Agreed, Algorithm, Encapsulated, Residency, Role, Verifier};
 
 use crate::bench::{Bench, Key, MESSAGE, softhsm};
 use crate::softhsm::SoftHsm;
@@ -143,13 +143,15 @@ async fn lives_and_dies(bench: &Bench, algorithm: Algorithm, residency: Residenc
     // 1. Made as it was asked for, and listed where the device stores it.
     let key = bench.make(algorithm, residency).await;
     assert_eq!(key.key.locator.residency(), residency);
-    assert_eq!(key.verifier.is_some(), algorithm.purpose() == Purpose::Sign);
+    assert_eq!(key.public.is_some(), algorithm.role() != Role::Mac);
     let stored = matches!(key.key.locator, Locator::Resident);
     assert_eq!(bench.has(key.key.id).await, stored, "{algorithm} {residency}");
     // 2. Used and judged.
-    match algorithm.purpose() {
-        Purpose::Sign => signs(bench, &key).await,
-        Purpose::Mac | Purpose::Wrap => macs(bench, &key, residency).await,
+    match algorithm.role() {
+        Role::Sign => signs(bench, &key).await,
+        Role::Mac => macs(bench, &key, residency).await,
+        Role::Agree => agrees(bench, &key).await,
+        Role::Decrypt => decrypts(bench, &key).await,
     }
     // 3. Destroyed, and again: gone already is success.
     for _ in 0..2 {
@@ -193,6 +195,45 @@ async fn macs(bench: &Bench, key: &Key, residency: Residency) {
     bench.worker.destroy((*other.key).clone()).await.unwrap();
 }
 
+/// It agrees with a thousand points on what software says, and with nothing that is not a point of its curve.
+async fn agrees(bench: &Bench, key: &Key) {
+    let known: Vec<_> = (0..1000).map(|_| Agreed::with(key.public.as_ref().unwrap()).unwrap()).collect();
+    // A secret with leading zeros comes once in 256.
+    let inputs = known.iter().map(|one| one.point.to_vec()).collect();
+    for (known, secret) in known.iter().zip(bench.worker.use_key_batch(&key.key, inputs).await) {
+        assert_eq!(secret.unwrap().expose(), known.secret.expose());
+    }
+    let good = known[0].point;
+    let (mut off, mut compressed) = (good, good);
+    off[64] ^= 1;
+    compressed[0] = 3;
+    let none: [&[u8]; 6] = [b"", &good[..64], &[&good[..], &[0]].concat(), &off, &compressed[..33], &[0; 65]];
+    for bad in none {
+        let fault = bench.worker.use_key(&key.key, bad.to_vec()).await.unwrap_err();
+        assert_eq!(fault.class, Class::Refused, "{fault}");
+    }
+    assert_eq!(bench.worker.use_key(&key.key, good.to_vec()).await.unwrap().expose(), known[0].secret.expose());
+}
+
+/// It finds what was encrypted to its public half, and refuses everything else, whatever is wrong with it.
+async fn decrypts(bench: &Bench, key: &Key) {
+    let algorithm = key.key.algorithm;
+    let known: Vec<_> = (0..3).map(|_| Encapsulated::to(algorithm, key.public.as_ref().unwrap()).unwrap()).collect();
+    let inputs = known.iter().map(|one| one.sent.clone()).collect();
+    for (known, secret) in known.iter().zip(bench.worker.use_key_batch(&key.key, inputs).await) {
+        assert_eq!(secret.unwrap().expose(), known.secret.expose(), "{algorithm}");
+    }
+    let good = &known[0].sent;
+    let mut flipped = good.clone();
+    flipped[100] ^= 1;
+    for bad in [Vec::new(), vec![1], good[1..].to_vec(), vec![0; good.len()], vec![255; good.len()], flipped] {
+        let fault = bench.worker.use_key(&key.key, bad.clone()).await.unwrap_err();
+        assert_eq!(fault.class, Class::Refused, "{algorithm}, {} bytes: {fault}", bad.len());
+    }
+    let again = bench.worker.use_key(&key.key, good.clone()).await.unwrap();
+    assert_eq!(again.expose(), known[0].secret.expose(), "{algorithm}");
+}
+
 async fn gives_random_bytes(bench: &Bench) {
     for length in [0, 1, 16, 33, 1024] {
         assert_eq!(bench.worker.random(length).await.unwrap().expose().len(), length);
@@ -209,6 +250,7 @@ async fn proves_its_sentinel(bench: &Bench) {
         verifier: Some(std::sync::Arc::new(
             Verifier::new(bench.identity.sentinel.algorithm, &bench.identity.sentinel_public).unwrap(),
         )),
+        public: Some(bench.identity.sentinel_public.clone()),
     };
     bench.works(&sentinel).await;
 }

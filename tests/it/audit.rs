@@ -1,6 +1,6 @@
 //! The audit log, read through the front.
 
-use signet::audit::checkpoint::{Head, HeadKey, public_key_from_pem};
+use signet::audit::checkpoint::{Head, HeadKeys, public_key_from_pem};
 use signet::audit::merkle::leaf_hash;
 use signet::audit::proof::{Consistency, Proof};
 use signet::audit::{entries, verify};
@@ -73,7 +73,7 @@ async fn what_was_done_is_proven_to_an_auditor_who_has_neither_log_nor_service()
     let index = index + at as u64;
     let proven = t.client.audit_proof(index).await.unwrap();
     let proof = Proof::parse(&proven.proof).unwrap();
-    let key = HeadKey::new(&public_key_from_pem(&kept.public_key).unwrap()).unwrap();
+    let key = HeadKeys::new([&public_key_from_pem(&kept.public_key).unwrap()]).unwrap();
     proof.verify(Some(&key)).unwrap();
     assert_eq!(serde_json::from_slice::<serde_json::Value>(&proof.record).unwrap(), page.records[at]);
     // 2. Today's log goes on where the head that was kept ends.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use signet::attestation::Expected;
+use signet::audit::HeadKeys;
 use signet::bundle::{Artifact, Bundle};
 use signet::types::{Algorithm, Domain, Name, PublicKey, sha256};
 use signet::wire::CreateKey;
@@ -72,7 +73,8 @@ async fn a_bundle_is_judged_without_the_service() {
     }
     scene.put("other", "another artifact");
     scene.bundle("in-token", "other", "other.bundle").await;
-    let log = scene.t.client.audit_head().await.unwrap().public_key;
+    let head = scene.t.client.audit_head().await.unwrap();
+    let log = head.public_key + &head.ed25519_public_key.unwrap();
     let log_file = scene.put("log.pem", &log);
     for device in ["hsm", "tpm"] {
         scene.put(&format!("{device}.pem"), scene.key_of(device).to_pem().unwrap());
@@ -134,7 +136,7 @@ async fn a_bundle_is_judged_without_the_service() {
     let (mine, other) = (text("in-token.bundle"), text("other.bundle"));
     let mixed = mine.replace(&proof(&mine), &proof(&other));
     let parsed = Bundle::parse(mixed.as_bytes()).unwrap();
-    let log = signet::audit::public_key_from_pem(&log).unwrap();
+    let log = HeadKeys::new(&signet::audit::public_keys_from_pem(&log).unwrap()).unwrap();
     let bytes = std::fs::read(scene.path("in-token")).unwrap();
     let expected = Expected { key: Some(name("in-token")), ..Expected::of(scene.key_of("hsm")) };
     let judged = parsed.verify(&artifact(&bytes, parsed.algorithm()), &expected, &log).unwrap_err();
@@ -149,7 +151,10 @@ async fn a_bundle_is_judged_without_the_service() {
 fn no_byte_can_be_changed(scene: &Scene, key: &str, algorithm: Algorithm, device: &str, log: &str) {
     let (text, bytes) =
         (std::fs::read(scene.path(&format!("{key}.bundle"))).unwrap(), std::fs::read(scene.path(key)).unwrap());
-    let (expected, log) = (Expected::of(scene.key_of(device)), signet::audit::public_key_from_pem(log).unwrap());
+    let (expected, log) = (
+        Expected::of(scene.key_of(device)),
+        HeadKeys::new(&signet::audit::public_keys_from_pem(log).unwrap()).unwrap(),
+    );
     let artifact = artifact(&bytes, algorithm);
     let holds = |bytes: &[u8]| Bundle::parse(bytes).and_then(|one| one.verify(&artifact, &expected, &log)).is_ok();
     assert!(holds(&text));

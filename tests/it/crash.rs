@@ -9,6 +9,7 @@ mod kills;
 mod notices;
 mod nth;
 mod past;
+mod prune;
 mod setup;
 mod tpm;
 
@@ -377,6 +378,9 @@ fn each_point_of_the_register_is_tried() {
     );
     tried.extend(agent::points().map(|point| (plain(point), String::new())));
     tried.extend(crate::witness::points().map(|point| (plain(point), String::new())));
+    tried.extend(prune::points().map(|point| (plain(point), String::new())));
+    tried.extend(crate::archives::points().map(|point| (plain(point), String::new())));
+    tried.extend(crate::otlp::points().map(|point| (plain(point), String::new())));
     tried.extend(notices::points().map(|point| (plain(point), String::new())));
     tried.extend(certificates::points().map(|(point, function)| (plain(point), function.to_owned())));
     let register = include_str!("../golden/crash-points.txt");

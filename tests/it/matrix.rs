@@ -17,6 +17,7 @@ use signet::api::rest::{open_routes, table};
 use signet::api::{OPEN_ROUTES, SIGNED_ROUTES};
 use signet::auth::token::Token;
 use signet::client::PageRequest;
+use signet::config::{Config, Retention};
 use signet::types::{Action, Context};
 use signet::wire::{CertificateMatch, CreateAcmeEndpoint, CreateEabKey, CreateToken, Identity, MakeMac, Policy, Sign};
 
@@ -130,7 +131,12 @@ impl Scene {
         let (authority, other, folder) = (Authority::new(), Authority::new(), tempfile::tempdir().unwrap());
         let file = folder.path().join("clients.pem");
         std::fs::write(&file, &authority.1).unwrap();
-        let t = TestServer::configured(Devices::SoftHsm, |config| config.client_authorities = Some(file)).await;
+        // A folder that is there, and holds no archive.
+        let retention = Retention { archive: env!("CARGO_MANIFEST_DIR").into(), keep: None };
+        let change = |config: &mut Config| {
+            (config.client_authorities, config.retention) = (Some(file), Some(retention));
+        };
+        let t = TestServer::configured(Devices::SoftHsm, change).await;
         t.key("a:data", "aes256-gcm-derived").await;
         t.key("a:release", "ecdsa-p256-sha256").await;
         t.key("a:codes", "hmac-sha256").await;
@@ -296,6 +302,7 @@ impl Scene {
             ("POST", "endpoints") => r#"{"name":"a:fresh","issuer":"a:ca","profiles":["a:server"]}"#.to_owned(),
             ("POST", "announcements") => r#"{"at":"2100-01-01T00:00:00Z"}"#.to_owned(),
             ("POST", "eab-keys") => r#"{"identity":"host"}"#.to_owned(),
+            ("POST", "prune") => r#"{"below":1}"#.to_owned(),
             ("POST", "explain") => r#"{"identity":"nobody","action":"Sign"}"#.to_owned(),
             _ => panic!("no body for {method} {path}: give it one that would be accepted"),
         };

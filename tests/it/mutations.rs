@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use signet::audit::verify;
+use signet::audit::{Receipts, verify, verify_archived};
 use signet::client::{CertificateQuery, PageRequest};
 use signet::error::{Error, Kind};
 use signet::server::restore;
@@ -14,7 +14,9 @@ use signet::wire::{CertificateMatch, CreateToken, Identity, Policy, RotateKey};
 
 use crate::backup::download;
 use crate::issuers;
+use crate::process::log_keys;
 use crate::proof::proven;
+use crate::prune;
 use crate::rollback::{instance, put_back, remove_anchor};
 use crate::server::{Devices, TestServer, name};
 use crate::softhsm::{LABEL, MODULE, SoftHsm, copy_all, tool};
@@ -30,6 +32,10 @@ enum By {
     Reader,
     /// `signet restore`, or the start after it.
     Restore,
+    /// The service whose log was pruned, when it starts.
+    PrunedStart,
+    /// `signet audit verify` of that log, with its archive.
+    PrunedAuditor,
 }
 
 /// A change: of what, which, who notices it, what it is called in the error, and how it is done.
@@ -45,8 +51,11 @@ struct Mutation {
 struct Scene {
     t: TestServer,
     other: TestServer,
+    /// One whose log was pruned twice, and its archive.
+    pruned: TestServer,
+    archived: PathBuf,
     folder: tempfile::TempDir,
-    log_key: PublicKey,
+    log_keys: Vec<PublicKey>,
 }
 
 impl Scene {
@@ -76,14 +85,54 @@ impl Scene {
         t.stop().await;
         // What the start after the backup changed belongs to the present state.
         copy(&t, folder.path(), "new");
-        let log_key = serde_json::from_value(root(t.data())["log_public"].clone()).unwrap();
+        let log_keys = log_keys(t.data());
 
         fs::copy(t.hsm.pin_file(), folder.path().join("pin")).unwrap();
         let mut other = TestServer::with(Devices::WithTpm).await;
         other.key("one", "aes256-gcm-derived").await;
         fs::write(folder.path().join("other.tar"), download(&other.client).await).unwrap();
         other.stop().await;
-        Self { t, other, folder, log_key }
+        let (pruned, archived) = Self::pruned(folder.path()).await;
+        Self { t, other, pruned, archived, folder, log_keys }
+    }
+
+    /// A service whose log was pruned twice: the log `unpruned`, `once` and as it is, its token, and its archive.
+    async fn pruned(folder: &Path) -> (TestServer, PathBuf) {
+        let (mut t, home, archive) = prune::server().await;
+        for state in ["unpruned", "once"] {
+            prune::grow(&t, &archive).await;
+            t.stop().await;
+            copy_all(&t.data().join("audit"), &folder.join(state));
+            t.start_again().await.unwrap();
+            assert!(t.client.audit_prune(&prune::all()).await.unwrap().done);
+        }
+        prune::grow(&t, &archive).await;
+        t.stop().await;
+        let kept = folder.join("pruned");
+        copy_all(t.data(), &kept.join("data"));
+        copy_all(&t.hsm.tokens(), &kept.join("token"));
+        copy_all(&archive, &kept.join("archive"));
+        drop(home);
+        (t, folder.join("pruned.archive"))
+    }
+
+    /// A file of the log that was pruned.
+    fn of_pruned(&self, file: &str) -> PathBuf {
+        self.pruned.data().join("audit").join(file)
+    }
+
+    /// Changes the words of the first line of what says where it begins.
+    fn beginning(&self, change: impl FnOnce(&mut Vec<String>)) {
+        edit(&self.of_pruned("pruned"), |lines| {
+            let mut words: Vec<_> = lines[0].split(' ').map(str::to_owned).collect();
+            change(&mut words);
+            lines[0] = words.join(" ");
+        });
+    }
+
+    /// The first piece of its archive.
+    fn piece(&self) -> PathBuf {
+        self.archived.join("log-00000000000000000000.jsonl.gz")
     }
 
     fn data(&self) -> &Path {
@@ -121,6 +170,16 @@ impl Scene {
         let _ = fs::remove_dir_all(&used);
         copy_all(&kept, &used);
         tpm.exchange(&used);
+        let kept = self.kept("pruned");
+        let places = [
+            ("data", self.pruned.data().to_owned()),
+            ("token", self.pruned.hsm.tokens()),
+            ("archive", self.archived.clone()),
+        ];
+        for (name, place) in places {
+            let _ = fs::remove_dir_all(&place);
+            copy_all(&kept.join(name), &place);
+        }
         let _ = fs::remove_dir_all(self.elsewhere());
         fs::copy(self.kept("new.tar"), self.archive()).unwrap();
     }
@@ -213,7 +272,19 @@ impl Scene {
         match by {
             By::Start => self.t.start_again().await.err(),
             By::Auditor => {
-                let report = verify(&self.data().join("audit"), Some(&self.log_key)).unwrap();
+                let report = verify(&self.data().join("audit"), &self.log_keys).unwrap();
+                report.problems.first().map(|problem| Error::new(Kind::Tampered, problem.to_string()))
+            }
+            By::PrunedStart => {
+                let error = self.pruned.start_again().await.err();
+                if error.is_none() {
+                    self.pruned.stop_somehow().await;
+                }
+                error
+            }
+            By::PrunedAuditor => {
+                let report =
+                    verify_archived(&self.of_pruned(""), None, Receipts::default(), Some(&self.archived)).unwrap();
                 report.problems.first().map(|problem| Error::new(Kind::Tampered, problem.to_string()))
             }
             By::Reader => {
@@ -541,6 +612,55 @@ fn mutations() -> Vec<Mutation> {
         }
     ));
     add!("log", Start, "a stranger's log", "its heads are of", |s| put_back(s.other.data(), s.data(), LOG));
+    // A log that was pruned: where it begins, the hashes of what is gone, and the archive that holds it.
+    add!("pruned", PrunedStart, "the beginning removed", "are missing before it", |s| fs::remove_file(
+        s.of_pruned("pruned")
+    )
+    .unwrap());
+    add!("pruned", PrunedStart, "the beginning moved up", "what was written: pruned", |s| s
+        .beginning(|words| words[2] = (words[2].parse::<u64>().unwrap() + 1).to_string()));
+    add!("pruned", PrunedStart, "the beginning moved down, to where it was", "are missing before it", |s| {
+        let once = s.kept("once").join("pruned");
+        fs::copy(once, s.of_pruned("pruned")).unwrap()
+    });
+    add!("pruned", PrunedStart, "another number of bytes", "says that they have", |s| s
+        .beginning(|words| words[3] = "1".into()));
+    add!("pruned", PrunedStart, "another hash of what is gone in the beginning", "that do not lead to its head", |s| s
+        .beginning(|words| {
+            let other = if words[4].starts_with('A') { "B" } else { "A" };
+            words[4].replace_range(..1, other);
+        }));
+    add!("pruned", PrunedStart, "the beginning of a stranger's making", "is not signed by the key of this log", |s| {
+        bytes(&s.of_pruned("pruned"), |b| {
+            let at = b.len() - 20;
+            b[at] = if b[at] == b'A' { b'B' } else { b'A' };
+        })
+    });
+    add!("pruned", PrunedStart, "a segment removed as if it was pruned", "are missing before it", |s| {
+        let files = fs::read_dir(s.of_pruned("")).unwrap().map(|entry| entry.unwrap().path());
+        fs::remove_file(files.filter(|file| file.extension().is_some_and(|end| end == "jsonl")).min().unwrap())
+            .unwrap();
+    });
+    add!("pruned", PrunedStart, "the hashes of what is gone removed", "tiles-0 does not hold the hashes", |s| {
+        fs::remove_file(s.of_pruned("tiles-0")).unwrap()
+    });
+    add!("pruned", PrunedAuditor, "a hash of what is gone", "tiles-0", |s| bytes(&s.of_pruned("tiles-0"), |b| b
+        [70] ^=
+        1));
+    add!("pruned", PrunedStart, "the log of before, unpruned", "that the audit log, with", |s| {
+        fs::remove_dir_all(s.of_pruned("")).unwrap();
+        copy_all(&s.kept("unpruned"), &s.of_pruned(""));
+    });
+    add!("pruned", PrunedAuditor, "a piece of the archive removed", "are missing before it", |s| fs::remove_file(
+        s.piece()
+    )
+    .unwrap());
+    add!("pruned", PrunedAuditor, "a record in the archive", "was edited, moved, added or removed", |s| {
+        let other =
+            fs::read_dir(&s.archived).unwrap().map(|entry| entry.unwrap().path()).filter(|path| *path != s.piece());
+        let other = other.filter(|path| path.extension().is_some_and(|end| end == "gz")).max().unwrap();
+        fs::copy(other, s.piece()).unwrap();
+    });
     // 5. What says which installation this is.
     add!(
         "root",
@@ -666,7 +786,7 @@ async fn every_kind_of_change_behind_its_back_is_noticed_and_named() {
         match scene.noticed(mutation.by).await {
             None => {
                 wrong.push(format!("{who}: nobody noticed"));
-                if mutation.by != By::Auditor {
+                if mutation.by == By::Start || mutation.by == By::Reader || mutation.by == By::Restore {
                     scene.t.stop_somehow().await;
                 }
             }
@@ -679,6 +799,8 @@ async fn every_kind_of_change_behind_its_back_is_noticed_and_named() {
     // As it was, it starts, and an auditor finds nothing: nothing above was noticed for another reason.
     scene.repair();
     assert!(scene.noticed(By::Auditor).await.is_none());
+    assert!(scene.noticed(By::PrunedAuditor).await.is_none());
+    assert!(scene.noticed(By::PrunedStart).await.is_none());
     scene.t.start_again().await.unwrap();
     assert_eq!(scene.t.client.status().await.unwrap().problems, [""; 0]);
     scene.t.stop().await;

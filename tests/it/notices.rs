@@ -42,6 +42,14 @@ impl Got {
         &self.headers["webhook-id"]
     }
 
+    pub(crate) fn body(&self) -> &str {
+        &self.body
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        &self.headers[name]
+    }
+
     fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.body).unwrap()
     }
@@ -59,6 +67,10 @@ impl Got {
 pub(crate) enum Manner {
     /// Answers with that status, and a body that never ends.
     Status(u16),
+    /// Answers with these bytes.
+    Answer(&'static str),
+    /// Answers with status 400 where that stands in the body, with 204 elsewhere.
+    Refuses(&'static str),
     /// Sends whoever asks to another receiver.
     Redirect(SocketAddr),
     /// Reads, and says nothing.
@@ -90,7 +102,7 @@ impl Receiver {
         Self::with(None).await
     }
 
-    async fn with(tls: Option<TlsAcceptor>) -> Self {
+    pub(crate) async fn with(tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (got, manner) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Manner::Status(204))));
@@ -144,13 +156,16 @@ async fn take<S: AsyncRead + AsyncWrite + Unpin>(
         .filter_map(|line| line.split_once(": "))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
-    let length: usize = headers["content-length"].parse().unwrap();
+    let length: usize = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
     while bytes.len() < head + length {
         (stream.read_buf(&mut bytes).await.ok()? > 0).then_some(())?;
     }
     let body = String::from_utf8(bytes[head..].to_vec()).unwrap();
+    let mut manner = *manner.lock().unwrap();
+    if let Manner::Refuses(text) = manner {
+        manner = Manner::Status(if body.contains(text) { 400 } else { 204 });
+    }
     all.lock().unwrap().push(Got { head: first.to_owned(), headers, body });
-    let manner = *manner.lock().unwrap();
     match manner {
         Manner::Status(status) => {
             stream.write_all(format!("HTTP/1.1 {status} x\r\n").as_bytes()).await.ok()?;
@@ -160,6 +175,8 @@ async fn take<S: AsyncRead + AsyncWrite + Unpin>(
                 stream.write_all(&[b'x'; 4096]).await.ok()?;
             }
         }
+        Manner::Answer(text) => stream.write_all(text.as_bytes()).await.ok(),
+        Manner::Refuses(_) => None,
         Manner::Redirect(to) => {
             let answer = format!("HTTP/1.1 307 x\r\nlocation: http://{to}/other\r\ncontent-length: 0\r\n\r\n");
             stream.write_all(answer.as_bytes()).await.ok()
@@ -400,7 +417,7 @@ async fn many_certificates_share_notices_and_one_that_is_never_taken_holds_up_no
 }
 
 /// A receiver's certificate for these names, and the authority that signed it, in PEM.
-fn certified(names: &[&str]) -> (TlsAcceptor, String) {
+pub(crate) fn certified(names: &[&str]) -> (TlsAcceptor, String) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

@@ -136,14 +136,14 @@ impl Installation {
         process
     }
 
-    /// The key that signs the heads of its audit log.
-    fn log_key(&self) -> PublicKey {
-        serde_json::from_value(root(&self.data())["log_public"].clone()).unwrap()
+    /// The keys that sign the heads of its audit log.
+    fn log_keys(&self) -> Vec<PublicKey> {
+        log_keys(&self.data())
     }
 
     /// Checks the audit log as an auditor would.
     pub(crate) fn audit_is_good(&self) {
-        let report = signet::audit::verify(&self.data().join("audit"), Some(&self.log_key())).unwrap();
+        let report = signet::audit::verify(&self.data().join("audit"), &self.log_keys()).unwrap();
         assert!(report.is_good(), "{:?}", report.problems);
     }
 
@@ -157,6 +157,13 @@ fn root(data: &Path) -> serde_json::Value {
     serde_json::from_slice(&std::fs::read(data.join("root.json")).unwrap()).unwrap()
 }
 
+/// The keys that sign the heads of the audit log of `data`.
+pub(crate) fn log_keys(data: &Path) -> Vec<PublicKey> {
+    let root = root(data);
+    let keys = [root.pointer("/log_public"), root.pointer("/log_ed25519/public")];
+    keys.into_iter().flatten().map(|key| serde_json::from_value(key.clone()).unwrap()).collect()
+}
+
 /// The ids of the objects in the token that belong to the service on `data` itself.
 pub(crate) fn house_ids(data: &Path) -> BTreeSet<String> {
     let root = root(data);
@@ -165,6 +172,7 @@ pub(crate) fn house_ids(data: &Path) -> BTreeSet<String> {
         return BTreeSet::new();
     }
     let mut ids = vec![&root["root_key"]["id"], &root["log_key"]["id"], &device["sentinel"]["id"]];
+    ids.extend(root.get("log_ed25519").filter(|own| own["device"] == "hsm").map(|own| &own["key"]["id"]));
     ids.extend(device["keks"].as_array().unwrap().iter().map(|kek| &kek["id"]));
     ids.extend(device.get("attestation_key").map(|own| &own["key"]["id"]));
     ids.into_iter().map(|id| format!("{}00000001", id.as_str().unwrap())).collect()

@@ -423,3 +423,87 @@ async fn a_collector_of_syslog_understands_each_record() {
     let missed = read.iter().find(|message| message["record"]["action"] == "ReadKey").unwrap();
     assert_eq!(missed["severity"], "notice");
 }
+
+#[tokio::test]
+async fn a_public_key_in_a_file_wraps_without_a_service() {
+    let shell = Shell::start().await;
+    shell.run("signet key create inbox --algorithm hpke-p256").await;
+    shell.run("signet key create data --algorithm aes256-gcm-derived").await;
+    std::fs::write(shell.file("inbox.json"), shell.run("signet key public-key inbox --json").await).unwrap();
+    std::fs::write(shell.file("secret.txt"), "hunter2").unwrap();
+    let nowhere = "signet --server https://127.0.0.1:1 wrap inbox secret.txt --context a=b --out secret.wrapped";
+    shell.run(&format!("{nowhere} --public-key inbox.json")).await;
+    let opened = shell.run("signet unwrap inbox secret.wrapped --context a=b").await;
+    assert_eq!(opened, "hunter2");
+    shell.refused("signet unwrap inbox secret.wrapped", 6).await;
+    shell.refused("signet wrap data secret.txt --public-key inbox.json --out x", 2).await;
+    shell.refused("signet wrap inbox secret.txt --public-key secret.txt --out x", 2).await;
+}
+
+#[tokio::test]
+async fn a_file_of_ciphertexts_is_moved_and_goes_on_where_it_stopped() {
+    let shell = Shell::start().await;
+    shell.run("signet key create old --algorithm aes256-gcm-derived").await;
+    shell.run("signet key create new --algorithm hpke-p256").await;
+    std::fs::write(shell.file("secret.txt"), "hunter2").unwrap();
+    let mut lines = Vec::new();
+    for n in 0..1002 {
+        // A thousand of them are alike: what counts is the number of calls.
+        if n < 3 {
+            let line = format!("signet --json wrap old secret.txt --context n={n}");
+            let ciphertext = shell.json(&line).await["ciphertext"].clone();
+            lines.push(
+                serde_json::json!({"ciphertext": ciphertext, "context": {"n": n.to_string()}, "row": n}).to_string(),
+            );
+        } else {
+            lines.push(lines[2].clone());
+        }
+    }
+    let write = |lines: &[String]| std::fs::write(shell.file("old.jsonl"), lines.join("\n") + "\n").unwrap();
+    let read = || std::fs::read_to_string(shell.file("new.jsonl")).unwrap();
+    write(&lines);
+    let job = "signet rewrap old --to new --in old.jsonl --out new.jsonl";
+    // 1. All of it, in order, each with its own context.
+    shell.run(job).await;
+    let whole = read();
+    assert_eq!(whole.lines().count(), 1002);
+    for n in [0, 1, 2, 1001] {
+        let moved: serde_json::Value = serde_json::from_str(whole.lines().nth(n).unwrap()).unwrap();
+        std::fs::write(shell.file("one.b64"), moved["ciphertext"].as_str().unwrap()).unwrap();
+        let opened = shell.run(&format!("signet unwrap new one.b64 --base64 --context n={}", n.min(2))).await;
+        assert_eq!(opened, "hunter2");
+    }
+    // 2. Cut short in the middle of a line, it goes on with that line, and touches none before it.
+    let cut = whole.lines().take(2).map(str::len).sum::<usize>() + 2;
+    std::fs::write(shell.file("new.jsonl"), &whole[..cut + 40]).unwrap();
+    shell.run(job).await;
+    let again = read();
+    assert_eq!(again.lines().count(), 1002);
+    assert_eq!(again[..cut], whole[..cut]);
+    assert_ne!(again.lines().nth(2), whole.lines().nth(2), "made anew");
+    // 3. Done is done.
+    shell.run(job).await;
+    assert_eq!(read(), again);
+    // 4. The results of another job are not added to.
+    lines.swap(0, 1);
+    write(&lines);
+    shell.refused(job, 5).await;
+    assert_eq!(read(), again);
+    // 5. What does not open says so in its place, and the others move.
+    let mut wrong: serde_json::Value = serde_json::from_str(&lines[0]).unwrap();
+    wrong["context"] = serde_json::json!({"n": "another"});
+    write(&[lines[1].clone(), wrong.to_string(), lines[2].clone()]);
+    shell.refused("signet rewrap old --to new --in old.jsonl --out other.jsonl", 6).await;
+    let other = std::fs::read_to_string(shell.file("other.jsonl")).unwrap();
+    let codes: Vec<_> = other
+        .lines()
+        .map(|line| {
+            serde_json::from_str::<serde_json::Value>(line).unwrap()["error"]["code"].as_str().map(str::to_owned)
+        })
+        .collect();
+    assert_eq!(codes, [None, Some("does_not_open".to_owned()), None]);
+    // 6. A line that is none, and a job without a place to go on from.
+    std::fs::write(shell.file("old.jsonl"), "no JSON\n").unwrap();
+    shell.refused("signet rewrap old --to new --in old.jsonl --out third.jsonl", 2).await;
+    shell.refused("signet rewrap old --to new --in old.jsonl", 2).await;
+}

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use signet::audit::verify;
 use signet::client::Client;
-use signet::config::Sink;
+use signet::config::{Sink, SinkKind};
 use signet::error::Kind;
 use signet::wire::SinkPosition;
 
@@ -18,7 +18,7 @@ async fn server(required: bool) -> (TestServer, tempfile::TempDir, PathBuf) {
     let home = tempfile::tempdir().unwrap();
     let folder = home.path().join("copy");
     std::fs::create_dir(&folder).unwrap();
-    let sink = Sink { name: "elsewhere".parse().unwrap(), folder: folder.clone(), required };
+    let sink = Sink { name: "elsewhere".parse().unwrap(), kind: SinkKind::Folder(folder.clone()), required };
     let t = TestServer::configured(Devices::SoftHsm, |config| config.sinks = vec![sink]).await;
     t.key("release", "ecdsa-p256-sha256").await;
     (t, home, folder)

@@ -36,7 +36,7 @@ fn cosigner(url: &str, key: &NoteKey, required: bool) -> Cosigner {
 }
 
 /// A service and a witness that watches its log.
-async fn watched(required: bool) -> (TestServer, Place, Witness) {
+pub(crate) async fn watched(required: bool) -> (TestServer, Place, Witness) {
     let mut t = TestServer::start().await;
     t.key("first", "aes256-gcm-derived").await;
     let mut place = Place::new(&[]).await;
@@ -58,7 +58,7 @@ async fn position(t: &TestServer) -> WitnessPosition {
 }
 
 /// Waits until the witness holds all that was in the log by now.
-async fn followed(t: &TestServer) {
+pub(crate) async fn followed(t: &TestServer) {
     let size = t.client.status().await.unwrap().audit_size;
     eventually("the witness follows", async || (position(t).await.size? >= size).then_some(())).await;
 }
@@ -152,8 +152,8 @@ async fn an_auditor_demands_the_cosignature() {
     assert!(good, "{said}");
     let checkpoint = std::fs::read_to_string(Path::new(&to).join("checkpoint")).unwrap();
     let head = checkpoint::Head::parse(&checkpoint).unwrap();
-    if head.signers().len() == 2 {
-        let lines: String = checkpoint.lines().skip(5).map(|line| format!("{line}\n")).collect();
+    if head.signers().len() == 3 {
+        let lines: String = checkpoint.lines().skip(6).map(|line| format!("{line}\n")).collect();
         if let Some(said) = judged(&checkpoint, &lines, place.key()) {
             assert!(said.contains("witness.example/w1"), "{said}");
         }

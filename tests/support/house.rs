@@ -20,7 +20,7 @@ use signet::ledger::{Anchors, Ledger};
 use signet::policy::{ADMINISTRATORS, ADMINISTRATORS_TEXT, Facts, Target};
 use signet::server::listen::{Limits, Transport, serve};
 use signet::service::acme::Desk;
-use signet::service::{Heads, Parts, Service, policies};
+use signet::service::{HeadKey, Heads, Parts, Service, policies};
 use signet::signing::Signing;
 use signet::store::{Change, Expected, Sealed, Sqlite, StorageKey, Store};
 use signet::telemetry::Metrics;
@@ -98,8 +98,8 @@ impl House {
             admission: admission.clone(),
             ledger,
             log: log.clone(),
-            log_key: public.clone(),
-            heads: Arc::new(Heads::new(log, worker.clone(), head, public).unwrap()),
+            heads: Arc::new(Heads::new(log, HeadKey::new(worker.clone(), head, public).unwrap(), None)),
+            retention: None,
             registry: Arc::new(Registry::load(&*store).unwrap()),
             metrics: metrics.clone(),
             instance: "test".into(),

@@ -10,9 +10,13 @@ import json
 import pathlib
 
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ec import ECDH, SECP256R1, derive_private_key
+from cryptography.hazmat.primitives.asymmetric.padding import MGF1, OAEP
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat, load_pem_private_key
 
 TESTS = pathlib.Path(__file__).parent.parent
 GOLDEN = TESTS / "golden"
@@ -129,6 +133,90 @@ def envelope():
     write_json("envelope.json", {"cases": cases, "salamander": salamander(header, context_hash)})
 
 
+HPKE_PRIVATE_KEYS = [derive_private_key(int.from_bytes(sha256(b"hpke private key %d" % n), "big") >> 1, SECP256R1()) for n in range(4)]
+
+
+def labeled_extract(suite, salt, label, ikm):
+    return hmac.digest(salt, b"HPKE-v1" + suite + label + ikm, "sha256")
+
+
+def labeled_expand(suite, key, label, info, length):
+    return expand(key, length.to_bytes(2, "big"), b"HPKE-v1", suite, label, info, length=length)
+
+
+def hpke_seal(public, one_time, info, plaintext):
+    """RFC 9180, SealBase, with a one-time key that is given, so that a second run changes nothing."""
+    def point(key):
+        return key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+
+    kem, suite = b"KEM\0\x10", b"HPKE\0\x10\0\x01\0\x02"
+    enc, dh = point(one_time.public_key()), one_time.exchange(ECDH(), public)
+    prk = labeled_extract(kem, b"", b"eae_prk", dh)
+    shared = labeled_expand(kem, prk, b"shared_secret", enc + point(public), 32)
+    context = b"\0" + labeled_extract(suite, b"", b"psk_id_hash", b"") + labeled_extract(suite, b"", b"info_hash", info)
+    secret = labeled_extract(suite, shared, b"secret", b"")
+    key, nonce = (labeled_expand(suite, secret, label, context, n) for label, n in ((b"key", 32), (b"base_nonce", 12)))
+    return enc + AESGCM(key).encrypt(nonce, plaintext, b"")
+
+
+def hpke():
+    """Ciphertexts of hpke-p256. The HPKE of the cryptography library opens each."""
+    cases = []
+    plaintexts = [b"", b"x", b"data key of 32 bytes, or so long", bytes(range(256)) * 5]
+    suite = Suite(KEM.P256, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+    for number, (private, plaintext, entries) in enumerate(zip(HPKE_PRIVATE_KEYS, plaintexts, CONTEXTS[2:])):
+        key_id, version = sha256(b"hpke key id %d" % number)[:16], [1, 2, 70000, 0xFFFFFFFF][number]
+        label = b"SE\x01\x02" + key_id + version.to_bytes(4, "big")
+        info, context_hash = b"signet hpke v1" + label, sha256(encode_context(entries))
+        one_time = derive_private_key(int.from_bytes(sha256(b"hpke one-time key %d" % number), "big") >> 1, SECP256R1())
+        sealed = hpke_seal(private.public_key(), one_time, info, context_hash + plaintext)
+        assert suite.decrypt(sealed, private, info) == context_hash + plaintext
+        cases.append({
+            "private_key": private.private_numbers().private_value.to_bytes(32, "big").hex(),
+            "public_key": private.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint).hex(),
+            "key_id": key_id.hex(), "version": version, "context": entries, "info": info.hex(),
+            "plaintext": plaintext.hex(), "blob": (label + sealed).hex(),
+        })
+    (GOLDEN / "ciphertext-hpke-v1.bin").write_bytes(bytes.fromhex(cases[2]["blob"]))
+    write_json("hpke.json", {"cases": cases})
+
+
+def oaep_encrypt(public, message, seed):
+    """RFC 8017, 7.1.1 with SHA-256 and an empty label, and a seed that is given, so that a second run changes nothing."""
+    def mgf1(data, length):
+        return b"".join(sha256(data + counter.to_bytes(4, "big")) for counter in range(-(-length // 32)))[:length]
+
+    def xor(left, right):
+        return bytes(one ^ other for one, other in zip(left, right))
+
+    size = public.key_size // 8
+    block = sha256(b"") + bytes(size - len(message) - 66) + b"\1" + message
+    block = xor(block, mgf1(seed, len(block)))
+    padded = b"\0" + xor(seed, mgf1(block, 32)) + block
+    numbers = public.public_numbers()
+    return pow(int.from_bytes(padded, "big"), numbers.e, numbers.n).to_bytes(size, "big")
+
+
+def oaep():
+    """Ciphertexts of rsa2048-oaep-sha256. The OAEP of the cryptography library opens each."""
+    private = load_pem_private_key((VECTORS / "oaep-key.pem").read_bytes(), None)
+    public, cases = private.public_key(), []
+    plaintexts = [b"", b"x", b"data key of 32 bytes, or so long", bytes(range(256)) * 5]
+    for number, (plaintext, entries) in enumerate(zip(plaintexts, CONTEXTS[2:])):
+        key_id, version = sha256(b"oaep key id %d" % number)[:16], [1, 2, 70000, 0xFFFFFFFF][number]
+        secret, context_hash = sha256(b"oaep secret %d" % number), sha256(encode_context(entries))
+        sent = oaep_encrypt(public, secret, sha256(b"oaep seed %d" % number))
+        padding = OAEP(MGF1(hashes.SHA256()), hashes.SHA256(), None)
+        assert private.decrypt(sent, padding) == secret
+        header = b"SE\x01\x03" + key_id + version.to_bytes(4, "big") + sent
+        sealed = blob(secret, header, context_hash, plaintext)
+        cases.append({"key_id": key_id.hex(), "version": version, "context": entries, "plaintext": plaintext.hex(), "blob": sealed.hex()})
+    (GOLDEN / "ciphertext-oaep-v1.bin").write_bytes(bytes.fromhex(cases[2]["blob"]))
+    der = private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    spki = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    write_json("oaep.json", {"private_key": der.hex(), "public_key": spki.hex(), "cases": cases})
+
+
 def salamander(header, context_hash):
     """A blob committed to its first key whose AES-GCM part has a right tag under the second as well
     (https://eprint.iacr.org/2019/016, section 3.2): one block of ciphertext is solved for."""
@@ -205,4 +293,6 @@ record()
 row()
 context()
 envelope()
+hpke()
+oaep()
 file()

@@ -5,7 +5,7 @@
 //! One Rust method is one PKCS#11 call, or the shortest fixed sequence where the standard demands one (`C_SignInit` and one
 //! `C_Sign`, the three calls of a search). Nothing is retried, cached or guessed; an [`Error`] is the name of the function
 //! and the code it returned. What is offered is what a key service needs, so there is no call meant to bring key material in,
-//! and none that takes it out other than wrapped.
+//! and none that takes it out other than wrapped, but for the secret that two keys agree on.
 //!
 //! ```text
 //! Module ── a loaded library, initialised; finalised when the last owner lets go

@@ -1,11 +1,11 @@
 //! Mechanisms: the algorithms of the standard, with their parameters.
 
 use cryptoki_sys::{
-    CK_MECHANISM, CK_MECHANISM_TYPE, CK_RSA_PKCS_MGF_TYPE, CK_RSA_PKCS_PSS_PARAMS, CK_ULONG, CKG_MGF1_SHA256,
-    CKG_MGF1_SHA384, CKG_MGF1_SHA512, CKM_AES_KEY_GEN, CKM_AES_KEY_WRAP_KWP, CKM_AES_KEY_WRAP_PAD,
-    CKM_EC_EDWARDS_KEY_PAIR_GEN, CKM_EC_KEY_PAIR_GEN, CKM_ECDSA, CKM_EDDSA, CKM_GENERIC_SECRET_KEY_GEN, CKM_RSA_PKCS,
-    CKM_RSA_PKCS_KEY_PAIR_GEN, CKM_RSA_PKCS_PSS, CKM_SHA256, CKM_SHA256_HMAC, CKM_SHA384, CKM_SHA384_HMAC, CKM_SHA512,
-    CKM_SHA512_HMAC,
+    CK_MECHANISM, CK_MECHANISM_TYPE, CK_RSA_PKCS_MGF_TYPE, CK_RSA_PKCS_OAEP_PARAMS, CK_RSA_PKCS_PSS_PARAMS, CK_ULONG,
+    CKG_MGF1_SHA256, CKG_MGF1_SHA384, CKG_MGF1_SHA512, CKM_AES_KEY_GEN, CKM_AES_KEY_WRAP_KWP, CKM_AES_KEY_WRAP_PAD,
+    CKM_EC_EDWARDS_KEY_PAIR_GEN, CKM_EC_KEY_PAIR_GEN, CKM_ECDH1_DERIVE, CKM_ECDSA, CKM_EDDSA,
+    CKM_GENERIC_SECRET_KEY_GEN, CKM_RSA_PKCS, CKM_RSA_PKCS_KEY_PAIR_GEN, CKM_RSA_PKCS_OAEP, CKM_RSA_PKCS_PSS,
+    CKM_SHA256, CKM_SHA256_HMAC, CKM_SHA384, CKM_SHA384_HMAC, CKM_SHA512, CKM_SHA512_HMAC, CKZ_DATA_SPECIFIED,
 };
 
 /// A hash function as a parameter of PSS.
@@ -32,6 +32,8 @@ pub enum Mechanism {
     GenericSecretKeyGen,
     /// Makes an AES key of `CKA_VALUE_LEN` bytes.
     AesKeyGen,
+    /// Agrees on a secret with a point ([`crate::Session::agree`] gives it as the parameter).
+    Ecdh1Derive,
     /// ECDSA over a digest; the signature is `r || s`.
     Ecdsa,
     /// Pure EdDSA over a message: without a parameter there is neither context nor pre-hash.
@@ -47,6 +49,13 @@ pub enum Mechanism {
         /// The length of the salt.
         salt: usize,
     },
+    /// OAEP with an empty label.
+    RsaOaep {
+        /// What hashes the label.
+        hash: Digest,
+        /// The hash of MGF1.
+        mgf: Digest,
+    },
     /// HMAC with SHA-256, whole.
     Sha256Hmac,
     /// HMAC with SHA-384, whole.
@@ -60,6 +69,13 @@ pub enum Mechanism {
     AesKeyWrapKwp,
     /// Another one that has no parameter, by its number.
     Other(CK_MECHANISM_TYPE),
+}
+
+/// The C form of a parameter.
+#[derive(Debug)]
+pub(crate) enum Parameter {
+    Pss(CK_RSA_PKCS_PSS_PARAMS),
+    Oaep(CK_RSA_PKCS_OAEP_PARAMS),
 }
 
 impl Digest {
@@ -90,10 +106,12 @@ impl Mechanism {
             Self::RsaPkcsKeyPairGen => CKM_RSA_PKCS_KEY_PAIR_GEN,
             Self::GenericSecretKeyGen => CKM_GENERIC_SECRET_KEY_GEN,
             Self::AesKeyGen => CKM_AES_KEY_GEN,
+            Self::Ecdh1Derive => CKM_ECDH1_DERIVE,
             Self::Ecdsa => CKM_ECDSA,
             Self::Eddsa => CKM_EDDSA,
             Self::RsaPkcs => CKM_RSA_PKCS,
             Self::RsaPss { .. } => CKM_RSA_PKCS_PSS,
+            Self::RsaOaep { .. } => CKM_RSA_PKCS_OAEP,
             Self::Sha256Hmac => CKM_SHA256_HMAC,
             Self::Sha384Hmac => CKM_SHA384_HMAC,
             Self::Sha512Hmac => CKM_SHA512_HMAC,
@@ -104,18 +122,28 @@ impl Mechanism {
     }
 
     /// The parameter, which must outlive the C form that points to it.
-    pub(crate) fn parameter(self) -> Option<CK_RSA_PKCS_PSS_PARAMS> {
+    pub(crate) fn parameter(self) -> Option<Parameter> {
         if let Self::RsaPss { hash, mgf, salt } = self {
-            Some(CK_RSA_PKCS_PSS_PARAMS { hashAlg: hash.mechanism(), mgf: mgf.mask(), sLen: salt as CK_ULONG })
+            let (hash, mgf) = (hash.mechanism(), mgf.mask());
+            Some(Parameter::Pss(CK_RSA_PKCS_PSS_PARAMS { hashAlg: hash, mgf, sLen: salt as CK_ULONG }))
+        } else if let Self::RsaOaep { hash, mgf } = self {
+            Some(Parameter::Oaep(CK_RSA_PKCS_OAEP_PARAMS {
+                hashAlg: hash.mechanism(),
+                mgf: mgf.mask(),
+                source: CKZ_DATA_SPECIFIED,
+                pSourceData: std::ptr::null_mut(),
+                ulSourceDataLen: 0,
+            }))
         } else {
             None
         }
     }
 
     /// The C form, pointing to `parameter`.
-    pub(crate) fn raw(self, parameter: &mut Option<CK_RSA_PKCS_PSS_PARAMS>) -> CK_MECHANISM {
+    pub(crate) fn raw(self, parameter: &mut Option<Parameter>) -> CK_MECHANISM {
         let (pointer, length) = match parameter {
-            Some(pss) => (std::ptr::from_mut(pss).cast(), size_of::<CK_RSA_PKCS_PSS_PARAMS>()),
+            Some(Parameter::Pss(pss)) => (std::ptr::from_mut(pss).cast(), size_of::<CK_RSA_PKCS_PSS_PARAMS>()),
+            Some(Parameter::Oaep(oaep)) => (std::ptr::from_mut(oaep).cast(), size_of::<CK_RSA_PKCS_OAEP_PARAMS>()),
             None => (std::ptr::null_mut(), 0),
         };
         CK_MECHANISM { mechanism: self.number(), pParameter: pointer, ulParameterLen: length as CK_ULONG }

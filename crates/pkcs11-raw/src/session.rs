@@ -7,9 +7,9 @@ use std::ptr::null_mut;
 use std::sync::Arc;
 
 use cryptoki_sys::{
-    CK_ATTRIBUTE, CK_ATTRIBUTE_TYPE, CK_OBJECT_HANDLE, CK_SESSION_HANDLE, CK_ULONG, CK_UNAVAILABLE_INFORMATION,
-    CKF_RW_SESSION, CKF_SERIAL_SESSION, CKM_SHA256, CKR_ATTRIBUTE_SENSITIVE, CKR_ATTRIBUTE_TYPE_INVALID,
-    CKR_GENERAL_ERROR, CKU_USER,
+    CK_ATTRIBUTE, CK_ATTRIBUTE_TYPE, CK_ECDH1_DERIVE_PARAMS, CK_MECHANISM, CK_OBJECT_HANDLE, CK_SESSION_HANDLE,
+    CK_ULONG, CK_UNAVAILABLE_INFORMATION, CKA_VALUE, CKD_NULL, CKF_RW_SESSION, CKF_SERIAL_SESSION, CKM_SHA256,
+    CKR_ATTRIBUTE_SENSITIVE, CKR_ATTRIBUTE_TYPE_INVALID, CKR_GENERAL_ERROR, CKU_USER,
 };
 use zeroize::Zeroizing;
 
@@ -282,6 +282,38 @@ impl Session {
             )
         }?;
         Ok(Object(key))
+    }
+
+    /// What the private key `key` and `point` agree on (ECDH, without a derivation of keys): `C_DeriveKey` to a session object by
+    /// `template`, its value, and its end. Where one of them fails, the object goes with its session.
+    ///
+    /// # Errors
+    /// What the calls returned; `CKR_ATTRIBUTE_SENSITIVE` where the token does not show the value.
+    pub fn agree(&self, key: Object, point: &[u8], template: &[Attribute]) -> Result<Vec<u8>> {
+        let mut parameter = CK_ECDH1_DERIVE_PARAMS {
+            kdf: CKD_NULL,
+            ulSharedDataLen: 0,
+            pSharedData: null_mut(),
+            ulPublicDataLen: point.len() as CK_ULONG,
+            pPublicData: point.as_ptr().cast_mut(),
+        };
+        let mut mechanism = CK_MECHANISM {
+            mechanism: Mechanism::Ecdh1Derive.number(),
+            pParameter: (&raw mut parameter).cast(),
+            ulParameterLen: size_of::<CK_ECDH1_DERIVE_PARAMS>() as CK_ULONG,
+        };
+        let mut raw = RawTemplate::new(template);
+        let mut secret = 0;
+        // SAFETY: mechanism, parameter and template are alive during the call; `point` is only read; `secret` is written to.
+        unsafe {
+            call!(
+                self.module,
+                C_DeriveKey(self.handle, &raw mut mechanism, key.0, raw.as_mut_ptr(), raw.len(), &raw mut secret)
+            )
+        }?;
+        let value = self.attributes(Object(secret), &[CKA_VALUE])?.pop().flatten();
+        self.destroy(Object(secret))?;
+        value.ok_or(Error { function: "C_GetAttributeValue", code: CKR_ATTRIBUTE_SENSITIVE })
     }
 
     /// Makes an object of what `template` says: for data, never for keys.

@@ -3,8 +3,8 @@
 use super::answer::{Note, Octets, Reply};
 use super::call::{Call, number};
 use crate::error::{Error, Kind, Result};
-use crate::service::{DEFAULT_PAGE, MAX_RECORDS, Records, Released, Tile};
-use crate::wire::{AuditConsistency, AuditHead, AuditProof, AuditRecords};
+use crate::service::{DEFAULT_PAGE, MAX_RECORDS, PruneWish, Pruning, Records, Released, SignedHead, Tile};
+use crate::wire::{AuditConsistency, AuditHead, AuditProof, AuditPruned, AuditRecords, PruneAudit};
 
 pub(super) async fn records(call: Call) -> Result<Released<Reply<AuditRecords>>> {
     let first = call.query("first", number)?;
@@ -24,7 +24,10 @@ pub(super) async fn records(call: Call) -> Result<Released<Reply<AuditRecords>>>
 
 pub(super) async fn head(call: Call) -> Result<Released<Reply<AuditHead>>> {
     let head = call.service.read_audit_head(&call.caller).await?;
-    head.try_map(|head| Ok(AuditHead { note: head.note, public_key: head.key.to_pem()? }.into()))
+    head.try_map(|SignedHead { note, key, second }| {
+        let ed25519_public_key = second.map(|second| second.to_pem()).transpose()?;
+        Ok(AuditHead { note, public_key: key.to_pem()?, ed25519_public_key }.into())
+    })
 }
 
 pub(super) async fn proof(call: Call) -> Result<Released<Reply<AuditProof>>> {
@@ -39,6 +42,25 @@ pub(super) async fn consistency(call: Call) -> Result<Released<Reply<AuditConsis
     let public_key = call.service.log_key().to_pem()?;
     let proof = call.service.prove_consistency(&call.caller, old).await?;
     Ok(proof.map(|proof| AuditConsistency { old, size: proof.head.size(), proof: proof.encode(), public_key }.into()))
+}
+
+pub(super) async fn prune(call: Call, body: PruneAudit) -> Result<Released<Reply<AuditPruned>>> {
+    let PruneAudit { below, keep, dry_run } = body;
+    let pruned = call.service.prune_audit(&call.caller, PruneWish { below, keep, dry_run }).await?;
+    Ok(pruned.map(|Pruning { plan, done }| {
+        AuditPruned {
+            first: plan.first(),
+            below: plan.below(),
+            segments: plan.segments() as u64,
+            bytes: plan.bytes(),
+            head: plan.head(),
+            limits: plan.limits().clone(),
+            archive: plan.archive(),
+            more: plan.more(),
+            done,
+        }
+        .into()
+    }))
 }
 
 pub(super) async fn checkpoint(call: Call) -> Result<Released<Reply<Note>>> {

@@ -80,7 +80,8 @@ pub(super) async fn public_key(call: Call) -> Result<Released<Reply<PublicKeyInf
         let (algorithm, public) = (key.record.algorithm, version.public_key()?);
         let jwk = serde_json::to_value(Jwk::new(algorithm, &public)?)
             .map_err(|e| Error::internal(format!("writing a JWK: {e}")))?;
-        Ok(PublicKeyInfo { version: version.number(), algorithm, pem: public.to_pem()?, jwk }.into())
+        let (name, id) = (key.record.name.clone(), key.record.id);
+        Ok(PublicKeyInfo { key: name, id, version: version.number(), algorithm, pem: public.to_pem()?, jwk }.into())
     })
 }
 

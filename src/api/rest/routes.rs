@@ -489,6 +489,13 @@ fn of_service() -> Vec<RouteRow> {
         )
         .action(&[Action::ReadAudit])
         .bare(audit::consistency),
+        route(
+            Method::POST,
+            "/api/v1/audit/prune",
+            "Removes records from the audit log that its archive holds, or says which would go",
+        )
+        .action(&[Action::PruneAudit])
+        .json(BODY, audit::prune),
         route(Method::GET, "/api/v1/audit/log/checkpoint", "Reads the head of the tiled log (C2SP tlog-tiles)")
             .action(&[Action::ReadAudit])
             .bare(audit::checkpoint),
@@ -547,7 +554,7 @@ mod tests {
 
     #[test]
     fn the_largest_plaintext_fits_a_body() {
-        let plaintext = crate::envelope::format::MAX_PLAINTEXT.div_ceil(3) * 4;
+        let plaintext = crate::ciphertext::MAX_PLAINTEXT.div_ceil(3) * 4;
         // A context may be escaped, each byte by up to six characters.
         assert!(plaintext + 2 * crate::types::Context::MAX_BYTES < BODY);
         const { assert!(crate::policy::MAX_POLICY_BYTES < POLICY_BODY) };

@@ -16,7 +16,8 @@ use super::call::Call;
 use crate::error::{Error, Kind, Result};
 use crate::service::{AnchorStatus, DeviceState, Jwk, Released, Served, SinkStatus, WitnessStatus};
 use crate::wire::{
-    AnchorPosition, DeviceAbility, DeviceStatus, ServerCertificate, SinkPosition, Status, WhoAmI, WitnessPosition,
+    AnchorPosition, AuditKey, DeviceAbility, DeviceStatus, ServerCertificate, SinkPosition, Status, WhoAmI,
+    WitnessPosition,
 };
 
 /// How long the set of published keys is kept: anybody may ask for it, and making it costs time.
@@ -45,6 +46,11 @@ pub(super) async fn status(call: Call) -> Result<Released<Reply<Status>>> {
             rotations_overdue: status.overdue,
             audit_size: status.audit_size,
             audit_signed: status.audit_signed,
+            audit_keys: status
+                .audit_keys
+                .into_iter()
+                .map(|(device, algorithm)| AuditKey { algorithm, device })
+                .collect(),
             audit_sinks: status.sinks.into_iter().map(sink).collect(),
             witnesses: status.witnesses.into_iter().map(witness).collect(),
         }
@@ -53,8 +59,8 @@ pub(super) async fn status(call: Call) -> Result<Released<Reply<Status>>> {
 }
 
 fn sink(status: SinkStatus) -> SinkPosition {
-    let SinkStatus { name, required, size, behind, trouble } = status;
-    SinkPosition { name, required, size, behind, problem: trouble }
+    let SinkStatus { name, kind, required, size, behind, rejected, trouble } = status;
+    SinkPosition { name, kind: kind.to_owned(), required, size, behind, rejected, problem: trouble }
 }
 
 fn certificate(served: Served) -> ServerCertificate {

@@ -105,7 +105,7 @@ fn retention(rule: &Retention) -> String {
     if text == "-" { "all versions".to_owned() } else { text }
 }
 
-/// Write the public key of a version in PEM, or as JWK by --json.
+/// Write the public key of a version in PEM; by --json as JWK too, with all that `wrap --public-key` needs.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:

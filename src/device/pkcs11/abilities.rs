@@ -18,8 +18,8 @@ use crate::device::pkcs11::make::{self, Newborn};
 use crate::device::pkcs11::recipe;
 use crate::device::pkcs11::shared::Shared;
 use crate::device::pkcs11::template::{self, Life};
-use crate::device::{Ability, Class, Fault};
-use crate::types::{Algorithm, KeyId, PublicKey, Purpose, Residency, Verifier, Version};
+use crate::device::{Ability, Class, Fault, Identity};
+use crate::types::{Algorithm, Encapsulated, KeyId, PublicKey, Residency, Role, Verifier, Version, same};
 
 /// What is signed in a probe.
 const MESSAGE: &[u8] = b"signet probe";
@@ -120,12 +120,19 @@ const fn model(algorithm: Algorithm) -> Algorithm {
         | Algorithm::EcdsaP521
         | Algorithm::Ed25519
         | Algorithm::HmacSha384
-        | Algorithm::HmacSha512 => algorithm,
+        | Algorithm::HmacSha512
+        | Algorithm::HpkeP256 => algorithm,
+        Algorithm::Rsa2048Oaep | Algorithm::Rsa3072Oaep | Algorithm::Rsa4096Oaep => Algorithm::Rsa2048Oaep,
     }
 }
 
-/// Adds the limit of RSA sizes, which some tokens draw at 2048.
+/// Adds the limit of RSA sizes, which some tokens draw at 2048, and what an enrolment by an older program left out.
 fn fits(shared: &Shared, algorithm: Algorithm, finding: Finding) -> Finding {
+    let has_kek = |identity: &Identity| identity.keks.iter().any(|kek| kek.role == recipe::kek_role(algorithm));
+    if finding.wrapped.is_none() && shared.identity().is_some_and(|identity| !has_kek(&identity)) {
+        let clause = "this token was enrolled without a key-encryption key for such keys".to_owned();
+        return Finding { wrapped: Some(Refusal::sure(clause)), ..finding };
+    }
     let Some(bits) = algorithm.rsa_bits() else { return finding };
     let Ok(sizes) = shared.module.key_sizes(shared.slot, Mechanism::RsaPkcsKeyPairGen.number()) else { return finding };
     if (sizes.min..=sizes.max).contains(&u64::from(bits)) {
@@ -242,6 +249,9 @@ impl Probe {
     /// Has the key sign, and judges the result.
     fn uses(&mut self, key: Object, public: Option<&PublicKey>) -> Result<(), Stop> {
         let algorithm = self.algorithm;
+        if matches!(algorithm.role(), Role::Agree | Role::Decrypt) {
+            return self.finds(key, public);
+        }
         let mechanism = recipe::mechanism(algorithm);
         let digest = algorithm.hash().map(|hash| hash.digest(MESSAGE));
         let Some(public) = public else {
@@ -254,6 +264,16 @@ impl Probe {
         let signature = self.step("sign with", |session| session.sign(mechanism, key, &input))?;
         let verifier = Verifier::new(algorithm, public);
         judge(verifier.is_ok_and(|verifier| verifier.verifies(MESSAGE, &signature)), algorithm)
+    }
+
+    /// Has the key find a secret that we know.
+    fn finds(&mut self, key: Object, public: Option<&PublicKey>) -> Result<(), Stop> {
+        let algorithm = self.algorithm;
+        let failed = |why: String| Stop::Failed(Fault::new(Class::Internal, why));
+        let public = public.ok_or_else(|| failed(format!("{algorithm} keys are pairs")))?;
+        let known = Encapsulated::to(algorithm, public).map_err(|error| failed(error.chain()))?;
+        let secret = self.step("use", |session| recipe::act(session, algorithm, key, &known.sent))?;
+        judge(same(&secret, known.secret.expose()), algorithm)
     }
 
     /// Wraps the key, unwraps it, and uses what came back.
@@ -288,9 +308,10 @@ fn judge(right: bool, algorithm: Algorithm) -> Result<(), Stop> {
     if right {
         return Ok(());
     }
-    let what = match algorithm.purpose() {
-        Purpose::Sign => "signatures",
-        Purpose::Mac | Purpose::Wrap => "MACs",
+    let what = match algorithm.role() {
+        Role::Sign => "signatures",
+        Role::Mac => "MACs",
+        Role::Agree | Role::Decrypt => "secrets",
     };
     Err(Stop::Cannot(Refusal::doubtful(format!("this token makes wrong {algorithm} {what}"))))
 }

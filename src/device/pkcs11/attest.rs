@@ -12,7 +12,7 @@ use crate::device::pkcs11::codes::Effect;
 use crate::device::pkcs11::lane::Lane;
 use crate::device::pkcs11::{own_key, recipe};
 use crate::device::{Attest, AttestationKey, Class, Fault, Identity, KeyRef, Locator, check_input};
-use crate::types::{Base64Bytes, KeyId, Purpose, Verifier, sha256};
+use crate::types::{Base64Bytes, Encapsulated, KeyId, Role, Verifier, same, sha256};
 
 /// How a value is written down.
 #[derive(Clone, Copy)]
@@ -109,8 +109,8 @@ impl Lane {
         })?;
         let signer = self.attestation_object(&own.key)?;
         // 1. The key proves that it is that key, and is loaded then.
-        let check = match (key.algorithm.purpose(), public) {
-            (Purpose::Sign, Some(public)) => {
+        let check = match (key.algorithm.role(), public) {
+            (Role::Sign, Some(public)) => {
                 let verifier = Verifier::new(key.algorithm, public)
                     .map_err(|error| Fault::new(Class::Refused, format!("the public key: {error}")))?;
                 let message = [b"signet attestation".as_slice(), binding].concat();
@@ -122,12 +122,21 @@ impl Lane {
                 }
                 None
             }
-            (Purpose::Mac | Purpose::Wrap, None) => {
+            (Role::Agree | Role::Decrypt, Some(public)) => {
+                let known = Encapsulated::to(key.algorithm, public)
+                    .map_err(|error| Fault::new(Class::Refused, format!("the public key: {error}")))?;
+                if !same(&self.use_key(key, &known.sent)?, known.secret.expose()) {
+                    let text = "the key in the token is not the private half of its public key";
+                    return Err(Fault::new(Class::KeyDamaged, text));
+                }
+                None
+            }
+            (Role::Mac, None) => {
                 let check = self.use_key(key, &check_input(key.id, key.version))?;
                 Some(hex::encode(sha256(&[&check])))
             }
-            (Purpose::Sign, None) | (Purpose::Mac | Purpose::Wrap, Some(_)) => {
-                return Err(Fault::new(Class::Refused, "signing keys have a public key, and others have none"));
+            (Role::Sign | Role::Agree | Role::Decrypt, None) | (Role::Mac, Some(_)) => {
+                return Err(Fault::new(Class::Refused, "pairs have a public key, and secret keys have none"));
             }
         };
         // 2. What the token shows.

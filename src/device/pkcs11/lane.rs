@@ -15,7 +15,7 @@ use crate::device::{
     AnchorPlace, AnchorSlot, AnchorWrite, Attempt, Attest, AttestationKey, Class, Description, Device, Fault,
     Generated, Health, Inventory, KeyRef, KeySpec, Locator, TpmChallenge,
 };
-use crate::types::{KeyId, Purpose, Residency, SecretBytes, Version, sha256};
+use crate::types::{Agreed, KeyId, Residency, Role, SecretBytes, Version, is_point, sha256};
 
 /// The longest message of an HMAC. SoftHSM takes more; network HSMs have frames of about this size.
 const MAX_MAC_INPUT: usize = 64 * 1024;
@@ -65,11 +65,10 @@ impl Lane {
         .map_err(|error| self.shared.fault(error, Effect::Idle))
     }
 
-    /// Signs with a key, or makes a MAC.
+    /// Has a key do its one thing.
     pub(super) fn use_key(&mut self, key: &KeyRef, data: &[u8]) -> Result<Vec<u8>, Fault> {
-        let mechanism = recipe::mechanism(key.algorithm);
         let loaded = self.load(key)?;
-        let first = match self.call(|session| session.sign(mechanism, loaded.object, data)) {
+        let first = match self.call(|session| recipe::act(session, key.algorithm, loaded.object, data)) {
             Ok(answer) => return Ok(answer),
             Err(error) => error,
         };
@@ -84,7 +83,7 @@ impl Lane {
         }
         // The handle may have been found anew, and its attributes read again: a second answer is the key's own.
         let loaded = self.load(key)?;
-        self.call(|session| session.sign(mechanism, loaded.object, data)).map_err(|again| {
+        self.call(|session| recipe::act(session, key.algorithm, loaded.object, data)).map_err(|again| {
             let fault = self.shared.fault(again, Effect::Idle);
             if codes::remedy(again.code) == Remedy::Doubt && again.code == first.code {
                 let text =
@@ -144,7 +143,7 @@ impl Device for Lane {
     }
 
     fn mac(&mut self, key: &KeyRef, message: &[u8]) -> Result<Vec<u8>, Fault> {
-        if key.algorithm.purpose() == Purpose::Sign {
+        if key.algorithm.role() != Role::Mac {
             return Err(Fault::new(Class::Refused, format!("{} makes no MACs", key.algorithm)));
         }
         if message.len() > MAX_MAC_INPUT {
@@ -153,6 +152,33 @@ impl Device for Lane {
             return Err(Fault::new(Class::Refused, text));
         }
         self.use_key(key, message)
+    }
+
+    fn agree(&mut self, key: &KeyRef, point: &[u8]) -> Result<Vec<u8>, Fault> {
+        if key.algorithm.role() != Role::Agree {
+            return Err(Fault::new(Class::Refused, format!("{} agrees on no secrets", key.algorithm)));
+        }
+        if !is_point(point) {
+            return Err(Fault::new(Class::Refused, "this is no point of P-256"));
+        }
+        let secret = self.use_key(key, point)?;
+        if secret.len() == Agreed::SECRET {
+            return Ok(secret);
+        }
+        Err(Fault::new(Class::Internal, "the token gave a secret of another length"))
+    }
+
+    fn decrypt(&mut self, key: &KeyRef, ciphertext: &[u8]) -> Result<Vec<u8>, Fault> {
+        if key.algorithm.role() != Role::Decrypt {
+            return Err(Fault::new(Class::Refused, format!("{} decrypts nothing", key.algorithm)));
+        }
+        self.use_key(key, ciphertext).map_err(|fault| match fault.class {
+            // Many tokens say no more than that they failed, which the front judges by a ciphertext of its own.
+            Class::KeyDamaged => Fault { class: Class::Refused, ..fault },
+            Class::Retry | Class::Ambiguous | Class::DeviceGone | Class::KeyGone | Class::PinRefused => fault,
+            Class::PinLocked | Class::Full | Class::Unsupported | Class::Refused | Class::Busy => fault,
+            Class::Expired | Class::WorkerLost | Class::Config | Class::Internal => fault,
+        })
     }
 
     fn destroy(&mut self, key: &KeyRef) -> Result<(), Fault> {

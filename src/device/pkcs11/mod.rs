@@ -126,7 +126,7 @@ fn wrapping_roles(shared: &Arc<Shared>) -> Result<Vec<KekRole>, Fault> {
                 && recipe::kek_role(ability.algorithm) == *role
         })
     };
-    Ok([KekRole::Sign, KekRole::Mac].into_iter().filter(can).collect())
+    Ok(KekRole::ALL.into_iter().filter(can).collect())
 }
 
 /// Makes the sentinel.

@@ -7,8 +7,9 @@ use der::asn1::OctetStringRef;
 use pkcs11_raw::{Attribute, Digest, Mechanism, Object, Session, ck};
 
 use crate::device::pkcs11::codes::{self, Effect};
+use crate::device::pkcs11::template;
 use crate::device::{Class, Fault, KekRole};
-use crate::types::{Algorithm, Curve, Hash, PublicKey, Purpose};
+use crate::types::{Agreed, Algorithm, Curve, Hash, PublicKey, Purpose, Role};
 
 /// The `DigestInfo` of SHA-256 up to the digest ([RFC 8017, section 9.2, note 1](https://www.rfc-editor.org/rfc/rfc8017#page-47)).
 const DIGEST_INFO_SHA256: [u8; 19] =
@@ -29,7 +30,7 @@ const ED25519_NAME: &[u8] = b"\x13\x0cedwards25519";
 /// What kind of key an algorithm has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Family {
-    /// ECDSA.
+    /// ECDSA or ECDH.
     Ec(Curve),
     /// Ed25519.
     Edwards,
@@ -42,13 +43,13 @@ pub(super) enum Family {
 /// The kind of key of an algorithm.
 pub(super) const fn family(algorithm: Algorithm) -> Family {
     match algorithm {
-        Algorithm::EcdsaP256 => Family::Ec(Curve::P256),
+        Algorithm::EcdsaP256 | Algorithm::HpkeP256 => Family::Ec(Curve::P256),
         Algorithm::EcdsaP384 => Family::Ec(Curve::P384),
         Algorithm::EcdsaP521 => Family::Ec(Curve::P521),
         Algorithm::Ed25519 => Family::Edwards,
-        Algorithm::Rsa2048Pkcs1 | Algorithm::Rsa2048Pss => Family::Rsa(2048),
-        Algorithm::Rsa3072Pkcs1 | Algorithm::Rsa3072Pss => Family::Rsa(3072),
-        Algorithm::Rsa4096Pkcs1 | Algorithm::Rsa4096Pss => Family::Rsa(4096),
+        Algorithm::Rsa2048Pkcs1 | Algorithm::Rsa2048Pss | Algorithm::Rsa2048Oaep => Family::Rsa(2048),
+        Algorithm::Rsa3072Pkcs1 | Algorithm::Rsa3072Pss | Algorithm::Rsa3072Oaep => Family::Rsa(3072),
+        Algorithm::Rsa4096Pkcs1 | Algorithm::Rsa4096Pss | Algorithm::Rsa4096Oaep => Family::Rsa(4096),
         Algorithm::HmacSha256 | Algorithm::Aes256GcmDerived => Family::Secret(Hash::Sha256),
         Algorithm::HmacSha384 => Family::Secret(Hash::Sha384),
         Algorithm::HmacSha512 => Family::Secret(Hash::Sha512),
@@ -58,8 +59,12 @@ pub(super) const fn family(algorithm: Algorithm) -> Family {
 /// The one mechanism a key of this algorithm is used with.
 pub(super) const fn mechanism(algorithm: Algorithm) -> Mechanism {
     match family(algorithm) {
+        Family::Ec(_) if matches!(algorithm.role(), Role::Agree) => Mechanism::Ecdh1Derive,
         Family::Ec(_) => Mechanism::Ecdsa,
         Family::Edwards => Mechanism::Eddsa,
+        Family::Rsa(_) if matches!(algorithm.role(), Role::Decrypt) => {
+            Mechanism::RsaOaep { hash: Digest::Sha256, mgf: Digest::Sha256 }
+        }
         Family::Rsa(_) if algorithm.is_pss() => {
             Mechanism::RsaPss { hash: Digest::Sha256, mgf: Digest::Sha256, salt: Hash::Sha256.size() }
         }
@@ -101,9 +106,38 @@ pub(super) const fn key_type(algorithm: Algorithm) -> ck::CK_ULONG {
 
 /// Which key-encryption key wraps such keys.
 pub(super) const fn kek_role(algorithm: Algorithm) -> KekRole {
-    match algorithm.purpose() {
-        Purpose::Sign => KekRole::Sign,
-        Purpose::Mac | Purpose::Wrap => KekRole::Mac,
+    match algorithm.role() {
+        Role::Sign => KekRole::Sign,
+        Role::Mac => KekRole::Mac,
+        Role::Agree => KekRole::Agree,
+        Role::Decrypt => KekRole::Decrypt,
+    }
+}
+
+/// The one thing such a key may do.
+pub(super) const fn right(algorithm: Algorithm) -> ck::CK_ATTRIBUTE_TYPE {
+    match algorithm.role() {
+        Role::Sign | Role::Mac => ck::CKA_SIGN,
+        Role::Agree => ck::CKA_DERIVE,
+        Role::Decrypt => ck::CKA_DECRYPT,
+    }
+}
+
+/// What its public half may do.
+pub(super) const fn public_right(algorithm: Algorithm) -> ck::CK_ATTRIBUTE_TYPE {
+    match algorithm.role() {
+        Role::Sign | Role::Mac => ck::CKA_VERIFY,
+        Role::Agree => ck::CKA_DERIVE,
+        Role::Decrypt => ck::CKA_ENCRYPT,
+    }
+}
+
+/// Has a key do its one thing.
+pub(super) fn act(session: &Session, algorithm: Algorithm, key: Object, input: &[u8]) -> pkcs11_raw::Result<Vec<u8>> {
+    match algorithm.role() {
+        Role::Sign | Role::Mac => session.sign(mechanism(algorithm), key, input),
+        Role::Decrypt => session.decrypt(mechanism(algorithm), key, input),
+        Role::Agree => session.agree(key, input, &template::agreed(Agreed::SECRET)),
     }
 }
 
@@ -172,6 +206,8 @@ pub(super) fn sign_input(algorithm: Algorithm, input: &[u8]) -> Result<Cow<'_, [
         | Mechanism::RsaPkcsKeyPairGen
         | Mechanism::GenericSecretKeyGen
         | Mechanism::AesKeyGen
+        | Mechanism::Ecdh1Derive
+        | Mechanism::RsaOaep { .. }
         | Mechanism::AesKeyWrapPad
         | Mechanism::AesKeyWrapKwp
         | Mechanism::Other(_)

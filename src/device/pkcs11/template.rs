@@ -57,7 +57,7 @@ pub(super) fn key(id: KeyId, version: Version, algorithm: Algorithm, life: Life)
         Attribute::number(ck::CKA_KEY_TYPE, recipe::key_type(algorithm)),
     ];
     all.extend(guards(life));
-    all.extend(roles(recipe::class(algorithm), &[ck::CKA_SIGN]));
+    all.extend(roles(recipe::class(algorithm), &[recipe::right(algorithm)]));
     all.push(Attribute::numbers(ck::CKA_ALLOWED_MECHANISMS, &[recipe::mechanism(algorithm).number()]));
     all.extend(names(id, version));
     all.push(sealed());
@@ -81,11 +81,9 @@ pub(super) fn public_half(id: KeyId, version: Version, algorithm: Algorithm) -> 
         Attribute::number(ck::CKA_KEY_TYPE, recipe::key_type(algorithm)),
         Attribute::flag(ck::CKA_TOKEN, false),
         Attribute::flag(ck::CKA_PRIVATE, false),
-        Attribute::flag(ck::CKA_VERIFY, true),
-        Attribute::flag(ck::CKA_ENCRYPT, false),
-        Attribute::flag(ck::CKA_WRAP, false),
-        Attribute::flag(ck::CKA_DERIVE, false),
     ];
+    let rights = [ck::CKA_VERIFY, ck::CKA_ENCRYPT, ck::CKA_WRAP, ck::CKA_DERIVE];
+    all.extend(rights.map(|right| Attribute::flag(right, right == recipe::public_right(algorithm))));
     all.extend(recipe::size_attributes(algorithm));
     all.extend(names(id, version));
     all
@@ -109,15 +107,30 @@ pub(super) fn kek(id: KeyId, role: KekRole, life: Life) -> Vec<Attribute> {
 
 /// What an unwrapped key always is, whoever unwraps it.
 fn unwrapped(role: KekRole) -> Vec<Attribute> {
-    let class = match role {
-        KekRole::Sign => ck::CKO_PRIVATE_KEY,
-        KekRole::Mac => ck::CKO_SECRET_KEY,
+    let (class, right) = match role {
+        KekRole::Sign => (ck::CKO_PRIVATE_KEY, ck::CKA_SIGN),
+        KekRole::Mac => (ck::CKO_SECRET_KEY, ck::CKA_SIGN),
+        KekRole::Agree => (ck::CKO_PRIVATE_KEY, ck::CKA_DERIVE),
+        KekRole::Decrypt => (ck::CKO_PRIVATE_KEY, ck::CKA_DECRYPT),
     };
     let mut all = vec![Attribute::number(ck::CKA_CLASS, class)];
     all.extend(guards(Life::Loaded));
-    all.extend(roles(class, &[ck::CKA_SIGN]));
+    all.extend(roles(class, &[right]));
     all.push(sealed());
     all
+}
+
+/// What a key and a point agree on: a session object that is read and destroyed at once, since the rest of HPKE is not the token's.
+pub(super) fn agreed(length: usize) -> Vec<Attribute> {
+    vec![
+        Attribute::number(ck::CKA_CLASS, ck::CKO_SECRET_KEY),
+        Attribute::number(ck::CKA_KEY_TYPE, ck::CKK_GENERIC_SECRET),
+        Attribute::number(ck::CKA_VALUE_LEN, length as ck::CK_ULONG),
+        Attribute::flag(ck::CKA_TOKEN, false),
+        Attribute::flag(ck::CKA_PRIVATE, true),
+        Attribute::flag(ck::CKA_SENSITIVE, false),
+        Attribute::flag(ck::CKA_EXTRACTABLE, true),
+    ]
 }
 
 /// Where the key is, and that it stays there as it is.
@@ -271,10 +284,12 @@ mod tests {
         for algorithm in Algorithm::ALL.iter().copied() {
             let (id, version) = (KeyId::from_bytes([1; 16]), Version::FIRST);
             let template = key(id, version, algorithm, Life::Resident);
-            assert!(template.contains(&Attribute::flag(ck::CKA_SIGN, true)), "{algorithm}");
+            let right = recipe::right(algorithm);
+            assert!(template.contains(&Attribute::flag(right, true)), "{algorithm}");
             assert!(template.contains(&Attribute::flag(ck::CKA_EXTRACTABLE, false)), "{algorithm}");
-            let others = [ck::CKA_DECRYPT, ck::CKA_UNWRAP, ck::CKA_DERIVE];
-            assert!(others.iter().all(|role| template.contains(&Attribute::flag(*role, false))), "{algorithm}");
+            let all = [ck::CKA_SIGN, ck::CKA_DECRYPT, ck::CKA_UNWRAP, ck::CKA_DERIVE];
+            let granted = |role: &&ck::CK_ATTRIBUTE_TYPE| template.contains(&Attribute::flag(**role, true));
+            assert_eq!(all.iter().filter(granted).count(), 1, "{algorithm}");
         }
     }
 }

@@ -10,7 +10,7 @@ use super::engine::{self, MAX_MAC_INPUT};
 use super::link::Link;
 use super::template;
 use crate::device::{Ability, Class, Description, Fault, KeyRef};
-use crate::types::{Algorithm, KeyId, Purpose, Residency, Version};
+use crate::types::{Agreed, Algorithm, KeyId, Residency, Role, Version, same};
 
 /// Why there is no other residency.
 pub(super) const NOTHING_RESIDENT: &str =
@@ -66,12 +66,26 @@ fn tried(link: &mut Link, algorithm: Algorithm) -> Result<Option<String>, Troubl
 fn try_one(link: &mut Link, id: KeyId, algorithm: Algorithm) -> Result<(), Trouble> {
     let version = Version::FIRST;
     let Some(hash) = algorithm.hash() else { return Ok(()) };
-    let locator = link.create(id, version, algorithm)?.locator;
-    let key = KeyRef { id, version, algorithm, locator };
-    match algorithm.purpose() {
-        Purpose::Sign => engine::sign(link, &key, hash, &hash.digest(b"signet"))?,
-        Purpose::Mac | Purpose::Wrap => engine::mac(link, &key, hash, b"signet")?,
-    };
+    let made = link.create(id, version, algorithm)?;
+    let key = KeyRef { id, version, algorithm, locator: made.locator };
+    match algorithm.role() {
+        Role::Sign => {
+            engine::sign(link, &key, hash, &hash.digest(b"signet"))?;
+        }
+        Role::Mac => {
+            engine::mac(link, &key, hash, b"signet")?;
+        }
+        // As all RSA, it is not tried.
+        Role::Decrypt => {}
+        Role::Agree => {
+            let internal = |why: String| Fault::new(Class::Internal, why);
+            let public = made.public.ok_or_else(|| internal("a pair without a public half".to_owned()))?;
+            let known = Agreed::with(&public).map_err(|error| internal(error.chain()))?;
+            if !same(&engine::agree(link, &key, &known.point)?, known.secret.expose()) {
+                return Err(internal(format!("this TPM agrees on wrong secrets by {algorithm}")).into());
+            }
+        }
+    }
     link.forget(id, version)
 }
 

@@ -57,6 +57,8 @@ const VALUE_OF_HANDLE: u32 = 0x184;
 const HANDLE: u32 = 0x08b;
 const AUTH_FAIL: u32 = 0x08e;
 const BAD_AUTH: u32 = 0x0a2;
+const SIZE: u32 = 0x095;
+const FAILURE: u32 = 0x101;
 
 /// The row of a response code.
 #[must_use]
@@ -124,6 +126,11 @@ impl Trouble {
     /// Whether the TPM has no object of that number.
     pub(super) fn is_no_handle(&self) -> bool {
         matches!(self, Self::Code(code, _) if essence(*code) == HANDLE)
+    }
+
+    /// Whether a TPM says this to a ciphertext that does not decrypt, among other things.
+    pub(super) fn may_be_a_bad_ciphertext(&self) -> bool {
+        matches!(self, Self::Code(code, _) if [VALUE, SIZE, FAILURE].contains(&essence(*code)))
     }
 
     /// Whether an authorisation value was wrong.
@@ -231,7 +238,7 @@ static TABLE: &[Row] = {
         exact(0x08f, "TPM_RC_NONCE", Retry, Rebuild, "the session is out of step", ALONE),
         exact(0x090, "TPM_RC_PP", Internal, Report, "the command wants somebody at the machine", OURS),
         exact(0x092, "TPM_RC_SCHEME", Unsupported, Report, "this TPM does not know that signature scheme", UNABLE),
-        exact(0x095, "TPM_RC_SIZE", KeyDamaged, Report, "a structure has the wrong size", BLOB),
+        exact(SIZE, "TPM_RC_SIZE", KeyDamaged, Report, "a structure has the wrong size", BLOB),
         exact(0x096, "TPM_RC_SYMMETRIC", Unsupported, Report, "this TPM has no AES with 256 bits", "use a TPM that has it"),
         exact(0x097, "TPM_RC_TAG", KeyDamaged, Report, "a structure has the wrong tag", BLOB),
         exact(0x098, "TPM_RC_SELECTOR", KeyDamaged, Report, "a structure has the wrong selector", BLOB),
@@ -250,7 +257,7 @@ static TABLE: &[Row] = {
         exact(0x0a7, "TPM_RC_ECC_POINT", KeyDamaged, Report, "the public point is not on its curve", BLOB),
 
         exact(0x100, "TPM_RC_INITIALIZE", DeviceGone, Rebuild, "the TPM was reset and not started up", "the firmware, or the start command of a software TPM, must start it up"),
-        exact(0x101, "TPM_RC_FAILURE", DeviceGone, Rebuild, "the TPM is in failure mode", "restart the machine; if it stays, replace the TPM and restore the keys from backup"),
+        exact(FAILURE, "TPM_RC_FAILURE", DeviceGone, Rebuild, "the TPM is in failure mode", "restart the machine; if it stays, replace the TPM and restore the keys from backup"),
         exact(0x103, "TPM_RC_SEQUENCE", Internal, Rebuild, "a sequence of hashing was broken off", OURS),
         exact(0x10b, "TPM_RC_PRIVATE", Internal, Rebuild, "not in use by the specification", OURS),
         exact(0x119, "TPM_RC_HMAC", Internal, Rebuild, "not in use by the specification", OURS),

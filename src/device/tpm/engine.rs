@@ -13,7 +13,10 @@ use std::time::Duration;
 
 use tss_esapi::constants::PropertyTag;
 use tss_esapi::constants::tss::{TPM2_RH_NULL, TPM2_ST_HASHCHECK};
-use tss_esapi::structures::{Digest, HashcheckTicket, MaxBuffer, Signature, SignatureScheme};
+use tss_esapi::structures::{
+    Data, Digest, EccParameter, EccPoint, HashcheckTicket, MaxBuffer, PublicKeyRsa, RsaDecryptionScheme, Signature,
+    SignatureScheme,
+};
 use tss_esapi::traits::Marshall;
 use tss_esapi::tss2_esys::TPMT_TK_HASHCHECK;
 
@@ -26,7 +29,9 @@ use crate::device::{
     AnchorPlace, AnchorSlot, AnchorWrite, Attest, AttestationKey, Class, Description, Fault, Generated, Health,
     Identity, KeyRef, KeySpec, Locator, TpmChallenge, TpmSettings,
 };
-use crate::types::{Algorithm, Base64Bytes, Hash, KeyId, Purpose, Residency, SecretBytes, Verifier, Version, sha256};
+use crate::types::{
+    Agreed, Algorithm, Base64Bytes, Hash, KeyId, Residency, Role, SecretBytes, Verifier, Version, is_point, sha256,
+};
 
 /// The longest message of TPM2_HMAC. Longer ones take a sequence of commands that the wrapper crate does not have.
 pub(super) const MAX_MAC_INPUT: usize = 1024;
@@ -158,7 +163,7 @@ impl Engine {
                 "this is the attestation key, which signs nothing but attestations",
             ));
         }
-        let hash = hash_for(key.algorithm, Purpose::Sign)?;
+        let hash = hash_for(key.algorithm, Role::Sign)?;
         if digest.len() != hash.size() {
             let text = format!("{} signs a digest of {} bytes, not {}", key.algorithm, hash.size(), digest.len());
             return Err(Fault::new(Class::Refused, text));
@@ -168,15 +173,27 @@ impl Engine {
 
     /// See [`crate::device::Device::mac`].
     pub(super) fn mac(&mut self, key: &KeyRef, message: &[u8]) -> Result<Vec<u8>, Fault> {
-        let hash = match key.algorithm.purpose() {
-            Purpose::Wrap => hash_for(key.algorithm, Purpose::Wrap)?,
-            Purpose::Mac | Purpose::Sign => hash_for(key.algorithm, Purpose::Mac)?,
-        };
+        let hash = hash_for(key.algorithm, Role::Mac)?;
         if message.len() > MAX_MAC_INPUT {
             let text = format!("a TPM makes the HMAC of at most {MAX_MAC_INPUT} bytes, not {}", message.len());
             return Err(Fault::new(Class::Refused, text).hint("hash the message first, or use a PKCS#11 device"));
         }
         self.use_key(|link| mac(link, key, hash, message))
+    }
+
+    /// See [`crate::device::Device::agree`].
+    pub(super) fn agree(&mut self, key: &KeyRef, point: &[u8]) -> Result<Vec<u8>, Fault> {
+        hash_for(key.algorithm, Role::Agree)?;
+        if !is_point(point) {
+            return Err(Fault::new(Class::Refused, "this is no point of P-256"));
+        }
+        self.use_key(|link| agree(link, key, point))
+    }
+
+    /// See [`crate::device::Device::decrypt`].
+    pub(super) fn decrypt(&mut self, key: &KeyRef, ciphertext: &[u8]) -> Result<Vec<u8>, Fault> {
+        hash_for(key.algorithm, Role::Decrypt)?;
+        self.use_key(|link| decrypt(link, key, ciphertext))
     }
 
     /// See [`crate::device::Device::forget`]. Nothing is loaded where there is no link.
@@ -322,10 +339,10 @@ fn pause(delay: Duration) {
     let _ = nothing.recv_timeout(delay);
 }
 
-/// The hash of an algorithm, where it is for `purpose`.
-fn hash_for(algorithm: Algorithm, purpose: Purpose) -> Result<Hash, Fault> {
-    let hash = algorithm.hash().filter(|_| algorithm.purpose() == purpose);
-    hash.ok_or_else(|| Fault::new(Class::Refused, format!("a key of {algorithm} does not {purpose} in a TPM")))
+/// The hash of an algorithm, where its keys have that role.
+fn hash_for(algorithm: Algorithm, role: Role) -> Result<Hash, Fault> {
+    let hash = algorithm.hash().filter(|_| algorithm.role() == role);
+    hash.ok_or_else(|| Fault::new(Class::Refused, format!("a key of {algorithm} does not {role} in a TPM")))
 }
 
 /// One signature. The padding and the hash are part of the key, and not chosen here.
@@ -372,6 +389,34 @@ pub(super) fn mac(link: &mut Link, key: &KeyRef, hash: Hash, message: &[u8]) -> 
         return Err(Fault::new(Class::KeyDamaged, "the TPM's HMAC has the wrong length").into());
     }
     Ok(tag.value().to_vec())
+}
+
+/// One agreement on a secret, by TPM2_ECDH_ZGen.
+pub(super) fn agree(link: &mut Link, key: &KeyRef, point: &[u8]) -> Result<Vec<u8>, Trouble> {
+    const COMMAND: &str = "TPM2_ECDH_ZGen";
+    let (x, y) = point.get(1..).and_then(|point| point.split_at_checked(Agreed::SECRET)).unwrap_or_default();
+    let number = |bytes: &[u8]| EccParameter::try_from(bytes).map_err(during(COMMAND));
+    let point = EccPoint::new(number(x)?, number(y)?);
+    let handle = link.handle(key)?;
+    let common = link.authorised(COMMAND, |tpm| tpm.ecdh_z_gen(handle, point))?;
+    Ok(template::padded(common.x().value(), Agreed::SECRET)?)
+}
+
+/// One decryption by RSA-OAEP, whose label is empty. To a ciphertext that does not decrypt, TPMs answer as if they were broken
+/// (`TPM_RC_FAILURE`): then it is asked for a random byte, which one in failure mode would not give.
+fn decrypt(link: &mut Link, key: &KeyRef, ciphertext: &[u8]) -> Result<Vec<u8>, Trouble> {
+    const COMMAND: &str = "TPM2_RSA_Decrypt";
+    let handle = link.handle(key)?;
+    let input = PublicKeyRsa::try_from(ciphertext).map_err(during(COMMAND))?;
+    let opened =
+        link.authorised(COMMAND, |tpm| tpm.rsa_decrypt(handle, input, RsaDecryptionScheme::Null, Data::default()));
+    match opened {
+        Ok(plaintext) => Ok(plaintext.value().to_vec()),
+        Err(trouble) if trouble.may_be_a_bad_ciphertext() && random(link, 1).is_ok() => {
+            Err(Fault::new(Class::Refused, "the ciphertext does not decrypt").into())
+        }
+        Err(trouble) => Err(trouble),
+    }
 }
 
 /// Random bytes. A TPM gives fewer than were asked for, without an error, above the size of its longest digest.

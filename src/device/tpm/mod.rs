@@ -122,6 +122,14 @@ impl Device for Turn {
         lock(&self.engine).mac(key, message)
     }
 
+    fn agree(&mut self, key: &KeyRef, point: &[u8]) -> Result<Vec<u8>, Fault> {
+        lock(&self.engine).agree(key, point)
+    }
+
+    fn decrypt(&mut self, key: &KeyRef, ciphertext: &[u8]) -> Result<Vec<u8>, Fault> {
+        lock(&self.engine).decrypt(key, ciphertext)
+    }
+
     /// Drops the loaded handle. There is nothing else of the key on the device: it is destroyed when the caller erases
     /// its record, since no other copy of the blobs exists and only this TPM could open them.
     fn destroy(&mut self, key: &KeyRef) -> Result<(), Fault> {

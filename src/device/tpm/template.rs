@@ -17,7 +17,7 @@ use tss_esapi::traits::{Marshall, UnMarshall};
 
 use super::codes::{Trouble, during};
 use crate::device::{Class, Fault};
-use crate::types::{Algorithm, Curve, Hash, PublicKey, sha256};
+use crate::types::{Algorithm, Curve, Hash, PublicKey, Role, sha256};
 
 /// The exponent of each RSA key here; the TPM writes 0 for it.
 const RSA_EXPONENT: [u8; 3] = [1, 0, 1];
@@ -57,7 +57,11 @@ pub(super) fn file_parameters(algorithm: Algorithm) -> Result<PublicParameters, 
 
 /// The template of a key, or why a TPM has none.
 pub(super) fn key(algorithm: Algorithm) -> Result<Public, Trouble> {
-    build(parameters(algorithm)?, attributes(|all| all.with_sign_encrypt(true))?)
+    let role = |all: ObjectAttributesBuilder| match algorithm.role() {
+        Role::Sign | Role::Mac => all.with_sign_encrypt(true),
+        Role::Agree | Role::Decrypt => all.with_decrypt(true),
+    };
+    build(parameters(algorithm)?, attributes(role)?)
 }
 
 /// The template of the attestation key: "restricted", so that it signs nothing but what the TPM itself says.
@@ -71,14 +75,21 @@ pub(super) fn parameters(algorithm: Algorithm) -> Result<PublicParameters, Fault
     if let Some(curve) = algorithm.curve() {
         return Ok(PublicParameters::Ecc(PublicEccParameters::new(
             SymmetricDefinitionObject::Null,
-            EccScheme::EcDsa(HashScheme::new(hash)),
+            match algorithm.role() {
+                Role::Sign | Role::Mac => EccScheme::EcDsa(HashScheme::new(hash)),
+                Role::Agree | Role::Decrypt => EccScheme::EcDh(HashScheme::new(hash)),
+            },
             curve_of(curve),
             KeyDerivationFunctionScheme::Null,
         )));
     }
     if let Some(bits) = algorithm.rsa_bits() {
         let scheme = HashScheme::new(hash);
-        let scheme = if algorithm.is_pss() { RsaScheme::RsaPss(scheme) } else { RsaScheme::RsaSsa(scheme) };
+        let scheme = match algorithm.role() {
+            Role::Decrypt => RsaScheme::Oaep(scheme),
+            Role::Sign | Role::Mac | Role::Agree if algorithm.is_pss() => RsaScheme::RsaPss(scheme),
+            Role::Sign | Role::Mac | Role::Agree => RsaScheme::RsaSsa(scheme),
+        };
         return Ok(PublicParameters::Rsa(PublicRsaParameters::new(
             SymmetricDefinitionObject::Null,
             scheme,

@@ -40,6 +40,8 @@ const INIT: &[(&str, bool)] = &[
     ("init.before_generate:1", false),
     ("init.generated:1", false),
     ("init.generated:2", false),
+    ("init.before_generate:3", false),
+    ("init.generated:3", false),
     ("init.before_store", false),
     ("init.before_make_anchor", false),
     ("init.anchor_made", false),
@@ -54,7 +56,11 @@ const INIT: &[(&str, bool)] = &[
 #[tokio::test]
 async fn an_installation_is_whole_or_not_there() {
     for devices in [Devices::SoftHsm, Devices::Tpm] {
-        past::all(INIT.to_vec(), async |(point, there)| init(devices, point, there).await).await;
+        // A TPM keeps no second key of the log.
+        let points = INIT.iter().filter(|(point, _)| {
+            devices != Devices::Tpm || !point.ends_with("generate:3") && !point.ends_with("generated:3")
+        });
+        past::all(points.copied().collect(), async |(point, there)| init(devices, point, there).await).await;
     }
 }
 
@@ -157,6 +163,8 @@ const UPGRADE: &[&str] = &[
     "upgrade.attestation_key_made",
     "init.before_make_anchor",
     "init.anchor_made",
+    "init.before_generate",
+    "init.generated",
     "ledger.before_commit:1",
     "ledger.committed:1",
     "root.written",
@@ -182,12 +190,16 @@ async fn an_upgrade_is_ended_by_the_next_try_whatever_moment_it_dies_at() {
             let service = t.serve().await;
             let client = t.client(Some(&t.token));
             past::all_keys_work(&client).await;
-            // Attestation keys that nothing names stay in the token and are reported: that of before it was made older, and that of the
-            // try that died.
+            // Attestation keys and keys of the log that nothing names stay in the token and are reported: those of before it was made
+            // older, and those of the try that died.
             let known =
                 |one: &String| one.contains("that no record names") || one.contains("no device holds an anchor");
-            let problems = client.status().await.unwrap().problems;
-            assert!(problems.iter().all(known) && !(upgraded && problems.len() > 2), "{problems:?}");
+            let problems = eventually("heads are signed", async || {
+                let problems = client.status().await.unwrap().problems;
+                (!problems.iter().any(|one| one.contains("no head of the audit log"))).then_some(problems)
+            })
+            .await;
+            assert!(problems.iter().all(known) && !(upgraded && problems.len() > 4), "{problems:?}");
             service.kill().await;
         }
         let mut again = t.command(&upgrade, None);

@@ -1,31 +1,26 @@
-//! The ciphertext of `aes256-gcm-derived`, byte by byte. Pure: no device, no clock.
+//! The ciphertext of `aes256-gcm-derived`.
 //!
 //! ```text
-//! header   = magic "SE" (2) || format 1 (1) || algorithm 1 (1) || key id (16) || version (4) || salt (32)     56 bytes
+//! header   = label (24) || salt (32)                                                                          56 bytes
 //! ikm      = HMAC-SHA-256(device key, "signet wrap v1" || header || SHA-256(context))                the device's one call
 //! ek || ck = HKDF-Expand-SHA-256(ikm, "enc", 32), HKDF-Expand-SHA-256(ikm, "commit", 32)
 //! blob     = header || ck (32) || AES-256-GCM(ek, nonce 0, plaintext, aad = header || ck || SHA-256(context)) || tag (16)
 //! ```
 //!
-//! Numbers are big-endian; the encoding of a context is drawn in [`crate::types::Context`]. `docs/formats.md` tells other
-//! implementations how to make and open blobs, `tests/vectors/envelope.json` has examples.
+//! The encoding of a context is drawn in [`crate::types::Context`].
 //!
 //! * The salt is fresh and 256 bits, so each `ek` seals one plaintext: the zero nonce is safe, with no limit on their number.
 //! * `ck` commits to the key: AES-GCM alone lets somebody who knows two keys make one blob that opens under both. It is
 //!   compared in constant time *before* anything is decrypted.
 //! * A blob is 104 bytes longer than its plaintext and hides nothing of its length.
 
-use std::fmt;
-
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk};
 use zeroize::Zeroizing;
 
-use crate::error::{Error, Kind, Result};
-use crate::types::{KeyId, SecretBytes, Version, same};
-
-/// The longest plaintext, in bytes. Longer things are encrypted by the client under a data key.
-pub const MAX_PLAINTEXT: usize = 64 * 1024;
+use super::{Label, MAX_PLAINTEXT, OpenFailure, check_length};
+use crate::error::{Error, Result};
+use crate::types::{Algorithm, KeyId, SecretBytes, Version, same};
 
 /// How much longer a blob is than its plaintext.
 pub const OVERHEAD: usize = Header::LEN + COMMITMENT + TAG;
@@ -33,10 +28,7 @@ pub const OVERHEAD: usize = Header::LEN + COMMITMENT + TAG;
 /// The longest blob, in bytes.
 pub const MAX_BLOB: usize = OVERHEAD + MAX_PLAINTEXT;
 
-const MAGIC: [u8; 2] = *b"SE";
-const FORMAT: u8 = 1;
-const AES256_GCM_DERIVED: u8 = 1;
-const DEVICE_LABEL: &[u8] = b"signet wrap v1";
+pub(super) const DEVICE_LABEL: &[u8] = b"signet wrap v1";
 const COMMITMENT: usize = 32;
 const TAG: usize = 16;
 
@@ -58,7 +50,7 @@ impl Header {
     /// A header with a new salt from the operating system's generator.
     ///
     /// # Errors
-    /// [`Kind::Internal`] where the generator fails.
+    /// `Internal` where the generator fails.
     pub fn fresh(key_id: KeyId, version: Version) -> Result<Self> {
         let mut salt = [0; 32];
         getrandom::fill(&mut salt).map_err(|e| Error::internal(format!("random bytes: {e}")))?;
@@ -71,30 +63,20 @@ impl Header {
     /// # Errors
     /// What is wrong with it.
     pub fn parse(blob: &[u8]) -> Result<(Self, &[u8]), OpenFailure> {
-        let (magic, rest) = blob.split_first_chunk().ok_or(OpenFailure::Truncated)?;
-        if *magic != MAGIC {
-            return Err(OpenFailure::UnknownMagic);
+        let (Label { algorithm, key_id, version }, rest) = Label::parse(blob)?;
+        if algorithm != Algorithm::Aes256GcmDerived {
+            return Err(OpenFailure::WrongKeyOrContext);
         }
-        let ([format, algorithm], rest) = rest.split_first_chunk().ok_or(OpenFailure::Truncated)?;
-        if *format != FORMAT {
-            return Err(OpenFailure::UnknownFormat(*format));
-        }
-        if *algorithm != AES256_GCM_DERIVED {
-            return Err(OpenFailure::UnknownAlgorithm(*algorithm));
-        }
-        let (key_id, rest) = rest.split_first_chunk().ok_or(OpenFailure::Truncated)?;
-        let (version, rest) = rest.split_first_chunk().ok_or(OpenFailure::Truncated)?;
         let (salt, rest) = rest.split_first_chunk().ok_or(OpenFailure::Truncated)?;
-        let version = Version::new(u32::from_be_bytes(*version)).map_err(|_| OpenFailure::NoVersion)?;
-        Ok((Self { key_id: KeyId::from_bytes(*key_id), version, salt: *salt }, rest))
+        Ok((Self { key_id, version, salt: *salt }, rest))
     }
 
     /// The bytes of the module's drawing.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let Self { key_id, version, salt } = self;
-        let start = [MAGIC.as_slice(), &[FORMAT, AES256_GCM_DERIVED]].concat();
-        [&start, key_id.as_bytes().as_slice(), &version.number().to_be_bytes(), salt].concat()
+        let label = Label { algorithm: Algorithm::Aes256GcmDerived, key_id: *key_id, version: *version };
+        [label.encode().as_slice(), salt].concat()
     }
 }
 
@@ -107,21 +89,22 @@ pub fn device_input(header: &Header, context_hash: &[u8; 32]) -> Vec<u8> {
 /// Seals `plaintext` into a blob that starts with `header`.
 ///
 /// # Errors
-/// [`Kind::Limit`] past [`MAX_PLAINTEXT`].
+/// `Limit` past [`MAX_PLAINTEXT`].
 pub fn seal(ikm: &[u8; 32], header: &Header, context_hash: &[u8; 32], plaintext: &[u8]) -> Result<Vec<u8>> {
-    if plaintext.len() > MAX_PLAINTEXT {
-        return Err(Error::new(Kind::Limit, format!("a plaintext has at most {MAX_PLAINTEXT} bytes"))
-            .hint("wrap a data key, and encrypt the data under that"));
-    }
+    check_length(plaintext)?;
+    seal_under(ikm, &header.encode(), context_hash, plaintext)
+}
+
+/// Seals behind any header; what is derived from `ikm` is used once.
+pub(super) fn seal_under(ikm: &[u8; 32], header: &[u8], context_hash: &[u8; 32], plaintext: &[u8]) -> Result<Vec<u8>> {
     let Keys { encryption, commitment } = Keys::derive(ikm).ok_or_else(defect)?;
-    let header = header.encode();
-    let aad = Aad::from([header.as_slice(), &*commitment, context_hash].concat());
+    let aad = Aad::from([header, &*commitment, context_hash].concat());
     // Room for all from the start: a vector that grows would leave a copy of the plaintext behind.
-    let mut blob = Vec::with_capacity(OVERHEAD + plaintext.len());
-    blob.extend_from_slice(&header);
+    let mut blob = Vec::with_capacity(header.len() + COMMITMENT + plaintext.len() + TAG);
+    blob.extend_from_slice(header);
     blob.extend_from_slice(&*commitment);
     blob.extend_from_slice(plaintext);
-    let body = blob.get_mut(Header::LEN + COMMITMENT..).ok_or_else(defect)?;
+    let body = blob.get_mut(header.len() + COMMITMENT..).ok_or_else(defect)?;
     let tag = encryption.seal_in_place_separate_tag(zero_nonce(), aad, body).map_err(|_| defect())?;
     blob.extend_from_slice(tag.as_ref());
     Ok(blob)
@@ -130,9 +113,20 @@ pub fn seal(ikm: &[u8; 32], header: &Header, context_hash: &[u8; 32], plaintext:
 /// Opens `blob` with the device's answer to [`device_input`] for its header.
 ///
 /// # Errors
-/// Why it does not open: for the auditor alone. The caller reads [`Kind::DoesNotOpen`], whatever it was.
+/// Why it does not open: for the auditor alone. The caller reads `DoesNotOpen`, whatever it was.
 pub fn open(ikm: &[u8; 32], blob: &[u8], context_hash: &[u8; 32]) -> Result<SecretBytes, OpenFailure> {
-    let (_, rest) = Header::parse(blob)?;
+    Header::parse(blob)?;
+    open_under(ikm, blob, Header::LEN, context_hash)
+}
+
+/// Opens what stands behind a header of that length.
+pub(super) fn open_under(
+    ikm: &[u8; 32],
+    blob: &[u8],
+    header: usize,
+    context_hash: &[u8; 32],
+) -> Result<SecretBytes, OpenFailure> {
+    let rest = blob.get(header..).ok_or(OpenFailure::Truncated)?;
     let (claimed, body) = rest.split_at_checked(COMMITMENT).ok_or(OpenFailure::Truncated)?;
     let length = body.len().checked_sub(TAG).ok_or(OpenFailure::Truncated)?;
     if length > MAX_PLAINTEXT {
@@ -142,7 +136,7 @@ pub fn open(ikm: &[u8; 32], blob: &[u8], context_hash: &[u8; 32]) -> Result<Secr
     if !same(claimed, &*commitment) {
         return Err(OpenFailure::WrongKeyOrContext);
     }
-    let bound = blob.get(..Header::LEN + COMMITMENT).ok_or(OpenFailure::Truncated)?;
+    let bound = blob.get(..header + COMMITMENT).ok_or(OpenFailure::Truncated)?;
     let aad = Aad::from([bound, context_hash].concat());
     let (ciphertext, tag) = body.split_at_checked(length).ok_or(OpenFailure::Truncated)?;
     let mut plaintext = Zeroizing::new(vec![0; length]);
@@ -150,53 +144,6 @@ pub fn open(ikm: &[u8; 32], blob: &[u8], context_hash: &[u8; 32]) -> Result<Secr
         .open_separate_gather(zero_nonce(), aad, ciphertext, tag, &mut plaintext)
         .map_err(|_| OpenFailure::Damaged)?;
     Ok(SecretBytes::new(std::mem::take(&mut plaintext)))
-}
-
-/// Why a blob does not open. For logs and the audit record; to the caller all of them are one answer, because the
-/// difference would tell an attacker how far a forgery got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OpenFailure {
-    /// It ends before its tag.
-    Truncated,
-    /// It is longer than anything that was sealed.
-    TooLong,
-    /// It does not start with our magic.
-    UnknownMagic,
-    /// A format that this program does not know.
-    UnknownFormat(u8),
-    /// An algorithm that this program does not know.
-    UnknownAlgorithm(u8),
-    /// Version 0, which no key has.
-    NoVersion,
-    /// The commitment is another: made under another key or context, or the header or commitment was changed.
-    WrongKeyOrContext,
-    /// The tag does not hold: key and context are right, the rest was changed.
-    Damaged,
-}
-
-impl fmt::Display for OpenFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Truncated => f.write_str("truncated"),
-            Self::TooLong => f.write_str("too long"),
-            Self::UnknownMagic => f.write_str("not a ciphertext of signet"),
-            Self::UnknownFormat(format) => write!(f, "unknown format {format}"),
-            Self::UnknownAlgorithm(algorithm) => write!(f, "unknown algorithm {algorithm}"),
-            Self::NoVersion => f.write_str("key version 0"),
-            Self::WrongKeyOrContext => f.write_str("wrong key or context"),
-            Self::Damaged => f.write_str("damaged"),
-        }
-    }
-}
-
-impl std::error::Error for OpenFailure {}
-
-impl From<OpenFailure> for Error {
-    fn from(reason: OpenFailure) -> Self {
-        Self::new(Kind::DoesNotOpen, "the ciphertext does not open")
-            .hint("give the context that it was wrapped with, and the ciphertext whole and unchanged")
-            .because(reason)
-    }
 }
 
 /// What is derived from the device's answer for one blob.
