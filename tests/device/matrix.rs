@@ -236,7 +236,8 @@ impl Rig {
             Operation::Destroy => return Some(self.bench.make(Algorithm::EcdsaP256, Residency::Resident).await),
             Operation::Start => worker.shutdown().await,
             Operation::WriteAnchor => self.mend_anchor().await,
-            _ => {}
+            Operation::MakeResident | Operation::MakeWrapped | Operation::Sign => {}
+            Operation::Inventory | Operation::Random => {}
         }
         None
     }
@@ -349,11 +350,11 @@ impl Rig {
             let doomed = self.prepare(operation).await;
             self.undisturbed(operation).await;
             let before = self.bench.worker.restarts();
-            let (proved, now) = (self.bench.worker.proved(), SystemTime::now());
-            let age = proved.map_or(Duration::ZERO, |(at, _)| at.elapsed());
+            let age = self.bench.worker.proved().map_or(Duration::ZERO, |(at, _)| at.elapsed());
             // An earlier fault that was met too late.
             self.met();
             self.hsm.plan(&bad.rule(function));
+            let planned = fs::metadata(self.hsm.plan_file()).unwrap().modified().unwrap();
             let mut done = self.run(operation, doomed.as_ref()).await;
             let met = self.met();
             self.recover().await;
@@ -364,8 +365,7 @@ impl Rig {
                 self.complaints.push(format!("{cell:?}: the call was not made"));
                 return Outcome { seen: self.seen(cell, &done), after };
             };
-            // The file system's clock is a tick behind.
-            let waited = met.duration_since(now).unwrap_or_default();
+            let waited = met.duration_since(planned).unwrap_or_default();
             if operation == Operation::Start || age + waited < UNDISTURBED {
                 return Outcome { seen: self.seen(cell, &done), after };
             }
@@ -422,7 +422,7 @@ impl Rig {
         let unsure = matches!(fault.class, Class::Ambiguous | Class::DeviceGone | Class::WorkerLost);
         let lied = match cell.bad {
             Bad::Done(code) => codes::find(code).is_some_and(|row| row.change != Class::Ambiguous),
-            _ => false,
+            Bad::NotDone(_) | Bad::Ends(_) | Bad::Spoils(_) => false,
         };
         if changed && !unsure && !lied {
             self.complaints.push(format!("{cell:?}: changed, and called {fault:?}"));

@@ -211,15 +211,15 @@ impl Lane {
         let mechanism = recipe::mechanism(sentinel.algorithm);
         let signature = self.call(|session| session.sign(mechanism, object, &digest)).map_err(|error| {
             let fault = self.shared.fault(error, Effect::Idle);
-            match fault.class {
-                // Found a moment ago, and now not: the token goes away in this very moment.
-                Class::KeyGone => self.shared.gone("the token lost its sentinel"),
-                // Nobody may take it for a word about the key that he asked for.
-                Class::KeyDamaged | Class::Refused | Class::Unsupported => {
-                    Fault { class: Class::DeviceGone, text: format!("{}, of the sentinel", fault.text), ..fault }
-                }
-                _ => fault,
+            // Found a moment ago, and now not: the token goes away in this very moment.
+            if fault.class == Class::KeyGone {
+                return self.shared.gone("the token lost its sentinel");
             }
+            // Nobody may take it for a word about the key that he asked for.
+            if matches!(fault.class, Class::KeyDamaged | Class::Refused | Class::Unsupported) {
+                return Fault { class: Class::DeviceGone, text: format!("{}, of the sentinel", fault.text), ..fault };
+            }
+            fault
         })?;
         let verifier = Verifier::new(sentinel.algorithm, &identity.sentinel_public)
             .map_err(|error| Fault::new(Class::Config, format!("the pinned key of the sentinel: {error}")))?;
