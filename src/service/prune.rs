@@ -81,7 +81,8 @@ impl Service {
         let before = before.map_err(|_| Error::new(Kind::Invalid, "no record is as old as that"))?;
         let wanted = Wanted { archive, before, limits: self.limits(wish.below) };
 
-        // 1. What may go, and whether the archive holds it.
+        // 1. What may go, and whether the archive holds it. Just after a start the hashes are not there yet.
+        self.reach(0).await?;
         let log = self.parts.log.clone();
         let plan = blocking(move || Prune::plan(&log, wanted)).await?;
         let checked = plan.clone();
@@ -120,7 +121,7 @@ impl Service {
     async fn reach(&self, index: u64) -> Result<()> {
         for _ in 0..LOOKS {
             self.parts.log.tend().await?;
-            if self.parts.log.tree()?.head().size() > index {
+            if self.parts.log.tree().is_ok_and(|tree| tree.head().size() > index) {
                 return Ok(());
             }
             tokio::time::sleep(LOOK).await;
