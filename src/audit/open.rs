@@ -4,6 +4,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use super::checkpoint::HeadKeys;
 use super::files::{self, Files, Parts, Watched};
@@ -156,12 +157,23 @@ fn list(folder: &Path) -> Result<segment::Listing> {
     }
 }
 
+/// A program that is just being started holds a copy of each lock of the process that starts it, for some milliseconds.
+const STARTING: Duration = Duration::from_secs(1);
+/// How often the lock is tried meanwhile.
+const LOOK: Duration = Duration::from_millis(5);
+
 /// Takes the folder for this process, as long as the file is open.
 pub(super) fn lock(folder: &Path) -> Result<File> {
     let path = folder.join(LOCK);
     let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o640).open(&path);
     let mut file = open.map_err(|e| unwritable(folder, e))?;
-    match file.try_lock() {
+    let until = Instant::now() + STARTING;
+    let mut taken = file.try_lock();
+    while matches!(taken, Err(TryLockError::WouldBlock)) && Instant::now() < until {
+        std::thread::park_timeout(LOOK);
+        taken = file.try_lock();
+    }
+    match taken {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut owner = String::new();
