@@ -77,11 +77,14 @@ async fn main() {
     let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let folder = home.path().join("audit");
     let before = processor();
+    (0..records).for_each(|n| drop(std::hint::black_box(record(n))));
+    let made = (processor() - before) / u32::try_from(records).unwrap();
+    let before = processor();
     let log = filled(&folder, records, &signer).await;
     let each = (processor() - before) / u32::try_from(records).unwrap();
     let bytes = serde_json::to_vec(&record(0)).unwrap().len();
     println!("{records} records of {bytes} bytes, a head over each {HEAD}");
-    println!("a record, made, written and signed for: {each:?} of processor time");
+    println!("a record, made, written and signed for: {each:?} of processor time, of which {made:?} to make it");
 
     let receipt = log.append_for(&record(records)).await.unwrap();
     let whole = Instant::now();
