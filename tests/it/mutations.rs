@@ -73,6 +73,7 @@ impl Scene {
         put(&t, "before").await;
         issuers::server(&t, "root", "dns:a.example").await;
         issuers::server(&t, "root", "dns:b.example").await;
+        t.server().service().keyring().record_trials().await;
         keep(&mut t, folder.path(), "old").await;
         t.client.rotate_key(&name("one"), &RotateKey::default()).await.unwrap();
         issuers::server(&t, "root", "dns:c.example").await;
@@ -514,6 +515,17 @@ fn mutations() -> Vec<Mutation> {
         .sql("DELETE FROM records WHERE path = 'keys/default/two'"));
     add!("record", Start, "a version removed", "the records of the store are not those of its last change", |s| s
         .sql("DELETE FROM records WHERE path = (SELECT max(path) FROM records WHERE path LIKE 'versions/%')"));
+    add!(
+        "record",
+        Start,
+        "what a device can do removed",
+        "the records of the store are not those of its last change",
+        |s| s.sql("DELETE FROM records WHERE path = 'trials/hsm'")
+    );
+    add!("record", Start, "what one device can do said of the other", "trials/tpm does not open under its seal", |s| s
+        .sql(
+            "UPDATE records SET value = (SELECT value FROM records WHERE path = 'trials/hsm') WHERE path = 'trials/tpm'"
+        ));
     add!("record", Start, "a policy removed", "the records of the store are not those of its last change", |s| s
         .sql("DELETE FROM records WHERE path LIKE 'policies/%'"));
     add!(
