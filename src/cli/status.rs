@@ -4,10 +4,12 @@ use clap::Args;
 
 use super::App;
 use super::output::{facts, joined, table, yes_no};
+use crate::device::Ability;
 use crate::error::{Error, Kind, Result};
 use crate::types::Algorithm;
 use crate::wire::{
-    AnchorPosition, AuditKey, DeviceStatus, ServerCertificate, SinkPosition, Status as Body, WitnessPosition,
+    AnchorPosition, AuditKey, DeviceAbility, DeviceStatus, ServerCertificate, SinkPosition, Status as Body,
+    WitnessPosition,
 };
 
 /// Show the state of the service and its devices; exits with 7 where it is not ready.
@@ -17,7 +19,7 @@ Examples:
   signet status
   signet status --json")]
 pub(super) struct Status {
-    /// List what each device can and cannot keep.
+    /// List what each device can and cannot keep, by trial, and how long one use takes.
     #[arg(long)]
     abilities: bool,
 }
@@ -70,6 +72,12 @@ fn shown(status: &Body, abilities: bool, terminal: bool) -> String {
     if abilities {
         text.push_str("\n\n");
         text.push_str(&ability_table(&status.devices, terminal));
+        for DeviceStatus { name, tried, changes, .. } in &status.devices {
+            if let Some(tried) = tried {
+                text.push_str(&format!("\n{name}: so since {tried}"));
+            }
+            changes.iter().for_each(|what| text.push_str(&format!("\n{name}: changed then: {what}")));
+        }
     }
     text
 }
@@ -151,11 +159,26 @@ fn ability_table(devices: &[DeviceStatus], terminal: bool) -> String {
                 device.name.to_string(),
                 ability.algorithm.to_string(),
                 ability.residency.to_string(),
-                ability.refusal.clone().unwrap_or_else(|| "yes".to_owned()),
+                time(ability),
+                verdict(ability),
             ]
         })
     });
-    table(&["DEVICE", "ALGORITHM", "RESIDENCY", "CAN KEEP"], rows, terminal)
+    table(&["DEVICE", "ALGORITHM", "RESIDENCY", "ONE USE", "VERDICT"], rows, terminal)
+}
+
+/// How long one use took, where it was tried.
+fn time(ability: &DeviceAbility) -> String {
+    match (&ability.refusal, ability.micros) {
+        (None, Some(micros)) => format!("{:?}", std::time::Duration::from_micros(micros)),
+        (None, None) => "not tried".to_owned(),
+        (Some(_), _) => "-".to_owned(),
+    }
+}
+
+fn verdict(ability: &DeviceAbility) -> String {
+    let DeviceAbility { algorithm, residency, refusal, code, micros } = ability.clone();
+    Ability { algorithm, residency, refusal, code, micros }.verdict()
 }
 
 #[cfg(test)]
@@ -174,6 +197,9 @@ mod tests {
         let text = shown(&status, true, false);
         assert!(text.contains("ready              no\n"), "{text}");
         assert!(text.contains("\nproblem: device tpm is down\n\nDEVICE"), "{text}");
-        assert!(text.ends_with("tpm     ed25519    wrapped    no such curve"), "{text}");
+        assert!(
+            text.ends_with("tpm     ed25519    wrapped    -        refused by this program: no such curve"),
+            "{text}"
+        );
     }
 }

@@ -29,7 +29,7 @@ pub use worker::{MAX_JOBS, Worker};
 
 use std::fmt;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -580,6 +580,37 @@ pub struct Ability {
     pub residency: Residency,
     /// `None` where it can; otherwise why not, as a clause such as "this token cannot wrap Ed25519 keys".
     pub refusal: Option<String>,
+    /// The device's own code, where it is the device that refuses and not this program.
+    pub code: Option<String>,
+    /// How long one use took when it was tried, in microseconds; `None` where there was none: what is refused, and what was concluded
+    /// from another size or from the device's word.
+    pub micros: Option<u64>,
+}
+
+impl Ability {
+    /// What is said of it, for people.
+    #[must_use]
+    pub fn verdict(&self) -> String {
+        match (&self.refusal, &self.code) {
+            (None, _) => "works".to_owned(),
+            (Some(refusal), Some(_)) => format!("refused by the device: {refusal}"),
+            (Some(refusal), None) => format!("refused by this program: {refusal}"),
+        }
+    }
+
+    /// Whether it is as the other one, however long each took.
+    #[must_use]
+    pub fn is_as(&self, other: &Self) -> bool {
+        let Self { algorithm, residency, refusal, code, micros: _ } = self;
+        (algorithm, residency, refusal, code) == (&other.algorithm, &other.residency, &other.refusal, &other.code)
+    }
+}
+
+/// Does one use of a key that is on trial, and says how many microseconds it took.
+fn timed<T, E>(work: impl FnOnce() -> Result<T, E>) -> Result<(T, Option<u64>), E> {
+    let began = Instant::now();
+    let done = work()?;
+    Ok((done, u64::try_from(began.elapsed().as_micros()).ok()))
 }
 
 /// A sign of life.

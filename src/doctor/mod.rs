@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::audit::{HeadKeys, cosigned, count, sent, verify, vouched};
 use crate::config::{Archive, Config, Cosigner, SinkKind};
-use crate::device::{Attempt, PinSource, Settings, Worker};
+use crate::device::{Ability, Attempt, PinSource, Settings, Worker};
 use crate::error::{Error, Kind, Result};
 use crate::otlp::Settings as CollectorSettings;
 use crate::telemetry::Metrics;
@@ -348,9 +348,16 @@ async fn device(name: &Name, settings: &Settings, program: &Path) -> Vec<Finding
         findings.push(note(&what, format!("{text}; docs/devices.md tells what its maker's documents say")));
     }
     for ability in &description.abilities {
-        if let Some(refusal) = &ability.refusal {
-            findings.push(note(&what, format!("no {} keys ({}): {refusal}", ability.algorithm, ability.residency)));
-        }
+        let Ability { algorithm, residency, refusal, micros, .. } = ability;
+        let verdict = ability.verdict();
+        findings.push(match (refusal, micros) {
+            (Some(_), _) => note(&what, format!("no {algorithm} keys ({residency}): {verdict}")),
+            (None, Some(micros)) => {
+                let time = std::time::Duration::from_micros(*micros);
+                good(&what, format!("{algorithm} keys ({residency}): {verdict}, {time:?} for one use"))
+            }
+            (None, None) => good(&what, format!("{algorithm} keys ({residency}): {verdict}, as others do; not tried")),
+        });
     }
     findings
 }

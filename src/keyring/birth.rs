@@ -10,7 +10,7 @@ use super::{Key, KeyVersion, Keyring, check};
 use crate::admission::{Details, Permit};
 use crate::audit::Phase;
 use crate::crash_point;
-use crate::device::{Class, Fault, Generated, KeyRef, KeySpec, Locator, Worker};
+use crate::device::{Ability, Class, Fault, Generated, KeyRef, KeySpec, Locator, Worker};
 use crate::error::{Error, Kind, Result};
 use crate::store::{Change, Expected};
 use crate::types::operation::{CreateKey, Includes, Operation};
@@ -85,7 +85,12 @@ impl Keyring {
         }
         let domain = check_rules(&new)?;
         let worker = self.worker(&new.device)?.clone();
-        let residency = choose_residency(&worker, new.algorithm, new.residency).await?;
+        let residency = match choose_residency(&worker, new.algorithm, new.residency).await {
+            Err(error) if error.kind() == Kind::Unsupported => {
+                return Err(self.elsewhere(error, &new.device, new.algorithm).await);
+            }
+            residency => residency?,
+        };
         let now = self.ledger.clock().now();
         let record = KeyRecord {
             format: FORMAT,
@@ -120,6 +125,21 @@ impl Keyring {
         let key = Arc::new(Key { record, revision, versions: vec![Arc::new(version)] });
         self.publish(key.clone());
         Ok(key)
+    }
+
+    /// A refusal that names the other devices which can keep such keys.
+    async fn elsewhere(&self, error: Error, refusing: &Name, algorithm: Algorithm) -> Error {
+        let mut able = Vec::new();
+        for (name, worker) in self.devices.iter().filter(|(name, worker)| *name != refusing && worker.state().is_ok()) {
+            let Ok(description) = worker.describe().await else { continue };
+            let works = |one: &&Ability| one.algorithm == algorithm && one.refusal.is_none();
+            let rows = description.abilities.iter().filter(works);
+            able.extend(rows.map(|one| format!("{name} ({})", one.residency)));
+        }
+        let others =
+            if able.is_empty() { "no other device keeps".to_owned() } else { format!("{} can keep", able.join(", ")) };
+        let mend = error.mend().unwrap_or_default().to_owned();
+        error.hint(format!("{mend}; {others} {algorithm} keys"))
     }
 
     /// Records the intent, has the device make the version, and lets it prove itself. What fails is cleaned up, or left

@@ -17,12 +17,14 @@ mod reconcile;
 mod record;
 mod schedule;
 pub mod state;
+mod trial;
 
 pub use birth::NewKey;
 pub use change::{KeyUpdate, job_id};
 pub use reconcile::Report;
 pub use record::{KeyCopy, KeyRecord, VersionRecord};
 pub use schedule::{Scheduler, Tick};
+pub use trial::Trial;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};

@@ -6,6 +6,7 @@
 //! pending/KEY ID/NNNNNNNNNN       Pending: a version that is being made, or was when the service died
 //! attestations/KEY ID/NNNNNNNNNN  what the device said of a version at its birth: a file of `attestation`, as it is
 //! counters/KEY ID/NNNNNNNNNN      Lease: how far the uses of a version are counted ahead
+//! trials/DEVICE                   Trial: what a device was found able to do
 //! ```
 
 use std::collections::BTreeMap;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval_at};
 
 use super::Options;
 use super::tls::Certificate;
@@ -20,6 +20,8 @@ const HEADS: Duration = Duration::from_secs(1);
 const SCRUB: Duration = Duration::from_secs(600);
 /// How often certificates that end soon are looked at, or seldomer: see [`REST`].
 const MEASURE: Duration = Duration::from_secs(60);
+/// How often it is looked whether a device was opened anew, so that what it can do is found out again.
+const TRIALS: Duration = Duration::from_secs(30);
 /// How often old outcomes of idempotency keys are removed.
 const TIDY: Duration = Duration::from_secs(3600);
 
@@ -90,6 +92,14 @@ pub(super) fn start(
         }
     }));
     if options.unattended {
+        // The first requests after a start come before it.
+        tasks.push(every_after(TRIALS, TRIALS, stop, {
+            let keyring = service.keyring();
+            move || {
+                let keyring = keyring.clone();
+                async move { keyring.record_trials().await }
+            }
+        }));
         let scheduler = Arc::new(Scheduler::new(service.keyring()));
         let authority = service.authority();
         tasks.push(every(config.tick.as_duration(), stop, move || {
@@ -182,9 +192,18 @@ where
     F: Fn() -> J + Send + 'static,
     J: Future<Output = ()> + Send + 'static,
 {
+    every_after(Duration::ZERO, period, stop, job)
+}
+
+/// As [`every`], the first time after `delay`.
+fn every_after<F, J>(delay: Duration, period: Duration, stop: &watch::Sender<bool>, job: F) -> JoinHandle<()>
+where
+    F: Fn() -> J + Send + 'static,
+    J: Future<Output = ()> + Send + 'static,
+{
     let mut ending = stop.subscribe();
     tokio::spawn(async move {
-        let mut ticks = interval(period);
+        let mut ticks = interval_at(tokio::time::Instant::now() + delay, period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {

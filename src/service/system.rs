@@ -15,6 +15,7 @@ use crate::audit::WitnessStatus;
 use crate::crash_point;
 use crate::device::{Ability, Locator, Settings, Worker};
 use crate::error::{Error, Kind, Result};
+use crate::keyring::Trial;
 use crate::ledger::AnchorStatus;
 use crate::types::operation::{Backup, ReadMetrics, ReadStatus, WhoAmI};
 use crate::types::{Algorithm, Caller, KeyName, Name, Resource, State, Version, blocking};
@@ -72,6 +73,8 @@ pub struct DeviceState {
     pub restarts: u64,
     /// What it can keep.
     pub abilities: Vec<Ability>,
+    /// When it was first found to be so, and how it differed from before.
+    pub trial: Option<Trial>,
     /// The anchor of the store in it; `None` where it holds none.
     pub anchor: Option<AnchorStatus>,
     /// Whether it is software, so that its anchor proves nothing.
@@ -155,13 +158,16 @@ impl Service {
     /// `Forbidden`.
     pub async fn status(&self, caller: &Caller) -> Result<Released<Status>> {
         let permit = self.admit::<ReadStatus>(caller, Resource::Service).await?;
-        let (mut devices, anchors) = (Vec::new(), self.parts.ledger.anchors());
+        let (mut devices, mut unread, anchors) = (Vec::new(), Vec::new(), self.parts.ledger.anchors());
         for (name, worker) in self.parts.keyring.devices() {
             let anchor = anchors.iter().find(|anchor| anchor.name == name.as_str()).cloned();
-            devices.push(device_state(name, worker, anchor).await);
+            let trial = self.parts.keyring.trial(name).await;
+            unread.extend(trial.as_ref().err().map(|error| error.public().to_owned()));
+            devices.push(device_state(name, worker, anchor, trial.ok().flatten()).await);
         }
         let mut problems = self.readiness();
         let ready = problems.is_empty();
+        problems.extend(unread);
         let witnesses = self.parts.ledger.witnesses();
         let following = witnesses.iter().filter(|witness| !witness.required);
         problems.extend(following.filter_map(|witness| witness.trouble.clone()));
@@ -282,7 +288,12 @@ fn proved(worker: &Worker) -> bool {
     worker.proved().is_some_and(|(at, _)| at.elapsed() < FRESH)
 }
 
-async fn device_state(name: &Name, worker: &Arc<Worker>, anchor: Option<AnchorStatus>) -> DeviceState {
+async fn device_state(
+    name: &Name,
+    worker: &Arc<Worker>,
+    anchor: Option<AnchorStatus>,
+    trial: Option<Trial>,
+) -> DeviceState {
     let (kind, serial) = match worker.settings() {
         Settings::Pkcs11(_) => ("pkcs11", worker.identity()),
         Settings::Tpm(_) => ("tpm", worker.identity()),
@@ -304,7 +315,12 @@ async fn device_state(name: &Name, worker: &Arc<Worker>, anchor: Option<AnchorSt
         problem,
         restarts: worker.restarts(),
         software: description.as_ref().is_some_and(|one| one.is_software()),
-        abilities: description.map(|one| one.abilities.clone()).unwrap_or_default(),
+        // Of one that is away, what is on record.
+        abilities: description
+            .map(|one| one.abilities.clone())
+            .or_else(|| trial.as_ref().map(|trial| trial.abilities.clone()))
+            .unwrap_or_default(),
+        trial,
         anchor,
     }
 }

@@ -385,6 +385,13 @@ pub struct DeviceStatus {
     pub restarts: u64,
     /// What it can and cannot keep.
     pub abilities: Vec<DeviceAbility>,
+    /// When it was first found to be so; absent before its first trial.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub tried: Option<Timestamp>,
+    /// How that differs from what was found before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<String>,
     /// The anchor of the store in it; absent where it holds none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub anchor: Option<AnchorPosition>,
@@ -419,6 +426,12 @@ pub struct DeviceAbility {
     /// Why not; absent where it can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<String>,
+    /// The device's own code, where it is the device that refuses and not this program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// How long one use took when it was tried, in microseconds; absent where it was concluded from another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub micros: Option<u64>,
 }
 
 /// What a backup holds, and what it cannot bring back.

@@ -60,6 +60,7 @@ mod sinks;
 mod stolen;
 mod tokens;
 mod tracer;
+mod trials;
 mod witness;
 mod witnessed;
 mod wrap;

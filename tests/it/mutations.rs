@@ -75,6 +75,7 @@ impl Scene {
         put(&t, "before").await;
         issuers::server(&t, "root", "dns:a.example").await;
         issuers::server(&t, "root", "dns:b.example").await;
+        t.server().service().keyring().record_trials().await;
         keep(&mut t, folder.path(), "old").await;
         t.client.rotate_key(&name("one"), &RotateKey::default()).await.unwrap();
         issuers::server(&t, "root", "dns:c.example").await;

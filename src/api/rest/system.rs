@@ -79,16 +79,20 @@ fn witness(status: WitnessStatus) -> WitnessPosition {
 }
 
 fn device(state: DeviceState) -> DeviceStatus {
-    let DeviceState { name, kind, model, serial, up, problem, restarts, abilities, anchor, software } = state;
+    let DeviceState { name, kind, model, serial, up, problem, restarts, abilities, trial, anchor, software } = state;
     let abilities = abilities.into_iter().map(|one| DeviceAbility {
         algorithm: one.algorithm,
         residency: one.residency,
         refusal: one.refusal,
+        code: one.code,
+        micros: one.micros,
     });
     let abilities = abilities.collect();
     let anchor =
         anchor.map(|AnchorStatus { epoch, behind, trouble, .. }| AnchorPosition { epoch, behind, problem: trouble });
-    DeviceStatus { name, kind: kind.to_owned(), model, serial, up, problem, restarts, abilities, anchor, software }
+    let (tried, changes) = trial.map(|trial| (Some(trial.tried), trial.changes)).unwrap_or_default();
+    let kind = kind.to_owned();
+    DeviceStatus { name, kind, model, serial, up, problem, restarts, abilities, tried, changes, anchor, software }
 }
 
 pub(super) async fn metrics(call: Call) -> Result<Released<Reply<OpenMetrics>>> {

@@ -18,7 +18,7 @@ use crate::device::pkcs11::make::{self, Newborn};
 use crate::device::pkcs11::recipe;
 use crate::device::pkcs11::shared::Shared;
 use crate::device::pkcs11::template::{self, Life};
-use crate::device::{Ability, Class, Fault, Identity};
+use crate::device::{Ability, Class, Fault, Identity, timed};
 use crate::types::{Algorithm, Encapsulated, KeyId, PublicKey, Residency, Role, Verifier, Version, same};
 
 /// What is signed in a probe.
@@ -50,16 +50,28 @@ pub(super) fn require(shared: &Arc<Shared>, algorithm: Algorithm, residency: Res
     Err(fault.hint(format!("{residency} keys this device can keep: {can}")))
 }
 
-/// What one kind of key can do: `None` where it can.
-#[derive(Clone, PartialEq, Eq)]
+/// What one kind of key can do: how long it takes, or why not.
+#[derive(Clone)]
 struct Finding {
-    resident: Option<Refusal>,
-    wrapped: Option<Refusal>,
+    resident: Result<Time, Refusal>,
+    wrapped: Result<Time, Refusal>,
 }
 
+/// How long one use took, in microseconds; `None` where it was concluded from that of another key.
+type Time = Option<u64>;
+
 impl Finding {
+    fn refusals(&self) -> [Option<&Refusal>; 2] {
+        [self.resident.as_ref().err(), self.wrapped.as_ref().err()]
+    }
+
     fn is_doubtful(&self) -> bool {
-        [&self.resident, &self.wrapped].into_iter().flatten().any(|refusal| refusal.doubtful)
+        self.refusals().into_iter().flatten().any(|refusal| refusal.doubtful)
+    }
+
+    /// As it is of a larger key that was not tried.
+    fn inferred(self) -> Self {
+        Self { resident: self.resident.map(|_| None), wrapped: self.wrapped.map(|_| None) }
     }
 }
 
@@ -67,17 +79,19 @@ impl Finding {
 #[derive(Clone, PartialEq, Eq)]
 struct Refusal {
     clause: String,
+    /// The token's own code.
+    code: Option<String>,
     /// Whether it may have been the moment.
     doubtful: bool,
 }
 
 impl Refusal {
     const fn sure(clause: String) -> Self {
-        Self { clause, doubtful: false }
+        Self { clause, code: None, doubtful: false }
     }
 
     const fn doubtful(clause: String) -> Self {
-        Self { clause, doubtful: true }
+        Self { clause, code: None, doubtful: true }
     }
 }
 
@@ -94,16 +108,19 @@ fn probe_all(shared: &Arc<Shared>) -> Result<Vec<Ability>, Fault> {
     for algorithm in Algorithm::ALL.iter().copied() {
         let model = model(algorithm);
         let finding = match findings.iter().find(|(done, _)| *done == model) {
+            Some((_, finding)) if algorithm.rsa_bits() != model.rsa_bits() => finding.clone().inferred(),
             Some((_, finding)) => finding.clone(),
             None => probe(shared, model)?,
         };
         findings.push((algorithm, fits(shared, algorithm, finding)));
     }
     let rows = |(algorithm, Finding { resident, wrapped }): (Algorithm, Finding)| {
-        [(Residency::Resident, resident), (Residency::Wrapped, wrapped)].map(|(residency, refusal)| Ability {
+        [(Residency::Resident, resident), (Residency::Wrapped, wrapped)].map(|(residency, found)| Ability {
             algorithm,
             residency,
-            refusal: refusal.map(|refusal| refusal.clause),
+            micros: found.as_ref().ok().copied().flatten(),
+            code: found.as_ref().err().and_then(|refusal| refusal.code.clone()),
+            refusal: found.err().map(|refusal| refusal.clause),
         })
     };
     Ok(findings.into_iter().flat_map(rows).collect())
@@ -129,17 +146,17 @@ const fn model(algorithm: Algorithm) -> Algorithm {
 /// Adds the limit of RSA sizes, which some tokens draw at 2048, and what an enrolment by an older program left out.
 fn fits(shared: &Shared, algorithm: Algorithm, finding: Finding) -> Finding {
     let has_kek = |identity: &Identity| identity.keks.iter().any(|kek| kek.role == recipe::kek_role(algorithm));
-    if finding.wrapped.is_none() && shared.identity().is_some_and(|identity| !has_kek(&identity)) {
+    if finding.wrapped.is_ok() && shared.identity().is_some_and(|identity| !has_kek(&identity)) {
         let clause = "this token was enrolled without a key-encryption key for such keys".to_owned();
-        return Finding { wrapped: Some(Refusal::sure(clause)), ..finding };
+        return Finding { wrapped: Err(Refusal::sure(clause)), ..finding };
     }
     let Some(bits) = algorithm.rsa_bits() else { return finding };
     let Ok(sizes) = shared.module.key_sizes(shared.slot, Mechanism::RsaPkcsKeyPairGen.number()) else { return finding };
     if (sizes.min..=sizes.max).contains(&u64::from(bits)) {
         return finding;
     }
-    let refusal = Some(Refusal::sure(format!("this token makes RSA keys of {} to {} bits", sizes.min, sizes.max)));
-    Finding { resident: refusal.clone(), wrapped: refusal }
+    let refusal = Refusal::sure(format!("this token makes RSA keys of {} to {} bits", sizes.min, sizes.max));
+    Finding { resident: Err(refusal.clone()), wrapped: Err(refusal) }
 }
 
 fn probe(shared: &Arc<Shared>, algorithm: Algorithm) -> Result<Finding, Fault> {
@@ -152,7 +169,7 @@ fn probe(shared: &Arc<Shared>, algorithm: Algorithm) -> Result<Finding, Fault> {
         Lane::new(Arc::clone(shared)).prove_sentinel()?;
     }
     let second = attempt(shared, algorithm)?;
-    if second.is_doubtful() && second != first {
+    if second.is_doubtful() && second.refusals() != first.refusals() {
         return Err(Fault::new(Class::Retry, format!("the token fails with {algorithm} keys, each time otherwise")));
     }
     Ok(second)
@@ -167,24 +184,24 @@ fn attempt(shared: &Arc<Shared>, algorithm: Algorithm) -> Result<Finding, Fault>
         Err(Stop::Failed(fault)) => return Err(fault),
         // No session objects, or no such key at all.
         Err(Stop::Cannot(refusal)) => {
-            return Ok(Finding { resident: refusal_of(probe.with_token_object())?, wrapped: Some(refusal) });
+            return Ok(Finding { resident: found(probe.with_token_object())?, wrapped: Err(refusal) });
         }
     };
     if let Some(refusal) = probe.kept(&born.0)? {
-        return Ok(Finding { resident: refusal_of(probe.with_token_object())?, wrapped: Some(refusal) });
+        return Ok(Finding { resident: found(probe.with_token_object())?, wrapped: Err(refusal) });
     }
-    let resident = refusal_of(probe.uses(born.0.key, born.1.as_ref()))?;
-    if resident.is_some() {
+    let resident = found(probe.uses(born.0.key, born.1.as_ref()))?;
+    if resident.is_err() {
         return Ok(Finding { wrapped: resident.clone(), resident });
     }
-    let wrapped = refusal_of(probe.goes_out_and_in(&born.0, born.1.as_ref()))?;
+    let wrapped = found(probe.goes_out_and_in(&born.0, born.1.as_ref()))?;
     Ok(Finding { resident, wrapped })
 }
 
-fn refusal_of(result: Result<(), Stop>) -> Result<Option<Refusal>, Fault> {
+fn found(result: Result<Time, Stop>) -> Result<Result<Time, Refusal>, Fault> {
     match result {
-        Ok(()) => Ok(None),
-        Err(Stop::Cannot(refusal)) => Ok(Some(refusal)),
+        Ok(time) => Ok(Ok(time)),
+        Err(Stop::Cannot(refusal)) => Ok(Err(refusal)),
         Err(Stop::Failed(fault)) => Err(fault),
     }
 }
@@ -212,9 +229,10 @@ impl Probe {
             if !refuses && !doubtful {
                 return Stop::Failed(fault);
             }
-            let code = fault.code.unwrap_or_default();
-            let clause = format!("this token cannot {cannot} {} keys ({code})", self.algorithm);
-            Stop::Cannot(Refusal { clause, doubtful })
+            let code = fault.code;
+            let shown = code.as_deref().unwrap_or_default();
+            let clause = format!("this token cannot {cannot} {} keys ({shown})", self.algorithm);
+            Stop::Cannot(Refusal { clause, code, doubtful })
         })
     }
 
@@ -246,8 +264,8 @@ impl Probe {
         Ok(Some(Refusal::sure(format!("this token keeps {algorithm} keys that were to go with their session"))))
     }
 
-    /// Has the key sign, and judges the result.
-    fn uses(&mut self, key: Object, public: Option<&PublicKey>) -> Result<(), Stop> {
+    /// Has the key sign, judges the result, and says how long that took.
+    fn uses(&mut self, key: Object, public: Option<&PublicKey>) -> Result<Time, Stop> {
         let algorithm = self.algorithm;
         if matches!(algorithm.role(), Role::Agree | Role::Decrypt) {
             return self.finds(key, public);
@@ -256,28 +274,29 @@ impl Probe {
         let digest = algorithm.hash().map(|hash| hash.digest(MESSAGE));
         let Some(public) = public else {
             let mut mac = |message| self.step("use", |session| session.sign(mechanism, key, message));
-            let (one, same, other) = (mac(MESSAGE)?, mac(MESSAGE)?, mac(b"another")?);
+            let (one, same) = (mac(MESSAGE)?, mac(MESSAGE)?);
+            let (other, time) = timed(|| mac(b"another"))?;
             let right = one == same && one != other && algorithm.secret_len() == Some(one.len());
-            return judge(right, algorithm);
+            return judge(right, algorithm).map(|()| time);
         };
         let input = recipe::sign_input(algorithm, digest.as_deref().unwrap_or(MESSAGE)).map_err(Stop::Failed)?;
-        let signature = self.step("sign with", |session| session.sign(mechanism, key, &input))?;
+        let (signature, time) = timed(|| self.step("sign with", |session| session.sign(mechanism, key, &input)))?;
         let verifier = Verifier::new(algorithm, public);
-        judge(verifier.is_ok_and(|verifier| verifier.verifies(MESSAGE, &signature)), algorithm)
+        judge(verifier.is_ok_and(|verifier| verifier.verifies(MESSAGE, &signature)), algorithm).map(|()| time)
     }
 
     /// Has the key find a secret that we know.
-    fn finds(&mut self, key: Object, public: Option<&PublicKey>) -> Result<(), Stop> {
+    fn finds(&mut self, key: Object, public: Option<&PublicKey>) -> Result<Time, Stop> {
         let algorithm = self.algorithm;
         let failed = |why: String| Stop::Failed(Fault::new(Class::Internal, why));
         let public = public.ok_or_else(|| failed(format!("{algorithm} keys are pairs")))?;
         let known = Encapsulated::to(algorithm, public).map_err(|error| failed(error.chain()))?;
-        let secret = self.step("use", |session| recipe::act(session, algorithm, key, &known.sent))?;
-        judge(same(&secret, known.secret.expose()), algorithm)
+        let (secret, time) = timed(|| self.step("use", |session| recipe::act(session, algorithm, key, &known.sent)))?;
+        judge(same(&secret, known.secret.expose()), algorithm).map(|()| time)
     }
 
     /// Wraps the key, unwraps it, and uses what came back.
-    fn goes_out_and_in(&mut self, born: &Newborn, public: Option<&PublicKey>) -> Result<(), Stop> {
+    fn goes_out_and_in(&mut self, born: &Newborn, public: Option<&PublicKey>) -> Result<Time, Stop> {
         let (id, algorithm) = (self.id, self.algorithm);
         let kek = template::kek(id, recipe::kek_role(algorithm), Life::Loaded);
         let stated = template::key(id, Version::FIRST, algorithm, Life::Loaded);
@@ -294,13 +313,13 @@ impl Probe {
     }
 
     /// The trial with a token object, for tokens without session objects.
-    fn with_token_object(&mut self) -> Result<(), Stop> {
+    fn with_token_object(&mut self) -> Result<Time, Stop> {
         let shared = Arc::clone(&self.lane.shared);
         let _changing = shared.changing();
         let (born, public) = self.begin(Life::Resident)?;
         let used = self.uses(born.key, public.as_ref());
         let destroyed = self.step("destroy", |session| session.destroy(born.key));
-        used.and(destroyed)
+        used.and_then(|time| destroyed.map(|()| time))
     }
 }
 

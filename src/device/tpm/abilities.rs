@@ -9,7 +9,7 @@ use super::codes::Trouble;
 use super::engine::{self, MAX_MAC_INPUT};
 use super::link::Link;
 use super::template;
-use crate::device::{Ability, Class, Description, Fault, KeyRef};
+use crate::device::{Ability, Class, Description, Fault, KeyRef, timed};
 use crate::types::{Agreed, Algorithm, KeyId, Residency, Role, Version, same};
 
 /// Why there is no other residency.
@@ -32,68 +32,78 @@ pub(super) fn describe(link: &mut Link) -> Result<Description, Trouble> {
     let mut abilities = Vec::new();
     for &algorithm in Algorithm::ALL {
         for &residency in Residency::ALL {
-            let refusal = match residency {
-                Residency::Resident => Some(NOTHING_RESIDENT.to_owned()),
+            let found = match residency {
+                Residency::Resident => Err((NOTHING_RESIDENT.to_owned(), None)),
                 Residency::Wrapped => tried(link, algorithm)?,
             };
-            abilities.push(Ability { algorithm, residency, refusal });
+            let (refusal, code, micros) = match found {
+                Ok(micros) => (None, None, micros),
+                Err((refusal, code)) => (Some(refusal), code, None),
+            };
+            abilities.push(Ability { algorithm, residency, refusal, code, micros });
         }
     }
     Ok(Description { manufacturer, model, version, max_mac_input: MAX_MAC_INPUT, abilities })
 }
 
+/// Why there are no such keys, and the code of the TPM where it is the TPM that says so.
+type Refusal = (String, Option<String>);
+
 /// Why the TPM takes no keys of `algorithm`, by its own word.
-pub(super) fn refusal(link: &mut Link, algorithm: Algorithm) -> Result<Option<String>, Trouble> {
+pub(super) fn refusal(link: &mut Link, algorithm: Algorithm) -> Result<Option<Refusal>, Trouble> {
     let parameters = match template::parameters(algorithm) {
         Ok(parameters) => parameters,
-        Err(Fault { class: Class::Unsupported, text, .. }) => return Ok(Some(text)),
+        Err(Fault { class: Class::Unsupported, text, .. }) => return Ok(Some((text, None))),
         Err(fault) => return Err(fault.into()),
     };
-    answer(algorithm, link.takes(parameters))
+    Ok(answer(algorithm, link.takes(parameters))?.err())
 }
 
-/// As [`refusal`], and by a real key where that is cheap.
-fn tried(link: &mut Link, algorithm: Algorithm) -> Result<Option<String>, Trouble> {
-    let refusal = refusal(link, algorithm)?;
-    if refusal.is_some() || algorithm.rsa_bits().is_some() {
-        return Ok(refusal);
+/// As [`refusal`], and by a real key where that is cheap: how long one use took, in microseconds, where there was one.
+fn tried(link: &mut Link, algorithm: Algorithm) -> Result<Result<Option<u64>, Refusal>, Trouble> {
+    if let Some(refusal) = refusal(link, algorithm)? {
+        return Ok(Err(refusal));
+    }
+    if algorithm.rsa_bits().is_some() {
+        return Ok(Ok(None));
     }
     let id = KeyId::random().map_err(|error| Fault::new(Class::Internal, error.chain()))?;
     let tried = try_one(link, id, algorithm);
     answer(algorithm, tried)
 }
 
-fn try_one(link: &mut Link, id: KeyId, algorithm: Algorithm) -> Result<(), Trouble> {
+fn try_one(link: &mut Link, id: KeyId, algorithm: Algorithm) -> Result<Option<u64>, Trouble> {
     let version = Version::FIRST;
-    let Some(hash) = algorithm.hash() else { return Ok(()) };
+    let Some(hash) = algorithm.hash() else { return Ok(None) };
     let made = link.create(id, version, algorithm)?;
     let key = KeyRef { id, version, algorithm, locator: made.locator };
-    match algorithm.role() {
-        Role::Sign => {
-            engine::sign(link, &key, hash, &hash.digest(b"signet"))?;
-        }
-        Role::Mac => {
-            engine::mac(link, &key, hash, b"signet")?;
-        }
+    let time = match algorithm.role() {
+        Role::Sign => timed(|| engine::sign(link, &key, hash, &hash.digest(b"signet")))?.1,
+        Role::Mac => timed(|| engine::mac(link, &key, hash, b"signet"))?.1,
         // As all RSA, it is not tried.
-        Role::Decrypt => {}
+        Role::Decrypt => None,
         Role::Agree => {
             let internal = |why: String| Fault::new(Class::Internal, why);
             let public = made.public.ok_or_else(|| internal("a pair without a public half".to_owned()))?;
             let known = Agreed::with(&public).map_err(|error| internal(error.chain()))?;
-            if !same(&engine::agree(link, &key, &known.point)?, known.secret.expose()) {
+            let (secret, time) = timed(|| engine::agree(link, &key, &known.point))?;
+            if !same(&secret, known.secret.expose()) {
                 return Err(internal(format!("this TPM agrees on wrong secrets by {algorithm}")).into());
             }
+            time
         }
-    }
-    link.forget(id, version)
+    };
+    link.forget(id, version)?;
+    Ok(time)
 }
 
 /// A refusal of the TPM is an answer, any other failure is none.
-fn answer(algorithm: Algorithm, tried: Result<(), Trouble>) -> Result<Option<String>, Trouble> {
+fn answer<T>(algorithm: Algorithm, tried: Result<T, Trouble>) -> Result<Result<T, Refusal>, Trouble> {
     match tried {
-        Ok(()) => Ok(None),
-        Err(trouble) if trouble.is_refusal() => Ok(Some(format!("this TPM makes no keys of {algorithm}"))),
+        Ok(found) => Ok(Ok(found)),
+        Err(trouble) if trouble.is_refusal() => {
+            Ok(Err((format!("this TPM makes no keys of {algorithm}"), trouble.fault().code)))
+        }
         Err(trouble) => Err(trouble),
     }
 }

@@ -149,7 +149,7 @@ impl Engine {
             Residency::Resident => return Err(Fault::new(Class::Unsupported, abilities::NOTHING_RESIDENT)),
         }
         self.run(|link| match abilities::refusal(link, spec.algorithm)? {
-            Some(refusal) => Err(Fault::new(Class::Unsupported, refusal).into()),
+            Some((refusal, _)) => Err(Fault::new(Class::Unsupported, refusal).into()),
             None => link.create(spec.id, spec.version, spec.algorithm),
         })
     }

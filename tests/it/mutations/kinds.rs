@@ -107,6 +107,17 @@ pub(super) fn all() -> Vec<Mutation> {
         .sql("DELETE FROM records WHERE path = 'keys/default/two'"));
     add!("record", Start, "a version removed", "the records of the store are not those of its last change", |s| s
         .sql("DELETE FROM records WHERE path = (SELECT max(path) FROM records WHERE path LIKE 'versions/%')"));
+    add!(
+        "record",
+        Start,
+        "what a device can do removed",
+        "the records of the store are not those of its last change",
+        |s| s.sql("DELETE FROM records WHERE path = 'trials/hsm'")
+    );
+    add!("record", Start, "what one device can do said of the other", "trials/tpm does not open under its seal", |s| s
+        .sql(
+            "UPDATE records SET value = (SELECT value FROM records WHERE path = 'trials/hsm') WHERE path = 'trials/tpm'"
+        ));
     add!("record", Start, "a policy removed", "the records of the store are not those of its last change", |s| s
         .sql("DELETE FROM records WHERE path LIKE 'policies/%'"));
     add!(
