@@ -433,6 +433,27 @@ pub struct Kek {
     pub role: KekRole,
     /// Its id; the `CKA_ID` is id and version as for every key.
     pub id: KeyId,
+    /// The one mechanism that it wraps by, and so the one that made each blob under it.
+    #[serde(default, skip_serializing_if = "Wrapping::is_pad")]
+    pub wrapping: Wrapping,
+}
+
+/// How a token wraps keys: two numbers of the standard for what is [RFC 5649](https://www.rfc-editor.org/rfc/rfc5649) in most tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Wrapping {
+    /// `CKM_AES_KEY_WRAP_PAD`, 0x210A: that RFC in SoftHSM, another padding in some others.
+    #[default]
+    Pad,
+    /// `CKM_AES_KEY_WRAP_KWP`, 0x210B: that RFC by the letter of version 3 of the standard.
+    Kwp,
+}
+
+impl Wrapping {
+    /// Whether it is the one of all installations that were made before there was another, and did not say so.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+    const fn is_pad(&self) -> bool {
+        matches!(self, Self::Pad)
+    }
 }
 
 /// What may be unwrapped under a key-encryption key.

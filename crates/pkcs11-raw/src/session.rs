@@ -157,7 +157,8 @@ impl Session {
             return Ok(None);
         }
         let length = usize::try_from(length).unwrap_or(usize::MAX).min(ATTRIBUTE_ROOM);
-        let empty = CK_ATTRIBUTE { type_: 0, pValue: null_mut(), ulValueLen: 0 };
+        // A type that is none: version 3.2 tells by it that which ones there are is the question, and older tokens do not look.
+        let empty = CK_ATTRIBUTE { type_: CK_UNAVAILABLE_INFORMATION, pValue: null_mut(), ulValueLen: 0 };
         let mut inner = vec![empty; length / size_of::<CK_ATTRIBUTE>()];
         self.read_inner(object, kind, &mut inner)?;
         let mut values: Vec<Vec<u8>> = inner.iter().map(|attribute| room(attribute).unwrap_or_default()).collect();

@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use pkcs11_raw::{Mechanism, Object};
+use pkcs11_raw::{Mechanism, Object, Session};
 
 use crate::device::pkcs11::codes::{self, Effect, Remedy};
 use crate::device::pkcs11::lane::Lane;
@@ -191,7 +191,8 @@ fn attempt(shared: &Arc<Shared>, algorithm: Algorithm) -> Result<Finding, Fault>
     if let Some(refusal) = probe.kept(&born.0)? {
         return Ok(Finding { resident: found(probe.with_token_object())?, wrapped: Err(refusal) });
     }
-    let resident = found(probe.uses(born.0.key, born.1.as_ref()))?;
+    let stated = probe.is_as_stated(&born.0, Life::Unborn);
+    let resident = found(stated.and_then(|()| probe.uses(born.0.key, born.1.as_ref())))?;
     if resident.is_err() {
         return Ok(Finding { wrapped: resident.clone(), resident });
     }
@@ -216,17 +217,13 @@ struct Probe {
 
 impl Probe {
     /// Does one step; `cannot` is what is said of the token where it refuses.
-    fn step<T>(
-        &mut self,
-        cannot: &str,
-        work: impl FnOnce(&pkcs11_raw::Session) -> pkcs11_raw::Result<T>,
-    ) -> Result<T, Stop> {
+    fn step<T>(&mut self, cannot: &str, work: impl FnOnce(&Session) -> pkcs11_raw::Result<T>) -> Result<T, Stop> {
         self.lane.call(work).map_err(|error| {
             let fault = self.lane.shared.fault(error, Effect::Idle);
             let refuses =
                 matches!(fault.class, Class::Unsupported | Class::Refused | Class::KeyDamaged | Class::Internal);
             // Tokens that lack something often say no more than that they failed, or lose what they have just made.
-            let doubtful = matches!(codes::remedy(error.code), Remedy::Doubt | Remedy::Reload);
+            let doubtful = matches!(codes::remedy(error), Remedy::Doubt | Remedy::Reload);
             if !refuses && !doubtful {
                 return Stop::Failed(fault);
             }
@@ -330,14 +327,34 @@ impl Probe {
         judge(same(&secret, known.secret.expose()), algorithm).map(|()| time)
     }
 
+    /// Reads a new key back: a token that leaves attributes out keeps no keys.
+    fn is_as_stated(&mut self, born: &Newborn, life: Life) -> Result<(), Stop> {
+        let (key, algorithm) = (born.key, self.algorithm);
+        let stated = template::key(self.id, Version::FIRST, algorithm, life);
+        match self.step("read back", |session| template::compare_key(session, key, algorithm, &stated, life))? {
+            None => Ok(()),
+            Some(wrong) => {
+                let clause = format!("this token makes {algorithm} keys otherwise than it was told: {wrong}");
+                Err(Stop::Cannot(Refusal::doubtful(clause)))
+            }
+        }
+    }
+
     /// Wraps the key, unwraps it, and uses what came back.
     fn goes_out_and_in(&mut self, born: &Newborn, public: Option<&PublicKey>) -> Result<Time, Stop> {
         let (id, algorithm) = (self.id, self.algorithm);
-        let kek = template::kek(id, recipe::kek_role(algorithm), Life::Loaded);
+        let wrapping = self.lane.shared.wrapping().map_err(Stop::Failed)?;
+        let kek = template::kek(id, recipe::kek_role(algorithm), wrapping, Life::Loaded);
+        let mechanism = recipe::wrapping(wrapping);
         let stated = template::key(id, Version::FIRST, algorithm, Life::Loaded);
         let wrapper = self.step("make a key to wrap", |session| session.generate(Mechanism::AesKeyGen, &kek))?;
-        let blob = self.step("wrap", |session| session.wrap(template::WRAPPING, wrapper, born.key))?;
-        let key = self.step("unwrap", |session| session.unwrap(template::WRAPPING, wrapper, &blob, &stated))?;
+        let read = |session: &Session| template::compare_kek(session, wrapper, &kek, Life::Loaded);
+        if let Some(wrong) = self.step("read back what wraps", read)? {
+            let clause = format!("this token makes what wraps {algorithm} keys otherwise than it was told: {wrong}");
+            return Err(Stop::Cannot(Refusal::doubtful(clause)));
+        }
+        let blob = self.step("wrap", |session| session.wrap(mechanism, wrapper, born.key))?;
+        let key = self.step("unwrap", |session| session.unwrap(mechanism, wrapper, &blob, &stated))?;
         let wrong =
             self.step("read back", |session| template::compare_key(session, key, algorithm, &stated, Life::Loaded))?;
         if let Some(wrong) = wrong {
@@ -352,7 +369,8 @@ impl Probe {
         let shared = Arc::clone(&self.lane.shared);
         let _changing = shared.changing();
         let (born, public) = self.begin(Life::Resident)?;
-        let used = self.uses(born.key, public.as_ref());
+        let stated = self.is_as_stated(&born, Life::Resident);
+        let used = stated.and_then(|()| self.uses(born.key, public.as_ref()));
         let destroyed = self.step("destroy", |session| session.destroy(born.key));
         used.and_then(|time| destroyed.map(|()| time))
     }

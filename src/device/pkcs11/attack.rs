@@ -12,7 +12,7 @@ use crate::device::pkcs11::codes::{self, Effect};
 use crate::device::pkcs11::recipe;
 use crate::device::pkcs11::shared::Shared;
 use crate::device::pkcs11::template::{self, Life};
-use crate::device::{Attempt, Class, Fault, KekRole, Outcome};
+use crate::device::{Attempt, Class, Fault, KekRole, Outcome, Wrapping};
 use crate::types::{Algorithm, KeyId, Version};
 
 /// Where a blob of [RFC 5649](https://www.rfc-editor.org/rfc/rfc5649#section-3) has its constant.
@@ -76,21 +76,24 @@ const ATTACKS: &[Attack] = &[
     ("wrap a key under another wrapping mechanism", false, |s| {
         s.session.wrap(Mechanism::Other(ck::CKM_AES_KEY_WRAP), s.wrapper()?, s.secret()?).map(|_| true)
     }),
-    ("wrap the wrapping key", false, |s| s.session.wrap(template::WRAPPING, s.wrapper()?, s.wrapper()?).map(|_| true)),
+    ("wrap the wrapping key", false, |s| {
+        s.session.wrap(recipe::wrapping(s.wrapping), s.wrapper()?, s.wrapper()?).map(|_| true)
+    }),
     ("learn the hash of a secret key", true, |s| s.session.digest_key(s.secret()?).map(|_| true)),
     ("destroy a key", true, |s| s.session.destroy(s.secret()?).map(|()| true)),
 ];
 
 /// Tries all of them.
 pub(super) fn all(shared: &Shared) -> Result<Vec<Attempt>, Fault> {
-    leaves_nothing(shared)?;
+    let wrapping = shared.wrapping()?;
+    leaves_nothing(shared, wrapping)?;
     ATTACKS
         .iter()
         .map(|(attack, owned, run)| {
             let outcome = |maker| -> Result<Outcome, Fault> {
                 // Each in a session of its own: a call that fails may leave it stuck, and its keys go with it.
                 let session = shared.session().map_err(|error| codes::fault(error, Effect::Idle))?;
-                let scratch = Scratch { session: &session, maker };
+                let scratch = Scratch { session: &session, maker, wrapping };
                 Ok(match run(&scratch) {
                     Ok(true) => Outcome::Works,
                     Ok(false) => Outcome::Ignored,
@@ -108,10 +111,10 @@ pub(super) fn all(shared: &Shared) -> Result<Vec<Attempt>, Fault> {
 }
 
 /// Whether scratch keys go with their session: a token that keeps them would be littered.
-fn leaves_nothing(shared: &Shared) -> Result<(), Fault> {
+fn leaves_nothing(shared: &Shared, wrapping: Wrapping) -> Result<(), Fault> {
     let idle = |error| codes::fault(error, Effect::Idle);
     let session = shared.session().map_err(idle)?;
-    let key = Scratch { session: &session, maker: Maker::Ordinary }.secret().map_err(idle)?;
+    let key = Scratch { session: &session, maker: Maker::Ordinary, wrapping }.secret().map_err(idle)?;
     if template::goes_with_its_session(&session, key).map_err(idle)? {
         return Ok(());
     }
@@ -131,6 +134,7 @@ fn refusal(error: Error) -> String {
 struct Scratch<'a> {
     session: &'a Session,
     maker: Maker,
+    wrapping: Wrapping,
 }
 
 impl Scratch<'_> {
@@ -176,9 +180,10 @@ impl Scratch<'_> {
     fn wrapper(&self) -> Result<Object, Error> {
         match self.maker {
             Maker::Ordinary => self.aes(32, &[ck::CKA_WRAP, ck::CKA_UNWRAP], false),
-            Maker::Ours => {
-                self.session.generate(Mechanism::AesKeyGen, &template::kek(scratch_id(), KekRole::Mac, Life::Loaded))
-            }
+            Maker::Ours => self.session.generate(
+                Mechanism::AesKeyGen,
+                &template::kek(scratch_id(), KekRole::Mac, self.wrapping, Life::Loaded),
+            ),
         }
     }
 
@@ -258,11 +263,11 @@ impl Scratch<'_> {
     fn wrapped_under(&self, wrapper: Object) -> Result<bool, Error> {
         // What the attacker finds in the token is a key at rest, not one in the moment of its birth.
         let key = if self.maker == Maker::Ours { self.secret()? } else { self.wrappable()? };
-        self.session.wrap(template::WRAPPING, wrapper, key).map(|_| true)
+        self.session.wrap(recipe::wrapping(self.wrapping), wrapper, key).map(|_| true)
     }
 
     fn blob(&self, wrapper: Object) -> Result<Vec<u8>, Error> {
-        self.session.wrap(template::WRAPPING, wrapper, self.wrappable()?)
+        self.session.wrap(recipe::wrapping(self.wrapping), wrapper, self.wrappable()?)
     }
 
     /// Wraps a sensitive key and opens the blob block by block with the key that wrapped it, as if it were a ciphertext.
@@ -293,7 +298,7 @@ impl Scratch<'_> {
         };
         template.retain(|stated| otherwise.iter().all(|other| other.kind() != stated.kind()));
         template.splice(0..0, otherwise.iter().cloned());
-        self.session.unwrap(template::WRAPPING, wrapper, &blob, &template)
+        self.session.unwrap(recipe::wrapping(self.wrapping), wrapper, &blob, &template)
     }
 
     fn unwrap_readable(&self) -> Result<bool, Error> {

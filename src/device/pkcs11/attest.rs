@@ -173,7 +173,7 @@ impl Lane {
     }
 
     fn kek_shown(&mut self, id: KeyId, key: &KeyRef) -> Result<Kek, Fault> {
-        let (shared, object) = (Arc::clone(&self.shared), self.kek(id, recipe::kek_role(key.algorithm))?);
+        let (shared, object) = (Arc::clone(&self.shared), self.kek(id, recipe::kek_role(key.algorithm))?.object);
         self.call(|session| Ok(Kek { attributes: shown(session, object)?, unwraps: unwraps(session, object)? }))
             .map_err(|error| shared.fault(error, Effect::Idle))
     }

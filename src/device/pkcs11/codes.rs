@@ -297,6 +297,9 @@ const READS: &str = "C_GetAttributeValue";
 const ATTRIBUTE: [ck::CK_RV; 3] =
     [ck::CKR_ATTRIBUTE_TYPE_INVALID, ck::CKR_ATTRIBUTE_VALUE_INVALID, ck::CKR_TEMPLATE_INCONSISTENT];
 
+/// The calls that fail where what is opened is not what was closed, which tokens say in every way.
+const OPENS: [&str; 2] = ["C_Decrypt", "C_UnwrapKey"];
+
 /// What the driver itself can do about a failed call that changed nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Remedy {
@@ -310,9 +313,9 @@ pub(super) enum Remedy {
     Report,
 }
 
-/// The remedy for a code.
-pub(super) const fn remedy(code: ck::CK_RV) -> Remedy {
-    match code {
+/// The remedy for a failed call.
+pub(super) fn remedy(error: Error) -> Remedy {
+    match error.code {
         ck::CKR_SESSION_HANDLE_INVALID
         | ck::CKR_SESSION_CLOSED
         | ck::CKR_OPERATION_ACTIVE
@@ -322,6 +325,8 @@ pub(super) const fn remedy(code: ck::CK_RV) -> Remedy {
         | ck::CKR_UNWRAPPING_KEY_HANDLE_INVALID
         | ck::CKR_WRAPPING_KEY_HANDLE_INVALID => Remedy::Reload,
         ck::CKR_GENERAL_ERROR | ck::CKR_FUNCTION_FAILED => Remedy::Doubt,
+        // Kryoptic says so of a ciphertext or a blob that does not open.
+        ck::CKR_DEVICE_ERROR if OPENS.contains(&error.function) => Remedy::Doubt,
         _ => Remedy::Report,
     }
 }

@@ -61,7 +61,7 @@ impl Lane {
     /// A call that only looks: once more on a new session, where the old one was no good.
     pub(super) fn look<T>(&mut self, work: impl Fn(&Session) -> pkcs11_raw::Result<T>) -> Result<T, Fault> {
         match self.call(&work) {
-            Err(error) if codes::remedy(error.code) == Remedy::Again => self.call(&work),
+            Err(error) if codes::remedy(error) == Remedy::Again => self.call(&work),
             other => other,
         }
         .map_err(|error| self.shared.fault(error, Effect::Idle))
@@ -75,7 +75,7 @@ impl Lane {
             Err(error) => error,
         };
         drop(loaded);
-        match codes::remedy(first.code) {
+        match codes::remedy(first) {
             Remedy::Again => {}
             Remedy::Reload | Remedy::Doubt => {
                 self.shared.cache.forget((key.id, key.version));
@@ -87,7 +87,7 @@ impl Lane {
         let loaded = self.load(key)?;
         self.call(|session| recipe::act(session, key.algorithm, loaded.object, data)).map_err(|again| {
             let fault = self.shared.fault(again, Effect::Idle);
-            if codes::remedy(again.code) == Remedy::Doubt && again.code == first.code {
+            if codes::remedy(again) == Remedy::Doubt && again.code == first.code {
                 let text =
                     format!("{}, each time with this key, and not with the sentinel: the key is damaged", fault.text);
                 return Fault { class: Class::KeyDamaged, text, ..fault };
@@ -178,6 +178,11 @@ impl Device for Lane {
     fn decrypt(&mut self, key: &KeyRef, ciphertext: &[u8]) -> Result<Vec<u8>, Fault> {
         if key.algorithm.role() != Role::Decrypt {
             return Err(Fault::new(Class::Refused, format!("{} decrypts nothing", key.algorithm)));
+        }
+        // Tokens say this in many ways, or ask for more room.
+        if key.algorithm.rsa_bits().is_some_and(|bits| ciphertext.len() * 8 != bits as usize) {
+            let text = format!("a ciphertext of {} bytes is not one of {}", ciphertext.len(), key.algorithm);
+            return Err(Fault::new(Class::Refused, text));
         }
         self.use_key(key, ciphertext).map_err(may_be_the_ciphertext)
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use pkcs11_raw::{Attribute, Object, ck};
+use pkcs11_raw::{Attribute, Mechanism, Object, ck};
 
 use crate::device::pkcs11::cache::{Keeper, Loaded};
 use crate::device::pkcs11::codes::{self, Effect, Remedy};
@@ -15,6 +15,13 @@ use crate::types::{KeyId, Verifier, Version};
 
 /// How many dropped keys the token may refuse to destroy before their whole session is closed.
 const MAX_REFUSED: usize = 256;
+
+/// A key-encryption key, with the one mechanism that it wraps by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wrapper {
+    pub(super) object: Object,
+    pub(super) mechanism: Mechanism,
+}
 
 impl Lane {
     /// The handle of a key, from the cache or from the token.
@@ -85,7 +92,7 @@ impl Lane {
             Ok(loaded) => return loaded,
             Err(error) => error,
         };
-        match codes::remedy(first.code) {
+        match codes::remedy(first) {
             Remedy::Again => {
                 self.shared.replace_keeper(&keeper).map_err(|error| self.shared.fault(error, Effect::Idle))?
             }
@@ -103,7 +110,7 @@ impl Lane {
             Err(error) => error,
         };
         let fault = self.shared.fault(again, Effect::Idle);
-        if codes::remedy(again.code) == Remedy::Doubt && again.code == first.code {
+        if codes::remedy(again) == Remedy::Doubt && again.code == first.code {
             let what = template::label(key.id, key.version);
             let text = format!("{}: the wrapped key {what:?} does not open, while the sentinel works", fault.text);
             return Err(
@@ -121,7 +128,7 @@ impl Lane {
     fn unwrap(
         &self,
         keeper: &Arc<Keeper>,
-        wrapper: Object,
+        wrapper: Wrapper,
         key: &KeyRef,
         blob: &[u8],
     ) -> pkcs11_raw::Result<Result<Arc<Loaded>, Fault>> {
@@ -132,7 +139,7 @@ impl Lane {
             return Ok(Ok(loaded));
         }
         let stated = template::key(key.id, key.version, key.algorithm, Life::Loaded);
-        let object = session.unwrap(template::WRAPPING, wrapper, blob, &stated)?;
+        let object = session.unwrap(wrapper.mechanism, wrapper.object, blob, &stated)?;
         let wrong = template::compare_key(&session, object, key.algorithm, &stated, Life::Loaded);
         match wrong {
             Ok(None) => {}
@@ -164,24 +171,25 @@ impl Lane {
         Ok(())
     }
 
-    /// The handle of a key-encryption key of this token.
-    pub(super) fn kek(&mut self, id: KeyId, role: KekRole) -> Result<Object, Fault> {
-        if let Some(object) = self.shared.lock_keks().get(&id) {
-            return Ok(*object);
-        }
+    /// A key-encryption key of this token.
+    pub(super) fn kek(&mut self, id: KeyId, role: KekRole) -> Result<Wrapper, Fault> {
         let identity = self.enrolled()?;
-        if !identity.keks.iter().any(|kek| kek.id == id && kek.role == role) {
+        let Some(kek) = identity.keks.iter().find(|kek| kek.id == id && kek.role == role) else {
             let text =
                 format!("the key is wrapped under {id}, which is no key-encryption key of this token for such keys");
             return Err(Fault::new(Class::KeyGone, text).hint("the key was made in another token: use that one"));
+        };
+        let mechanism = recipe::wrapping(kek.wrapping);
+        if let Some(object) = self.shared.lock_keks().get(&id) {
+            return Ok(Wrapper { object: *object, mechanism });
         }
         let what = template::label(id, Version::FIRST);
         let object = self.find_one(id, Version::FIRST, ck::CKO_SECRET_KEY, &what)?;
-        let stated = template::kek(id, role, Life::Resident);
+        let stated = template::kek(id, role, kek.wrapping, Life::Resident);
         let wrong = self.look(|session| template::compare_kek(session, object, &stated, Life::Resident))?;
         accept(&what, wrong)?;
         self.shared.lock_keks().insert(id, object);
-        Ok(object)
+        Ok(Wrapper { object, mechanism })
     }
 
     /// What is pinned of the token.

@@ -11,9 +11,10 @@ use crate::device::pkcs11::attest;
 use crate::device::pkcs11::cache::Loaded;
 use crate::device::pkcs11::codes::{self, Effect};
 use crate::device::pkcs11::lane::Lane;
+use crate::device::pkcs11::load::Wrapper;
 use crate::device::pkcs11::recipe;
 use crate::device::pkcs11::template::{self, Life};
-use crate::device::{Class, Fault, Generated, Identity, Kek, KekRole, KeyRef, KeySpec, Locator};
+use crate::device::{Class, Fault, Generated, Identity, Kek, KekRole, KeyRef, KeySpec, Locator, Wrapping};
 use crate::types::{Algorithm, KeyId, PublicKey, Version};
 
 /// What a generator call gave: the part that stays, and the public half of a pair.
@@ -83,12 +84,12 @@ impl Lane {
     }
 
     /// Makes a key-encryption key.
-    pub(super) fn make_kek(&mut self, role: KekRole) -> Result<Kek, Fault> {
+    pub(super) fn make_kek(&mut self, role: KekRole, wrapping: Wrapping) -> Result<Kek, Fault> {
         let id = KeyId::random().map_err(|error| Fault::new(Class::Internal, error.chain()))?;
         let shared = Arc::clone(&self.shared);
         let _changing = shared.changing();
         self.must_be_new(id, Version::FIRST)?;
-        let stated = template::kek(id, role, Life::Resident);
+        let stated = template::kek(id, role, wrapping, Life::Resident);
         let object = self
             .call(|session| session.generate(Mechanism::AesKeyGen, &stated))
             .map_err(|error| shared.fault(error, Effect::Change))?;
@@ -98,7 +99,7 @@ impl Lane {
         wrong.and_then(ignores).map_err(|fault| self.undo(object, fault))?;
         shared.sync()?;
         shared.lock_keks().insert(id, object);
-        Ok(Kek { role, id })
+        Ok(Kek { role, id, wrapping })
     }
 
     /// Nothing stops a token from keeping two objects of one id; afterwards neither could be used.
@@ -148,13 +149,13 @@ impl Lane {
     }
 
     /// Makes a session object and wraps it. Where anything fails, it goes with its session.
-    fn born_and_wrapped(&mut self, spec: &KeySpec, wrapper: Object) -> Result<(Vec<u8>, Option<PublicKey>), Fault> {
+    fn born_and_wrapped(&mut self, spec: &KeySpec, wrapper: Wrapper) -> Result<(Vec<u8>, Option<PublicKey>), Fault> {
         let shared = Arc::clone(&self.shared);
         let idle = |error| shared.fault(error, Effect::Idle);
         self.run(idle, |session| {
             let made = newborn(session, spec.id, spec.version, spec.algorithm, Life::Unborn).map_err(idle)?;
             let born = attest::shown(session, made.key).map_err(idle)?;
-            let blob = session.wrap(template::WRAPPING, wrapper, made.key).map_err(idle)?;
+            let blob = session.wrap(wrapper.mechanism, wrapper.object, made.key).map_err(idle)?;
             session.destroy(made.key).map_err(idle)?;
             shared.remember_birth((spec.id, spec.version), born);
             Ok((blob, take_public(session, &made, spec.algorithm)?))

@@ -97,13 +97,19 @@ impl Driver for Token {
             let text = format!("this token is enrolled: its sentinel is {}", identity.sentinel.id);
             return Err(Fault::new(Class::Refused, text));
         }
+        // Before anything is made that would stay.
+        abilities::require(&shared, SENTINEL, Residency::Resident).map_err(|fault| Fault {
+            text: format!("this token cannot be enrolled, as it would have no sentinel: {}", fault.text),
+            ..fault
+        })?;
         let roles = wrapping_roles(&shared)?;
         let mut lane = Lane::new(Arc::clone(&shared));
         let mut identity = sentinel(&mut lane)?;
         identity.attestation_key = Some(lane.make_attestation_object()?);
         // A failure from here on leaves keys behind that nothing points to; the inventory shows them, they cost a little room.
+        let wrapping = shared.wrapping()?;
         for role in roles {
-            identity.keks.push(lane.make_kek(role)?);
+            identity.keks.push(lane.make_kek(role, wrapping)?);
         }
         shared.pin_identity(identity.clone());
         lane.prove_sentinel()?;

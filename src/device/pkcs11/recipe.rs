@@ -8,7 +8,7 @@ use pkcs11_raw::{Attribute, Digest, Mechanism, Object, Session, ck};
 
 use crate::device::pkcs11::codes::{self, Effect};
 use crate::device::pkcs11::template;
-use crate::device::{Class, Fault, KekRole};
+use crate::device::{Class, Fault, KekRole, Wrapping};
 use crate::types::{Agreed, Algorithm, CipherCall, Curve, Direction, Hash, PublicKey, Purpose, Role};
 
 /// The `DigestInfo` of SHA-256 up to the digest ([RFC 8017, section 9.2, note 1](https://www.rfc-editor.org/rfc/rfc8017#page-47)).
@@ -121,6 +121,15 @@ pub(super) const fn kek_role(algorithm: Algorithm) -> KekRole {
         Role::Agree => KekRole::Agree,
         Role::Decrypt => KekRole::Decrypt,
         Role::Cipher => KekRole::Cipher,
+    }
+}
+
+/// The mechanism of a way to wrap. A token that means something else by its number opens only its own blobs, and a blob never goes to
+/// another token.
+pub(super) const fn wrapping(wrapping: Wrapping) -> Mechanism {
+    match wrapping {
+        Wrapping::Pad => Mechanism::AesKeyWrapPad,
+        Wrapping::Kwp => Mechanism::AesKeyWrapKwp,
     }
 }
 

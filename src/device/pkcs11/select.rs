@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pkcs11_raw::{LoadError, Module, Slot, TokenInfo};
+use pkcs11_raw::{LoadError, Module, Slot, TokenInfo, ck};
 
 use crate::device::pkcs11::codes::{self, Effect};
 use crate::device::{Class, Fault, Pkcs11Settings, TokenSelector};
@@ -56,8 +56,10 @@ fn load(settings: &Pkcs11Settings) -> Result<Arc<Module>, Fault> {
         LoadError::Call(error) => {
             let fault = codes::fault(error, Effect::Idle);
             // A library that does not start has no token to be gone: SoftHSM answers so where its configuration is missing.
-            let class = if fault.class == Class::Internal { Class::Internal } else { Class::Config };
-            let hint = "check the library's own configuration, such as SOFTHSM2_CONF in `environment`";
+            // Our arguments are those of the standard: a library that refuses them lacks something that it is told elsewhere.
+            let is_ours = fault.class == Class::Internal && error.code != ck::CKR_ARGUMENTS_BAD;
+            let class = if is_ours { Class::Internal } else { Class::Config };
+            let hint = "check the library's own configuration, such as SOFTHSM2_CONF or KRYOPTIC_CONF in `environment`";
             Fault { class, text: format!("the PKCS#11 module {path} does not start: {}", fault.text), ..fault }
                 .hint(hint)
         }

@@ -16,8 +16,8 @@ use crate::attestation::token::Attributes;
 use crate::device::pkcs11::cache::{Cache, Keeper, Loaded, Name};
 use crate::device::pkcs11::codes::{self, Effect};
 use crate::device::pkcs11::select::{Selected, select};
-use crate::device::pkcs11::{anchor, keepsake, pin};
-use crate::device::{Ability, Class, Fault, Identity, Pkcs11Settings};
+use crate::device::pkcs11::{anchor, keepsake, pin, recipe};
+use crate::device::{Ability, Class, Fault, Identity, Pkcs11Settings, Wrapping};
 use crate::types::KeyId;
 
 /// How long a search waits for a change of the token: longer than all take but some RSA generations, and a fraction of what a
@@ -189,6 +189,17 @@ impl Shared {
     /// What is pinned of the token, once it was enrolled.
     pub(super) fn identity(&self) -> Option<Arc<Identity>> {
         self.identity.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How the token wraps: as its key-encryption keys were made to; before there are any, by the number that cannot be mistaken,
+    /// where the token lists it. Whether it does what it lists is seen by a probe.
+    pub(super) fn wrapping(&self) -> Result<Wrapping, Fault> {
+        if let Some(kek) = self.identity().and_then(|identity| identity.keks.first().cloned()) {
+            return Ok(kek.wrapping);
+        }
+        let listed = self.module.mechanisms(self.slot).map_err(|error| self.fault(error, Effect::Idle))?;
+        let kwp = listed.contains(&recipe::wrapping(Wrapping::Kwp).number());
+        Ok(if kwp { Wrapping::Kwp } else { Wrapping::Pad })
     }
 
     pub(super) fn pin_identity(&self, identity: Identity) {

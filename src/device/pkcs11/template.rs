@@ -9,15 +9,11 @@
 //! changeable unless `CKA_MODIFIABLE` is false; `CKA_ALLOWED_MECHANISMS` is enforced; an unwrap template wants each of its
 //! attributes stated again by the one who unwraps, though by the standard they would be added.
 
-use pkcs11_raw::{Attribute, Error, Mechanism, Object, Session, ck};
+use pkcs11_raw::{Attribute, Error, Object, Session, ck};
 
-use crate::device::KekRole;
 use crate::device::pkcs11::recipe;
+use crate::device::{KekRole, Wrapping};
 use crate::types::{Algorithm, KeyId, Version};
-
-/// The only wrapping mechanism in use. `0x210A` is RFC 5649 in SoftHSM; a token that means something else by the number opens
-/// only its own blobs, and a blob never goes to another token.
-pub(super) const WRAPPING: Mechanism = Mechanism::AesKeyWrapPad;
 
 /// A key-encryption key has 256 bits, so that no wrapped key is stronger than its wrapping.
 const KEK_BYTES: ck::CK_ULONG = 32;
@@ -90,7 +86,7 @@ pub(super) fn public_half(id: KeyId, version: Version, algorithm: Algorithm) -> 
 }
 
 /// The template of a key-encryption key: it wraps and unwraps, and what it unwraps has exactly the flags of `role`.
-pub(super) fn kek(id: KeyId, role: KekRole, life: Life) -> Vec<Attribute> {
+pub(super) fn kek(id: KeyId, role: KekRole, wrapping: Wrapping, life: Life) -> Vec<Attribute> {
     let mut all = vec![
         Attribute::number(ck::CKA_CLASS, ck::CKO_SECRET_KEY),
         Attribute::number(ck::CKA_KEY_TYPE, ck::CKK_AES),
@@ -98,7 +94,7 @@ pub(super) fn kek(id: KeyId, role: KekRole, life: Life) -> Vec<Attribute> {
     ];
     all.extend(guards(life));
     all.extend(roles(ck::CKO_SECRET_KEY, &[ck::CKA_WRAP, ck::CKA_UNWRAP]));
-    all.push(Attribute::numbers(ck::CKA_ALLOWED_MECHANISMS, &[WRAPPING.number()]));
+    all.push(Attribute::numbers(ck::CKA_ALLOWED_MECHANISMS, &[recipe::wrapping(wrapping).number()]));
     all.extend(names(id, Version::FIRST));
     all.push(Attribute::template(ck::CKA_UNWRAP_TEMPLATE, unwrapped(role)));
     all.push(sealed());
