@@ -5,6 +5,7 @@
 //! | variable | meaning |
 //! | --- | --- |
 //! | `SIGNET_FAULT_REAL` | the real module; absent: `/usr/lib/softhsm/libsofthsm2.so` |
+//! | `SIGNET_FAULT_PARAMETERS` | what the real module is told at its start, as NSS wants it; absent: nothing |
 //! | `SIGNET_FAULT_PLAN` | the plan, a text file, read again whenever it changes; absent, or no such file: no faults |
 //! | `SIGNET_FAULT_TRACE` | a file to which a line per call is appended, such as `C_Sign 0x00000000`; absent: no trace |
 //!
@@ -46,6 +47,7 @@
 //! may share one file.
 
 mod forward;
+mod parameters;
 mod plan;
 mod trace;
 
@@ -104,7 +106,7 @@ fn load() -> Result<CK_FUNCTION_LIST, CK_RV> {
     // SAFETY: `list` is a pointer to write to.
     match unsafe { entry(&raw mut list) } {
         // SAFETY: by the standard a function list that lives as long as the library, which is leaked.
-        CKR_OK if !list.is_null() => Ok(unsafe { *list }),
+        CKR_OK if !list.is_null() => Ok(parameters::install(unsafe { *list })),
         CKR_OK => Err(CKR_GENERAL_ERROR),
         code => Err(code),
     }
