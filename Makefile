@@ -19,6 +19,7 @@ QUICK ?=
 SKIPS := $(CURDIR)/target/skipped.txt
 # Without them their tests are skipped.
 JUDGES := ./tests/judges/install || [ -n "$(ALLOW_SKIPS)" ]
+MODULE := CARGO="$(CARGO)" ./tests/kryoptic/install || [ -n "$(ALLOW_SKIPS)" ]
 
 .PHONY: help deps build check test golden demo bench prove fuzz soak clean
 
@@ -47,6 +48,7 @@ test: check ## everything that continuous integration runs; fails if a test was 
 	# First all of it: tests start the program, and the fault module is a library that no test links.
 	$(CARGO) build --locked --workspace --all-targets
 	$(JUDGES)
+	$(MODULE)
 	SIGNET_TEST_SKIPS="$(SKIPS)" $(CARGO) test --locked --workspace
 	if [ -s "$(SKIPS)" ] && [ -z "$(ALLOW_SKIPS)" ]; then
 		sort -u "$(SKIPS)" >&2
@@ -76,6 +78,7 @@ soak: ## the long tests: many more random cases, and five minutes of each fuzz t
 	./.ci/deps test fuzz
 	mkdir -p target
 	$(JUDGES)
+	$(MODULE)
 	PROPTEST_CASES=20000 SIGNET_TEST_KILLS=200 SIGNET_TEST_DEATHS=2400 SIGNET_TEST_WORKER_KILLS=1000 SIGNET_TEST_CELLS=20000 \
 		SIGNET_TEST_SKIPS="$(SKIPS)" $(CARGO) test --locked --workspace
 	FUZZ_SECONDS=300 ./fuzz/run

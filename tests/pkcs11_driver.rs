@@ -264,7 +264,7 @@ softhsm_test!(a_token_that_keeps_what_should_go_is_not_littered, |hsm| {
         abilities.iter().find(of).unwrap().refusal.clone()
     };
     assert!(of(Residency::Wrapped).unwrap().contains("were to go with their session"), "{abilities:?}");
-    assert_eq!(of(Residency::Resident), None);
+    assert!(of(Residency::Resident).unwrap().contains("otherwise than it was told: CKA_CLASS"), "{abilities:?}");
     // Nor does an attack begin.
     assert_eq!(device.attack().unwrap_err().class, Class::Unsupported);
     drop(device);
@@ -421,12 +421,18 @@ softhsm_test!(a_wrapped_key_that_fails_leaves_nothing, |hsm| {
     let mut bench = Bench::open(&hsm.faulty_settings());
     bench.device.describe().unwrap();
     let before = bench.names();
-    for function in ["C_GenerateKeyPair", "C_WrapKey", "C_UnwrapKey", "C_GetAttributeValue", "C_DestroyObject"] {
+    for function in ["C_GenerateKeyPair", "C_WrapKey", "C_GetAttributeValue", "C_DestroyObject"] {
         for when in ["pre", "post"] {
             hsm.plan(&format!("{function} count=1 {when}={DEVICE_ERROR}"));
             let fault = bench.try_make(Algorithm::EcdsaP256, Residency::Wrapped).err().unwrap();
             assert_eq!(fault.class, Class::Retry, "{function} {when}");
         }
+    }
+    // Some tokens say so of a blob that does not open: it is tried once more, beside the sentinel.
+    for when in ["pre", "post"] {
+        hsm.plan(&format!("C_UnwrapKey count=1 {when}={DEVICE_ERROR}"));
+        let (key, verifier) = bench.make(Algorithm::EcdsaP256, Residency::Wrapped);
+        bench.works(&key, verifier.as_ref());
     }
     hsm.plan("");
     assert_eq!(bench.names(), before);

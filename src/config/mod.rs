@@ -592,6 +592,7 @@ mod tests {
     use super::*;
 
     const SOFTHSM: &str = include_str!("../../hsm-config/softhsm.toml");
+    const KRYOPTIC: &str = include_str!("../../hsm-config/kryoptic.toml");
     const SWTPM: &str = include_str!("../../hsm-config/swtpm.toml");
     const TPM: &str = include_str!("../../hsm-config/tpm-linux.toml");
     /// Written from documents: no test has such a device.
@@ -607,7 +608,7 @@ mod tests {
 
     #[test]
     fn the_stanzas_of_hsm_config_are_true() {
-        for stanza in [SOFTHSM, SWTPM, TPM].iter().chain(UNTESTED) {
+        for stanza in [SOFTHSM, KRYOPTIC, SWTPM, TPM].iter().chain(UNTESTED) {
             let config = Config::parse(stanza).unwrap();
             assert_eq!(config.devices.len(), 1);
             assert_eq!(config.listen.to_string(), Config::DEFAULT_LISTEN);

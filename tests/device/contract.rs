@@ -8,6 +8,7 @@ use signet::device::{Ability, Class, Locator, Settings};
 use signet::types::{Agreed, Algorithm, CipherCall, Direction, Encapsulated, Residency, Role, Verifier};
 
 use crate::bench::{Bench, Key, MESSAGE, softhsm};
+use crate::kryoptic::Kryoptic;
 use crate::softhsm::SoftHsm;
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/device-matrix.txt");
@@ -16,6 +17,7 @@ const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/device-m
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Device {
     SoftHsm,
+    Kryoptic,
     #[cfg(feature = "tpm")]
     Swtpm,
     #[cfg(feature = "tpm")]
@@ -25,6 +27,7 @@ enum Device {
 impl Device {
     const ALL: &[Self] = &[
         Self::SoftHsm,
+        Self::Kryoptic,
         #[cfg(feature = "tpm")]
         Self::Swtpm,
         #[cfg(feature = "tpm")]
@@ -34,6 +37,7 @@ impl Device {
     const fn name(self) -> &'static str {
         match self {
             Self::SoftHsm => "softhsm",
+            Self::Kryoptic => "kryoptic",
             #[cfg(feature = "tpm")]
             Self::Swtpm => "swtpm",
             #[cfg(feature = "tpm")]
@@ -49,6 +53,11 @@ impl Device {
                 let settings = Settings::Pkcs11(hsm.settings());
                 Some((Alive::SoftHsm(hsm), settings))
             }
+            Self::Kryoptic => {
+                let token = Kryoptic::new()?;
+                let settings = Settings::Pkcs11(token.settings());
+                Some((Alive::Kryoptic(token), settings))
+            }
             #[cfg(feature = "tpm")]
             Self::Swtpm | Self::SwtpmWithoutSessions => {
                 let tpm = crate::bench::swtpm()?;
@@ -61,7 +70,7 @@ impl Device {
     /// Which RSA sizes are made: the larger ones cost seconds, and once is enough.
     const fn makes_rsa(self, bits: u32, residency: Residency) -> bool {
         match self {
-            Self::SoftHsm => bits < 4096 || matches!(residency, Residency::Resident),
+            Self::SoftHsm | Self::Kryoptic => bits < 4096 || matches!(residency, Residency::Resident),
             #[cfg(feature = "tpm")]
             Self::Swtpm => bits < 4096,
             #[cfg(feature = "tpm")]
@@ -74,6 +83,7 @@ impl Device {
 #[expect(dead_code, reason = "held for its drop")]
 enum Alive {
     SoftHsm(SoftHsm),
+    Kryoptic(Kryoptic),
     #[cfg(feature = "tpm")]
     Swtpm(crate::swtpm::Swtpm),
 }

@@ -9,8 +9,12 @@
     reason = "a test may end in a panic, and says what it measured"
 )]
 
+#[path = "../support/kryoptic.rs"]
+mod kryoptic;
 #[path = "../support/proof.rs"]
 mod proof;
+#[path = "../support/skip.rs"]
+mod skip;
 #[path = "../support/softhsm.rs"]
 mod softhsm;
 #[cfg(feature = "tpm")]
@@ -25,5 +29,6 @@ mod faults;
 mod front;
 mod kills;
 mod matrix;
+mod strict;
 #[cfg(feature = "tpm")]
 mod tpm_away;

@@ -9,6 +9,8 @@ mod dns;
 mod golden;
 #[path = "../support/judges.rs"]
 mod judges;
+#[path = "../support/kryoptic.rs"]
+mod kryoptic;
 #[path = "../support/pkilint.rs"]
 mod pkilint;
 #[path = "../support/proof.rs"]
@@ -59,6 +61,7 @@ mod shell;
 mod sign;
 mod sinks;
 mod stolen;
+mod strict;
 mod tokens;
 mod tracer;
 mod trials;

@@ -13,7 +13,7 @@ fn message(text: &str) -> Sign {
 }
 
 /// Whether openssl accepts a signature in DER over `message`.
-fn openssl_accepts(algorithm: Algorithm, pem: &str, message: &[u8], signature: &[u8]) -> bool {
+pub(crate) fn openssl_accepts(algorithm: Algorithm, pem: &str, message: &[u8], signature: &[u8]) -> bool {
     let folder = tempfile::tempdir().unwrap();
     let path = |file: &str| folder.path().join(file).to_str().unwrap().to_owned();
     for (file, bytes) in [("key", pem.as_bytes()), ("message", message), ("signature", signature)] {
@@ -58,7 +58,7 @@ async fn signatures_of_every_algorithm_verify_with_openssl() {
     assert_eq!(checked, 8 + 7 + 7);
 }
 
-fn base64(text: &str) -> Vec<u8> {
+pub(crate) fn base64(text: &str) -> Vec<u8> {
     serde_json::from_value::<Base64>(text.into()).unwrap().0
 }
 

@@ -1,0 +1,124 @@
+//! A Kryoptic token for one test: the second PKCS#11 module, built by `tests/kryoptic/install`.
+//!
+//! Kryoptic keeps a token in one file of SQLite, and locks a PIN for ever after ten wrong ones.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use signet::device::{PinSource, Pkcs11Settings, TokenSelector};
+
+use crate::skip::skipped;
+
+/// The label of the token.
+const LABEL: &str = "signet";
+const PIN: &str = "20398457";
+
+/// A folder with a token in it.
+#[derive(Debug)]
+pub(crate) struct Kryoptic {
+    folder: tempfile::TempDir,
+}
+
+impl Kryoptic {
+    /// Makes a token, or says that the test is skipped for want of the module.
+    pub(crate) fn new() -> Option<Self> {
+        Self::with("")
+    }
+
+    /// Makes a token that lacks these mechanisms, such as `"CKM_ECDSA"`.
+    pub(crate) fn without(mechanisms: &[&str]) -> Option<Self> {
+        let list: Vec<_> = mechanisms.iter().map(|one| format!("{one:?}")).collect();
+        Self::with(&format!("mechanisms = [\"DENY\", {}]\n", list.join(", ")))
+    }
+
+    fn with(more: &str) -> Option<Self> {
+        if !module().exists() {
+            skipped("no Kryoptic in target/kryoptic; tests/kryoptic/install builds it");
+            return None;
+        }
+        let token = Self { folder: tempfile::tempdir().unwrap() };
+        let slot = format!("[[slots]]\nslot = 1\ndbtype = \"sqlite\"\ndbargs = {:?}\n{more}", token.database());
+        fs::write(token.conf(), slot).unwrap();
+        token.set_pin_file(PIN);
+        let so = ["--so-pin", "83245019"];
+        token.tool(&[["--init-token", "--label", LABEL].as_slice(), &so].concat());
+        token.tool(&[["--login", "--login-type", "so", "--init-pin", "--new-pin", PIN].as_slice(), &so].concat());
+        Some(token)
+    }
+
+    /// The file of the token.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.folder.path().join("token.sql")
+    }
+
+    fn conf(&self) -> PathBuf {
+        self.folder.path().join("token.conf")
+    }
+
+    /// The PIN file.
+    pub(crate) fn pin_file(&self) -> PathBuf {
+        self.folder.path().join("pin")
+    }
+
+    /// Writes a PIN into the PIN file.
+    pub(crate) fn set_pin_file(&self, pin: &str) {
+        fs::write(self.pin_file(), pin).unwrap();
+        fs::set_permissions(self.pin_file(), Permissions::from_mode(0o600)).unwrap();
+    }
+
+    /// Puts the right PIN into the PIN file again.
+    pub(crate) fn mend_pin_file(&self) {
+        self.set_pin_file(PIN);
+    }
+
+    /// How to open the token.
+    pub(crate) fn settings(&self) -> Pkcs11Settings {
+        Pkcs11Settings {
+            module: module(),
+            token: TokenSelector::Label(LABEL.to_owned()),
+            pin: PinSource::File(self.pin_file()),
+            threads: 2,
+            loaded_keys: 100,
+            sync_dir: None,
+            environment: vec![("KRYOPTIC_CONF".to_owned(), self.conf().to_str().unwrap().to_owned())],
+            network: false,
+            anchor_writes_per_day: None,
+        }
+    }
+
+    /// Runs `pkcs11-tool` on the token: another program that uses it.
+    pub(crate) fn run_tool(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new("pkcs11-tool");
+        command.arg("--module").arg(module()).env("KRYOPTIC_CONF", self.conf());
+        command.args(arguments).output().unwrap()
+    }
+
+    fn tool(&self, arguments: &[&str]) {
+        let out = self.run_tool(arguments);
+        assert!(out.status.success(), "pkcs11-tool {arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
+    }
+
+    /// Logs in with a PIN, as another program. Answers what the token says of it.
+    pub(crate) fn login(&self, pin: &str) -> Result<(), String> {
+        self.list(pin).map(drop)
+    }
+
+    /// How many keys another program sees in the token.
+    pub(crate) fn keys(&self) -> usize {
+        self.list(PIN).unwrap().matches("Key Object").count()
+    }
+
+    fn list(&self, pin: &str) -> Result<String, String> {
+        let out = self.run_tool(&["--token-label", LABEL, "--login", "--pin", pin, "--list-objects"]);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if out.status.success() { Ok(text(&out.stdout)) } else { Err(text(&out.stderr)) }
+    }
+}
+
+/// The module.
+fn module() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/kryoptic/release/libkryoptic.so")
+}
