@@ -36,6 +36,7 @@ mod expiry;
 mod faults;
 mod fencing;
 mod heads;
+mod health;
 mod issuers;
 mod keys;
 mod log;
