@@ -30,7 +30,8 @@ permit (
   action in [
     Signet::Action::"RotateKey", Signet::Action::"DestroyVersion", Signet::Action::"ScheduleDestruction",
     Signet::Action::"Start", Signet::Action::"CreateToken", Signet::Action::"RevokeToken",
-    Signet::Action::"RotateIssuer", Signet::Action::"SignIntermediate", Signet::Action::"SignStatus"
+    Signet::Action::"RotateIssuer", Signet::Action::"SignIntermediate", Signet::Action::"SignStatus",
+    Signet::Action::"PruneAudit"
   ],
   resource
 );

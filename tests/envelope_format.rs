@@ -14,9 +14,9 @@ use aws_lc_rs::rsa::{OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, PrivateDe
 use proptest::prelude::*;
 use serde_json::Value;
 use signet::ciphertext::derived::{Header, OVERHEAD, device_input, open, seal};
-use signet::ciphertext::{Label, MAX_PLAINTEXT, OpenFailure, hpke, oaep};
+use signet::ciphertext::{Label, MAX_PLAINTEXT, OpenFailure, gcm, hpke, oaep};
 use signet::error::{Error, Kind};
-use signet::types::{Algorithm, Context, Curve, KeyId, PublicKey, SecretBytes, Version};
+use signet::types::{Algorithm, CipherCall, Context, Curve, Direction, KeyId, PublicKey, SecretBytes, Version};
 
 fn vectors(file: &str) -> Value {
     serde_json::from_str(&std::fs::read_to_string(format!("tests/vectors/{file}")).unwrap()).unwrap()
@@ -227,6 +227,99 @@ fn no_flipped_bit_of_an_oaep_blob_goes_unnoticed() {
     for length in 0..blob.len() {
         oaep::open(&seed, &blob[..length], &context.hash()).unwrap_err();
     }
+}
+
+/// What a device does by `aes256-gcm`; `None` for what it does not decrypt.
+fn cipher(key: &[u8], input: &[u8]) -> Option<SecretBytes> {
+    let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).unwrap());
+    let (direction, CipherCall { nonce, aad, data }) = CipherCall::parse(input).unwrap();
+    let (nonce, mut data) = (Nonce::assume_unique_for_key(*nonce), data.to_vec());
+    match direction {
+        Direction::Encrypt => key.seal_in_place_append_tag(nonce, Aad::from(aad), &mut data).unwrap(),
+        Direction::Decrypt => {
+            let length = key.open_in_place(nonce, Aad::from(aad), &mut data).ok()?.len();
+            data.truncate(length);
+        }
+    }
+    Some(SecretBytes::new(data))
+}
+
+fn gcm_case(case: &Value) -> (Vec<u8>, gcm::Header, Context, Vec<u8>) {
+    let number = u32::try_from(case["version"].as_u64().unwrap()).unwrap();
+    let (key_id, version) = (KeyId::from_bytes(array(&case["key_id"])), Version::new(number).unwrap());
+    let header = gcm::Header { key_id, version, nonce: array(&case["nonce"]) };
+    let context = serde_json::from_value(case["context"].clone()).unwrap();
+    (bytes(&case["device_key"]), header, context, bytes(&case["blob"]))
+}
+
+#[test]
+fn gcm_blobs_are_made_and_opened_as_others_do() {
+    let vectors = vectors("gcm.json");
+    let cases = vectors["cases"].as_array().unwrap();
+    assert_eq!(cases.len(), 4);
+    for case in cases {
+        let (key, header, context, blob) = gcm_case(case);
+        let plaintext = bytes(&case["plaintext"]);
+        assert_eq!(gcm::Header::parse(&blob).unwrap().0, header);
+        let sealed = cipher(&key, &gcm::to_seal(&header, &context.hash(), &plaintext).unwrap()).unwrap();
+        assert_eq!(gcm::blob(&header, sealed.expose()), blob);
+        assert_eq!(blob.len(), plaintext.len() + gcm::OVERHEAD);
+        let opened = cipher(&key, &gcm::to_open(&blob, &context.hash()).unwrap()).unwrap();
+        assert_eq!(opened.expose()[..32], bytes(&case["sum"]));
+        assert_eq!(gcm::open(&opened, &blob, &context.hash()).unwrap().expose(), plaintext);
+    }
+    let golden = include_bytes!("golden/ciphertext-gcm-v1.bin");
+    let (key, _, context, _) = gcm_case(&cases[2]);
+    let opened = cipher(&key, &gcm::to_open(golden, &context.hash()).unwrap()).unwrap();
+    let opened = gcm::open(&opened, golden, &context.hash()).unwrap();
+    assert_eq!(opened.expose(), b"data key of 32 bytes, or so long");
+}
+
+#[test]
+fn no_flipped_bit_of_a_gcm_blob_or_of_what_the_device_says_goes_unnoticed() {
+    let (key, _, context, blob) = gcm_case(&vectors("gcm.json")["cases"][1]);
+    let hash = context.hash();
+    let said = cipher(&key, &gcm::to_open(&blob, &hash).unwrap()).unwrap();
+    for at in 0..blob.len() {
+        for bit in 0..8 {
+            let mut bad = blob.clone();
+            bad[at] ^= 1 << bit;
+            match gcm::to_open(&bad, &hash) {
+                Err(reason) => {
+                    let expected = match at {
+                        0..=1 => OpenFailure::UnknownMagic,
+                        2 => OpenFailure::UnknownFormat(bad[2]),
+                        3 => reason,
+                        _ => OpenFailure::NoVersion,
+                    };
+                    assert_eq!(reason, expected, "byte {at}, bit {bit}");
+                }
+                Ok(asked) => assert!(cipher(&key, &asked).is_none(), "byte {at}, bit {bit}"),
+            }
+            // A device that looks at no tag gives the same for a blob with another header, and the sum tells.
+            if at < gcm::Header::LEN {
+                gcm::open(&said, &bad, &hash).unwrap_err();
+            }
+        }
+    }
+    assert_eq!(gcm::open(&said, &blob, &[7; 32]).unwrap_err(), OpenFailure::Damaged, "another context");
+    assert!(cipher(&key, &gcm::to_open(&blob, &[7; 32]).unwrap()).is_none(), "another context");
+    let whole = said.expose().to_vec();
+    for at in 0..whole.len() {
+        let mut spoilt = whole.clone();
+        spoilt[at] ^= 1 << (at % 8);
+        assert_eq!(gcm::open(&SecretBytes::new(spoilt), &blob, &hash).unwrap_err(), OpenFailure::Damaged);
+        let short = SecretBytes::new(whole[..at].to_vec());
+        assert_eq!(gcm::open(&short, &blob, &hash).unwrap_err(), OpenFailure::Damaged);
+    }
+    for length in 0..gcm::OVERHEAD {
+        assert_eq!(gcm::to_open(&blob[..length], &hash).unwrap_err(), OpenFailure::Truncated, "{length} bytes");
+    }
+    let huge = [blob.as_slice(), &vec![0; MAX_PLAINTEXT]].concat();
+    assert_eq!(gcm::to_open(&huge, &hash).unwrap_err(), OpenFailure::TooLong);
+    let (header, _) = gcm::Header::parse(&blob).unwrap();
+    let over = gcm::to_seal(&header, &hash, &vec![0; MAX_PLAINTEXT + 1]).unwrap_err();
+    assert_eq!(over.kind(), Kind::Limit);
 }
 
 fn sample() -> ([u8; 32], [u8; 32], Vec<u8>) {

@@ -9,7 +9,9 @@ use signet::device::pkcs11::{self, Token};
 use signet::device::{
     Ability, Class, Device, Driver, Fault, Identity, KeyRef, KeySpec, Locator, PinSource, Pkcs11Settings, TokenSelector,
 };
-use signet::types::{Agreed, Algorithm, KeyId, PublicKey, Purpose, Residency, Role, Verifier, Version};
+use signet::types::{
+    Agreed, Algorithm, CipherCall, Direction, KeyId, PublicKey, Purpose, Residency, Role, Verifier, Version,
+};
 use softhsm::{LABEL, MODULE};
 
 /// A return code that says nothing about what happened.
@@ -76,6 +78,12 @@ impl Bench {
                 let mut agree = |point: &[u8]| self.device.agree(key, point).unwrap();
                 assert_eq!(agree(&one), agree(&one), "{}", key.algorithm);
                 assert_ne!(agree(&one), agree(&other), "{}", key.algorithm);
+            }
+            None if key.algorithm.role() == Role::Cipher => {
+                let call = CipherCall { nonce: &[1; 12], aad: b"beside", data: MESSAGE };
+                let sealed = self.device.cipher(key, &call.encode(Direction::Encrypt)).unwrap();
+                let back = CipherCall { data: &sealed, ..call }.encode(Direction::Decrypt);
+                assert_eq!(self.device.cipher(key, &back).unwrap(), MESSAGE, "{}", key.algorithm);
             }
             None => {
                 let mut mac = |message| self.device.mac(key, message).unwrap();

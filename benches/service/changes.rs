@@ -1,13 +1,18 @@
-//! What a change costs that devices must vouch for before it is acknowledged, with each kind of anchor: an identity is put, which
-//! asks no device for anything else.
+//! What a change costs that devices and witnesses must vouch for before it is acknowledged, with each kind of anchor: an identity
+//! is put, which asks no device for anything else.
 
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use serde::Serialize;
+use signet::audit::checkpoint::{self, Head};
+use signet::config::WitnessConfig;
+use signet::server::Options;
+use signet::types::NoteKey;
 use signet::wire::{CertificateMatch, Identity};
+use signet::witness::{Witness, init};
 
-use crate::place::{Place, softhsm_section, tpm_section};
+use crate::place::{PROGRAM, Place, softhsm_section, tpm_section};
 use crate::softhsm::SoftHsm;
 use crate::swtpm::Swtpm;
 use crate::{median, percentile};
@@ -34,16 +39,23 @@ pub(crate) struct Changes {
 pub(crate) async fn measure(time: Duration) -> Vec<Changes> {
     let (hsm, tpm) = (SoftHsm::new(), Swtpm::start());
     let (sessions, password) = (tpm_section(&tpm.settings(true)), tpm_section(&tpm.settings(false)));
+    let softhsm = softhsm_section(&hsm);
     let arrangements = [
-        ("none: it rests", format!("{}{RESTING}", softhsm_section(&hsm))),
-        ("SoftHSM", softhsm_section(&hsm)),
-        ("swtpm, sessions", sessions.clone()),
-        ("swtpm, passwords", password),
-        ("SoftHSM and swtpm", format!("{}[devices.tpm]\n{sessions}", softhsm_section(&hsm))),
+        ("none: it rests", format!("{softhsm}{RESTING}"), None),
+        ("SoftHSM", softhsm.clone(), None),
+        ("swtpm, sessions", sessions.clone(), None),
+        ("swtpm, passwords", password, None),
+        ("SoftHSM and swtpm", format!("{softhsm}[devices.tpm]\n{sessions}"), None),
+        ("witness follows", softhsm.clone(), Some(false)),
+        ("witness required", softhsm, Some(true)),
     ];
     let mut all = Vec::new();
-    for (anchor, devices) in arrangements {
-        let place = Place::start(&devices).await;
+    for (anchor, devices, witness) in arrangements {
+        let mut place = Place::start(&devices).await;
+        let _watcher = match witness {
+            Some(required) => Some(Watcher::start(&mut place, required).await),
+            None => None,
+        };
         turns(&place, 1, Duration::from_millis(500)).await;
         for connections in AT_ONCE {
             let (samples, latencies) = turns(&place, connections, time).await;
@@ -60,6 +72,36 @@ pub(crate) async fn measure(time: Duration) -> Vec<Changes> {
         }
     }
     all
+}
+
+/// A witness in this process, with a token of its own.
+struct Watcher {
+    _witness: Witness,
+    _hsm: SoftHsm,
+    _folder: tempfile::TempDir,
+}
+
+impl Watcher {
+    /// One that cosigns the log of `place`, which knows it from now on.
+    async fn start(place: &mut Place, required: bool) -> Self {
+        let head = place.client().audit_head().await.expect("a head");
+        let origin = Head::parse(&head.note).expect("a checkpoint").origin().to_string();
+        let public = checkpoint::public_key_from_pem(&head.public_key).expect("the key of the log");
+        let log = NoteKey::of_log(&origin, &public).expect("a verifier key");
+        let (hsm, folder) = (SoftHsm::new(), tempfile::tempdir().expect("a temporary folder"));
+        let config = format!(
+            "[witness]\nname = \"witness.example/bench\"\nlisten = \"127.0.0.1:0\"\ndata = {:?}\n[device]\n{}[[log]]\nkeys = [\"{log}\"]\n",
+            folder.path().join("data"),
+            softhsm_section(&hsm),
+        );
+        let config = WitnessConfig::parse(&config).expect("a configuration");
+        let options = || Options { program: PROGRAM.into(), ..Options::new().expect("the options") };
+        let key = init(&config, &options()).await.expect("the key of the witness");
+        let witness = Witness::start(&config, &options()).await.expect("the witness starts");
+        let url = format!("http://{}", witness.address());
+        place.configure(&format!("[[witness]]\nkey = \"{key}\"\nurl = \"{url}\"\nrequired = {required}\n"));
+        Self { _witness: witness, _hsm: hsm, _folder: folder }
+    }
 }
 
 /// One turn.

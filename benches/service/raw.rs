@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use pkcs11_raw::{Attribute, Mechanism, Module, Object, Session, Slot, ck};
 use serde::{Deserialize, Serialize};
 use signet::device::{Device, Driver, KeyRef, KeySpec, TpmSettings};
-use signet::types::{Algorithm, KeyId, Residency, Role, Version};
+use signet::types::{Algorithm, CipherCall, Direction, KeyId, Residency, Role, Version};
 
 use crate::process::own_cpu;
 use crate::softhsm::{LABEL, MODULE, SoftHsm};
@@ -269,6 +269,9 @@ fn use_key(device: &mut dyn Device, key: &KeyRef) {
         Role::Sign => device.sign(key, &[7; 32]),
         Role::Mac => device.mac(key, &[7; 102]),
         Role::Decrypt => panic!("{} is not measured", key.algorithm),
+        // As long as a data key of 32 bytes is with its sum, bound to a header and a context.
+        Role::Cipher => device
+            .cipher(key, &CipherCall { nonce: &[7; 12], aad: &[7; 68], data: &[7; 64] }.encode(Direction::Encrypt)),
         Role::Agree => device.agree(key, &generator()),
     };
     drop(used.expect("a result"));

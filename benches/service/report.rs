@@ -271,7 +271,7 @@ impl Report {
             println!("  {:<18} {rate:>9.0} {p50:>9.0} {p99:>9.0} {server:>8.1} {workers:>8.1} {client:>8.1}", "");
         }
         if !self.changes.is_empty() {
-            println!("a change that waits for an anchor, by anchor and connections");
+            println!("a change that waits for an anchor, by anchor and connections; a witness stands beside SoftHSM");
         }
         for Changes { anchor, connections, rate, p50, p99, server, workers } in &self.changes {
             let name = format!("{anchor}, {connections}");

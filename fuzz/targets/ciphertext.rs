@@ -11,6 +11,10 @@ libfuzzer_sys::fuzz_target!(|input: ([u8; 32], &[u8])| {
         assert!(signet::types::is_point(point));
     }
     let _ = signet::ciphertext::oaep::encrypted_seed(blob);
+    let _ = signet::ciphertext::gcm::to_open(blob, &context);
+    let _ = signet::types::CipherCall::parse(blob);
+    let said = signet::types::SecretBytes::new(blob.to_vec());
+    assert!(signet::ciphertext::gcm::open(&said, blob, &context).is_err());
     let Ok((header, _)) = Header::parse(blob) else {
         assert!(open(&ikm, blob, &context).is_err());
         return;

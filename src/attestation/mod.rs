@@ -167,7 +167,7 @@ impl Attestation {
         }
         let verifier = Verifier::new(Algorithm::EcdsaP256, key)
             .map_err(|e| broken("the attestation key is none of ECDSA P-256").because(e))?;
-        let pair = self.claim.algorithm.role() != Role::Mac;
+        let pair = !matches!(self.claim.algorithm.role(), Role::Mac | Role::Cipher);
         if pair != self.claim.public_key.is_some() {
             return Err(broken(format!("a key of {} with that public key cannot be", self.claim.algorithm)));
         }

@@ -192,6 +192,7 @@ const fn kind(algorithm: Algorithm) -> Kind {
         Algorithm::Rsa2048Oaep | Algorithm::Rsa3072Oaep | Algorithm::Rsa4096Oaep => {
             Kind { class: PRIVATE, key_type: "0x0", generator: "0x0", mechanism: "0x9" }
         }
+        Algorithm::Aes256Gcm => Kind { class: SECRET, key_type: "0x1f", generator: "0x1080", mechanism: "0x1087" },
         Algorithm::HpkeP256 => Kind { class: PRIVATE, key_type: "0x3", generator: "0x1040", mechanism: "0x1050" },
         Algorithm::Ed25519 => Kind { class: PRIVATE, key_type: "0x40", generator: "0x1055", mechanism: "0x1057" },
         Algorithm::Rsa2048Pkcs1 | Algorithm::Rsa3072Pkcs1 | Algorithm::Rsa4096Pkcs1 => {
@@ -244,19 +245,20 @@ fn closed() -> Wanted {
     ])
 }
 
-/// That it signs, makes HMACs, agrees on secrets or decrypts, and does nothing else.
+/// That it signs, makes HMACs, agrees on secrets, decrypts, or encrypts and decrypts, and does nothing else.
 fn one_role(role: Role, class: &str) -> Wanted {
-    let (signs, agrees, decrypts) = match role {
-        Role::Sign | Role::Mac => ("true", "false", "false"),
-        Role::Agree => ("false", "true", "false"),
-        Role::Decrypt => ("false", "false", "true"),
+    let granted: &[&str] = match role {
+        Role::Sign | Role::Mac => &["CKA_SIGN"],
+        Role::Agree => &["CKA_DERIVE"],
+        Role::Decrypt => &["CKA_DECRYPT"],
+        Role::Cipher => &["CKA_ENCRYPT", "CKA_DECRYPT"],
     };
-    let mut all =
-        wanted(&[("CKA_SIGN", signs), ("CKA_DECRYPT", decrypts), ("CKA_UNWRAP", "false"), ("CKA_DERIVE", agrees)]);
+    let of = |name| (name, if granted.contains(&name) { "true" } else { "false" });
+    let mut all = wanted(&["CKA_SIGN", "CKA_DECRYPT", "CKA_UNWRAP", "CKA_DERIVE"].map(of));
     if class == PRIVATE {
-        all.extend(wanted(&[("CKA_SIGN_RECOVER", "false")]));
+        all.extend(wanted(&[of("CKA_SIGN_RECOVER")]));
     } else {
-        all.extend(wanted(&[("CKA_ENCRYPT", "false"), ("CKA_WRAP", "false"), ("CKA_VERIFY", "false")]));
+        all.extend(wanted(&["CKA_ENCRYPT", "CKA_WRAP", "CKA_VERIFY"].map(of)));
     }
     all
 }

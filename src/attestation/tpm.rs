@@ -78,6 +78,7 @@ impl Certified {
         let wanted = match claim.algorithm.role() {
             Role::Sign | Role::Mac => KEY,
             Role::Agree | Role::Decrypt => OPENS,
+            Role::Cipher => return Err(broken(format!("a TPM has no keys of {}", claim.algorithm))),
         };
         if object.attributes != wanted {
             return Err(broken(format!(

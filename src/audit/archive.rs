@@ -5,23 +5,25 @@
 //! DIR/heads                                the signed heads over what is there
 //! ```
 //!
-//! It is made of a log's folder, also of one that is written, and verified as a log is: see [`super::verify()`]. Each file is written
-//! beside its name, made durable, read back, and only then renamed, the heads last: what they sign is there. So it can be repeated at any
-//! time, after a crash too, and adds what is new. What is there already is compared with the log, byte by byte, and never written over.
+//! It is made of a log's folder, also of one that is written, and verified as a log is: see [`super::verify()`]. Each segment is written
+//! beside its name, made durable, read back, and only then renamed; then the heads over it are added: what they sign is there. So it can be
+//! repeated at any time, after a crash too, and adds what is new. What is there already is compared with the log, byte by byte, and never
+//! written over.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, BufWriter, ErrorKind, Read, Write};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use super::archiving::{Closed, Shelf};
+use super::archiving::{Closed, Shelf, closed, missing};
 use super::files::sync_folder;
 use super::heads::{self, Entries, Step};
 use super::point::{tampered, unreadable};
+use super::segment;
 use super::verify::verify;
-use super::{pruned, segment};
 use crate::crash_point;
 use crate::error::{Error, Kind, Result};
 use crate::types::PublicKey;
@@ -56,78 +58,61 @@ pub fn archive<'k>(folder: &Path, to: &Path, keys: impl IntoIterator<Item = &'k 
     if !fs::metadata(to).map_err(refused)?.is_dir() {
         return Err(Error::new(Kind::Invalid, format!("{} is no folder", to.display())));
     }
-    let report = verify(folder, keys)?;
-    if let Some(problem) = report.problems.first() {
-        return Err(tampered(problem));
-    }
-    let signed = report.head.map_or(0, |head| head.size());
-    let begin = pruned::begin(folder)?.size();
-    let mut segments = segment::list(folder).map_err(|e| unreadable(folder.display(), e))?.segments;
-    segments.retain(|first| *first >= begin);
     if !segment::list(to).map_err(refused)?.segments.is_empty() {
         return Err(Error::new(Kind::Invalid, format!("{} holds a log, not an archive", to.display()))
             .hint("name a folder of its own for the archive"));
     }
-
-    // 1. What is there is the same: also what a head does not sign yet is not brought away before it does.
-    let closed: Vec<_> = segments.windows(2).filter_map(|two| Some((*two.first()?, *two.get(1)?))).collect();
-    let closed: Vec<_> = closed.into_iter().take_while(|(_, end)| *end <= signed).collect();
-    let mut missing = Vec::new();
-    if closed.is_empty() {
-        return Ok(Archived::default());
-    }
-    let there = segment::list_packed(to).map_err(refused)?;
-    if let Some(stranger) = there.strangers.first() {
-        return Err(other(to, stranger, "does not belong in it"));
-    }
-    if begin > 0 && there.segments.first() != Some(&0) {
-        return Err(Error::new(
-            Kind::State,
-            format!("the log was pruned below record {begin}, and {} does not hold what is gone", to.display()),
-        )
-        .hint("go on with the archive that it was pruned into, or begin with a copy of that"));
-    }
-    for first in there.segments.into_iter().filter(|first| *first >= begin) {
-        if !closed.iter().any(|(own, _)| *own == first) {
-            return Err(other(to, &segment::packed_name(first), "is no closed segment of this log"));
+    let done = bring_all(folder, &mut Folder(to.to_owned()), keys)?;
+    if done.segments > 0 {
+        // It must hold by itself. Its heads are the very ones whose signatures were checked.
+        let report = verify(to, None)?;
+        if let Some(problem) = report.problems.first() {
+            return Err(other(to, "", &problem.to_string()));
         }
-    }
-    for (first, _) in &closed {
-        let path = to.join(segment::packed_name(*first));
-        if path.exists() {
-            compare(folder, *first, &path)?;
-        } else {
-            missing.push(*first);
-        }
-    }
-    let end = closed.last().map_or(0, |(_, end)| *end);
-    let heads = heads_below(folder, end)?;
-    let before = read_or_empty(&to.join(heads::NAME)).map_err(refused)?;
-    if !heads.starts_with(&before) {
-        return Err(other(to, heads::NAME, "are not those of this log"));
-    }
-
-    // 2. What is new.
-    for first in &missing {
-        pack(folder, *first, to)?;
-    }
-    if heads != before || !to.join(heads::NAME).exists() {
-        put(to, heads::NAME, |file| file.write_all(&heads), |_| Ok(()))?;
-    }
-
-    // 3. It must hold by itself. Its heads are the very ones whose signatures were checked.
-    let report = verify(to, None)?;
-    if let Some(problem) = report.problems.first() {
-        return Err(other(to, "", &problem.to_string()));
-    }
-    let mut done = Archived { records: end, written: missing.len() as u64, ..Archived::default() };
-    done.signed = report.head.map_or(0, |head| head.size());
-    for (first, _) in &closed {
-        done.segments += 1;
-        done.plain_bytes += fs::metadata(segment::path(folder, *first)).map_err(refused)?.len();
-        done.packed_bytes += fs::metadata(to.join(segment::packed_name(*first))).map_err(refused)?.len();
     }
     Ok(done)
+}
+
+/// Brings all closed segments of a log that holds. What is there is compared with it first, all of it.
+pub(super) fn bring_all<'k>(
+    folder: &Path,
+    shelf: &mut dyn Shelf,
+    keys: impl IntoIterator<Item = &'k PublicKey>,
+) -> Result<Archived> {
+    let report = verify(folder, keys)?;
+    if let Some(problem) = report.problems.first() {
+        return Err(tampered(problem));
+    }
+    let Some(signed) = report.head.map(|head| head.size()) else { return Ok(Archived::default()) };
+    let length = fs::metadata(folder.join(heads::NAME)).map_err(|e| unreadable(heads::NAME, e))?.len();
+    let mut all = closed(folder, (0, 0), length)?;
+    // What a head does not sign yet is not brought away before it does; and a head that came after the check is not known to be good.
+    all.retain(|one| one.end <= signed);
+    let Some(last) = all.last() else { return Ok(Archived::default()) };
+    let missing = missing(folder, shelf, &all, true)?;
+    for one in &missing {
+        shelf.bring(folder, one)?;
+    }
+    let mut done = Archived { segments: all.len() as u64, written: missing.len() as u64, ..Archived::default() };
+    for one in &all {
+        let path = segment::path(folder, one.first);
+        done.plain_bytes += fs::metadata(&path).map_err(|e| unreadable(path.display(), e))?.len();
+    }
+    (done.records, done.signed, done.packed_bytes) = (last.end, last_signed(folder, &all)?, shelf.bytes()?);
+    Ok(done)
+}
+
+/// The records of the last head over these segments. There may be segments that end before a head came.
+fn last_signed(log: &Path, all: &[Closed]) -> Result<u64> {
+    let unreadable = |e| unreadable(heads::NAME, e);
+    let Some(closed) = all.iter().rfind(|one| !one.heads.is_empty()) else { return Ok(0) };
+    let file = File::open(log.join(heads::NAME)).map_err(unreadable)?;
+    let mut entries = Entries::new(file, closed.heads.start, closed.heads.end).map_err(unreadable)?;
+    let mut signed = closed.first;
+    while let Step::Entry(entry) = entries.next().map_err(unreadable)? {
+        signed = entry.head.size();
+    }
+    Ok(signed)
 }
 
 /// A folder as an archive.
@@ -135,19 +120,42 @@ pub fn archive<'k>(folder: &Path, to: &Path, keys: impl IntoIterator<Item = &'k 
 pub(super) struct Folder(pub(super) PathBuf);
 
 impl Folder {
-    /// Brings the heads up to those of a segment, where they are not.
+    /// Adds heads up to those over a segment, where they are not there. A crash may have cut them anywhere.
     fn sign(&self, log: &Path, closed: &Closed) -> Result<()> {
-        let (to, end) = (&self.0, usize::try_from(closed.heads.end).unwrap_or(usize::MAX));
-        let mut own = fs::read(log.join(heads::NAME)).map_err(|e| unreadable(heads::NAME, e))?;
-        own.truncate(end);
-        let there = read_or_empty(&to.join(heads::NAME)).map_err(|e| unwritable(to, &e))?;
-        if there.starts_with(&own) {
+        let path = self.0.join(heads::NAME);
+        let refused = |e: io::Error| unwritable(&path, &e);
+        let is_new = !path.exists();
+        let mut file = File::options().append(true).create(true).open(&path).map_err(refused)?;
+        let there = file.metadata().map_err(refused)?.len();
+        // What they are added to is theirs: looked at a little way back, since all of it was, segment by segment.
+        let from = closed.heads.start.min(there).saturating_sub(STEP as u64);
+        self.compare_heads(log, from..closed.heads.end.min(there))?;
+        if there >= closed.heads.end {
             return Ok(());
         }
-        if !own.starts_with(&there) {
-            return Err(self.other(heads::NAME, "are not those of this log"));
+        let mut own = File::open(log.join(heads::NAME)).map_err(|e| unreadable(heads::NAME, e))?;
+        let added = own.seek(SeekFrom::Start(there)).and_then(|_| {
+            let mut missing = own.take(closed.heads.end - there);
+            io::copy(&mut missing, &mut file)?;
+            file.sync_all()?;
+            if is_new { sync_folder(&self.0) } else { Ok(()) }
+        });
+        added.map_err(refused)
+    }
+
+    fn compare_heads(&self, log: &Path, range: Range<u64>) -> Result<()> {
+        let length = range.end - range.start;
+        let part = |folder: &Path| {
+            let mut file = File::open(folder.join(heads::NAME))?;
+            file.seek(SeekFrom::Start(range.start))?;
+            Ok(file.take(length))
+        };
+        let own = part(log).map_err(|e| unreadable(heads::NAME, e))?;
+        let theirs = part(&self.0).map_err(|e| unwritable(&self.0, &e))?;
+        if same(own, theirs).map_err(|e| unreadable(heads::NAME, e))? {
+            return Ok(());
         }
-        put(to, heads::NAME, |file| file.write_all(&own), |_| Ok(()))
+        Err(self.other(heads::NAME, "are not those of this log"))
     }
 }
 
@@ -160,6 +168,16 @@ impl Shelf for Folder {
         }
     }
 
+    fn open(&mut self, first: u64, _: u64) -> Result<Box<dyn Read + Send>> {
+        let name = segment::packed_name(first);
+        let there = segment::unpacked(&self.0.join(&name)).map_err(|e| unreadable(&name, e))?;
+        Ok(Box::new(there))
+    }
+
+    fn check_heads(&mut self, log: &Path, closed: &Closed) -> Result<()> {
+        self.compare_heads(log, closed.heads.clone())
+    }
+
     fn compare(&mut self, log: &Path, closed: &Closed) -> Result<()> {
         compare(log, closed.first, &self.0.join(segment::packed_name(closed.first)))?;
         // Where somebody died between both.
@@ -169,6 +187,12 @@ impl Shelf for Folder {
     fn bring(&mut self, log: &Path, closed: &Closed) -> Result<()> {
         pack(log, closed.first, &self.0)?;
         self.sign(log, closed)
+    }
+
+    fn bytes(&mut self) -> Result<u64> {
+        let bytes = |first| fs::metadata(self.0.join(segment::packed_name(first))).map(|meta| meta.len());
+        let listed = segment::list_packed(&self.0).and_then(|there| there.segments.into_iter().map(bytes).sum());
+        listed.map_err(|e| unwritable(&self.0, &e))
     }
 
     fn other(&self, file: &str, what: &str) -> Error {
@@ -218,13 +242,17 @@ fn compare(folder: &Path, first: u64, packed: &Path) -> Result<()> {
 }
 
 /// Whether what is there, unpacked, is a segment of the log.
-pub(super) fn is_same(folder: &Path, first: u64, mut there: impl Read) -> Result<bool> {
-    let plain = File::open(segment::path(folder, first)).map_err(|e| unreadable(segment::name(first), e))?;
-    let mut plain = BufReader::new(plain);
-    let (mut own, mut theirs) = (vec![0; STEP], vec![0; STEP]);
+pub(super) fn is_same(folder: &Path, first: u64, there: impl Read) -> Result<bool> {
+    let plain = File::open(segment::path(folder, first));
+    plain.and_then(|plain| same(plain, there)).map_err(|e| unreadable(segment::name(first), e))
+}
+
+/// Whether theirs is ours, byte by byte; theirs is not where it cannot be read.
+fn same(mut ours: impl Read, mut theirs: impl Read) -> io::Result<bool> {
+    let (mut own, mut other) = (vec![0; STEP], vec![0; STEP]);
     loop {
-        let read = fill(&mut plain, &mut own).map_err(|e| unreadable(segment::name(first), e))?;
-        let same = fill(&mut there, &mut theirs).is_ok_and(|other| own.get(..read) == theirs.get(..other));
+        let read = fill(&mut ours, &mut own)?;
+        let same = fill(&mut theirs, &mut other).is_ok_and(|there| own.get(..read) == other.get(..there));
         if !same || read == 0 {
             return Ok(same);
         }
@@ -241,30 +269,6 @@ fn fill(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
         }
     }
     Ok(filled)
-}
-
-/// The bytes of the heads of at most `size` records.
-fn heads_below(folder: &Path, size: u64) -> Result<Vec<u8>> {
-    let unreadable = |e| unreadable(heads::NAME, e);
-    let mut bytes = fs::read(folder.join(heads::NAME)).map_err(unreadable)?;
-    let file = File::open(folder.join(heads::NAME)).map_err(unreadable)?;
-    let mut entries = Entries::new(file, 0, bytes.len() as u64).map_err(unreadable)?;
-    let mut end = 0;
-    while let Step::Entry(entry) = entries.next().map_err(unreadable)? {
-        if entry.head.size() > size {
-            break;
-        }
-        end = entries.offset();
-    }
-    bytes.truncate(usize::try_from(end).unwrap_or_default());
-    Ok(bytes)
-}
-
-fn read_or_empty(path: &Path) -> io::Result<Vec<u8>> {
-    match fs::read(path) {
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-        read => read,
-    }
 }
 
 pub(super) fn unwritable(path: &Path, error: &io::Error) -> Error {

@@ -6,7 +6,9 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
+use std::io::Read;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -40,11 +42,29 @@ pub(super) trait Shelf: std::fmt::Debug {
     /// [`Kind::Unavailable`] where it cannot be read, [`Kind::Tampered`] where there is something that does not belong there.
     fn segments(&mut self) -> Result<Vec<u64>>;
 
+    /// A segment that is there, unpacked; it has so many bytes in the log.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`] where it cannot be read.
+    fn open(&mut self, first: u64, plain: u64) -> Result<Box<dyn Read + Send>>;
+
+    /// Compares the heads over a segment that is there with those of the log.
+    ///
+    /// # Errors
+    /// [`Kind::Tampered`] where they are others.
+    fn check_heads(&mut self, log: &Path, closed: &Closed) -> Result<()>;
+
     /// Compares a segment that is there, and its heads, with the log.
     ///
     /// # Errors
     /// [`Kind::Tampered`] where they are others.
     fn compare(&mut self, log: &Path, closed: &Closed) -> Result<()>;
+
+    /// The bytes of all segments that are there, as they are kept.
+    ///
+    /// # Errors
+    /// As [`Self::segments`].
+    fn bytes(&mut self) -> Result<u64>;
 
     /// Brings a segment and its heads, and finds that they are there.
     ///
@@ -154,6 +174,11 @@ impl Follower for Archiving {
 pub(super) fn missing(log: &Path, shelf: &mut dyn Shelf, closed: &[Closed], every: bool) -> Result<Vec<Closed>> {
     let there = shelf.segments()?;
     let begin = pruned::begin(log)?.size();
+    if begin > 0 && there.first() != Some(&0) {
+        let text = format!("the log was pruned below record {begin}, and its archive does not hold what is gone");
+        return Err(Error::new(Kind::State, text)
+            .hint("go on with the archive that it was pruned into, or begin with a copy of that"));
+    }
     let is_closed = |first: &u64| closed.iter().any(|one| one.first == *first);
     // What lies before the first of the log was pruned from it.
     if let Some(first) = there.iter().find(|first| **first >= begin && !is_closed(first)) {
@@ -211,4 +236,13 @@ pub(super) fn closed(log: &Path, (from, at): (u64, u64), length: u64) -> Result<
         start = last;
     }
     Ok(found)
+}
+
+/// The bytes of the heads of a segment, as the log has them.
+pub(super) fn own_heads(log: &Path, closed: &Closed) -> Result<Vec<u8>> {
+    let unreadable = |e| unreadable(heads::NAME, e);
+    let mut bytes = vec![0; usize::try_from(closed.heads.end - closed.heads.start).unwrap_or_default()];
+    let file = File::open(log.join(heads::NAME)).map_err(unreadable)?;
+    file.read_exact_at(&mut bytes, closed.heads.start).map_err(unreadable)?;
+    Ok(bytes)
 }

@@ -119,7 +119,8 @@ impl Lines {
         Ok(Self::of(Box::new(plain), offset))
     }
 
-    fn of(reader: Box<dyn Read + Send>, offset: u64) -> Self {
+    /// Of whatever holds lines; the offset is that of the first.
+    pub(super) fn of(reader: Box<dyn Read + Send>, offset: u64) -> Self {
         Self { reader: BufReader::with_capacity(256 * 1024, reader), line: Vec::new(), offset }
     }
 

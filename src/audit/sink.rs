@@ -4,6 +4,7 @@
 //! gets all. Nothing waits for a sink but the records of a log that requires it, and these no longer than for the log's own
 //! disk; one that is known to be in trouble refuses them at once.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::archive::Folder;
-use super::archiving::Archiving;
+use super::archiving::{Archiving, Shelf};
 use super::checkpoint::Origin;
 use super::feed::Feed;
 use super::mirror::Copying;
@@ -50,12 +51,32 @@ pub enum SinkKind {
 }
 
 /// Where an archive is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ArchivePlace {
     /// In a folder, which must be there.
     Folder(PathBuf),
     /// In a bucket.
     Bucket(BucketSettings),
+}
+
+impl ArchivePlace {
+    /// The archive itself.
+    pub(super) fn open(&self) -> Result<Box<dyn Shelf>> {
+        Ok(match self {
+            Self::Folder(folder) => Box::new(Folder(folder.clone())),
+            Self::Bucket(settings) => Box::new(Vault(Bucket::new(settings.clone())?)),
+        })
+    }
+}
+
+/// In words.
+impl fmt::Display for ArchivePlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(folder) => folder.display().fmt(f),
+            Self::Bucket(settings) => f.write_str(&settings.shown()),
+        }
+    }
 }
 
 impl SinkKind {
@@ -81,7 +102,7 @@ pub(super) fn rest_after(failures: u32) -> Duration {
 }
 
 /// Brings the log to a place, piece by piece.
-pub(super) trait Follower: std::fmt::Debug {
+pub(super) trait Follower: fmt::Debug {
     /// Brings a piece of what is durable, or finds out how far the place is; false where nothing is missing. After an error it is
     /// called again, and finds its way by itself.
     ///
@@ -289,10 +310,7 @@ impl Shared {
         Ok(match self.settings.kind.clone() {
             SinkKind::Folder(folder) => Box::new(Copying::new(log, folder)),
             SinkKind::Otlp(settings) => Box::new(Feed::new(log, name, self.origin.clone(), settings)?),
-            SinkKind::Archive(ArchivePlace::Folder(folder)) => Box::new(Archiving::new(log, Box::new(Folder(folder)))),
-            SinkKind::Archive(ArchivePlace::Bucket(settings)) => {
-                Box::new(Archiving::new(log, Box::new(Vault(Bucket::new(settings)?))))
-            }
+            SinkKind::Archive(place) => Box::new(Archiving::new(log, place.open()?)),
         })
     }
 

@@ -9,18 +9,17 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use flate2::Compression;
 use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
 
-use super::archive::{Archived, is_same, put, unwritable};
-use super::archiving::{Closed, Shelf, closed, missing};
-use super::point::{tampered, unreadable};
-use super::{heads, segment, verify};
+use super::archive::{Archived, bring_all, is_same, put, unwritable};
+use super::archiving::{Closed, Shelf, own_heads};
+use super::point::unreadable;
+use super::{heads, segment};
 use crate::bucket::{Bucket, Made};
 use crate::crash_point;
 use crate::error::{Error, Kind, Result};
@@ -94,10 +93,19 @@ impl Shelf for Vault {
     fn compare(&mut self, log: &Path, closed: &Closed) -> Result<()> {
         let name = segment::packed_name(closed.first);
         let plain = fs::metadata(segment::path(log, closed.first)).map_err(|e| unreadable(&name, e))?.len();
-        let there = self.0.get(&name, most(plain))?.ok_or_else(|| self.other(&name, "is gone"))?;
-        if !is_same(log, closed.first, MultiGzDecoder::new(&there[..]))? {
+        if !is_same(log, closed.first, self.open(closed.first, plain)?)? {
             return Err(self.other(&name, "is not the segment of the log"));
         }
+        self.check_heads(log, closed)
+    }
+
+    fn open(&mut self, first: u64, plain: u64) -> Result<Box<dyn Read + Send>> {
+        let name = segment::packed_name(first);
+        let there = self.0.get(&name, most(plain))?.ok_or_else(|| self.other(&name, "is gone"))?;
+        Ok(Box::new(MultiGzDecoder::new(there.reader())))
+    }
+
+    fn check_heads(&mut self, log: &Path, closed: &Closed) -> Result<()> {
         let (name, own) = (heads_name(closed.first), own_heads(log, closed)?);
         let there = self.0.get(&name, most(own.len() as u64))?.ok_or_else(|| self.other(&name, "is gone"))?;
         if unpacked(&there, own.len()) == Some(own) {
@@ -120,6 +128,10 @@ impl Shelf for Vault {
         let packed = pack(&own[..]).map_err(|e| Error::internal(format!("compressing heads: {e}")))?;
         let same = |there: &[u8]| Ok(unpacked(there, own.len()).as_ref() == Some(&own));
         self.store(&heads_name(closed.first), packed, own.len() as u64, same)
+    }
+
+    fn bytes(&mut self) -> Result<u64> {
+        Ok(self.objects()?.segments.iter().map(|(_, size)| size).sum())
     }
 
     fn other(&self, file: &str, what: &str) -> Error {
@@ -146,16 +158,6 @@ fn unpacked(packed: &[u8], length: usize) -> Option<Vec<u8>> {
     (plain.len() == length).then_some(plain)
 }
 
-/// The bytes of the heads of a segment.
-fn own_heads(log: &Path, closed: &Closed) -> Result<Vec<u8>> {
-    let unreadable = |e| unreadable(heads::NAME, e);
-    let length = usize::try_from(closed.heads.end - closed.heads.start).unwrap_or_default();
-    let mut bytes = vec![0; length];
-    let file = File::open(log.join(heads::NAME)).map_err(unreadable)?;
-    file.read_exact_at(&mut bytes, closed.heads.start).map_err(unreadable)?;
-    Ok(bytes)
-}
-
 /// Brings the closed segments of the log in `folder` to a bucket. What is there is compared with the log, all of it, and never written over.
 /// With keys the signatures of the heads are checked.
 ///
@@ -166,40 +168,7 @@ pub fn archive_in_bucket<'k>(
     bucket: Bucket,
     keys: impl IntoIterator<Item = &'k PublicKey>,
 ) -> Result<Archived> {
-    let report = verify(folder, keys)?;
-    if let Some(problem) = report.problems.first() {
-        return Err(tampered(problem));
-    }
-    let length = fs::metadata(folder.join(heads::NAME)).map_err(|e| unreadable(heads::NAME, e))?.len();
-    let all = closed(folder, (0, 0), length)?;
-    let mut vault = Vault(bucket);
-    let missing = missing(folder, &mut vault, &all, true)?;
-    for one in &missing {
-        vault.bring(folder, one)?;
-    }
-    let mut done = Archived { segments: all.len() as u64, written: missing.len() as u64, ..Archived::default() };
-    let own: u64 =
-        all.iter().filter_map(|one| fs::metadata(segment::path(folder, one.first)).ok()).map(|m| m.len()).sum();
-    done.plain_bytes = own;
-    done.packed_bytes = vault.objects()?.segments.iter().map(|(_, size)| size).sum();
-    done.records = all.last().map_or(0, |last| last.end);
-    done.signed = match all.last() {
-        Some(last) => last_signed(folder, last)?,
-        None => 0,
-    };
-    Ok(done)
-}
-
-/// The records of the last head in the heads of a segment.
-fn last_signed(folder: &Path, closed: &Closed) -> Result<u64> {
-    let unreadable = |e| unreadable(heads::NAME, e);
-    let file = File::open(folder.join(heads::NAME)).map_err(unreadable)?;
-    let mut entries = heads::Entries::new(file, closed.heads.start, closed.heads.end).map_err(unreadable)?;
-    let mut signed = closed.first;
-    while let heads::Step::Entry(entry) = entries.next().map_err(unreadable)? {
-        signed = entry.head.size();
-    }
-    Ok(signed)
+    bring_all(folder, &mut Vault(bucket), keys)
 }
 
 /// Brings an archive from a bucket into the folder `to`, which must be there: as [`super::archive()`] makes one. What is there already

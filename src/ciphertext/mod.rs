@@ -9,6 +9,7 @@
 //! implementations how to make and open blobs, `tests/vectors` has examples.
 
 pub mod derived;
+pub mod gcm;
 pub mod hpke;
 pub mod oaep;
 
@@ -23,12 +24,13 @@ pub const MAX_PLAINTEXT: usize = 64 * 1024;
 const MAGIC: [u8; 2] = *b"SE";
 const FORMAT: u8 = 1;
 /// The numbers of the algorithms.
-const NUMBERS: [(Algorithm, u8); 5] = [
+const NUMBERS: [(Algorithm, u8); 6] = [
     (Algorithm::Aes256GcmDerived, 1),
     (Algorithm::HpkeP256, 2),
     (Algorithm::Rsa2048Oaep, 3),
     (Algorithm::Rsa3072Oaep, 4),
     (Algorithm::Rsa4096Oaep, 5),
+    (Algorithm::Aes256Gcm, 6),
 ];
 
 /// What each blob begins with.
@@ -90,7 +92,7 @@ pub fn seal_for(public: &PublicKey, label: &Label, context_hash: &[u8; 32], plai
     match label.algorithm.role() {
         Role::Agree => hpke::seal(public, label, context_hash, plaintext),
         Role::Decrypt => oaep::seal(public, label, context_hash, plaintext),
-        Role::Sign | Role::Mac => {
+        Role::Sign | Role::Mac | Role::Cipher => {
             Err(Error::new(Kind::Unsupported, format!("{} does not wrap by a public key", label.algorithm))
                 .hint("make a key of hpke-p256"))
         }

@@ -109,8 +109,10 @@ pub(super) struct AuditFile {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RetentionFile {
-    pub(super) archive: PathBuf,
+    pub(super) archive: Option<PathBuf>,
     pub(super) keep: Option<Period>,
+    #[serde(default)]
+    pub(super) automatic: bool,
 }
 
 #[derive(Debug, Deserialize)]

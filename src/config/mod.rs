@@ -77,10 +77,12 @@ pub struct Sink {
 /// What may be removed from the audit log: what its archive holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retention {
-    /// The folder of the archive.
-    pub archive: PathBuf,
+    /// The archive that holds it.
+    pub archive: Archive,
     /// How old a record is at least when it goes.
     pub keep: Option<Period>,
+    /// Whether the service removes by itself what is older.
+    pub automatic: bool,
 }
 
 /// What a further place of the audit log is.
@@ -90,10 +92,17 @@ pub enum SinkKind {
     Folder(PathBuf),
     /// A collector of OpenTelemetry.
     Otlp(CollectorSettings),
-    /// An archive of closed segments in a folder, which must be there.
-    ArchiveFolder(PathBuf),
-    /// One in a bucket.
-    ArchiveBucket(BucketSettings),
+    /// An archive of closed segments.
+    Archive(Archive),
+}
+
+/// Where an archive of the audit log is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Archive {
+    /// In a folder, which must be there.
+    Folder(PathBuf),
+    /// In a bucket.
+    Bucket(BucketSettings),
 }
 
 /// A witness of the audit log.
@@ -223,10 +232,13 @@ impl Config {
             None => Self::DEFAULT_LISTEN.parse().map_err(|e| Error::internal(format!("default address: {e}")))?,
         };
         let data = storage.data.unwrap_or_else(|| Self::DEFAULT_DATA.into());
+        let retention = audit.retention.take();
+        let segment_bytes = check_segment_bytes(audit.segment_bytes)?;
+        let sinks = check_sinks(audit, &data)?;
         Ok(Self {
-            segment_bytes: check_segment_bytes(audit.segment_bytes)?,
-            retention: audit.retention.take().map(|retention| check_retention(retention, &data)).transpose()?,
-            sinks: check_sinks(audit, &data)?,
+            segment_bytes,
+            retention: retention.map(|retention| check_retention(retention, &sinks, &data)).transpose()?,
+            sinks,
             data,
             listen,
             names,
@@ -268,19 +280,19 @@ const MAX_TRANSFER: Period = Period::seconds(600);
 
 fn check_archive(archive: ArchiveFile, data: &Path) -> Result<Sink> {
     let name: Name = ARCHIVE.parse()?;
-    let kind = match archive {
+    let archive = match archive {
         ArchiveFile::Folder { folder } => {
             check_folder(&name, &folder, data)?;
-            SinkKind::ArchiveFolder(folder)
+            Archive::Folder(folder)
         }
         ArchiveFile::S3 { bucket, prefix, region, endpoint, credentials_file, ca, timeout } => {
             let patience = check_timeout(timeout, Period::seconds(60), MAX_TRANSFER)?.as_duration();
             let address = format!("s3://{bucket}/{prefix}");
             let settings = BucketSettings::new(&address, region, endpoint, ca, credentials_file)?;
-            SinkKind::ArchiveBucket(BucketSettings { patience, ..settings })
+            Archive::Bucket(BucketSettings { patience, ..settings })
         }
     };
-    Ok(Sink { name, kind, required: false })
+    Ok(Sink { name, kind: SinkKind::Archive(archive), required: false })
 }
 
 fn check_sinks(audit: AuditFile, data: &Path) -> Result<Vec<Sink>> {
@@ -323,13 +335,31 @@ fn check_further(sinks: Vec<SinkFile>, data: &Path) -> Result<Vec<Sink>> {
     Ok(checked)
 }
 
-fn check_retention(retention: RetentionFile, data: &Path) -> Result<Retention> {
-    let RetentionFile { archive, keep } = retention;
-    if !archive.is_absolute() || archive.starts_with(data) {
-        return Err(Error::new(Kind::Invalid, "audit.retention.archive is an absolute path outside storage.data")
-            .hint("an archive is worth something on another disk only"));
+fn check_retention(retention: RetentionFile, sinks: &[Sink], data: &Path) -> Result<Retention> {
+    let RetentionFile { archive, keep, automatic } = retention;
+    if automatic && keep.is_none() {
+        return Err(Error::new(
+            Kind::Invalid,
+            "audit.retention.automatic needs keep: how old a record is at least when it goes",
+        ));
     }
-    Ok(Retention { archive, keep })
+    let followed = sinks.iter().find_map(|sink| match &sink.kind {
+        SinkKind::Archive(archive) => Some(archive.clone()),
+        SinkKind::Folder(_) | SinkKind::Otlp(_) => None,
+    });
+    let archive = match archive {
+        Some(folder) if !folder.is_absolute() || folder.starts_with(data) => {
+            return Err(Error::new(Kind::Invalid, "audit.retention.archive is an absolute path outside storage.data")
+                .hint("an archive is worth something on another disk only"));
+        }
+        Some(folder) => Archive::Folder(folder),
+        None => followed.ok_or_else(|| {
+            Error::new(Kind::Invalid, "audit.retention: no archive holds what is to go").hint(
+                "configure [audit.archive], or name the folder of `signet audit archive` as audit.retention.archive",
+            )
+        })?,
+    };
+    Ok(Retention { archive, keep, automatic })
 }
 
 fn check_folder(name: &Name, folder: &Path, data: &Path) -> Result<()> {
@@ -698,7 +728,8 @@ mod tests {
                 .map(|config| config.sinks.into_iter().next().unwrap().kind)
                 .map_err(|error| error.to_string())
         };
-        let SinkKind::ArchiveBucket(bucket) = parse("S3\nca = \"/c\"\nregion = \"eu-1\"\nprefix = \"a/b\"").unwrap()
+        let SinkKind::Archive(Archive::Bucket(bucket)) =
+            parse("S3\nca = \"/c\"\nregion = \"eu-1\"\nprefix = \"a/b\"").unwrap()
         else {
             panic!("a bucket")
         };
@@ -707,7 +738,10 @@ mod tests {
             ("https://s3.eu-1.amazonaws.com", "a/b/")
         );
         assert_eq!(bucket.patience.as_secs(), 60);
-        assert_eq!(parse("kind = \"folder\"\nfolder = \"/a\"").unwrap(), SinkKind::ArchiveFolder("/a".into()));
+        assert_eq!(
+            parse("kind = \"folder\"\nfolder = \"/a\"").unwrap(),
+            SinkKind::Archive(Archive::Folder("/a".into()))
+        );
         let cases = [
             ("S3", "go together"),
             ("S3\nendpoint = \"http://minio.example\"", "not the address"),
@@ -724,6 +758,30 @@ mod tests {
         }
         let small = Config::parse(&format!("{TPM}\n[audit]\nsegment_bytes = 1")).unwrap_err().to_string();
         assert!(small.contains("audit.segment_bytes is 65536 to"), "{small}");
+    }
+
+    #[test]
+    fn what_is_pruned_is_in_an_archive() {
+        let parse = |text: &str| {
+            Config::parse(&format!("{TPM}\n{text}"))
+                .map(|config| config.retention.unwrap())
+                .map_err(|error| error.to_string())
+        };
+        let own = "[audit.archive]\nkind = \"folder\"\nfolder = \"/a\"\n[audit.retention]\n";
+        let same = parse(own).unwrap();
+        assert_eq!((&same.archive, same.automatic), (&Archive::Folder("/a".into()), false));
+        let other = parse(&format!("{own}archive = \"/b\"\nkeep = \"90d\"\nautomatic = true")).unwrap();
+        assert_eq!((&other.archive, other.automatic), (&Archive::Folder("/b".into()), true));
+        let cases = [
+            ("[audit.retention]".to_owned(), "no archive holds what is to go"),
+            (format!("{own}automatic = true"), "needs keep"),
+            (format!("{own}archive = \"b\""), "an absolute path"),
+            (format!("{own}every = \"1h\""), "unknown field"),
+        ];
+        for (text, part) in cases {
+            let error = parse(&text).unwrap_err();
+            assert!(error.contains(part), "{text:?}: {error}");
+        }
     }
 
     #[test]

@@ -77,7 +77,7 @@ impl Job {
     /// Whether it takes microseconds on a quick device, so that the answers before it may wait for its own.
     pub(super) fn is_quick(&self) -> bool {
         match self {
-            Self::Use { key, inputs } => inputs.len() == 1 && key.algorithm.role() == Role::Mac,
+            Self::Use { key, inputs } => inputs.len() == 1 && matches!(key.algorithm.role(), Role::Mac | Role::Cipher),
             Self::Open { .. } | Self::Enrol | Self::Describe | Self::Generate(_) | Self::Destroy(_) => false,
             Self::Forget { .. } | Self::Random(_) | Self::Health(_) | Self::Inventory | Self::Attack => false,
             Self::MakeAnchor(_) | Self::ReadAnchor(_) | Self::WriteAnchor(_) => false,

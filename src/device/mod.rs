@@ -41,7 +41,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::attestation::Evidence;
 use crate::error::{Error, Kind};
-use crate::types::{Algorithm, KeyId, Protection, PublicKey, Residency, SecretBytes, Version};
+use crate::types::{
+    Algorithm, CipherCall, Direction, KeyId, Protection, PublicKey, Residency, Role, SecretBytes, Version,
+};
 
 /// One session of a token, or the one context of a TPM, owned by one thread that may block.
 ///
@@ -94,6 +96,13 @@ pub trait Device {
     /// # Errors
     /// [`Class::Refused`] for a ciphertext that does not decrypt, whatever is wrong with it, and the general ones.
     fn decrypt(&mut self, key: &KeyRef, ciphertext: &[u8]) -> Result<Vec<u8>, Fault>;
+
+    /// Encrypts or decrypts by AES-256-GCM, as `input` says: a [`crate::types::CipherCall`].
+    ///
+    /// # Errors
+    /// [`Class::Refused`] for what does not decrypt, whatever is wrong with it, and for an input that is none or too long; and the
+    /// general ones.
+    fn cipher(&mut self, key: &KeyRef, input: &[u8]) -> Result<Vec<u8>, Fault>;
 
     /// Destroys the key for good, with whatever of it is loaded. A key that is already gone is success, once the sentinel
     /// has been seen.
@@ -201,10 +210,31 @@ pub struct Attest {
     pub binding: [u8; 32],
 }
 
-/// What a secret key is asked for its check value: `"signet check v1" || id || version`.
+/// The nonce of what a key that encrypts proves itself by. It is drawn for nothing else.
+const CHECK_NONCE: [u8; CipherCall::NONCE] = [0; CipherCall::NONCE];
+
+/// What a key is made to prove itself by: `"signet check v1" || id || version`.
 #[must_use]
-pub fn check_input(id: KeyId, version: Version) -> Vec<u8> {
+pub fn check_text(id: KeyId, version: Version) -> Vec<u8> {
     [b"signet check v1".as_slice(), id.as_bytes(), &version.number().to_be_bytes()].concat()
+}
+
+/// What a secret key is asked for its check value: the HMAC of that text, or its encryption by the nonce of twelve zeros, which is
+/// never used for anything else.
+#[must_use]
+pub fn check_input(key: &KeyRef) -> Vec<u8> {
+    let text = check_text(key.id, key.version);
+    match key.algorithm.role() {
+        Role::Cipher => CipherCall { nonce: &CHECK_NONCE, aad: &text, data: &text }.encode(Direction::Encrypt),
+        Role::Sign | Role::Mac | Role::Agree | Role::Decrypt => text,
+    }
+}
+
+/// What a key that encrypts is asked to give that text again.
+#[must_use]
+pub fn check_back(key: &KeyRef, check: &[u8]) -> Vec<u8> {
+    let text = check_text(key.id, key.version);
+    CipherCall { nonce: &CHECK_NONCE, aad: &text, data: check }.encode(Direction::Decrypt)
 }
 
 /// An attack on the interface of a device, and what came of it.
@@ -422,11 +452,13 @@ pub enum KekRole {
     Agree,
     /// Private keys that decrypt and do nothing else.
     Decrypt,
+    /// Secret keys that encrypt and decrypt and do nothing else.
+    Cipher,
 }
 
 impl KekRole {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Sign, Self::Mac, Self::Agree, Self::Decrypt];
+    pub const ALL: [Self; 5] = [Self::Sign, Self::Mac, Self::Agree, Self::Decrypt, Self::Cipher];
 }
 
 /// What to generate.

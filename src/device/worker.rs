@@ -414,10 +414,11 @@ impl Worker {
         Ok(bytes)
     }
 
-    /// Signs or MACs `input`, agrees with it or decrypts it, by the role of the key; the caller checks the result before anything is released.
+    /// Signs or MACs `input`, agrees with it, decrypts it or does the call of a cipher, by the role of the key; the caller checks the result before anything is released.
     ///
     /// # Errors
-    /// As [`super::Device::sign`], [`super::Device::mac`], [`super::Device::agree`] and [`super::Device::decrypt`].
+    /// As [`super::Device::sign`], [`super::Device::mac`], [`super::Device::agree`], [`super::Device::decrypt`] and
+    /// [`super::Device::cipher`].
     pub async fn use_key(&self, key: &Arc<KeyRef>, input: Vec<u8>) -> Result<SecretBytes, Fault> {
         let mut results = self.use_on(key, vec![input], self.limit(1)).await?;
         results.pop().unwrap_or_else(nothing)
@@ -443,7 +444,7 @@ impl Worker {
     ) -> Result<Vec<Result<SecretBytes, Fault>>, Fault> {
         let route = match key.algorithm.role() {
             Role::Sign | Role::Agree | Role::Decrypt => Route::Any,
-            Role::Mac => Route::First,
+            Role::Mac | Role::Cipher => Route::First,
         };
         let inputs: Arc<Vec<_>> = Arc::new(inputs.into_iter().map(ByteBuf::from).collect());
         let job = || Job::Use { key: key.clone(), inputs: inputs.clone() };
@@ -473,7 +474,7 @@ impl Worker {
             (Settings::Pkcs11(settings), Role::Sign | Role::Agree | Role::Decrypt) => {
                 usize::from(settings.threads).max(1)
             }
-            (Settings::Pkcs11(_), Role::Mac) | (Settings::Tpm(_), _) => 1,
+            (Settings::Pkcs11(_), Role::Mac | Role::Cipher) | (Settings::Tpm(_), _) => 1,
         }
     }
 

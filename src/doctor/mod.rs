@@ -9,7 +9,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::audit::{HeadKeys, cosigned, count, sent, verify, vouched};
-use crate::config::{Config, Cosigner, SinkKind};
+use crate::config::{Archive, Config, Cosigner, SinkKind};
 use crate::device::{Ability, Attempt, Class, Effect, PinSource, Row, Settings, Worker};
 use crate::error::{Error, Kind, Result};
 use crate::otlp::Settings as CollectorSettings;
@@ -185,11 +185,11 @@ fn audit(data: &Path, config: &Config) -> Vec<Finding> {
                 let text = format!("there is no folder {}", place.display());
                 findings.push(wrong(what, text, "mount its disk, or make it: an empty folder gets all of the log"));
             }
-            SinkKind::ArchiveFolder(place) if holds_nothing(place) => {
+            SinkKind::Archive(Archive::Folder(place)) if holds_nothing(place) => {
                 findings.push(note(what, format!("{} holds no segment yet", place.display())));
             }
-            SinkKind::ArchiveFolder(place) => findings.extend(log(&what, place, &keys)),
-            SinkKind::ArchiveBucket(bucket) => findings.push(match bucket.check() {
+            SinkKind::Archive(Archive::Folder(place)) => findings.extend(log(&what, place, &keys)),
+            SinkKind::Archive(Archive::Bucket(bucket)) => findings.push(match bucket.check() {
                 Ok(()) => good(what, format!("{}: `signet audit verify {0}` checks it", bucket.shown())),
                 Err(error) => wrong(what, error.public(), error.mend().unwrap_or("correct [audit.archive]")),
             }),

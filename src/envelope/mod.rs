@@ -5,18 +5,19 @@
 //! | `aes256-gcm-derived` | makes the HMAC of header and context, and proves that it is itself | makes it again |
 //! | `hpke-p256` | is not asked: the public key is enough | agrees with the point in the ciphertext on a secret |
 //! | `rsa2048-oaep-sha256` and longer | is not asked | decrypts the seed in the ciphertext |
+//! | `aes256-gcm` | encrypts the plaintext, decrypts it again, and proves that it is itself | decrypts it |
 //!
-//! The rest is done in memory ([`crate::ciphertext`]). What is unwrapped proves itself by its tag. Where it does not, a device that
-//! agreed or decrypted must show that the fault is not its own.
+//! The rest is done in memory ([`crate::ciphertext`]). What is unwrapped proves itself by its tag, or by a sum where the device has judged the
+//! tag. Where it does not, a device that agreed or decrypted must show that the fault is not its own.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::admission::Permit;
 use crate::ciphertext::derived::{self, Header};
-use crate::ciphertext::{Label, OpenFailure, check_length, hpke, oaep, seal_for};
+use crate::ciphertext::{Label, OpenFailure, check_length, gcm, hpke, oaep, seal_for};
 use crate::error::{Error, Kind, Result};
-use crate::keyring::{Key, KeyVersion, Keyring, demand, state};
+use crate::keyring::{Key, KeyVersion, Keyring, demand, state, wrong_results};
 use crate::types::operation::{Includes, Operation, Unwrap, Wrap};
 use crate::types::{Context, KeyName, Purpose, Role, SecretBytes, Version};
 
@@ -91,6 +92,7 @@ impl Envelope {
         let (key, version) = self.keyring.primary(name, items.len(), bytes).await?;
         let results = match key.record.algorithm.role() {
             Role::Agree | Role::Decrypt => seal_for_public_key(&key, &version, &items),
+            Role::Cipher => seal_in_device(&key, &version, &items).await,
             Role::Mac | Role::Sign => seal_by_mac(&key, &version, &items).await,
         };
         Ok(Blobs { version: version.number(), results: results?, key })
@@ -171,6 +173,29 @@ fn prepare(key: &Key, version: &KeyVersion, item: &Plain) -> Result<Prepared> {
     Ok((header, hash, input))
 }
 
+/// Has the device seal.
+async fn seal_in_device(key: &Key, version: &KeyVersion, items: &[Plain]) -> Result<Vec<Result<Vec<u8>>>> {
+    let prepare = |item: &Plain| {
+        let header = gcm::Header::fresh(key.record.id, version.number())?;
+        let call = gcm::to_seal(&header, &item.context.hash(), item.plaintext.expose())?;
+        Ok((header, call))
+    };
+    let (headers, calls): (Vec<_>, Vec<_>) = items
+        .iter()
+        .map(|item| match prepare(item) {
+            Ok((header, call)) => (Ok(header), Some(call)),
+            Err(error) => (Err(error), None),
+        })
+        .unzip();
+    let mut sealed = version.encrypt(calls.into_iter().flatten().collect()).await?.into_iter();
+    let seal = |header: Result<gcm::Header>| {
+        let header = header?;
+        let sealed = sealed.next().unwrap_or_else(|| Err(no_answer()))?;
+        Ok(gcm::blob(&header, sealed.expose()))
+    };
+    Ok(headers.into_iter().map(seal).collect())
+}
+
 /// Seals as whoever has the public key can.
 fn seal_for_public_key(key: &Key, version: &KeyVersion, items: &[Plain]) -> Result<Vec<Result<Vec<u8>>>> {
     let public = version.public_key()?;
@@ -201,6 +226,7 @@ fn ask<'a>(key: &Key, index: usize, sealed: &'a Sealed, allow_compromised: bool)
     let input = match algorithm.role() {
         Role::Agree => hpke::point(&sealed.blob).map_err(does_not_open)?.to_vec(),
         Role::Decrypt => oaep::encrypted_seed(&sealed.blob).map_err(does_not_open)?.to_vec(),
+        Role::Cipher => gcm::to_open(&sealed.blob, &hash).map_err(does_not_open)?,
         Role::Mac | Role::Sign => {
             let (header, _) = Header::parse(&sealed.blob).map_err(does_not_open)?;
             derived::device_input(&header, &hash)
@@ -213,8 +239,8 @@ fn ask<'a>(key: &Key, index: usize, sealed: &'a Sealed, allow_compromised: bool)
 async fn open(key: &Key, version: &KeyVersion, asked: &Asked<'_>, answer: Result<SecretBytes>) -> Result<Opened> {
     let (role, Asked { sealed, hash, .. }) = (key.record.algorithm.role(), asked);
     let answer = match answer {
-        // Padding that does not hold: whoever changed the ciphertext learns no more than that it does not open.
-        Err(error) if role == Role::Decrypt && error.kind() == Kind::Invalid => {
+        // Padding or a tag that does not hold: whoever changed the ciphertext learns no more than that it does not open.
+        Err(error) if matches!(role, Role::Decrypt | Role::Cipher) && error.kind() == Kind::Invalid => {
             version.acquit(&asked.input, None).await?;
             return Err(does_not_open(error.chain()));
         }
@@ -223,6 +249,7 @@ async fn open(key: &Key, version: &KeyVersion, asked: &Asked<'_>, answer: Result
     let opened = match role {
         Role::Agree => hpke::open(&answer, &version.public_key()?, &sealed.blob, hash),
         Role::Decrypt => oaep::open(&answer, &sealed.blob, hash),
+        Role::Cipher => gcm::open(&answer, &sealed.blob, hash),
         Role::Mac | Role::Sign => derived::open(&*ikm(&answer)?, &sealed.blob, hash),
     };
     let reason = match opened {
@@ -233,6 +260,8 @@ async fn open(key: &Key, version: &KeyVersion, asked: &Asked<'_>, answer: Result
         // A context is compared after the tag held: then the device was right.
         Role::Agree => reason == OpenFailure::Damaged,
         Role::Decrypt => reason == OpenFailure::WrongKeyOrContext,
+        // The device let the tag pass: it decrypted to something else than was encrypted.
+        Role::Cipher => return Err(wrong_results("a plaintext is not the one that was wrapped: look at the device")),
         Role::Mac | Role::Sign => false,
     };
     if doubtful {

@@ -267,6 +267,7 @@ async fn prove(worker: &Arc<Worker>, pending: &Pending, generated: Generated) ->
             None
         }
         Role::Mac => Some(probe_mac(worker, &key).await?),
+        Role::Cipher => Some(probe_cipher(worker, &key).await?),
     };
     crash_point!("keyring.probed");
     let public = generated.public.map(|public| public.as_der().to_vec());
@@ -277,7 +278,7 @@ async fn probe_signature(worker: &Worker, key: &Arc<KeyRef>, public: Option<&Pub
     let damaged = |why: &str| Fault::new(Class::KeyDamaged, format!("the new key failed its probe: {why}"));
     let public = public.ok_or_else(|| damaged("the device gave no public key"))?;
     let verifier = Verifier::new(key.algorithm, public).map_err(|e| damaged(&e.chain()))?;
-    let message = check::input(key.id, key.version);
+    let message = check::text(key.id, key.version);
     let input = key.algorithm.hash().map_or_else(|| message.clone(), |hash: Hash| hash.digest(&message));
     let signature = worker.use_key(key, input).await?;
     if verifier.verifies(&message, signature.expose()) { Ok(()) } else { Err(damaged("its signature does not verify")) }
@@ -293,13 +294,25 @@ async fn probe_secret(worker: &Worker, key: &Arc<KeyRef>, public: Option<&Public
 
 /// The check value, asked for twice: a key that answers differently is none.
 async fn probe_mac(worker: &Worker, key: &Arc<KeyRef>) -> Result<Vec<u8>, Fault> {
-    let first = worker.use_key(key, check::input(key.id, key.version)).await?;
-    let second = worker.use_key(key, check::input(key.id, key.version)).await?;
+    let first = worker.use_key(key, check::input(key)).await?;
+    let second = worker.use_key(key, check::input(key)).await?;
     let whole = key.algorithm.hash().is_some_and(|hash| hash.size() == first.expose().len());
     if whole && same(first.expose(), second.expose()) {
         Ok(first.expose().to_vec())
     } else {
         Err(Fault::new(Class::KeyDamaged, "the new key failed its probe: it gives different codes"))
+    }
+}
+
+/// The check value, asked for twice, and the text that it decrypts to.
+async fn probe_cipher(worker: &Worker, key: &Arc<KeyRef>) -> Result<Vec<u8>, Fault> {
+    let first = worker.use_key(key, check::input(key)).await?;
+    let second = worker.use_key(key, check::input(key)).await?;
+    let text = worker.use_key(key, check::back(key, first.expose())).await?;
+    if same(first.expose(), second.expose()) && same(text.expose(), &check::text(key.id, key.version)) {
+        Ok(first.expose().to_vec())
+    } else {
+        Err(Fault::new(Class::KeyDamaged, "the new key failed its probe: it does not decrypt what it encrypts"))
     }
 }
 

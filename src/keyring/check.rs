@@ -1,8 +1,8 @@
 //! Whether a secret key is still itself.
 //!
-//! A wrap or a MAC cannot be checked by a public key. So each secret version keeps the HMAC of a fixed text from its birth,
-//! and a result is released only after the device has given that HMAC again *after* it gave the result. One check serves
-//! all that wait for it.
+//! A wrap or a MAC cannot be checked by a public key. So each secret version keeps the HMAC (or the encryption) of a fixed text
+//! from its birth, and a result is released only after the device has given that again *after* it gave the result. One check
+//! serves all that wait for it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,7 +12,7 @@ use crate::device::{KeyRef, Worker};
 use crate::error::{Error, Kind, Result};
 use crate::types::same;
 
-pub(super) use crate::device::check_input as input;
+pub(super) use crate::device::{check_back as back, check_input as input, check_text as text};
 
 /// The checks of one version.
 #[derive(Debug, Default)]
@@ -79,7 +79,7 @@ async fn run(gate: Arc<Gate>, worker: Arc<Worker>, key: Arc<KeyRef>, expected: A
             }
             std::mem::take(&mut waiting.next)
         };
-        let outcome = match worker.use_key(&key, input(key.id, key.version)).await {
+        let outcome = match worker.use_key(&key, input(&key)).await {
             Ok(check) if same(check.expose(), &expected) => Ok(()),
             Ok(_) => Err(Failed::Different),
             Err(fault) => Err(Failed::Device(fault)),

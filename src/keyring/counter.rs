@@ -90,6 +90,7 @@ fn ahead(wanted: u64, leased: u64, limit: Option<u64>, most: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Algorithm;
 
     #[test]
     fn a_crash_over_counts_and_the_limit_holds() {
@@ -115,6 +116,24 @@ mod tests {
         assert!(granted <= 100);
         let counter = Counter::new(Lease { uses: 100, bytes: 0 });
         assert_eq!(counter.take(&rule, 1, 1), Taken::Exhausted);
+    }
+
+    #[test]
+    fn a_key_that_draws_nonces_serves_2_to_the_31_uses_whatever_its_rules() {
+        let own = [None, Some(1 << 40), Some(1 << 31)];
+        for rule in own.map(|after_uses| Rotation { after_uses, ..Rotation::default() }) {
+            let rule = rule.within(Algorithm::Aes256Gcm);
+            assert!(rule.counts());
+            let counter = Counter::new(Lease { uses: (1 << 31) - 2, bytes: 0 });
+            assert_eq!(counter.take(&rule, 3, 0), Taken::Exhausted);
+            // Never counted ahead beyond the end.
+            assert_eq!(counter.take(&rule, 1, 0), Taken::NeedsLease(Lease { uses: 1 << 31, bytes: 0 }));
+            counter.leased(Lease { uses: 1 << 31, bytes: 0 });
+            assert_eq!([(); 3].map(|()| counter.take(&rule, 1, 0)), [Taken::Granted, Taken::Granted, Taken::Exhausted]);
+        }
+        let strict = Rotation { after_uses: Some(5), ..Rotation::default() }.within(Algorithm::Aes256Gcm);
+        assert_eq!(strict.after_uses, Some(5));
+        assert!(!Rotation::default().within(Algorithm::Aes256GcmDerived).counts());
     }
 
     #[test]

@@ -41,8 +41,8 @@ use crate::policy::KeyFacts;
 use crate::store::Expected;
 use crate::telemetry::Metrics;
 use crate::types::{
-    Action, Caller, Encapsulated, KeyId, KeyName, Name, Protection, PublicKey, Purpose, Resource, SecretBytes, State,
-    Turns, Verifier, Version, same,
+    Action, Caller, CipherCall, Direction, Encapsulated, KeyId, KeyName, Name, Protection, PublicKey, Purpose,
+    Resource, Role, Rotation, SecretBytes, State, Turns, Verifier, Version, same,
 };
 
 /// A key at one moment.
@@ -92,6 +92,19 @@ impl Key {
     pub fn etag(&self) -> String {
         let newest = self.versions.iter().map(|version| version.revision).max().unwrap_or(0);
         format!("\"{}\"", self.revision.max(newest))
+    }
+
+    /// When it rotates, with what its algorithm bears.
+    #[must_use]
+    pub fn rotation(&self) -> Rotation {
+        self.record.rotation.within(self.record.algorithm)
+    }
+
+    /// Whether its primary version has served so often that another is to be made in its place, though it may go on serving.
+    #[must_use]
+    pub fn is_worn(&self) -> bool {
+        let uses = self.primary().map_or(0, |primary| primary.counted().0);
+        self.record.algorithm.uses().is_some_and(|of| uses >= of.rotates)
     }
 
     /// What policies may read of it.
@@ -236,29 +249,72 @@ impl KeyVersion {
         Ok(worker.use_key_batch(key, inputs).await.into_iter().map(|one| one.map_err(Error::from)).collect())
     }
 
-    /// Whether a secret that the device gave is right, as far as can be known without its private key: it gives the same one
-    /// again, and finds another that we know. `None` where it gave none.
+    /// What the device encrypts by each of these calls ([`CipherCall`]), released only after it has decrypted it to the same again, and
+    /// the key has proved that it is itself.
+    ///
+    /// # Errors
+    /// Per call, those of the device, and [`Kind::Tampered`] for what does not come back as it was; for all, those of the check.
+    pub async fn encrypt(&self, calls: Vec<Vec<u8>>) -> Result<Vec<Result<SecretBytes>>> {
+        if calls.is_empty() {
+            return Ok(Vec::new());
+        }
+        let encrypted = self.ask(calls.clone()).await?;
+        let asked: Vec<_> = calls.iter().map(|call| CipherCall::parse(call).map(|(_, call)| call)).collect();
+        let back = |(call, encrypted): (&Option<CipherCall<'_>>, &Result<SecretBytes>)| {
+            let data = encrypted.as_ref().ok()?.expose();
+            Some(CipherCall { data, ..(*call)? }.encode(Direction::Decrypt))
+        };
+        let back: Vec<_> = asked.iter().zip(&encrypted).filter_map(back).collect();
+        if back.is_empty() {
+            return Ok(encrypted);
+        }
+        // Both begin after the device has encrypted.
+        let (decrypted, checked) = futures_util::future::join(self.ask(back), self.check()).await;
+        checked?;
+        let mut decrypted = decrypted?.into_iter();
+        let release = |(call, encrypted): (Option<CipherCall<'_>>, Result<SecretBytes>)| {
+            let encrypted = encrypted?;
+            match (call, decrypted.next()) {
+                (Some(call), Some(Ok(data))) if same(data.expose(), call.data) => Ok(encrypted),
+                (_, Some(Err(error))) if error.kind() != Kind::Invalid => Err(error),
+                _ => Err(wrong_results("it does not decrypt what it encrypted: look at the device")),
+            }
+        };
+        Ok(asked.into_iter().zip(encrypted).map(release).collect())
+    }
+
+    /// Whether what the device did with a ciphertext is right, as far as can be known: it does so again, and finds in another one what
+    /// we know to be in it. `None` for a ciphertext that it refused.
     ///
     /// # Errors
     /// [`Kind::Tampered`] where the fault is the device's own, and those of the device.
-    pub async fn acquit(&self, sent: &[u8], secret: Option<&SecretBytes>) -> Result<()> {
-        let known = Encapsulated::to(self.algorithm, &self.public_key()?)?;
-        let asked = secret.map(|_| sent.to_vec()).into_iter().chain([known.sent]).collect();
-        let mut answers = self.ask(asked).await?.into_iter();
+    pub async fn acquit(&self, sent: &[u8], found: Option<&SecretBytes>) -> Result<()> {
+        let (known, inside) = self.known()?;
+        let mut answers = self.ask(vec![sent.to_vec(), known]).await?.into_iter();
         let mut next = || answers.next().unwrap_or_else(|| Err(Error::internal("the device gave no answer")));
-        if let Some(secret) = secret {
-            same_twice(next()?, secret)?;
+        let refused = |error: &Error| error.kind() == Kind::Invalid;
+        match (next(), found) {
+            (Err(error), None) if refused(&error) => {}
+            (Ok(_), None) => return Err(two_results()),
+            (again, Some(found)) => drop(same_twice(again?, found)?),
+            (Err(error), None) => return Err(error),
         }
-        let found = match next() {
-            // What was made for this very key does not decrypt.
-            Err(error) if error.kind() == Kind::Invalid => None,
-            other => Some(other?),
-        };
-        if found.is_some_and(|found| same(found.expose(), known.secret.expose())) {
-            return Ok(());
+        match next() {
+            Ok(found) if same(found.expose(), inside.expose()) => Ok(()),
+            Err(error) if !refused(&error) => Err(error),
+            Ok(_) | Err(_) => Err(wrong_results("it does not open what was made for it: look at the device")),
         }
-        Err(Error::new(Kind::Tampered, "the key in the device gives wrong results")
-            .hint("it is not the private half of its public key: look at the device"))
+    }
+
+    /// A ciphertext for this key, and what is in it: of a key that encrypts the one that it made at its birth.
+    fn known(&self) -> Result<(Vec<u8>, SecretBytes)> {
+        if self.algorithm.role() == Role::Cipher {
+            let (key, _) = self.place()?;
+            let made = self.expected.as_deref().unwrap_or_default();
+            return Ok((check::back(key, made), SecretBytes::new(check::text(key.id, key.version))));
+        }
+        let Encapsulated { sent, secret } = Encapsulated::to(self.algorithm, &self.public_key()?)?;
+        Ok((sent, secret))
     }
 
     /// Waits for a check of a secret key that begins from now on.
@@ -420,7 +476,7 @@ impl Keyring {
         loop {
             let key = self.find(name)?;
             let primary = key.primary()?.clone();
-            if !key.record.rotation.counts() {
+            if !key.rotation().counts() {
                 return Ok((key, primary));
             }
             if self.count(&key, &primary, uses as u64, bytes as u64).await? {
@@ -440,7 +496,7 @@ impl Keyring {
 
     /// Counts, writing a larger lease where one is needed; `false` where the limit is reached.
     async fn count(&self, key: &Key, version: &KeyVersion, uses: u64, bytes: u64) -> Result<bool> {
-        let rule = &key.record.rotation;
+        let rule = &key.rotation();
         loop {
             match version.counter.take(rule, uses, bytes) {
                 Taken::Granted => return Ok(true),
@@ -512,13 +568,23 @@ pub fn resource(name: &KeyName) -> Resource {
     Resource::Key(name.clone())
 }
 
+/// What a device gave is refuted.
+#[must_use]
+pub fn wrong_results(mend: &'static str) -> Error {
+    Error::new(Kind::Tampered, "the key in the device gives wrong results").hint(mend)
+}
+
 /// A result that the device gave twice.
 fn same_twice(one: SecretBytes, other: &SecretBytes) -> Result<SecretBytes> {
     if same(one.expose(), other.expose()) {
         return Ok(one);
     }
-    Err(Error::new(Kind::Tampered, "the device gave two results for one input")
-        .hint("nothing was released: look at the device if it stays"))
+    Err(two_results())
+}
+
+fn two_results() -> Error {
+    Error::new(Kind::Tampered, "the device gave two results for one input")
+        .hint("nothing was released: look at the device if it stays")
 }
 
 fn read_all(

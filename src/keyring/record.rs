@@ -81,7 +81,7 @@ pub struct VersionRecord {
     /// The public half of a pair.
     #[serde(with = "optional_base64")]
     pub(super) public: Option<Vec<u8>>,
-    /// `HMAC(key, "signet check v1" || id || version)` of a secret key.
+    /// The HMAC of `"signet check v1" || id || version`, or its encryption, by a secret key.
     #[serde(with = "optional_base64")]
     pub(super) check: Option<Vec<u8>>,
 }

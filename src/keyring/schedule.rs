@@ -51,7 +51,9 @@ impl Scheduler {
         let mut tick = Tick::default();
         let mut near = 0;
         for key in self.keyring.all() {
-            if let Some(due) = key.rotates_at() {
+            if key.is_worn() {
+                self.rotate(&key, &mut tick).await;
+            } else if let Some(due) = key.rotates_at() {
                 if due <= now {
                     self.rotate(&key, &mut tick).await;
                 } else if due.duration_since(now) < NEAR {

@@ -33,6 +33,7 @@ pub use position::Mark;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::oneshot;
 
@@ -217,6 +218,26 @@ impl Ledger {
     #[must_use]
     pub fn gap(&self) -> Option<String> {
         self.writer.gap.clone()
+    }
+
+    /// When an operator last accepted that the store was put back: what it has counted up to then may be too little.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub async fn last_gap(&self) -> Result<Option<Timestamp>> {
+        #[derive(serde::Deserialize)]
+        struct Accepted {
+            time: Timestamp,
+        }
+        let store = self.store();
+        let gaps = blocking(move || store.scan(GAPS)).await?;
+        let time = |record: &crate::store::Record| {
+            let accepted: Accepted = serde_json::from_slice(&record.value).map_err(|e| {
+                Error::new(Kind::Tampered, format!("the record {} cannot be read", record.path)).because(e)
+            })?;
+            Ok(accepted.time)
+        };
+        Ok(gaps.iter().map(time).collect::<Result<Vec<_>>>()?.into_iter().max())
     }
 
     /// How the anchors stand.

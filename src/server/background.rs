@@ -162,6 +162,9 @@ pub(super) fn start(
                     if let Err(error) = service.acme_tidy().await {
                         tracing::warn!(cause = error.chain(), "old orders could not be removed");
                     }
+                    if let Err(error) = service.retain_audit().await {
+                        tracing::warn!(cause = error.chain(), "old records of the audit log could not be removed");
+                    }
                 }
             }
         }));

@@ -11,7 +11,7 @@ use super::{Options, ROOT_RECORD, Server, lock, stop_workers};
 use crate::audit::{
     ArchivePlace, Log, Origin, Phase, Record, SecondKey, Settings as LogSettings, SinkKind as LogSinkKind, SinkSettings,
 };
-use crate::config::{Config, Sink, SinkKind};
+use crate::config::{Archive, Config, Sink, SinkKind};
 use crate::crash_point;
 use crate::device::{AnchorPlace, Class, Identity, Settings, Worker};
 use crate::error::{Error, Kind, Result};
@@ -268,6 +268,14 @@ async fn enrol_with(
     result
 }
 
+/// Where an archive of the log is.
+pub(super) fn archive_place(archive: Archive) -> ArchivePlace {
+    match archive {
+        Archive::Folder(folder) => ArchivePlace::Folder(folder),
+        Archive::Bucket(bucket) => ArchivePlace::Bucket(bucket),
+    }
+}
+
 /// Where the log of an installation is.
 pub(super) fn log_settings(config: &Config, root: &Root) -> Result<LogSettings> {
     let settings = LogSettings::new(config.data.join("audit"), Origin::of_instance(&root.instance)?);
@@ -276,8 +284,7 @@ pub(super) fn log_settings(config: &Config, root: &Root) -> Result<LogSettings> 
         let kind = match kind {
             SinkKind::Folder(folder) => LogSinkKind::Folder(folder),
             SinkKind::Otlp(collector) => LogSinkKind::Otlp(collector),
-            SinkKind::ArchiveFolder(folder) => LogSinkKind::Archive(ArchivePlace::Folder(folder)),
-            SinkKind::ArchiveBucket(bucket) => LogSinkKind::Archive(ArchivePlace::Bucket(bucket)),
+            SinkKind::Archive(archive) => LogSinkKind::Archive(archive_place(archive)),
         };
         SinkSettings { name, kind, required }
     };

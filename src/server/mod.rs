@@ -497,8 +497,8 @@ fn validator(config: &Config) -> Validator {
 
 /// What may be removed from the audit log.
 fn retention(config: &Config) -> Option<Retention> {
-    let crate::config::Retention { archive, keep } = config.retention.clone()?;
-    Some(Retention { archive, keep })
+    let crate::config::Retention { archive, keep, automatic } = config.retention.clone()?;
+    Some(Retention { archive: create::archive_place(archive), keep, automatic })
 }
 
 /// Makes the folder of backups, or removes from it what a service left there that died: copies as large as the store. What is

@@ -123,9 +123,16 @@ fn unpack(content: &mut dyn Read, path: &Path) -> Result<String> {
     Ok(hex::encode(digest.finish()))
 }
 
-/// At the first start after a restore: revokes tokens, makes new versions of counted keys, records the gap.
+/// At the first start after a restore: revokes tokens, makes new versions of counted keys, records the gap. And after an older
+/// state was accepted: makes those versions.
 pub(super) async fn draw_consequences(data: &Path, service: &Service) -> Result<()> {
-    let Some(taken) = restored_from(data)? else { return Ok(()) };
+    let Some(taken) = restored_from(data)? else {
+        let rotated = service.after_gap().await?;
+        if rotated > 0 {
+            tracing::warn!(rotated, "an older state was accepted: counted keys rotated");
+        }
+        return Ok(());
+    };
     let mark = data.join(RESTORED_MARK);
     let Restoration { tokens, buried, rotated } = service.after_restore(&taken).await?;
     tracing::warn!(taken, tokens, buried, rotated, "started from a backup: tokens revoked, counted keys rotated");

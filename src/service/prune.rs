@@ -9,13 +9,13 @@
 //! removed that the operator does not keep elsewhere.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Service;
 use crate::admission::{Details, Permit, Released};
-use crate::audit::{PRUNED_BELOW, Prune, Wanted};
+use crate::audit::{ArchivePlace, PRUNED_BELOW, Prune, Wanted};
 use crate::error::{Error, Kind, Result};
+use crate::keyring::job_id;
 use crate::types::operation::PruneAudit;
 use crate::types::{Caller, Period, Resource, blocking};
 
@@ -26,10 +26,12 @@ const LOOK: Duration = Duration::from_millis(100);
 /// What may be removed from the audit log at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retention {
-    /// The folder of the archive.
-    pub archive: PathBuf,
+    /// The archive that holds what goes.
+    pub archive: ArchivePlace,
     /// How old a record is at least when it goes.
     pub keep: Option<Period>,
+    /// Whether what is older goes by itself.
+    pub automatic: bool,
 }
 
 /// What is asked to go.
@@ -70,21 +72,46 @@ impl Service {
         permit.close(pruned, details).await
     }
 
-    async fn prune(&self, permit: &Permit<PruneAudit>, wish: PruneWish) -> Result<Pruning> {
-        let Some(Retention { archive, keep }) = self.parts.retention.clone() else {
+    /// Removes what is old enough, act by act, where the configuration says that this is done by itself.
+    ///
+    /// # Errors
+    /// As [`Self::prune_audit`].
+    pub async fn retain_audit(&self) -> Result<()> {
+        if !self.parts.retention.as_ref().is_some_and(|retention| retention.automatic) {
+            return Ok(());
+        }
+        // That nothing is due is no record.
+        while self.plan(&PruneWish::default()).await?.segments() > 0 {
+            let caller = Caller::system("retain", job_id());
+            let pruned = self.prune_audit(&caller, PruneWish::default()).await?.into_inner();
+            tracing::info!(
+                below = pruned.plan.below(),
+                "old records of the audit log were removed: the archive holds them"
+            );
+        }
+        Ok(())
+    }
+
+    /// What may go. Nothing of the archive is read yet but what is in it.
+    async fn plan(&self, wish: &PruneWish) -> Result<Prune> {
+        let Some(Retention { archive, keep, automatic: _ }) = self.parts.retention.clone() else {
             return Err(Error::new(Kind::Unsupported, "no archive is configured, so nothing is pruned")
-                .hint("name the folder of the archive in the configuration: [audit.retention] archive = \"/mnt/archive/signet\""));
+                .hint("configure [audit.archive], where each segment goes once it is closed, and [audit.retention]"));
         };
         let now = self.parts.ledger.clock().now();
         let keep = keep.max(wish.keep).map(Period::as_signed);
         let before = keep.map(|keep| now.checked_sub(keep)).transpose();
         let before = before.map_err(|_| Error::new(Kind::Invalid, "no record is as old as that"))?;
         let wanted = Wanted { archive, before, limits: self.limits(wish.below) };
-
-        // 1. What may go, and whether the archive holds it. Just after a start the hashes are not there yet.
+        // Just after a start the hashes are not there yet.
         self.reach(0).await?;
         let log = self.parts.log.clone();
-        let plan = blocking(move || Prune::plan(&log, wanted)).await?;
+        blocking(move || Prune::plan(&log, wanted)).await
+    }
+
+    async fn prune(&self, permit: &Permit<PruneAudit>, wish: PruneWish) -> Result<Pruning> {
+        // 1. What may go, and whether the archive holds it.
+        let plan = self.plan(&wish).await?;
         let checked = plan.clone();
         self.parts.log.with_tree(move |tree| checked.check(tree)).await?;
         if wish.dry_run || plan.segments() == 0 {

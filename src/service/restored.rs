@@ -1,6 +1,8 @@
-//! What follows from a restore.
+//! What follows from a restore, and from an older state that an operator accepted.
 
 use std::sync::Arc;
+
+use jiff::Timestamp;
 
 use super::Service;
 use crate::admission::Details;
@@ -35,14 +37,31 @@ impl Service {
         self.parts.admission.recovered(&caller, &Resource::Service, &what).await?;
         let tokens = self.revoke_all(&caller).await?;
         let buried = self.parts.keyring.bury_unknown().await?;
+        let rotated = self.renew_counted(&caller, Timestamp::MAX).await?;
+        Ok(Restoration { tokens, buried, rotated })
+    }
+
+    /// Makes a new version of every counted key whose present one is older than the last time that an operator accepted an older
+    /// state: how often it was used since is not known. Answers how many.
+    ///
+    /// # Errors
+    /// Where it cannot be recorded, or a device fails: then the next start tries again.
+    pub async fn after_gap(&self) -> Result<usize> {
+        let Some(gap) = self.parts.ledger.last_gap().await? else { return Ok(0) };
+        self.renew_counted(&Caller::system("restore", "restore"), gap).await
+    }
+
+    /// Makes a new version of every counted key whose present one was made before then.
+    async fn renew_counted(&self, caller: &Caller, until: Timestamp) -> Result<usize> {
         let mut rotated = 0;
         for key in self.parts.keyring.all() {
-            if key.record.rotation.counts() && key.record.primary.is_some() {
-                self.rotate_restored(&caller, &key).await?;
+            let old = key.primary().is_ok_and(|primary| primary.record.created < until);
+            if old && key.rotation().counts() {
+                self.rotate_restored(caller, &key).await?;
                 rotated += 1;
             }
         }
-        Ok(Restoration { tokens, buried, rotated })
+        Ok(rotated)
     }
 
     async fn revoke_all(&self, caller: &Caller) -> Result<usize> {

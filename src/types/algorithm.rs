@@ -81,6 +81,9 @@ words! {
         HmacSha512 = "hmac-sha512",
         /// The default to wrap with: one device HMAC derives a one-time AES-256-GCM key per ciphertext.
         Aes256GcmDerived = "aes256-gcm-derived",
+        /// AES-256-GCM ([SP 800-38D](https://doi.org/10.6028/NIST.SP.800-38D)) by the device itself, with nonces of 96 random bits: a
+        /// version serves so many uses and no more ([`Algorithm::uses`]).
+        Aes256Gcm = "aes256-gcm",
         /// HPKE in base mode ([RFC 9180](https://www.rfc-editor.org/rfc/rfc9180)): DHKEM(P-256, HKDF-SHA256), HKDF-SHA256, AES-256-GCM.
         /// Whoever has the public key wraps, without the service.
         HpkeP256 = "hpke-p256",
@@ -117,6 +120,8 @@ words! {
         Agree = "agree",
         /// Decrypts what was encrypted to its public half.
         Decrypt = "decrypt",
+        /// Encrypts, and decrypts what it encrypted.
+        Cipher = "cipher",
     }
 }
 
@@ -218,6 +223,15 @@ words! {
     }
 }
 
+/// How often a version protects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Uses {
+    /// After so many another version is made in its place.
+    pub rotates: u64,
+    /// After so many it protects nothing more, whether there is another one or not.
+    pub stops: u64,
+}
+
 impl Hash {
     /// The length of a digest in bytes.
     #[must_use]
@@ -262,7 +276,7 @@ impl Algorithm {
             Self::Rsa2048Pkcs1 | Self::Rsa3072Pkcs1 | Self::Rsa4096Pkcs1 => Purpose::Sign,
             Self::Rsa2048Pss | Self::Rsa3072Pss | Self::Rsa4096Pss => Purpose::Sign,
             Self::HmacSha256 | Self::HmacSha384 | Self::HmacSha512 => Purpose::Mac,
-            Self::Aes256GcmDerived | Self::HpkeP256 => Purpose::Wrap,
+            Self::Aes256GcmDerived | Self::Aes256Gcm | Self::HpkeP256 => Purpose::Wrap,
             Self::Rsa2048Oaep | Self::Rsa3072Oaep | Self::Rsa4096Oaep => Purpose::Wrap,
         }
     }
@@ -277,16 +291,28 @@ impl Algorithm {
             Self::HmacSha256 | Self::HmacSha384 | Self::HmacSha512 | Self::Aes256GcmDerived => Role::Mac,
             Self::HpkeP256 => Role::Agree,
             Self::Rsa2048Oaep | Self::Rsa3072Oaep | Self::Rsa4096Oaep => Role::Decrypt,
+            Self::Aes256Gcm => Role::Cipher,
         }
     }
 
-    /// The hash that is part of the algorithm; Ed25519 hashes by itself.
+    /// How often a version of such keys protects, where there is an end to it.
+    #[must_use]
+    pub const fn uses(self) -> Option<Uses> {
+        match self.role() {
+            // "The total number of invocations of the authenticated encryption function shall not exceed 2^32" with nonces that
+            // are drawn (SP 800-38D, 8.3). Half of that leaves the chance of two alike at 2^-35.
+            Role::Cipher => Some(Uses { rotates: 1 << 30, stops: 1 << 31 }),
+            Role::Sign | Role::Mac | Role::Agree | Role::Decrypt => None,
+        }
+    }
+
+    /// The hash that is part of the algorithm; Ed25519 hashes by itself, and AES-GCM does not.
     #[must_use]
     pub const fn hash(self) -> Option<Hash> {
         match self {
             Self::EcdsaP384 | Self::HmacSha384 => Some(Hash::Sha384),
             Self::EcdsaP521 | Self::HmacSha512 => Some(Hash::Sha512),
-            Self::Ed25519 => None,
+            Self::Ed25519 | Self::Aes256Gcm => None,
             Self::EcdsaP256 | Self::HmacSha256 | Self::Aes256GcmDerived | Self::HpkeP256 => Some(Hash::Sha256),
             Self::Rsa2048Pkcs1 | Self::Rsa3072Pkcs1 | Self::Rsa4096Pkcs1 => Some(Hash::Sha256),
             Self::Rsa2048Pss | Self::Rsa3072Pss | Self::Rsa4096Pss => Some(Hash::Sha256),
@@ -301,7 +327,8 @@ impl Algorithm {
             Self::EcdsaP256 | Self::HpkeP256 => Some(Curve::P256),
             Self::EcdsaP384 => Some(Curve::P384),
             Self::EcdsaP521 => Some(Curve::P521),
-            Self::Ed25519 | Self::HmacSha256 | Self::HmacSha384 | Self::HmacSha512 | Self::Aes256GcmDerived => None,
+            Self::Ed25519 | Self::HmacSha256 | Self::HmacSha384 | Self::HmacSha512 => None,
+            Self::Aes256GcmDerived | Self::Aes256Gcm => None,
             Self::Rsa2048Pkcs1 | Self::Rsa3072Pkcs1 | Self::Rsa4096Pkcs1 => None,
             Self::Rsa2048Pss | Self::Rsa3072Pss | Self::Rsa4096Pss => None,
             Self::Rsa2048Oaep | Self::Rsa3072Oaep | Self::Rsa4096Oaep => None,
@@ -316,7 +343,8 @@ impl Algorithm {
             Self::Rsa3072Pkcs1 | Self::Rsa3072Pss | Self::Rsa3072Oaep => Some(3072),
             Self::Rsa4096Pkcs1 | Self::Rsa4096Pss | Self::Rsa4096Oaep => Some(4096),
             Self::EcdsaP256 | Self::EcdsaP384 | Self::EcdsaP521 | Self::Ed25519 | Self::HpkeP256 => None,
-            Self::HmacSha256 | Self::HmacSha384 | Self::HmacSha512 | Self::Aes256GcmDerived => None,
+            Self::HmacSha256 | Self::HmacSha384 | Self::HmacSha512 => None,
+            Self::Aes256GcmDerived | Self::Aes256Gcm => None,
         }
     }
 
@@ -331,6 +359,7 @@ impl Algorithm {
     pub const fn secret_len(self) -> Option<usize> {
         match self.role() {
             Role::Sign | Role::Agree | Role::Decrypt => None,
+            Role::Cipher => Some(32),
             Role::Mac => match self.hash() {
                 Some(hash) => Some(hash.size()),
                 None => None,
@@ -348,7 +377,8 @@ impl Algorithm {
             Self::Ed25519 => Some("EdDSA"),
             Self::Rsa2048Pkcs1 | Self::Rsa3072Pkcs1 | Self::Rsa4096Pkcs1 => Some("RS256"),
             Self::Rsa2048Pss | Self::Rsa3072Pss | Self::Rsa4096Pss => Some("PS256"),
-            Self::HmacSha256 | Self::HmacSha384 | Self::HmacSha512 | Self::Aes256GcmDerived | Self::HpkeP256 => None,
+            Self::HmacSha256 | Self::HmacSha384 | Self::HmacSha512 => None,
+            Self::Aes256GcmDerived | Self::Aes256Gcm | Self::HpkeP256 => None,
             Self::Rsa2048Oaep | Self::Rsa3072Oaep | Self::Rsa4096Oaep => None,
         }
     }

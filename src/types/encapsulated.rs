@@ -27,7 +27,9 @@ impl Encapsulated {
         match algorithm.role() {
             Role::Agree => Agreed::with(public).map(|Agreed { point, secret }| Self { sent: point.to_vec(), secret }),
             Role::Decrypt => encrypt(algorithm, public),
-            Role::Sign | Role::Mac => Err(Error::new(Kind::Unsupported, format!("{algorithm} finds no secrets"))),
+            Role::Sign | Role::Mac | Role::Cipher => {
+                Err(Error::new(Kind::Unsupported, format!("{algorithm} finds no secrets")))
+            }
         }
     }
 }

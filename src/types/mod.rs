@@ -7,6 +7,7 @@ mod base64_bytes;
 mod blocking;
 mod caller;
 mod certified;
+mod cipher;
 mod clock;
 mod context;
 mod crash;
@@ -29,11 +30,14 @@ mod turns;
 pub use action::{Action, Resource};
 pub use agreement::{Agreed, is_point};
 pub(crate) use algorithm::words;
-pub use algorithm::{Algorithm, Curve, Domain, Hash, Protection, Purpose, Residency, Role, SignatureFormat, State};
+pub use algorithm::{
+    Algorithm, Curve, Domain, Hash, Protection, Purpose, Residency, Role, SignatureFormat, State, Uses,
+};
 pub use base64_bytes::Base64Bytes;
 pub use blocking::blocking;
 pub use caller::{Caller, Credential, Principal};
 pub use certified::{Distribution, Subject};
+pub use cipher::{CipherCall, Direction};
 pub use clock::{Clock, ManualClock};
 pub use context::Context;
 #[cfg(debug_assertions)]

@@ -80,7 +80,7 @@ impl PublicKey {
         match algorithm.role() {
             Role::Sign => Verifier::new(algorithm, self).map(drop),
             Role::Agree | Role::Decrypt => Encapsulated::to(algorithm, self).map(drop),
-            Role::Mac => Err(Error::new(Kind::Unsupported, format!("{algorithm} has no public keys"))),
+            Role::Mac | Role::Cipher => Err(Error::new(Kind::Unsupported, format!("{algorithm} has no public keys"))),
         }
     }
 
@@ -192,6 +192,7 @@ impl Verifier {
             | Algorithm::HmacSha384
             | Algorithm::HmacSha512
             | Algorithm::Aes256GcmDerived
+            | Algorithm::Aes256Gcm
             | Algorithm::HpkeP256
             | Algorithm::Rsa2048Oaep
             | Algorithm::Rsa3072Oaep

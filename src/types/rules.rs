@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Period;
+use super::{Algorithm, Period, Uses};
 use crate::error::{Error, Kind, Result};
 
 /// When a new version is made by itself. All absent: only by hand.
@@ -68,6 +68,13 @@ impl Rotation {
             return Err(Error::new(Kind::Invalid, "a key cannot rotate after 0 uses or bytes"));
         }
         Ok(())
+    }
+
+    /// The same within what keys of `algorithm` bear.
+    #[must_use]
+    pub fn within(&self, algorithm: Algorithm) -> Self {
+        let stops = algorithm.uses().map(|Uses { stops, .. }| stops);
+        Self { after_uses: self.after_uses.into_iter().chain(stops).min(), ..self.clone() }
     }
 
     /// Whether uses have to be counted.

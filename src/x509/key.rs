@@ -66,6 +66,7 @@ impl KeyKind {
             | Algorithm::HmacSha384
             | Algorithm::HmacSha512
             | Algorithm::Aes256GcmDerived
+            | Algorithm::Aes256Gcm
             | Algorithm::HpkeP256
             | Algorithm::Rsa2048Oaep
             | Algorithm::Rsa3072Oaep

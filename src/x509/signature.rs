@@ -48,6 +48,7 @@ pub fn algorithm_identifier(algorithm: Algorithm) -> Result<&'static [u8]> {
         | Algorithm::HmacSha384
         | Algorithm::HmacSha512
         | Algorithm::Aes256GcmDerived
+        | Algorithm::Aes256Gcm
         | Algorithm::HpkeP256
         | Algorithm::Rsa2048Oaep
         | Algorithm::Rsa3072Oaep

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use signet::audit::checkpoint::HeadKeys;
 use signet::audit::{
-    Log, PRUNED_BELOW, Phase, Prune, Receipts, Record, Report, Wanted, archive, export, read, verify, verify_archived,
-    verify_export,
+    ArchivePlace, Log, PRUNED_BELOW, Phase, Prune, Receipts, Record, Report, Wanted, archive, export, read, verify,
+    verify_archived, verify_export,
 };
 use signet::error::{Error, Kind};
 
@@ -45,7 +45,7 @@ impl Scene {
 
     fn plan(&self, log: &Log, below: u64) -> Prune {
         let limits = BTreeMap::from([("request".to_owned(), below)]);
-        Prune::plan(log, Wanted { archive: self.archive.clone(), before: None, limits }).unwrap()
+        Prune::plan(log, Wanted { archive: ArchivePlace::Folder(self.archive.clone()), before: None, limits }).unwrap()
     }
 
     /// Prunes as the service does. Answers where the log begins.
@@ -160,7 +160,7 @@ async fn nothing_goes_that_something_keeps() {
     let plan = scene.plan(&log, u64::MAX);
     assert!(plan.below() < last && plan.limits()["segments that are closed"] == plan.below(), "{plan:?}");
     let wanted = |before: &str| Wanted {
-        archive: scene.archive.clone(),
+        archive: ArchivePlace::Folder(scene.archive.clone()),
         before: Some(before.parse().unwrap()),
         limits: BTreeMap::new(),
     };
@@ -168,7 +168,7 @@ async fn nothing_goes_that_something_keeps() {
     assert!(Prune::plan(&log, wanted("2026-01-02T03:04:06Z")).unwrap().segments() > 0);
     let empty = scene.bench.home.path().join("empty");
     fs::create_dir(&empty).unwrap();
-    let wanted = Wanted { archive: empty, before: None, limits: BTreeMap::new() };
+    let wanted = Wanted { archive: ArchivePlace::Folder(empty), before: None, limits: BTreeMap::new() };
     let plan = Prune::plan(&log, wanted).unwrap();
     assert_eq!((plan.segments(), plan.limits()["archive"]), (0, 0));
     // 2. Not while somebody needs the files.

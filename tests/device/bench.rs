@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use signet::device::{Class, Fault, Identity, KeyRef, KeySpec, Settings, Worker};
 use signet::telemetry::Metrics;
-use signet::types::{Algorithm, Encapsulated, KeyId, PublicKey, Residency, Role, SecretBytes, Verifier, Version};
+use signet::types::{
+    Algorithm, CipherCall, Direction, Encapsulated, KeyId, PublicKey, Residency, Role, SecretBytes, Verifier, Version,
+};
 use tokio::time::Instant;
 
 use crate::softhsm::{MODULE, SoftHsm};
@@ -84,6 +86,9 @@ impl Key {
         match (self.key.algorithm.role(), self.key.algorithm.hash()) {
             (Role::Sign, Some(hash)) => hash.digest(message),
             (Role::Sign | Role::Mac, _) => message.to_vec(),
+            (Role::Cipher, _) => {
+                CipherCall { nonce: &[1; 12], aad: b"beside", data: message }.encode(Direction::Encrypt)
+            }
             // Nothing can be said to such a key but what was made for it.
             (Role::Agree | Role::Decrypt, _) => {
                 Encapsulated::to(self.key.algorithm, self.public.as_ref().unwrap()).unwrap().sent

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 
 use signet::device::{Ability, Class, Locator, Settings};
-use signet::types::{Agreed, Algorithm, Encapsulated, Residency, Role, Verifier};
+use signet::types::{Agreed, Algorithm, CipherCall, Direction, Encapsulated, Residency, Role, Verifier};
 
 use crate::bench::{Bench, Key, MESSAGE, softhsm};
 use crate::softhsm::SoftHsm;
@@ -143,7 +143,7 @@ async fn lives_and_dies(bench: &Bench, algorithm: Algorithm, residency: Residenc
     // 1. Made as it was asked for, and listed where the device stores it.
     let key = bench.make(algorithm, residency).await;
     assert_eq!(key.key.locator.residency(), residency);
-    assert_eq!(key.public.is_some(), algorithm.role() != Role::Mac);
+    assert_eq!(key.public.is_some(), !matches!(algorithm.role(), Role::Mac | Role::Cipher));
     let stored = matches!(key.key.locator, Locator::Resident);
     assert_eq!(bench.has(key.key.id).await, stored, "{algorithm} {residency}");
     // 2. Used and judged.
@@ -152,6 +152,7 @@ async fn lives_and_dies(bench: &Bench, algorithm: Algorithm, residency: Residenc
         Role::Mac => macs(bench, &key, residency).await,
         Role::Agree => agrees(bench, &key).await,
         Role::Decrypt => decrypts(bench, &key).await,
+        Role::Cipher => ciphers(bench, &key, residency).await,
     }
     // 3. Destroyed, and again: gone already is success.
     for _ in 0..2 {
@@ -232,6 +233,56 @@ async fn decrypts(bench: &Bench, key: &Key) {
     }
     let again = bench.worker.use_key(&key.key, good.clone()).await.unwrap();
     assert_eq!(again.expose(), known[0].secret.expose(), "{algorithm}");
+}
+
+/// It decrypts what it encrypted, and refuses everything else, whatever is wrong with it.
+async fn ciphers(bench: &Bench, key: &Key, residency: Residency) {
+    let algorithm = key.key.algorithm;
+    let other = bench.make(algorithm, residency).await;
+    let call = |nonce: u8, aad: &[u8], data: &[u8], direction| {
+        CipherCall { nonce: &[nonce; CipherCall::NONCE], aad, data }.encode(direction)
+    };
+    let ask = async |key: &Key, input: Vec<u8>| bench.worker.use_key(&key.key, input).await;
+    let sealed = ask(key, call(1, b"beside", MESSAGE, Direction::Encrypt)).await.unwrap();
+    assert_eq!(sealed.expose().len(), MESSAGE.len() + CipherCall::TAG);
+    let opened = ask(key, call(1, b"beside", sealed.expose(), Direction::Decrypt)).await.unwrap();
+    assert_eq!(opened.expose(), MESSAGE);
+    // 1. Nonce, key and what stands beside it count.
+    for (key, nonce, aad) in [(key, 2, b"beside".as_slice()), (key, 1, b"other"), (&other, 1, b"beside")] {
+        let sealed_otherwise = ask(key, call(nonce, aad, MESSAGE, Direction::Encrypt)).await.unwrap();
+        assert_ne!(sealed_otherwise.expose(), sealed.expose());
+        let fault = ask(key, call(nonce, aad, sealed.expose(), Direction::Decrypt)).await.unwrap_err();
+        assert_eq!(fault.class, Class::Refused, "{fault}");
+    }
+    // 2. Each byte counts, and the length.
+    let whole = sealed.expose();
+    let mut bad: Vec<Vec<u8>> = [0, MESSAGE.len(), whole.len() - 1].map(|at| flipped(whole, at)).into();
+    bad.extend([0, 1, 15, whole.len() - 1].map(|length| whole[..length].to_vec()));
+    bad.push([whole, &[0]].concat());
+    for bad in bad {
+        let fault = ask(key, call(1, b"beside", &bad, Direction::Decrypt)).await.unwrap_err();
+        assert_eq!(fault.class, Class::Refused, "{} bytes: {fault}", bad.len());
+    }
+    // 3. From nothing to the longest, many at once; and no call at all.
+    let lengths = [0, 1, 16, 65_536 + 32];
+    let calls = lengths.iter().map(|length| call(3, b"", &vec![9; *length], Direction::Encrypt)).collect();
+    let many: Vec<_> = bench.worker.use_key_batch(&key.key, calls).await.into_iter().map(Result::unwrap).collect();
+    let calls = many.iter().map(|sealed| call(3, b"", sealed.expose(), Direction::Decrypt)).collect();
+    for (length, opened) in lengths.iter().zip(bench.worker.use_key_batch(&key.key, calls).await) {
+        assert_eq!(opened.unwrap().expose(), vec![9; *length]);
+    }
+    for none in [Vec::new(), vec![2; 40], vec![1; 14], call(1, b"", &[0; 65_536 + 49], Direction::Encrypt)] {
+        assert_eq!(ask(key, none).await.unwrap_err().class, Class::Refused);
+    }
+    let opened = ask(key, call(1, b"beside", sealed.expose(), Direction::Decrypt)).await.unwrap();
+    assert_eq!(opened.expose(), MESSAGE);
+    bench.worker.destroy((*other.key).clone()).await.unwrap();
+}
+
+fn flipped(bytes: &[u8], at: usize) -> Vec<u8> {
+    let mut flipped = bytes.to_vec();
+    flipped[at] ^= 1;
+    flipped
 }
 
 async fn gives_random_bytes(bench: &Bench) {

@@ -12,14 +12,14 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use signet::audit::checkpoint::public_keys_from_pem;
-use signet::audit::verify;
+use signet::audit::{Receipts, verify, verify_archived};
 use signet::bucket::{Bucket, Settings};
 use signet::client::Client;
-use signet::config::{Config, Sink, SinkKind};
+use signet::config::{Archive, Config, Retention, Sink, SinkKind};
 use signet::error::{Error, Kind, Result};
 use signet::server::{Server, create};
 use signet::types::ManualClock;
-use signet::wire::SinkPosition;
+use signet::wire::{PruneAudit, SinkPosition};
 
 use crate::judges::judge;
 use crate::notices::{Manner, Receiver};
@@ -152,7 +152,7 @@ async fn closed_segments_go_to_a_bucket_of_others_and_are_verified_from_there() 
     let place = tempfile::tempdir().unwrap();
     let secret = store.credentials(place.path());
     let settings = store.settings("a", secret.clone());
-    let mut t = TestServer::configured(Devices::SoftHsm, archived(SinkKind::ArchiveBucket(settings))).await;
+    let mut t = TestServer::configured(Devices::SoftHsm, archived(SinkKind::Archive(Archive::Bucket(settings)))).await;
     t.key("data", "aes256-gcm-derived").await;
     // 1. As they are closed, and after a restart.
     for round in 1..=2 {
@@ -223,12 +223,80 @@ async fn closed_segments_go_to_a_bucket_of_others_and_are_verified_from_there() 
 }
 
 #[tokio::test]
+async fn old_records_go_by_themselves_once_the_bucket_holds_them() {
+    let Some(mut store) = Store::start() else { return };
+    let place = tempfile::tempdir().unwrap();
+    let archive = Archive::Bucket(store.settings("p", store.credentials(place.path())));
+    let retention = Retention { archive: archive.clone(), keep: Some("1d".parse().unwrap()), automatic: true };
+    let t = TestServer::configured(Devices::SoftHsm, |config| {
+        archived(SinkKind::Archive(archive))(config);
+        config.retention = Some(retention);
+    })
+    .await;
+    t.key("data", "aes256-gcm-derived").await;
+    fill(&t.client).await;
+    fill(&t.client).await;
+    let position = caught_up(&t.client, t.data()).await;
+    let (service, everything) = (t.server().service().clone(), PruneAudit { dry_run: true, ..PruneAudit::default() });
+    let first = async || t.client.audit_records(0, Some(1)).await.unwrap().first;
+    // 1. Nothing that is younger than the configuration says.
+    service.retain_audit().await.unwrap();
+    assert_eq!((first().await, t.client.audit_prune(&everything).await.unwrap().limits["age"]), (0, 0));
+    t.clock.advance(jiff::SignedDuration::from_hours(25));
+    t.client.status().await.unwrap();
+    // 2. Nothing that the bucket holds no longer, or holds otherwise; and it is named.
+    let names: Vec<_> = ["p/log-", "p/heads-"]
+        .map(|kind| store.names().into_iter().find(|name| name.starts_with(kind)).unwrap())
+        .into();
+    for name in &names {
+        let good = store.get(name);
+        store.put(name, &good[..good.len() - 9]);
+        let error = service.retain_audit().await.unwrap_err();
+        assert!(error.kind() == Kind::Tampered && error.public().contains(name.trim_start_matches("p/")), "{error}");
+        store.ask(&json!({"do": "delete", "key": name}));
+        assert_eq!(t.client.audit_prune(&everything).await.unwrap().limits["archive"], 0);
+        store.put(name, &good);
+    }
+    assert_eq!(first().await, 0);
+    // 3. What it holds goes, and the record says that nobody asked for it.
+    service.retain_audit().await.unwrap();
+    assert_eq!(first().await, position.size);
+    let page = t.client.audit_records(0, Some(1000)).await.unwrap();
+    let act =
+        page.records.iter().find(|record| record["action"] == "PruneAudit" && record["phase"] == "intent").unwrap();
+    assert_eq!(
+        (&act["principal"], &act["facts"]["below"]),
+        (&"system/retain".into(), &position.size.to_string().into())
+    );
+    // Nothing more is due, and that is no record.
+    let size = async || t.client.audit_records(0, Some(1)).await.unwrap().size;
+    let before = size().await;
+    service.retain_audit().await.unwrap();
+    assert_eq!(size().await, before + 1);
+    // 4. The log goes on in the same bucket; it and what others bring from there are one log.
+    t.key("more", "aes256-gcm-derived").await;
+    for _ in 0..9 {
+        let filler = context(&[("filler", &"x".repeat(8000))]);
+        t.client.wrap(&name("more"), &plain(b"x", &filler)).await.unwrap();
+    }
+    caught_up(&t.client, t.data()).await;
+    let back = place.path().join("back");
+    std::fs::create_dir(&back).unwrap();
+    store.ask(&json!({"do": "fetch", "to": back}));
+    let keys = public_keys_from_pem(&t.client.audit_head().await.unwrap().public_key).unwrap();
+    let report = verify_archived(&t.data().join("audit"), &keys, Receipts::default(), Some(&back)).unwrap();
+    assert!(report.is_good() && report.gone.is_some_and(|gone| gone.archived), "{:?}", report.problems);
+    assert!(verify(&back, &keys).unwrap().is_good());
+}
+
+#[tokio::test]
 async fn a_bucket_that_cannot_be_had_holds_up_nobody_and_gets_all_in_the_end() {
     let Some(store) = Store::start() else { return };
     let place = tempfile::tempdir().unwrap();
     let file = credentials(place.path(), &store.text("id"), "hidden-and-wrong");
     let settings = store.settings("c", file.clone());
-    let t = TestServer::configured(Devices::SoftHsm, archived(SinkKind::ArchiveBucket(settings.clone()))).await;
+    let t =
+        TestServer::configured(Devices::SoftHsm, archived(SinkKind::Archive(Archive::Bucket(settings.clone())))).await;
     t.key("data", "aes256-gcm-derived").await;
     fill(&t.client).await;
     fill(&t.client).await;

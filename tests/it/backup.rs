@@ -49,9 +49,10 @@ impl Saved {
         let mut counted = new_key("counted", "aes256-gcm-derived");
         counted.rotation = Rotation { after_uses: Some(1000), ..Rotation::default() };
         t.client.create_key(&counted).await.unwrap();
+        t.key("cipher", "aes256-gcm").await;
         let mut blobs = Vec::new();
         for _ in 0..2 {
-            for key in ["resident", "wrapped", "tpm", "counted"] {
+            for key in ["resident", "wrapped", "tpm", "counted", "cipher"] {
                 blobs.push((key, t.client.wrap(&name(key), &plain(b"old", &none)).await.unwrap().ciphertext));
             }
             t.client.rotate_key(&name("resident"), &RotateKey::default()).await.unwrap();
@@ -137,6 +138,8 @@ async fn a_backup_brings_back_every_ciphertext_and_no_token() {
     // A version of the same number was made after the backup: two objects of one id must never be.
     let now = t.client.key(&name("counted")).await.unwrap();
     assert!(now.latest.number() > counted && now.primary == Some(now.latest), "{now:?}");
+    // Nobody knows how often the old version encrypted after the backup.
+    assert_eq!(t.client.key(&name("cipher")).await.unwrap().primary.unwrap().number(), 2);
     let lost = t.client.version(&name("counted"), signet::types::Version::new(counted).unwrap()).await.unwrap();
     assert_eq!(lost.state, signet::types::State::Destroyed);
     all_keys_work(&t.client).await;

@@ -35,6 +35,7 @@ mod est;
 mod expiry;
 mod faults;
 mod fencing;
+mod gcm;
 mod heads;
 mod health;
 mod issuers;

@@ -17,7 +17,7 @@ use signet::api::rest::{open_routes, table};
 use signet::api::{OPEN_ROUTES, SIGNED_ROUTES};
 use signet::auth::token::Token;
 use signet::client::PageRequest;
-use signet::config::{Config, Retention};
+use signet::config::{Archive, Config, Retention};
 use signet::types::{Action, Context};
 use signet::wire::{CertificateMatch, CreateAcmeEndpoint, CreateEabKey, CreateToken, Identity, MakeMac, Policy, Sign};
 
@@ -132,7 +132,8 @@ impl Scene {
         let file = folder.path().join("clients.pem");
         std::fs::write(&file, &authority.1).unwrap();
         // A folder that is there, and holds no archive.
-        let retention = Retention { archive: env!("CARGO_MANIFEST_DIR").into(), keep: None };
+        let archive = Archive::Folder(env!("CARGO_MANIFEST_DIR").into());
+        let retention = Retention { archive, keep: None, automatic: false };
         let change = |config: &mut Config| {
             (config.client_authorities, config.retention) = (Some(file), Some(retention));
         };

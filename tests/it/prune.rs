@@ -6,7 +6,7 @@ use std::process::Stdio;
 use signet::audit::checkpoint::{Head, HeadKeys, public_keys_from_pem};
 use signet::audit::proof::{Consistency, Proof};
 use signet::audit::{Archived, Receipts, archive, verify, verify_archived};
-use signet::config::{Config, Retention, Sink, SinkKind};
+use signet::config::{Archive, Config, Retention, Sink, SinkKind};
 use signet::error::Kind;
 use signet::server::restore;
 use signet::types::PublicKey;
@@ -24,7 +24,7 @@ const SEGMENT: u64 = 8192;
 pub(crate) fn small(config: &mut Config, archive: &Path) {
     std::fs::create_dir_all(archive).unwrap();
     config.segment_bytes = SEGMENT;
-    config.retention = Some(Retention { archive: archive.to_owned(), keep: None });
+    config.retention = Some(Retention { archive: Archive::Folder(archive.to_owned()), keep: None, automatic: false });
 }
 
 /// A service, and the folder of its archive.

@@ -344,8 +344,13 @@ async fn rsa_oaep_opens_in_the_tpm_and_a_token_without_it_says_so() {
 async fn a_ciphertext_moves_between_all_algorithms() {
     let t = TestServer::with(Devices::WithTpm).await;
     let own = context(&[("file", "1")]);
-    let kinds =
-        [("hsm", "aes256-gcm-derived"), ("hsm", "hpke-p256"), ("tpm", "hpke-p256"), ("tpm", "rsa2048-oaep-sha256")];
+    let kinds = [
+        ("hsm", "aes256-gcm-derived"),
+        ("hsm", "aes256-gcm"),
+        ("hsm", "hpke-p256"),
+        ("tpm", "hpke-p256"),
+        ("tpm", "rsa2048-oaep-sha256"),
+    ];
     let keys: Vec<_> = kinds.iter().map(|(device, algorithm)| format!("{device}-{algorithm}")).collect();
     for (key, (device, algorithm)) in keys.iter().zip(kinds) {
         let mut new = new_key(key, algorithm);

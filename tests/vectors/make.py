@@ -217,6 +217,24 @@ def oaep():
     write_json("oaep.json", {"private_key": der.hex(), "public_key": spki.hex(), "cases": cases})
 
 
+def gcm():
+    """Ciphertexts of aes256-gcm: what the device does is AES-256-GCM."""
+    cases = []
+    plaintexts = [b"", b"x", b"data key of 32 bytes, or so long", bytes(range(256)) * 5]
+    for number, (plaintext, entries) in enumerate(zip(plaintexts, CONTEXTS[2:])):
+        device_key, nonce = sha256(b"gcm device key %d" % number), sha256(b"gcm nonce %d" % number)[:12]
+        key_id, version = sha256(b"gcm key id %d" % number)[:16], [1, 2, 70000, 0xFFFFFFFF][number]
+        header, context_hash = b"SE\x01\x06" + key_id + version.to_bytes(4, "big") + nonce, sha256(encode_context(entries))
+        total = sha256(b"signet gcm v1" + header + context_hash + plaintext)
+        sealed = header + AESGCM(device_key).encrypt(nonce, total + plaintext, header + context_hash)
+        cases.append({
+            "device_key": device_key.hex(), "key_id": key_id.hex(), "version": version, "nonce": nonce.hex(), "context": entries,
+            "sum": total.hex(), "plaintext": plaintext.hex(), "blob": sealed.hex(),
+        })
+    (GOLDEN / "ciphertext-gcm-v1.bin").write_bytes(bytes.fromhex(cases[2]["blob"]))
+    write_json("gcm.json", {"cases": cases})
+
+
 def salamander(header, context_hash):
     """A blob committed to its first key whose AES-GCM part has a right tag under the second as well
     (https://eprint.iacr.org/2019/016, section 3.2): one block of ciphertext is solved for."""
@@ -295,4 +313,5 @@ context()
 envelope()
 hpke()
 oaep()
+gcm()
 file()

@@ -2,8 +2,8 @@
 
 use cryptoki_sys::{
     CK_MECHANISM, CK_MECHANISM_TYPE, CK_RSA_PKCS_MGF_TYPE, CK_RSA_PKCS_OAEP_PARAMS, CK_RSA_PKCS_PSS_PARAMS, CK_ULONG,
-    CKG_MGF1_SHA256, CKG_MGF1_SHA384, CKG_MGF1_SHA512, CKM_AES_KEY_GEN, CKM_AES_KEY_WRAP_KWP, CKM_AES_KEY_WRAP_PAD,
-    CKM_EC_EDWARDS_KEY_PAIR_GEN, CKM_EC_KEY_PAIR_GEN, CKM_ECDH1_DERIVE, CKM_ECDSA, CKM_EDDSA,
+    CKG_MGF1_SHA256, CKG_MGF1_SHA384, CKG_MGF1_SHA512, CKM_AES_GCM, CKM_AES_KEY_GEN, CKM_AES_KEY_WRAP_KWP,
+    CKM_AES_KEY_WRAP_PAD, CKM_EC_EDWARDS_KEY_PAIR_GEN, CKM_EC_KEY_PAIR_GEN, CKM_ECDH1_DERIVE, CKM_ECDSA, CKM_EDDSA,
     CKM_GENERIC_SECRET_KEY_GEN, CKM_RSA_PKCS, CKM_RSA_PKCS_KEY_PAIR_GEN, CKM_RSA_PKCS_OAEP, CKM_RSA_PKCS_PSS,
     CKM_SHA256, CKM_SHA256_HMAC, CKM_SHA384, CKM_SHA384_HMAC, CKM_SHA512, CKM_SHA512_HMAC, CKZ_DATA_SPECIFIED,
 };
@@ -34,6 +34,8 @@ pub enum Mechanism {
     AesKeyGen,
     /// Agrees on a secret with a point ([`crate::Session::agree`] gives it as the parameter).
     Ecdh1Derive,
+    /// AES-GCM ([`crate::Session::seal`] and [`crate::Session::open_sealed`] give its parameters).
+    AesGcm,
     /// ECDSA over a digest; the signature is `r || s`.
     Ecdsa,
     /// Pure EdDSA over a message: without a parameter there is neither context nor pre-hash.
@@ -107,6 +109,7 @@ impl Mechanism {
             Self::GenericSecretKeyGen => CKM_GENERIC_SECRET_KEY_GEN,
             Self::AesKeyGen => CKM_AES_KEY_GEN,
             Self::Ecdh1Derive => CKM_ECDH1_DERIVE,
+            Self::AesGcm => CKM_AES_GCM,
             Self::Ecdsa => CKM_ECDSA,
             Self::Eddsa => CKM_EDDSA,
             Self::RsaPkcs => CKM_RSA_PKCS,

@@ -7,9 +7,9 @@ use std::ptr::null_mut;
 use std::sync::Arc;
 
 use cryptoki_sys::{
-    CK_ATTRIBUTE, CK_ATTRIBUTE_TYPE, CK_ECDH1_DERIVE_PARAMS, CK_MECHANISM, CK_OBJECT_HANDLE, CK_SESSION_HANDLE,
-    CK_ULONG, CK_UNAVAILABLE_INFORMATION, CKA_VALUE, CKD_NULL, CKF_RW_SESSION, CKF_SERIAL_SESSION, CKM_SHA256,
-    CKR_ATTRIBUTE_SENSITIVE, CKR_ATTRIBUTE_TYPE_INVALID, CKR_GENERAL_ERROR, CKU_USER,
+    CK_ATTRIBUTE, CK_ATTRIBUTE_TYPE, CK_ECDH1_DERIVE_PARAMS, CK_GCM_PARAMS, CK_MECHANISM, CK_OBJECT_HANDLE,
+    CK_SESSION_HANDLE, CK_ULONG, CK_UNAVAILABLE_INFORMATION, CKA_VALUE, CKD_NULL, CKF_RW_SESSION, CKF_SERIAL_SESSION,
+    CKM_SHA256, CKR_ATTRIBUTE_SENSITIVE, CKR_ATTRIBUTE_TYPE_INVALID, CKR_GENERAL_ERROR, CKU_USER,
 };
 use zeroize::Zeroizing;
 
@@ -23,6 +23,9 @@ const SIGNATURE_ROOM: usize = 1024;
 const BLOB_ROOM: usize = 8192;
 /// How much longer than its plaintext a ciphertext may be.
 const CIPHER_ROOM: usize = 64;
+/// The length of a nonce of AES-GCM in bytes, and of its tag in bits.
+const GCM_NONCE: usize = 12;
+const GCM_TAG_BITS: CK_ULONG = 128;
 /// How many handles one `C_FindObjects` may answer.
 const FIND_AT_ONCE: usize = 256;
 /// The largest attribute that is believed; what is longer is a fault of the library.
@@ -386,6 +389,43 @@ impl Session {
         })
     }
 
+    /// Encrypts by AES-GCM. The tag of 128 bits stands at the end. Tokens take any nonce, any number of times: that none comes
+    /// twice is the caller's to see to.
+    ///
+    /// # Errors
+    /// As [`Self::encrypt`].
+    pub fn seal(&self, key: Object, nonce: &[u8; GCM_NONCE], aad: &[u8], data: &[u8]) -> Result<Vec<u8>> {
+        let mut parameter = gcm(nonce, aad);
+        let mut mechanism = gcm_mechanism(&mut parameter);
+        // SAFETY: mechanism, parameter, nonce and aad are alive during the call.
+        unsafe { call!(self.module, C_EncryptInit(self.handle, &raw mut mechanism, key.0)) }?;
+        answer("C_Encrypt", data.len() + CIPHER_ROOM, |pointer, length| {
+            // SAFETY: `data` is only read, and what the parameter points to is alive still; `pointer` has room for `*length` bytes.
+            unsafe {
+                let (data, size) = (data.as_ptr().cast_mut(), data.len() as CK_ULONG);
+                call!(self.module, C_Encrypt(self.handle, data, size, pointer, length))
+            }
+        })
+    }
+
+    /// Decrypts what [`Self::seal`] made.
+    ///
+    /// # Errors
+    /// As [`Self::encrypt`]. Many tokens answer `CKR_GENERAL_ERROR` to a tag that does not hold.
+    pub fn open_sealed(&self, key: Object, nonce: &[u8; GCM_NONCE], aad: &[u8], data: &[u8]) -> Result<Vec<u8>> {
+        let mut parameter = gcm(nonce, aad);
+        let mut mechanism = gcm_mechanism(&mut parameter);
+        // SAFETY: mechanism, parameter, nonce and aad are alive during the call.
+        unsafe { call!(self.module, C_DecryptInit(self.handle, &raw mut mechanism, key.0)) }?;
+        answer("C_Decrypt", data.len() + CIPHER_ROOM, |pointer, length| {
+            // SAFETY: `data` is only read, and what the parameter points to is alive still; `pointer` has room for `*length` bytes.
+            unsafe {
+                let (data, size) = (data.as_ptr().cast_mut(), data.len() as CK_ULONG);
+                call!(self.module, C_Decrypt(self.handle, data, size, pointer, length))
+            }
+        })
+    }
+
     /// SHA-256 of the value of a secret key.
     ///
     /// # Errors
@@ -432,6 +472,27 @@ impl Drop for Session {
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Session({})", self.handle)
+    }
+}
+
+/// The parameters of AES-GCM. Length of nonce and tag are fixed here, since tokens accept worse: a nonce of one byte, no tag at all.
+fn gcm(nonce: &[u8; GCM_NONCE], aad: &[u8]) -> CK_GCM_PARAMS {
+    CK_GCM_PARAMS {
+        pIv: nonce.as_ptr().cast_mut(),
+        ulIvLen: GCM_NONCE as CK_ULONG,
+        ulIvBits: 8 * GCM_NONCE as CK_ULONG,
+        pAAD: aad.as_ptr().cast_mut(),
+        ulAADLen: aad.len() as CK_ULONG,
+        ulTagBits: GCM_TAG_BITS,
+    }
+}
+
+/// The mechanism that points to them.
+fn gcm_mechanism(parameter: &mut CK_GCM_PARAMS) -> CK_MECHANISM {
+    CK_MECHANISM {
+        mechanism: Mechanism::AesGcm.number(),
+        pParameter: std::ptr::from_mut(parameter).cast(),
+        ulParameterLen: size_of::<CK_GCM_PARAMS>() as CK_ULONG,
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) async fn prune(call: Call, body: PruneAudit) -> Result<Released<Reply
             bytes: plan.bytes(),
             head: plan.head(),
             limits: plan.limits().clone(),
-            archive: plan.archive(),
+            archive: plan.archive().to_string(),
             more: plan.more(),
             done,
         }

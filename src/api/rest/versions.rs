@@ -66,7 +66,7 @@ fn one(key: &Key, wanted: Version) -> Result<Reply<wire::KeyVersion>> {
 
 /// A version in the words of the API. What is not counted is not shown.
 fn words(key: &Key, version: &KeyVersion) -> wire::KeyVersion {
-    let (record, rule) = (&version.record, &key.record.rotation);
+    let (record, rule) = (&version.record, key.rotation());
     let (uses, bytes) = version.counted();
     wire::KeyVersion {
         version: record.version,

@@ -19,7 +19,7 @@ use crate::device::pkcs11::recipe;
 use crate::device::pkcs11::shared::Shared;
 use crate::device::pkcs11::template::{self, Life};
 use crate::device::{Ability, Class, Fault, Identity, timed};
-use crate::types::{Algorithm, Encapsulated, KeyId, PublicKey, Residency, Role, Verifier, Version, same};
+use crate::types::{Algorithm, CipherCall, Encapsulated, KeyId, PublicKey, Residency, Role, Verifier, Version, same};
 
 /// What is signed in a probe.
 const MESSAGE: &[u8] = b"signet probe";
@@ -138,6 +138,7 @@ const fn model(algorithm: Algorithm) -> Algorithm {
         | Algorithm::Ed25519
         | Algorithm::HmacSha384
         | Algorithm::HmacSha512
+        | Algorithm::Aes256Gcm
         | Algorithm::HpkeP256 => algorithm,
         Algorithm::Rsa2048Oaep | Algorithm::Rsa3072Oaep | Algorithm::Rsa4096Oaep => Algorithm::Rsa2048Oaep,
     }
@@ -270,6 +271,9 @@ impl Probe {
         if matches!(algorithm.role(), Role::Agree | Role::Decrypt) {
             return self.finds(key, public);
         }
+        if algorithm.role() == Role::Cipher {
+            return self.opens_what_it_seals(key);
+        }
         let mechanism = recipe::mechanism(algorithm);
         let digest = algorithm.hash().map(|hash| hash.digest(MESSAGE));
         let Some(public) = public else {
@@ -283,6 +287,37 @@ impl Probe {
         let (signature, time) = timed(|| self.step("sign with", |session| session.sign(mechanism, key, &input)))?;
         let verifier = Verifier::new(algorithm, public);
         judge(verifier.is_ok_and(|verifier| verifier.verifies(MESSAGE, &signature)), algorithm).map(|()| time)
+    }
+
+    /// Has the key encrypt and decrypt, and refuse what was changed.
+    fn opens_what_it_seals(&mut self, key: Object) -> Result<Time, Stop> {
+        let (one, other) = ([1; CipherCall::NONCE], [2; CipherCall::NONCE]);
+        let mut seal = |nonce, aad| self.step("encrypt with", |session| session.seal(key, nonce, aad, MESSAGE));
+        let (sealed, same) = (seal(&one, b"one")?, seal(&one, b"one")?);
+        let others = [seal(&other, b"one")?, seal(&one, b"other")?];
+        let (opened, time) =
+            timed(|| self.step("decrypt with", |session| session.open_sealed(key, &one, b"one", &sealed)))?;
+        let right = opened == MESSAGE && sealed == same && !others.contains(&sealed);
+        judge(right && sealed.len() == MESSAGE.len() + CipherCall::TAG, self.algorithm)?;
+        let mut flipped = sealed.clone();
+        flipped.iter_mut().take(1).for_each(|byte| *byte ^= 1);
+        for (aad, bad) in [(b"one".as_slice(), &flipped), (b"other", &sealed)] {
+            // In a session of its own, since one that fails is thrown away, and with it what was made in it.
+            let mut aside = Lane::new(Arc::clone(&self.lane.shared));
+            match aside.call(|session| session.open_sealed(key, &one, aad, bad)) {
+                Ok(_) => {
+                    let clause = format!("this token decrypts {} ciphertexts that were changed", self.algorithm);
+                    return Err(Stop::Cannot(Refusal::sure(clause)));
+                }
+                Err(error) => {
+                    let fault = self.lane.shared.fault(error, Effect::Idle);
+                    if matches!(fault.class, Class::DeviceGone | Class::PinRefused | Class::PinLocked) {
+                        return Err(Stop::Failed(fault));
+                    }
+                }
+            }
+        }
+        Ok(time)
     }
 
     /// Has the key find a secret that we know.
@@ -331,6 +366,7 @@ fn judge(right: bool, algorithm: Algorithm) -> Result<(), Stop> {
         Role::Sign => "signatures",
         Role::Mac => "MACs",
         Role::Agree | Role::Decrypt => "secrets",
+        Role::Cipher => "ciphertexts",
     };
     Err(Stop::Cannot(Refusal::doubtful(format!("this token makes wrong {algorithm} {what}"))))
 }

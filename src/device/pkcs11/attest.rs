@@ -131,11 +131,11 @@ impl Lane {
                 }
                 None
             }
-            (Role::Mac, None) => {
-                let check = self.use_key(key, &check_input(key.id, key.version))?;
+            (Role::Mac | Role::Cipher, None) => {
+                let check = self.use_key(key, &check_input(key))?;
                 Some(hex::encode(sha256(&[&check])))
             }
-            (Role::Sign | Role::Agree | Role::Decrypt, None) | (Role::Mac, Some(_)) => {
+            (Role::Sign | Role::Agree | Role::Decrypt, None) | (Role::Mac | Role::Cipher, Some(_)) => {
                 return Err(Fault::new(Class::Refused, "pairs have a public key, and secret keys have none"));
             }
         };

@@ -15,10 +15,12 @@ use crate::device::{
     AnchorPlace, AnchorSlot, AnchorWrite, Attempt, Attest, AttestationKey, Class, Description, Device, Fault,
     Generated, Health, Inventory, KeyRef, KeySpec, Locator, TpmChallenge,
 };
-use crate::types::{Agreed, KeyId, Residency, Role, SecretBytes, Version, is_point, sha256};
+use crate::types::{Agreed, CipherCall, Direction, KeyId, Residency, Role, SecretBytes, Version, is_point, sha256};
 
 /// The longest message of an HMAC. SoftHSM takes more; network HSMs have frames of about this size.
 const MAX_MAC_INPUT: usize = 64 * 1024;
+/// The longest text to encrypt, and the longest ciphertext: 64 KiB, a sum and a tag.
+const MAX_CIPHER_INPUT: usize = 64 * 1024 + 48;
 /// A token with less free memory than this, in bytes, is nearly full: a key takes up to 2 KB.
 const LITTLE_ROOM: u64 = 4096;
 /// The most random bytes per call.
@@ -93,6 +95,11 @@ impl Lane {
             fault
         })
     }
+}
+
+/// Many tokens say of a ciphertext that does not decrypt no more than that they failed, which the front judges by one of its own.
+fn may_be_the_ciphertext(fault: Fault) -> Fault {
+    if fault.class == Class::KeyDamaged { Fault { class: Class::Refused, ..fault } } else { fault }
 }
 
 fn no_endorsement() -> Fault {
@@ -172,13 +179,24 @@ impl Device for Lane {
         if key.algorithm.role() != Role::Decrypt {
             return Err(Fault::new(Class::Refused, format!("{} decrypts nothing", key.algorithm)));
         }
-        self.use_key(key, ciphertext).map_err(|fault| match fault.class {
-            // Many tokens say no more than that they failed, which the front judges by a ciphertext of its own.
-            Class::KeyDamaged => Fault { class: Class::Refused, ..fault },
-            Class::Retry | Class::Ambiguous | Class::DeviceGone | Class::KeyGone | Class::PinRefused => fault,
-            Class::PinLocked | Class::Full | Class::Unsupported | Class::Refused | Class::Busy => fault,
-            Class::Expired | Class::WorkerLost | Class::Config | Class::Internal => fault,
-        })
+        self.use_key(key, ciphertext).map_err(may_be_the_ciphertext)
+    }
+
+    fn cipher(&mut self, key: &KeyRef, input: &[u8]) -> Result<Vec<u8>, Fault> {
+        if key.algorithm.role() != Role::Cipher {
+            return Err(Fault::new(Class::Refused, format!("{} encrypts nothing by itself", key.algorithm)));
+        }
+        let (direction, call) =
+            CipherCall::parse(input).ok_or_else(|| Fault::new(Class::Refused, "this is no call of a cipher"))?;
+        if call.data.len() > MAX_CIPHER_INPUT {
+            let text = format!("this device encrypts at most {MAX_CIPHER_INPUT} bytes, not {}", call.data.len());
+            return Err(Fault::new(Class::Refused, text));
+        }
+        let answer = self.use_key(key, input);
+        match direction {
+            Direction::Encrypt => answer,
+            Direction::Decrypt => answer.map_err(may_be_the_ciphertext),
+        }
     }
 
     fn destroy(&mut self, key: &KeyRef) -> Result<(), Fault> {

@@ -9,11 +9,14 @@ use pkcs11_raw::{Attribute, Digest, Mechanism, Object, Session, ck};
 use crate::device::pkcs11::codes::{self, Effect};
 use crate::device::pkcs11::template;
 use crate::device::{Class, Fault, KekRole};
-use crate::types::{Agreed, Algorithm, Curve, Hash, PublicKey, Purpose, Role};
+use crate::types::{Agreed, Algorithm, CipherCall, Curve, Direction, Hash, PublicKey, Purpose, Role};
 
 /// The `DigestInfo` of SHA-256 up to the digest ([RFC 8017, section 9.2, note 1](https://www.rfc-editor.org/rfc/rfc8017#page-47)).
 const DIGEST_INFO_SHA256: [u8; 19] =
     [0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01, 0x05, 0x00, 0x04, 0x20];
+
+/// The length of an AES-256 key.
+const AES_BYTES: ck::CK_ULONG = 32;
 
 /// 65537 ([FIPS 186-5, section 5.1](https://doi.org/10.6028/NIST.FIPS.186-5): odd, and above 2^16).
 const PUBLIC_EXPONENT: [u8; 3] = [1, 0, 1];
@@ -38,6 +41,8 @@ pub(super) enum Family {
     Rsa(u32),
     /// HMAC, of so many bytes.
     Secret(Hash),
+    /// AES-256.
+    Aes,
 }
 
 /// The kind of key of an algorithm.
@@ -53,6 +58,7 @@ pub(super) const fn family(algorithm: Algorithm) -> Family {
         Algorithm::HmacSha256 | Algorithm::Aes256GcmDerived => Family::Secret(Hash::Sha256),
         Algorithm::HmacSha384 => Family::Secret(Hash::Sha384),
         Algorithm::HmacSha512 => Family::Secret(Hash::Sha512),
+        Algorithm::Aes256Gcm => Family::Aes,
     }
 }
 
@@ -72,6 +78,7 @@ pub(super) const fn mechanism(algorithm: Algorithm) -> Mechanism {
         Family::Secret(Hash::Sha256) => Mechanism::Sha256Hmac,
         Family::Secret(Hash::Sha384) => Mechanism::Sha384Hmac,
         Family::Secret(Hash::Sha512) => Mechanism::Sha512Hmac,
+        Family::Aes => Mechanism::AesGcm,
     }
 }
 
@@ -82,6 +89,7 @@ pub(super) const fn generator(algorithm: Algorithm) -> Mechanism {
         Family::Edwards => Mechanism::EdwardsKeyPairGen,
         Family::Rsa(_) => Mechanism::RsaPkcsKeyPairGen,
         Family::Secret(_) => Mechanism::GenericSecretKeyGen,
+        Family::Aes => Mechanism::AesKeyGen,
     }
 }
 
@@ -89,7 +97,7 @@ pub(super) const fn generator(algorithm: Algorithm) -> Mechanism {
 pub(super) const fn class(algorithm: Algorithm) -> ck::CK_ULONG {
     match family(algorithm) {
         Family::Ec(_) | Family::Edwards | Family::Rsa(_) => ck::CKO_PRIVATE_KEY,
-        Family::Secret(_) => ck::CKO_SECRET_KEY,
+        Family::Secret(_) | Family::Aes => ck::CKO_SECRET_KEY,
     }
 }
 
@@ -101,6 +109,7 @@ pub(super) const fn key_type(algorithm: Algorithm) -> ck::CK_ULONG {
         Family::Rsa(_) => ck::CKK_RSA,
         // Not CKK_SHA256_HMAC and its sisters, which few tokens generate; the mechanism is fixed by CKA_ALLOWED_MECHANISMS.
         Family::Secret(_) => ck::CKK_GENERIC_SECRET,
+        Family::Aes => ck::CKK_AES,
     }
 }
 
@@ -111,22 +120,24 @@ pub(super) const fn kek_role(algorithm: Algorithm) -> KekRole {
         Role::Mac => KekRole::Mac,
         Role::Agree => KekRole::Agree,
         Role::Decrypt => KekRole::Decrypt,
+        Role::Cipher => KekRole::Cipher,
     }
 }
 
-/// The one thing such a key may do.
-pub(super) const fn right(algorithm: Algorithm) -> ck::CK_ATTRIBUTE_TYPE {
-    match algorithm.role() {
-        Role::Sign | Role::Mac => ck::CKA_SIGN,
-        Role::Agree => ck::CKA_DERIVE,
-        Role::Decrypt => ck::CKA_DECRYPT,
+/// The one thing that keys under such a key-encryption key may do.
+pub(super) const fn rights(role: KekRole) -> &'static [ck::CK_ATTRIBUTE_TYPE] {
+    match role {
+        KekRole::Sign | KekRole::Mac => &[ck::CKA_SIGN],
+        KekRole::Agree => &[ck::CKA_DERIVE],
+        KekRole::Decrypt => &[ck::CKA_DECRYPT],
+        KekRole::Cipher => &[ck::CKA_ENCRYPT, ck::CKA_DECRYPT],
     }
 }
 
 /// What its public half may do.
 pub(super) const fn public_right(algorithm: Algorithm) -> ck::CK_ATTRIBUTE_TYPE {
     match algorithm.role() {
-        Role::Sign | Role::Mac => ck::CKA_VERIFY,
+        Role::Sign | Role::Mac | Role::Cipher => ck::CKA_VERIFY,
         Role::Agree => ck::CKA_DERIVE,
         Role::Decrypt => ck::CKA_ENCRYPT,
     }
@@ -138,6 +149,11 @@ pub(super) fn act(session: &Session, algorithm: Algorithm, key: Object, input: &
         Role::Sign | Role::Mac => session.sign(mechanism(algorithm), key, input),
         Role::Decrypt => session.decrypt(mechanism(algorithm), key, input),
         Role::Agree => session.agree(key, input, &template::agreed(Agreed::SECRET)),
+        Role::Cipher => match CipherCall::parse(input) {
+            Some((Direction::Encrypt, CipherCall { nonce, aad, data })) => session.seal(key, nonce, aad, data),
+            Some((Direction::Decrypt, CipherCall { nonce, aad, data })) => session.open_sealed(key, nonce, aad, data),
+            None => Err(pkcs11_raw::Error { function: "C_EncryptInit", code: ck::CKR_ARGUMENTS_BAD }),
+        },
     }
 }
 
@@ -151,6 +167,7 @@ pub(super) fn size_attributes(algorithm: Algorithm) -> Vec<Attribute> {
             Attribute::bytes(ck::CKA_PUBLIC_EXPONENT, &PUBLIC_EXPONENT),
         ],
         Family::Secret(hash) => vec![Attribute::number(ck::CKA_VALUE_LEN, hash.size() as ck::CK_ULONG)],
+        Family::Aes => vec![Attribute::number(ck::CKA_VALUE_LEN, AES_BYTES)],
     }
 }
 
@@ -167,7 +184,7 @@ pub(super) const fn strength_attribute(algorithm: Algorithm) -> ck::CK_ATTRIBUTE
     match family(algorithm) {
         Family::Ec(_) | Family::Edwards => ck::CKA_EC_PARAMS,
         Family::Rsa(_) => ck::CKA_MODULUS,
-        Family::Secret(_) => ck::CKA_VALUE_LEN,
+        Family::Secret(_) | Family::Aes => ck::CKA_VALUE_LEN,
     }
 }
 
@@ -178,6 +195,7 @@ pub(super) fn is_strong(algorithm: Algorithm, value: &[u8]) -> bool {
         Family::Edwards => value == ED25519 || value == ED25519_NAME,
         Family::Rsa(bits) => unsigned(value).len() * 8 == bits as usize,
         Family::Secret(hash) => Attribute::number(ck::CKA_VALUE_LEN, hash.size() as ck::CK_ULONG).agrees(value),
+        Family::Aes => Attribute::number(ck::CKA_VALUE_LEN, AES_BYTES).agrees(value),
     }
 }
 
@@ -207,6 +225,7 @@ pub(super) fn sign_input(algorithm: Algorithm, input: &[u8]) -> Result<Cow<'_, [
         | Mechanism::GenericSecretKeyGen
         | Mechanism::AesKeyGen
         | Mechanism::Ecdh1Derive
+        | Mechanism::AesGcm
         | Mechanism::RsaOaep { .. }
         | Mechanism::AesKeyWrapPad
         | Mechanism::AesKeyWrapKwp
@@ -235,7 +254,7 @@ pub(super) fn public_key(session: &Session, object: Object, algorithm: Algorithm
             [Some(modulus), Some(exponent)] => Some(PublicKey::rsa(unsigned(modulus), unsigned(exponent))),
             _ => None,
         },
-        Family::Secret(_) => return Ok(None),
+        Family::Secret(_) | Family::Aes => return Ok(None),
     };
     match key {
         Some(Ok(key)) => Ok(Some(key)),

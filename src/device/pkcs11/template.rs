@@ -57,7 +57,7 @@ pub(super) fn key(id: KeyId, version: Version, algorithm: Algorithm, life: Life)
         Attribute::number(ck::CKA_KEY_TYPE, recipe::key_type(algorithm)),
     ];
     all.extend(guards(life));
-    all.extend(roles(recipe::class(algorithm), &[recipe::right(algorithm)]));
+    all.extend(roles(recipe::class(algorithm), recipe::rights(recipe::kek_role(algorithm))));
     all.push(Attribute::numbers(ck::CKA_ALLOWED_MECHANISMS, &[recipe::mechanism(algorithm).number()]));
     all.extend(names(id, version));
     all.push(sealed());
@@ -107,15 +107,13 @@ pub(super) fn kek(id: KeyId, role: KekRole, life: Life) -> Vec<Attribute> {
 
 /// What an unwrapped key always is, whoever unwraps it.
 fn unwrapped(role: KekRole) -> Vec<Attribute> {
-    let (class, right) = match role {
-        KekRole::Sign => (ck::CKO_PRIVATE_KEY, ck::CKA_SIGN),
-        KekRole::Mac => (ck::CKO_SECRET_KEY, ck::CKA_SIGN),
-        KekRole::Agree => (ck::CKO_PRIVATE_KEY, ck::CKA_DERIVE),
-        KekRole::Decrypt => (ck::CKO_PRIVATE_KEY, ck::CKA_DECRYPT),
+    let class = match role {
+        KekRole::Sign | KekRole::Agree | KekRole::Decrypt => ck::CKO_PRIVATE_KEY,
+        KekRole::Mac | KekRole::Cipher => ck::CKO_SECRET_KEY,
     };
     let mut all = vec![Attribute::number(ck::CKA_CLASS, class)];
     all.extend(guards(Life::Loaded));
-    all.extend(roles(class, &[right]));
+    all.extend(roles(class, recipe::rights(role)));
     all.push(sealed());
     all
 }
@@ -280,16 +278,25 @@ mod tests {
     }
 
     #[test]
-    fn each_role_is_stated_and_one_is_granted() {
+    fn each_role_is_stated_and_that_of_the_algorithm_granted() {
         for algorithm in Algorithm::ALL.iter().copied() {
             let (id, version) = (KeyId::from_bytes([1; 16]), Version::FIRST);
             let template = key(id, version, algorithm, Life::Resident);
-            let right = recipe::right(algorithm);
-            assert!(template.contains(&Attribute::flag(right, true)), "{algorithm}");
+            let rights = recipe::rights(recipe::kek_role(algorithm));
             assert!(template.contains(&Attribute::flag(ck::CKA_EXTRACTABLE, false)), "{algorithm}");
-            let all = [ck::CKA_SIGN, ck::CKA_DECRYPT, ck::CKA_UNWRAP, ck::CKA_DERIVE];
-            let granted = |role: &&ck::CK_ATTRIBUTE_TYPE| template.contains(&Attribute::flag(**role, true));
-            assert_eq!(all.iter().filter(granted).count(), 1, "{algorithm}");
+            let all = [
+                ck::CKA_SIGN,
+                ck::CKA_SIGN_RECOVER,
+                ck::CKA_VERIFY,
+                ck::CKA_ENCRYPT,
+                ck::CKA_DECRYPT,
+                ck::CKA_WRAP,
+                ck::CKA_UNWRAP,
+                ck::CKA_DERIVE,
+            ];
+            let granted = |role: &ck::CK_ATTRIBUTE_TYPE| template.contains(&Attribute::flag(*role, true));
+            let granted: Vec<_> = all.into_iter().filter(granted).collect();
+            assert_eq!(granted, rights, "{algorithm}");
         }
     }
 }

@@ -130,6 +130,10 @@ impl Device for Turn {
         lock(&self.engine).decrypt(key, ciphertext)
     }
 
+    fn cipher(&mut self, _: &KeyRef, _: &[u8]) -> Result<Vec<u8>, Fault> {
+        Err(template::no_gcm())
+    }
+
     /// Drops the loaded handle. There is nothing else of the key on the device: it is destroyed when the caller erases
     /// its record, since no other copy of the blobs exists and only this TPM could open them.
     fn destroy(&mut self, key: &KeyRef) -> Result<(), Fault> {

@@ -58,7 +58,7 @@ pub(super) fn file_parameters(algorithm: Algorithm) -> Result<PublicParameters, 
 /// The template of a key, or why a TPM has none.
 pub(super) fn key(algorithm: Algorithm) -> Result<Public, Trouble> {
     let role = |all: ObjectAttributesBuilder| match algorithm.role() {
-        Role::Sign | Role::Mac => all.with_sign_encrypt(true),
+        Role::Sign | Role::Mac | Role::Cipher => all.with_sign_encrypt(true),
         Role::Agree | Role::Decrypt => all.with_decrypt(true),
     };
     build(parameters(algorithm)?, attributes(role)?)
@@ -71,12 +71,15 @@ pub(super) fn attestation_key() -> Result<Public, Trouble> {
 
 /// What the TPM is to make, or why it cannot.
 pub(super) fn parameters(algorithm: Algorithm) -> Result<PublicParameters, Fault> {
+    if algorithm.role() == Role::Cipher {
+        return Err(no_gcm());
+    }
     let hash = algorithm.hash().map(hash_of).ok_or_else(no_edwards)?;
     if let Some(curve) = algorithm.curve() {
         return Ok(PublicParameters::Ecc(PublicEccParameters::new(
             SymmetricDefinitionObject::Null,
             match algorithm.role() {
-                Role::Sign | Role::Mac => EccScheme::EcDsa(HashScheme::new(hash)),
+                Role::Sign | Role::Mac | Role::Cipher => EccScheme::EcDsa(HashScheme::new(hash)),
                 Role::Agree | Role::Decrypt => EccScheme::EcDh(HashScheme::new(hash)),
             },
             curve_of(curve),
@@ -87,8 +90,8 @@ pub(super) fn parameters(algorithm: Algorithm) -> Result<PublicParameters, Fault
         let scheme = HashScheme::new(hash);
         let scheme = match algorithm.role() {
             Role::Decrypt => RsaScheme::Oaep(scheme),
-            Role::Sign | Role::Mac | Role::Agree if algorithm.is_pss() => RsaScheme::RsaPss(scheme),
-            Role::Sign | Role::Mac | Role::Agree => RsaScheme::RsaSsa(scheme),
+            Role::Sign | Role::Mac | Role::Agree | Role::Cipher if algorithm.is_pss() => RsaScheme::RsaPss(scheme),
+            Role::Sign | Role::Mac | Role::Agree | Role::Cipher => RsaScheme::RsaSsa(scheme),
         };
         return Ok(PublicParameters::Rsa(PublicRsaParameters::new(
             SymmetricDefinitionObject::Null,
@@ -99,6 +102,12 @@ pub(super) fn parameters(algorithm: Algorithm) -> Result<PublicParameters, Fault
     }
     let hmac_scheme = HmacScheme::new(hash);
     Ok(PublicParameters::KeyedHash(PublicKeyedHashParameters::new(KeyedHashScheme::Hmac { hmac_scheme })))
+}
+
+/// Of symmetric ciphers the commands of a TPM know the modes that authenticate nothing.
+pub(super) fn no_gcm() -> Fault {
+    Fault::new(Class::Unsupported, "a TPM 2.0 has no AES-GCM")
+        .hint("use aes256-gcm-derived, or keep this key in a PKCS#11 device")
 }
 
 fn no_edwards() -> Fault {
