@@ -11,6 +11,7 @@ use signet::types::{Algorithm, Context, Purpose, Residency};
 use signet::wire::{Base64, MakeMac, Sign, Verify, VerifyMac};
 
 use crate::kryoptic::Kryoptic;
+use crate::process::eventually;
 use crate::proof::proven;
 use crate::server::{Devices, PROGRAM, TestServer, name, new_key};
 use crate::sign::{base64, openssl_accepts};
@@ -120,7 +121,12 @@ async fn doctor_sees_the_token_and_attacks_it() {
     let Some(token) = Kryoptic::new() else { return };
     let mut t = server(&token).await;
     t.stop().await;
-    let findings = examine(&t.config, Path::new(PROGRAM)).await;
+    // Its worker may be at its last words.
+    let findings = eventually("the service has ended", async || {
+        let findings = examine(&t.config, Path::new(PROGRAM)).await;
+        findings.iter().all(|one| one.what != "service").then_some(findings)
+    })
+    .await;
     let bad: Vec<_> = findings.iter().filter(|one| one.verdict == Verdict::Wrong).collect();
     assert!(bad.is_empty(), "{bad:?}");
     assert!(findings.iter().any(|one| one.what.contains("hsm") && one.text.contains("Kryoptic")), "{findings:?}");
@@ -153,32 +159,27 @@ async fn a_wrong_pin_is_tried_once_and_the_last_try_never() {
         use_key(&t, "kept", Algorithm::Aes256GcmDerived).await
     };
     t.stop().await;
-    // 1. Somebody else spends eight of the ten tries.
-    for _ in 0..8 {
-        assert!(token.login("00000000").unwrap_err().contains("CKR_PIN_INCORRECT"));
-    }
-    // 2. With a wrong PIN the service does not start, says why, and has spent one.
+    // 1. Somebody else spends six of the ten tries.
+    let spend = |tries: usize| (0..tries).for_each(|_| assert!(token.login("00000000").is_err()));
+    spend(6);
+    // 2. With a wrong PIN the service does not start, says why, and has spent one; the next start spends none.
     token.set_pin_file("00000000");
     let error = t.start_again().await.expect_err("a wrong PIN");
     assert!(error.chain().contains("CKR_PIN_INCORRECT") && error.mend().is_some(), "{}", error.chain());
-    // 3. The last try is a person's: neither the wrong PIN nor the right one is tried by itself.
-    for right in [false, true] {
-        if right {
-            token.mend_pin_file();
-        }
-        let error = t.start_again().await.expect_err("one try is left");
-        assert!(error.chain().contains("one try left"), "{}", error.chain());
-        assert!(!error.chain().contains("00000000"));
-    }
+    let error = t.start_again().await.expect_err("the same PIN");
+    assert!(error.mend().is_some() && !error.chain().contains("00000000"), "{}", error.chain());
+    // 3. So two more leave the last one, which is a person's: the right PIN is not tried by itself either.
+    spend(2);
+    token.mend_pin_file();
+    let error = t.start_again().await.expect_err("one try is left");
+    assert!(error.chain().contains("one try left"), "{}", error.chain());
     // 4. So the token is not locked: the person logs in, and all is well again.
     token.login(&std::fs::read_to_string(token.pin_file()).unwrap()).unwrap();
     t.start_again().await.unwrap();
     holds(&t, "kept", &made).await;
     t.stop().await;
     // 5. A locked token is said to be one.
-    for _ in 0..10 {
-        assert!(token.login("00000000").is_err());
-    }
+    spend(10);
     let error = t.start_again().await.expect_err("a locked PIN");
     assert!(error.chain().contains("CKR_PIN_LOCKED") && error.mend().is_some(), "{}", error.chain());
 }
