@@ -17,7 +17,7 @@ use zeroize::Zeroize;
 
 use super::{
     AnchorPlace, AnchorSlot, AnchorWrite, Attempt, Attest, AttestationKey, Class, Description, Fault, Generated,
-    Health, Identity, Inventory, KeyRef, KeySpec, Settings, TpmChallenge,
+    Health, Identity, Inventory, Kek, KeyRef, KeySpec, Settings, TpmChallenge,
 };
 use crate::attestation::Evidence;
 use crate::types::{KeyId, Role, SecretBytes, Version};
@@ -66,6 +66,7 @@ pub(super) enum Job {
     ReadAnchor(AnchorPlace),
     WriteAnchor(AnchorWrite),
     MakeAttestationKey,
+    MakeMissingKeks,
     Attest(Box<Attest>),
     Endorsement,
     Challenge(TpmChallenge),
@@ -79,7 +80,7 @@ impl Job {
             Self::Open { .. } | Self::Enrol | Self::Describe | Self::Generate(_) | Self::Destroy(_) => false,
             Self::Forget { .. } | Self::Random(_) | Self::Health(_) | Self::Inventory | Self::Attack => false,
             Self::MakeAnchor(_) | Self::ReadAnchor(_) | Self::WriteAnchor(_) => false,
-            Self::MakeAttestationKey | Self::Attest(_) | Self::Endorsement | Self::Challenge(_) => false,
+            Self::MakeAttestationKey | Self::MakeMissingKeks | Self::Attest(_) | Self::Endorsement | Self::Challenge(_) => false,
         }
     }
 }
@@ -101,6 +102,7 @@ pub(super) enum Answer {
     Attacked(Vec<Attempt>),
     Anchor(Vec<AnchorSlot>),
     AttestationKey(AttestationKey),
+    Keks(Vec<Kek>),
     Endorsement(Vec<u8>),
     Attested(#[serde(with = "as_json")] Box<Evidence>),
 }

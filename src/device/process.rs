@@ -235,6 +235,7 @@ fn perform(device: &mut dyn Device, job: Job) -> Reply {
         Job::ReadAnchor(place) => device.read_anchor(&place).map(Answer::Anchor),
         Job::WriteAnchor(write) => device.write_anchor(&write).map(|()| Answer::Done),
         Job::MakeAttestationKey => device.make_attestation_key().map(Answer::AttestationKey),
+        Job::MakeMissingKeks => device.make_missing_keks().map(Answer::Keks),
         Job::Endorsement => device.endorsement().map(Answer::Endorsement),
         Job::Challenge(challenge) => device.answer(&challenge).map(Answer::Random),
         Job::Attest(wanted) => device.attest(&wanted).map(|evidence| Answer::Attested(Box::new(evidence))),
