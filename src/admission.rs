@@ -312,6 +312,20 @@ impl Admission {
         self.shared.log.append(&record).await.map(drop)
     }
 
+    /// Records what became of a device: `failed` where it is not as it should be.
+    ///
+    /// # Errors
+    /// `Unavailable` where it cannot be recorded.
+    pub async fn told_of_device(&self, device: &Name, event: &str, failed: Option<Kind>, why: &str) -> Result<()> {
+        let caller = Caller::system("device", "device");
+        let mut record = self.shared.record(&caller, Action::Start, &Resource::Service, Phase::Done);
+        record.facts.insert("device".to_owned(), device.to_string());
+        record.facts.insert("event".to_owned(), event.to_owned());
+        failed.map_or("ok", Kind::code).clone_into(&mut record.outcome);
+        why.clone_into(&mut record.reason);
+        self.shared.log.append(&record).await.map(drop)
+    }
+
     /// Records what start-up or a background job found and mended.
     ///
     /// # Errors

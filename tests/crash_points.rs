@@ -68,6 +68,7 @@ const EXEMPT: &[(&str, &str, &str)] = &[
     ("src/admission.rs", "recovered", "tells what was mended before; told again after a crash or not, nothing changes"),
     ("src/server/mod.rs", "clear", "removes what nobody points to; what a crash leaves of it the next start removes"),
     ("src/admission.rs", "alarmed", "tells what is so whether it is told or not"),
+    ("src/admission.rs", "told_of_device", "as that one"),
     ("src/admission.rs", "drop", "the caller is gone, and nothing waits for this record"),
     ("src/agent/pair.rs", "follow", "what a crash tears cannot be read, and is drawn again"),
     ("src/agent/pair.rs", "clear", "as that one: its points stand around both ways to remove something"),

@@ -181,7 +181,7 @@ fn what_a_tpm_cannot_do_is_said_and_refused() {
     assert_eq!(description.abilities.len(), Algorithm::ALL.len() * Residency::ALL.len());
     assert_eq!(description.max_mac_input, 1024);
     assert_eq!(description.manufacturer, "IBM");
-    assert_eq!(device.describe().unwrap(), description);
+    assert!(device.describe().unwrap().is_as(&description));
 
     // 2. What it says it can, it can (the other test makes them all); what it says it cannot, it refuses by that name.
     for ability in &description.abilities {
@@ -596,7 +596,7 @@ fn a_broken_wire_costs_time_and_nothing_else() {
             let fault = asked.describe().unwrap_err();
             assert!(matches!(fault.class, Class::Busy | Class::DeviceGone), "{mishap:?}: {fault}");
             wire.clear();
-            assert_eq!(asked.describe().unwrap(), whole);
+            assert!(asked.describe().unwrap().is_as(&whole));
         }
     }
 }

@@ -11,6 +11,7 @@ use signet::server::Options;
 use signet::types::NoteKey;
 use signet::wire::{CertificateMatch, Identity};
 use signet::witness::{Witness, init};
+use tokio::runtime::Runtime;
 
 use crate::place::{PROGRAM, Place, softhsm_section, tpm_section};
 use crate::softhsm::SoftHsm;
@@ -74,8 +75,9 @@ pub(crate) async fn measure(time: Duration) -> Vec<Changes> {
     all
 }
 
-/// A witness in this process, with a token of its own.
+/// A witness with a token of its own, on threads of its own: who starts a service waits for it, which asks the witness.
 struct Watcher {
+    threads: Option<Runtime>,
     _witness: Witness,
     _hsm: SoftHsm,
     _folder: tempfile::TempDir,
@@ -95,12 +97,24 @@ impl Watcher {
             softhsm_section(&hsm),
         );
         let config = WitnessConfig::parse(&config).expect("a configuration");
-        let options = || Options { program: PROGRAM.into(), ..Options::new().expect("the options") };
-        let key = init(&config, &options()).await.expect("the key of the witness");
-        let witness = Witness::start(&config, &options()).await.expect("the witness starts");
+        let threads = Runtime::new().expect("threads");
+        let started = threads.spawn(async move {
+            let options = || Options { program: PROGRAM.into(), ..Options::new().expect("the options") };
+            let key = init(&config, &options()).await.expect("the key of the witness");
+            (key, Witness::start(&config, &options()).await.expect("the witness starts"))
+        });
+        let (key, witness) = started.await.expect("the witness starts");
         let url = format!("http://{}", witness.address());
         place.configure(&format!("[[witness]]\nkey = \"{key}\"\nurl = \"{url}\"\nrequired = {required}\n"));
-        Self { _witness: witness, _hsm: hsm, _folder: folder }
+        Self { threads: Some(threads), _witness: witness, _hsm: hsm, _folder: folder }
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        if let Some(threads) = self.threads.take() {
+            threads.shutdown_background();
+        }
     }
 }
 

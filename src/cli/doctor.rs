@@ -16,7 +16,7 @@ use crate::types::Name;
 /// Find what is wrong with an installation, and print the mend.
 ///
 /// Looks at the configuration, the data folder, the audit log and, where the service is not running, at each device. With
-/// `--code` it explains a return code of PKCS#11 or a response code of a TPM. With `--attack` it tries the known attacks on the
+/// `--code` it explains a return code of PKCS#11, a response code of a TPM or a class of errors. With `--attack` it tries the known attacks on the
 /// interface of a PKCS#11 token, as somebody who stole the PIN would: on keys as most programs make them, and on keys as this
 /// service makes them. They are scratch keys, and none stays.
 #[derive(Args, Debug)]
@@ -29,7 +29,7 @@ Examples:
 pub(super) struct Doctor {
     #[command(flatten)]
     config: ConfigFile,
-    /// Explain a code, such as CKR_DEVICE_ERROR or 0x921, and do nothing else.
+    /// Explain a code, such as CKR_DEVICE_ERROR, 0x921 or DeviceGone, and do nothing else.
     #[arg(long, value_name = "CODE")]
     code: Option<String>,
     /// Try the known attacks on this device, and do nothing else.

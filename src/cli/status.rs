@@ -121,12 +121,13 @@ fn devices(devices: &[DeviceStatus], terminal: bool) -> String {
             device.model.clone(),
             device.serial.clone(),
             yes_no(device.up).to_owned(),
+            device.breaker.clone(),
             device.restarts.to_string(),
             anchor(device.anchor.as_ref()),
             super::output::or_dash(device.problem.as_ref()),
         ]
     });
-    table(&["DEVICE", "KIND", "MODEL", "SERIAL", "UP", "RESTARTS", "ANCHOR", "PROBLEM"], rows, terminal)
+    table(&["DEVICE", "KIND", "MODEL", "SERIAL", "UP", "BREAKER", "RESTARTS", "ANCHOR", "PROBLEM"], rows, terminal)
 }
 
 fn witnesses(witnesses: &[WitnessPosition], terminal: bool) -> String {

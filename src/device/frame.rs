@@ -44,6 +44,8 @@ pub(super) enum Job {
         settings: Box<Settings>,
         #[serde(with = "as_json")]
         identity: Option<Box<Identity>>,
+        /// Whether the PIN is tried though the token says that a wrong one was entered.
+        insist: bool,
     },
     Enrol,
     Describe,

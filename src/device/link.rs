@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -21,7 +21,7 @@ use tokio::time::{Duration, Instant, interval, timeout_at};
 
 use super::frame::{Answer, Decoder, Job, Reply, Request, encode, monotonic, set_id};
 use super::process::MAX_SOCKETS;
-use super::{Class, Description, Fault, Identity, PinSource, Settings};
+use super::{Class, Description, Effect, Fault, Identity, PinSource, Settings};
 
 /// How long after its deadline a job may still be answered.
 const GRACE: Duration = Duration::from_millis(100);
@@ -50,6 +50,8 @@ pub(super) struct Link {
     lanes: Vec<Lane>,
     /// Why it is no longer open; `None` while it is.
     ended: watch::Sender<Option<Fault>>,
+    /// Whether it ended because a call did not come back.
+    hung: AtomicBool,
     /// What the device is and can do, once somebody asked.
     pub(super) description: OnceCell<Arc<Description>>,
     /// Ends with the link; the worker ends with it, even out of a hung call.
@@ -101,12 +103,14 @@ impl Limit {
 }
 
 impl Link {
-    /// Starts a worker process and opens its device. The process holds `guard` open until its end.
+    /// Starts a worker process and opens its device. The process holds `guard` open until its end. Where a token says that a wrong PIN was
+    /// entered, ours is tried only if we `insist`.
     pub(super) async fn start(
         program: &Path,
         settings: &Settings,
         identity: Option<&Identity>,
         guard: Option<&File>,
+        insist: bool,
         limit: Duration,
     ) -> Result<(Arc<Self>, Child), Fault> {
         let count = match settings {
@@ -120,7 +124,7 @@ impl Link {
         let lanes: Vec<_> = (0..count).map(|_| pair()).collect::<Result<_, _>>()?;
         let open = Request {
             deadline: monotonic().saturating_add(nanos(limit)),
-            job: Job::Open { settings: Box::new(settings.clone()), identity: identity.cloned().map(Box::new) },
+            job: Job::Open { settings: Box::new(settings.clone()), identity: identity.cloned().map(Box::new), insist },
         };
         let mut frame = Vec::new();
         encode(0, &open, &mut frame)?;
@@ -140,7 +144,14 @@ impl Link {
         let (first, opened) = oneshot::channel();
         control.lock().jobs.insert(0, Pending { answer: first, sent: Instant::now(), allowed: limit });
         let lanes = lanes.into_iter().map(|(ours, _)| connect(ours)).collect::<Result<_, _>>()?;
-        let link = Arc::new(Self { control, lanes, ended, description: OnceCell::new(), _life: life });
+        let link = Arc::new(Self {
+            control,
+            lanes,
+            ended,
+            hung: AtomicBool::new(false),
+            description: OnceCell::new(),
+            _life: life,
+        });
         let mut halves = halves.into_iter().enumerate();
         let run = |(index, (read, write, outgoing))| {
             tokio::spawn(write_all(link.clone(), write, outgoing));
@@ -201,6 +212,7 @@ impl Link {
         let lanes = if self.is_busy() { &[] } else { self.lanes.as_slice() };
         let hung = lanes.iter().chain([&self.control]).any(|lane| lane.lock().is_overdue(now));
         if hung {
+            self.hung.store(true, Ordering::Relaxed);
             self.end(lost("the device did not answer in time"));
         }
         hung
@@ -233,6 +245,11 @@ impl Link {
     /// Whether it ended.
     pub(super) fn is_ended(&self) -> bool {
         self.ended.borrow().is_some()
+    }
+
+    /// Whether it ended because a call did not come back.
+    pub(super) fn is_hung(&self) -> bool {
+        self.hung.load(Ordering::Relaxed)
     }
 
     /// Whether the control thread has a job that may rightly take long.
@@ -304,7 +321,7 @@ impl Waiting {
 
 /// The fault that says that the device is gone: for the whole job, or for one input of it.
 fn device_gone(reply: &Reply) -> Option<&Fault> {
-    let gone = |fault: &&Fault| fault.class == Class::DeviceGone;
+    let gone = |fault: &&Fault| fault.class.row().breaker == Effect::Opens;
     match reply {
         Err(fault) => Some(fault).filter(gone),
         Ok(Answer::Used(results)) => results.iter().filter_map(|result| result.as_ref().err()).find(gone),

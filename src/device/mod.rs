@@ -12,15 +12,21 @@
 //!        ── control ─ socket ── owner thread: one session ─┘
 //! ```
 
+mod breaker;
+mod classes;
+mod event;
 mod frame;
 mod link;
 mod lock;
 pub mod pkcs11;
 mod process;
+mod refused;
 #[cfg(feature = "tpm")]
 pub mod tpm;
 mod worker;
 
+pub use classes::{Effect, Row};
+pub use event::{Event, What};
 #[cfg(fuzzing)]
 pub use frame::fuzz as fuzz_frames;
 pub use lock::lock;
@@ -599,6 +605,16 @@ pub struct Description {
 }
 
 impl Description {
+    /// Whether it is as the other one, however long each took.
+    #[must_use]
+    pub fn is_as(&self, other: &Self) -> bool {
+        let Self { manufacturer, model, version, max_mac_input, abilities } = self;
+        (manufacturer, model, version) == (&other.manufacturer, &other.model, &other.version)
+            && *max_mac_input == other.max_mac_input
+            && abilities.len() == other.abilities.len()
+            && abilities.iter().zip(&other.abilities).all(|(one, another)| one.is_as(another))
+    }
+
     /// Whether it is software: what it keeps stands in files, and whoever can write those can put them back.
     #[must_use]
     pub fn is_software(&self) -> bool {
@@ -722,12 +738,14 @@ pub struct Fault {
     pub text: String,
     /// What to do about it.
     pub hint: Option<String>,
+    /// When the device is tried again, where calls are refused until then.
+    pub wait: Option<Duration>,
 }
 
 impl Fault {
     /// A fault without a code of the device.
     pub fn new(class: Class, text: impl Into<String>) -> Self {
-        Self { class, code: None, text: text.into(), hint: None }
+        Self { class, code: None, text: text.into(), hint: None, wait: None }
     }
 
     /// Adds what to do about it.
@@ -769,10 +787,11 @@ impl From<Fault> for Error {
         };
         let hint = fault.hint.clone();
         let slow = matches!(fault.class, Class::PinRefused | Class::PinLocked | Class::Full | Class::Config);
+        let wait = if slow { Some(Duration::from_secs(60)) } else { fault.wait };
         let mut error = Self::new(kind, public).because(fault);
         if let Some(hint) = hint {
             error = error.hint(hint);
         }
-        if slow { error.retry_after(Duration::from_secs(60)) } else { error }
+        if let Some(wait) = wait { error.retry_after(wait) } else { error }
     }
 }

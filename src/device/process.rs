@@ -45,7 +45,7 @@ pub fn run() -> Result<()> {
     let control = UnixStream::from(stdin);
     let (mut decoder, mut sockets) = receive_first(&control)?;
     let first = first_request(&control, &mut decoder)?;
-    let (id, Request { job: Job::Open { settings, identity }, .. }) = first else {
+    let (id, Request { job: Job::Open { settings, identity, insist }, .. }) = first else {
         return Err(not_a_worker("the first frame does not open a device"));
     };
     // Before there is a second thread, and before a library is loaded.
@@ -54,7 +54,7 @@ pub fn run() -> Result<()> {
     // The lock of the front, where it gave one: held until the very end, so that no second front looks at the device while
     // this process may still change it.
     let _guard = sockets.pop().ok_or_else(|| not_a_worker("no guard came along"))?;
-    let opened = open(&settings, identity.as_deref());
+    let opened = open(&settings, identity.as_deref(), insist);
     let (reply, driver) = match opened {
         Ok(driver) => (Ok(Answer::Done), Some(driver)),
         Err(fault) => (Err(fault), None),
@@ -103,9 +103,9 @@ fn first_request(mut control: &UnixStream, decoder: &mut Decoder) -> Result<(u64
     }
 }
 
-fn open(settings: &Settings, identity: Option<&Identity>) -> Result<Box<dyn Driver>, Fault> {
+fn open(settings: &Settings, identity: Option<&Identity>, insist: bool) -> Result<Box<dyn Driver>, Fault> {
     match settings {
-        Settings::Pkcs11(settings) => Ok(Box::new(super::pkcs11::open(settings, identity)?)),
+        Settings::Pkcs11(settings) => Ok(Box::new(super::pkcs11::open_by(settings, identity, insist)?)),
         #[cfg(feature = "tpm")]
         Settings::Tpm(settings) => Ok(Box::new(super::tpm::open(settings, identity)?)),
         #[cfg(not(feature = "tpm"))]

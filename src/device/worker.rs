@@ -4,27 +4,33 @@
 //! * A call answers by its deadline. A full house answers [`Class::Busy`] at once.
 //! * A worker that dies or hangs is replaced; only what was in flight feels it. What may be done twice (sign, MAC, random,
 //!   and all that only looks) is done again on the new worker while its deadline lasts; what may not is
-//!   [`Class::Ambiguous`]. A worker that keeps dying young is started ever more slowly, and calls fail meanwhile.
+//!   [`Class::Ambiguous`].
 //! * The device proves once a second that its sentinel is there. When it is not, the worker is ended, and with it every
 //!   session object, and calls fail until a new worker has found the sentinel again.
-//! * A refused PIN is tried once. The next try comes when the PIN file changes or [`Worker::retry`] is called.
+//! * Where a device is gone or fails again and again, or its new worker takes longer to start than a caller has time, the `breaker` is
+//!   open: calls fail at once and say when the next try is, until a new worker has found the sentinel.
+//! * A refused PIN is tried once. The next try comes when the PIN file changes or [`Worker::retry`] is called: see `refused`.
+//! * Each of these is told once, by [`Worker::events`].
 
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt;
 use serde_bytes::ByteBuf;
 use tokio::process::Child;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Duration, Instant, MissedTickBehavior, interval, timeout};
 
+use super::breaker::{Breaker, Callers, End};
+use super::event::{Event, What};
 use super::frame::{Answer, Job};
 use super::link::{Limit, Link, Route, lost};
+use super::refused::{May, Refused, Stamp};
 use super::{
-    AnchorPlace, AnchorSlot, AnchorWrite, Attempt, Attest, AttestationKey, Class, Description, Fault, Generated,
-    Health, Identity, Inventory, Kek, KeyRef, KeySpec, PinSource, Settings, TpmChallenge,
+    AnchorPlace, AnchorSlot, AnchorWrite, Attempt, Attest, AttestationKey, Class, Description, Effect, Fault,
+    Generated, Health, Identity, Inventory, Kek, KeyRef, KeySpec, Settings, TpmChallenge,
 };
 use crate::attestation::Evidence;
 use crate::telemetry::{Metrics, Operation};
@@ -44,18 +50,14 @@ const FORGET_LIMIT: Duration = Duration::from_secs(5);
 const ANCHOR_LIMIT: Duration = Duration::from_secs(15);
 /// How long an attestation may take once it is begun.
 const ATTEST_LIMIT: Duration = Duration::from_secs(15);
-/// The longest pause between two tries to reach a device that is gone.
-const MAX_PAUSE: Duration = Duration::from_millis(500);
 /// How long an orderly end may take.
 const END_LIMIT: Duration = Duration::from_secs(3);
 /// How often a call is tried, at most: a call that kills its worker must not do so for ever.
 const MAX_TRIES: u32 = 3;
-/// The first pause between two tries to reach a device.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-/// A worker that lived as long did not die of its start.
-const STEADY: Duration = Duration::from_secs(1);
-/// How many workers may die young one after the other before calls no longer wait for the next.
-const MAX_FALLS: u32 = 5;
+/// How often it is looked whether a token still says that a wrong PIN was entered.
+const PIN_LOOK: Duration = Duration::from_secs(10);
+/// The most events that wait for whoever records them.
+const MAX_EVENTS: usize = 128;
 /// How often the sentinel may fail to prove itself, for reasons that may pass, before the worker is ended.
 const MAX_UNPROVED: u32 = 3;
 
@@ -75,6 +77,12 @@ struct Shared {
     guard: Option<File>,
     metrics: Metrics,
     state: watch::Sender<State>,
+    /// Held for a few instructions, and with no other lock.
+    breaker: Mutex<Breaker>,
+    /// Taken by the supervisor alone.
+    refused: Mutex<Refused>,
+    events: mpsc::Sender<Event>,
+    told: Mutex<Option<mpsc::Receiver<Event>>>,
     ending: watch::Sender<bool>,
     retry: Notify,
     jobs: AtomicUsize,
@@ -87,7 +95,8 @@ struct Shared {
 enum State {
     Starting,
     Up(Arc<Link>),
-    Down(Fault),
+    /// Why, and when it is tried again, where that is known.
+    Down(Fault, Option<Instant>),
 }
 
 impl State {
@@ -96,7 +105,7 @@ impl State {
         match self {
             Self::Up(link) => !link.is_ended(),
             Self::Starting => false,
-            Self::Down(_) => true,
+            Self::Down(..) => true,
         }
     }
 }
@@ -119,20 +128,22 @@ impl Worker {
         program: PathBuf,
         metrics: Metrics,
     ) -> Self {
-        Self::start_guarded(name, settings, identity, program, None, metrics)
+        Self::start_in(name, settings, identity, program, None, metrics)
     }
 
-    /// As [`Self::start`]. The worker process holds `guard` open until its end, which may come a moment after ours: a lock on
-    /// that file tells whether anybody may still change the device.
+    /// As [`Self::start`], for a data folder. The worker process holds the lock of it open until its end, which may come a moment after
+    /// ours: it tells whether anybody may still change the device. A PIN that was refused is remembered there.
     #[must_use]
-    pub fn start_guarded(
+    pub fn start_in(
         name: &str,
         settings: Settings,
         identity: Option<Identity>,
         program: PathBuf,
-        guard: Option<File>,
+        folder: Option<(File, PathBuf)>,
         metrics: Metrics,
     ) -> Self {
+        let (guard, place) = folder.map(|(lock, data)| (lock, data.join(format!("refused-pin.{name}")))).unzip();
+        let (events, told) = mpsc::channel(MAX_EVENTS);
         let shared = Arc::new(Shared {
             name: name.into(),
             settings,
@@ -141,6 +152,10 @@ impl Worker {
             guard,
             metrics,
             state: watch::Sender::new(State::Starting),
+            breaker: Mutex::default(),
+            refused: Mutex::new(Refused::read(place)),
+            events,
+            told: Mutex::new(Some(told)),
             ending: watch::Sender::new(false),
             retry: Notify::new(),
             jobs: AtomicUsize::new(0),
@@ -183,8 +198,14 @@ impl Worker {
         match &*self.shared.state.borrow() {
             State::Up(link) if !link.is_ended() => Ok(()),
             State::Up(_) | State::Starting => Err(Fault::new(Class::DeviceGone, "the device worker is starting")),
-            State::Down(fault) => Err(fault.clone()),
+            State::Down(fault, again) => Err(waiting(fault, *again)),
         }
+    }
+
+    /// What becomes of it from now on; whoever asks first gets it. What nobody takes in time is lost.
+    #[must_use]
+    pub fn events(&self) -> Option<mpsc::Receiver<Event>> {
+        self.shared.told.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Waits until it answers or is known not to.
@@ -195,6 +216,16 @@ impl Worker {
         let mut state = self.shared.state.subscribe();
         let _ = state.wait_for(State::is_settled).await;
         self.state()
+    }
+
+    /// How its breaker stands: `closed`, `open`, or `half-open` while it is tried.
+    #[must_use]
+    pub fn breaker(&self) -> &'static str {
+        match &*self.shared.state.borrow() {
+            State::Up(_) | State::Starting => "closed",
+            State::Down(_, Some(again)) if *again <= Instant::now() => "half-open",
+            State::Down(..) => "open",
+        }
     }
 
     /// When the sentinel last proved itself, and what the device said of itself then.
@@ -209,8 +240,9 @@ impl Worker {
         self.shared.restarts.load(Ordering::Relaxed)
     }
 
-    /// Tries now to reach a device that is down, a refused PIN included.
+    /// Tries now to reach a device that is down, a refused PIN included, and forgets how it failed before: a person knows better.
     pub fn retry(&self) {
+        self.shared.breaker().forget();
         self.shared.retry.notify_one();
     }
 
@@ -460,11 +492,12 @@ impl Worker {
 
     /// How long a job of that many inputs may take: a hardware TPM needs most of a second for one signature.
     fn limit(&self, inputs: usize) -> Duration {
-        let inputs = u32::try_from(inputs).unwrap_or(u32::MAX);
-        match &self.shared.settings {
-            Settings::Pkcs11(_) => Duration::from_secs(2) + Duration::from_millis(20) * inputs.saturating_sub(1),
-            Settings::Tpm(_) => Duration::from_secs(5) + Duration::from_millis(500) * inputs.saturating_sub(1),
-        }
+        let others = u32::try_from(inputs).unwrap_or(u32::MAX).saturating_sub(1);
+        let each = match &self.shared.settings {
+            Settings::Pkcs11(_) => Duration::from_millis(20),
+            Settings::Tpm(_) => Duration::from_millis(500),
+        };
+        one_use(&self.shared.settings) + each * others
     }
 
     /// Ends the worker in order.
@@ -536,7 +569,7 @@ impl Worker {
         match waited {
             Ok(Ok(state)) => match &*state {
                 State::Up(link) => Ok(link.clone()),
-                State::Down(fault) => Err(fault.clone()),
+                State::Down(fault, again) => Err(waiting(fault, *again)),
                 State::Starting => Err(lost("the device worker is starting")),
             },
             Ok(Err(_)) | Err(_) => Err(Fault::new(Class::Expired, "the device worker did not start in time")),
@@ -556,6 +589,20 @@ impl Drop for Slot<'_> {
     fn drop(&mut self) {
         self.0.jobs.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// How long one use of a key may take.
+const fn one_use(settings: &Settings) -> Duration {
+    match settings {
+        Settings::Pkcs11(_) => Duration::from_secs(2),
+        Settings::Tpm(_) => Duration::from_secs(5),
+    }
+}
+
+/// The fault that keeps a device down, for a caller who wants to know when to come back.
+fn waiting(fault: &Fault, again: Option<Instant>) -> Fault {
+    let wait = again.map(|again| again.saturating_duration_since(Instant::now()));
+    Fault { wait, ..fault.clone() }
 }
 
 fn nothing() -> Result<SecretBytes, Fault> {
@@ -590,69 +637,112 @@ fn chunks(inputs: Vec<Vec<u8>>, threads: usize) -> Vec<Vec<Vec<u8>>> {
 
 /// Keeps a worker running until the end is asked for.
 async fn supervise(shared: Arc<Shared>) {
-    let (mut pause, mut falls, mut worked) = (FIRST_PAUSE, 0, false);
+    let (mut worked, mut asked) = (false, false);
     loop {
         // 1. Start it. Before the PIN is read: a PIN that is put in place from now on is another one than was tried.
-        let pin = PinStamp::of(&shared.settings);
-        let Some(started) = start(&shared).await else { return };
-        let why = match started {
+        let pin = Stamp::of(&shared.settings);
+        let Some(started) = start(&shared, worked, pin, asked).await else { return };
+        let (why, callers) = match started {
             Ok((link, child)) => {
                 // 2. Let it work.
                 worked = true;
-                let began = Instant::now();
-                let Some(why) = work(&shared, link, child, &mut falls).await else { return };
+                let Some(ended) = work(&shared, link, child).await else { return };
                 shared.restarts.fetch_add(1, Ordering::Relaxed);
                 shared.metrics.device_restarted(&shared.name);
-                if began.elapsed() > STEADY {
-                    pause = FIRST_PAUSE;
-                    if why.class == Class::WorkerLost {
-                        continue;
-                    }
-                }
-                why
+                ended
             }
             Err(mut fault) => {
                 // A configuration that worked before is good: what is missing now is the device.
                 if is_own_key(&fault) || (worked && fault.class == Class::Config) {
                     fault.class = Class::DeviceGone;
                 }
-                shared.set(State::Down(fault.clone()));
-                fault
+                shared.breaker().did_not_start();
+                (fault, Callers::Refused)
             }
         };
         // 3. Wait a while, and longer each time.
-        tracing::warn!(device = &*shared.name, class = ?why.class, cause = %why, "device is down");
+        let mut chance = [0; 4];
+        let _ = getrandom::fill(&mut chance);
+        let pause = shared.breaker().pause(u32::from_be_bytes(chance));
+        tracing::warn!(device = &*shared.name, class = ?why.class, ?pause, cause = %why, "device is down");
+        match callers {
+            Callers::Refused => shared.set(State::Down(why.clone(), Some(Instant::now() + pause))),
+            Callers::Wait => {}
+        }
         let mut ending = shared.ending.subscribe();
         tokio::select! {
-            () = wait_before_retry(&shared, &why, pause, pin) => {}
+            wish = wait_before_retry(&shared, &why, pause, pin) => asked = wish,
             _ = ending.wait_for(|ending| *ending) => return,
         }
-        pause = (pause * 2).min(MAX_PAUSE);
     }
 }
 
-/// Starts a worker; `None` where the end is asked for.
-async fn start(shared: &Shared) -> Option<Result<(Arc<Link>, Child), Fault>> {
+/// Starts a worker, of which a device that is down must prove that it works; `None` where the end is asked for.
+async fn start(
+    shared: &Shared,
+    worked: bool,
+    pin: Option<Stamp>,
+    asked: bool,
+) -> Option<Result<(Arc<Link>, Child), Fault>> {
     let mut ending = shared.ending.subscribe();
     if *ending.borrow() {
         return None;
     }
     // A wish of before this try is fulfilled by it.
-    let _ = shared.retry.notified().now_or_never();
+    let asked = shared.retry.notified().now_or_never().is_some() || asked;
+    let may = shared.refused().may(pin, asked);
+    if may == May::Not {
+        return Some(Err(not_again()));
+    }
     let end = async {
         drop(ending.wait_for(|ending| *ending).await);
         // Some tokens do not survive that a login is killed.
         tokio::time::sleep(END_LIMIT).await;
     };
+    // Whoever came before this worker had to be replaced has no time left by then; whoever comes later is not made to wait.
+    let patience = async {
+        tokio::time::sleep(one_use(&shared.settings)).await;
+        if worked && !shared.is_down() {
+            shared.set(State::Down(lost("the next device worker takes its time"), None));
+        }
+        std::future::pending().await
+    };
+    shared.metrics.device_breaker(&shared.name, if shared.is_down() { HALF_OPEN } else { CLOSED });
     let Shared { program, settings, identity, guard, .. } = shared;
+    let insist = may == May::Once;
+    let begin = async {
+        let started = Link::start(program, settings, identity.as_ref(), guard.as_ref(), insist, OPEN_LIMIT).await;
+        shared.remember_pin(pin, &started);
+        let (link, child) = started?;
+        if shared.is_down()
+            && let Err(fault) = prove(shared, &link).await
+        {
+            end_worker(&link, child, Some(&fault)).await;
+            return Err(fault);
+        }
+        Ok((link, child))
+    };
     tokio::select! {
-        started = Link::start(program, settings, identity.as_ref(), guard.as_ref(), OPEN_LIMIT) => Some(started),
+        started = begin => Some(started),
         () = end => None,
+        () = patience => None,
     }
 }
 
-/// Lets a worker work until its link ends, and says why it did; `None` where the end was asked for.
-async fn work(shared: &Shared, link: Arc<Link>, child: Child, falls: &mut u32) -> Option<Fault> {
+/// The one probe of a device that was down: its sentinel signs on a lane that callers use.
+async fn prove(shared: &Shared, link: &Link) -> Result<(), Fault> {
+    let Some(identity) = &shared.identity else { return Ok(()) };
+    let verifier = sentinel(identity)?;
+    ask_sentinel(shared, link, &verifier, Route::Any, one_use(&shared.settings)).await
+}
+
+fn not_again() -> Fault {
+    let text = "this PIN was refused, and is not tried again";
+    Fault::new(Class::PinRefused, text).hint("put the right PIN in place: another one is tried once")
+}
+
+/// Lets a worker work until its link ends, and says why it did, and what becomes of callers; `None` where the end was asked for.
+async fn work(shared: &Shared, link: Arc<Link>, child: Child) -> Option<(Fault, Callers)> {
     tracing::info!(device = &*shared.name, "device is up");
     shared.set(State::Up(link.clone()));
     let (began, mut ending) = (Instant::now(), shared.ending.subscribe());
@@ -670,29 +760,78 @@ async fn work(shared: &Shared, link: Arc<Link>, child: Child, falls: &mut u32) -
     };
     // Callers must not wait for the end of the old one. Where only the worker was lost, they wait for the new one: it
     // takes milliseconds.
-    match &why {
-        Some(why) if why.class == Class::WorkerLost => {
-            *falls = if began.elapsed() > STEADY { 0 } else { *falls + 1 };
-            if *falls <= MAX_FALLS {
-                shared.set(State::Starting);
-            } else {
-                shared.set(State::Down(why.clone()));
-            }
+    let ended = why.map(|why| {
+        let end = match why.class.row().breaker {
+            Effect::Counts if link.is_hung() => End::Hung,
+            Effect::Counts => End::Died,
+            Effect::Opens | Effect::AtStart | Effect::Nothing => End::Gone,
+        };
+        let callers = shared.breaker().ended(end, began.elapsed());
+        match callers {
+            Callers::Wait => shared.set(State::Starting),
+            Callers::Refused => shared.set(State::Down(why.clone(), None)),
         }
-        Some(why) => {
-            *falls = 0;
-            shared.set(State::Down(why.clone()));
+        if end != End::Gone {
+            shared.tell(What::Replaced, &why);
         }
-        None => {}
-    }
-    end_worker(&link, child, why.as_ref()).await;
-    why
+        (why, callers)
+    });
+    // A wish of while it worked is none.
+    let _ = shared.retry.notified().now_or_never();
+    end_worker(&link, child, ended.as_ref().map(|(why, _)| why)).await;
+    ended
 }
+
+/// The numbers of the states of the breaker in the metrics.
+const CLOSED: i64 = 0;
+const HALF_OPEN: i64 = 1;
+const OPEN: i64 = 2;
 
 impl Shared {
     fn set(&self, state: State) {
         self.metrics.device_up(&self.name, matches!(state, State::Up(_)));
+        self.metrics.device_breaker(&self.name, if matches!(state, State::Down(..)) { OPEN } else { CLOSED });
+        let before = match &*self.state.borrow() {
+            State::Down(fault, _) => Some(fault.class),
+            State::Starting | State::Up(_) => None,
+        };
+        let about_pin = |class| matches!(class, Class::PinRefused | Class::PinLocked);
+        match (&state, before) {
+            (State::Down(fault, _), before) if about_pin(fault.class) && before != Some(fault.class) => {
+                self.tell(What::PinRefused, fault);
+            }
+            (State::Down(fault, _), None) => self.tell(What::Opened, fault),
+            (State::Up(_), Some(_)) => self.tell(What::Closed, &"the sentinel proved itself"),
+            (State::Starting | State::Up(_) | State::Down(..), _) => {}
+        }
         self.state.send_replace(state);
+    }
+
+    fn is_down(&self) -> bool {
+        matches!(*self.state.borrow(), State::Down(..))
+    }
+
+    fn tell(&self, what: What, why: &dyn std::fmt::Display) {
+        self.metrics.device_event(&self.name, what.as_str());
+        // Where nobody listens it is in the log and the metrics all the same.
+        let _ = self.events.try_send(Event { what, why: why.to_string() });
+    }
+
+    /// A PIN that was entered and refused has a code of the device; one that was not even tried has none.
+    fn remember_pin<T>(&self, pin: Option<Stamp>, started: &Result<T, Fault>) {
+        match started {
+            Ok(_) => self.refused().remember(None),
+            Err(Fault { class: Class::PinRefused, code: Some(_), .. }) => self.refused().remember(pin),
+            Err(_) => {}
+        }
+    }
+
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refused(&self) -> MutexGuard<'_, Refused> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -713,9 +852,9 @@ async fn watch_health(shared: &Shared, link: &Link) {
         Settings::Pkcs11(_) => (Duration::from_secs(1), Duration::from_secs(2)),
         Settings::Tpm(_) => (Duration::from_secs(2), Duration::from_secs(10)),
     };
-    let verifier = match Verifier::new(Algorithm::EcdsaP256, &identity.sentinel_public) {
+    let verifier = match sentinel(identity) {
         Ok(verifier) => verifier,
-        Err(e) => return link.end(Fault::new(Class::Config, format!("the pinned sentinel key: {e}"))),
+        Err(fault) => return link.end(fault),
     };
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -742,6 +881,11 @@ async fn watch_health(shared: &Shared, link: &Link) {
             }
         }
     }
+}
+
+fn sentinel(identity: &Identity) -> Result<Verifier, Fault> {
+    Verifier::new(Algorithm::EcdsaP256, &identity.sentinel_public)
+        .map_err(|e| Fault::new(Class::Config, format!("the pinned sentinel key: {e}")))
 }
 
 async fn ask_sentinel(
@@ -771,38 +915,21 @@ fn is_own_key(fault: &Fault) -> bool {
     matches!(fault.class, Class::KeyGone | Class::KeyDamaged)
 }
 
-/// What tells one PIN file from another, without reading it. `None` where there is none.
-#[derive(PartialEq, Eq)]
-struct PinStamp(Option<(u64, u64, i64, i64)>);
-
-impl PinStamp {
-    fn of(settings: &Settings) -> Self {
-        use std::os::unix::fs::MetadataExt;
-        let path = match settings {
-            Settings::Pkcs11(settings) => match &settings.pin {
-                PinSource::File(path) => Some(path),
-                PinSource::Environment(_) | PinSource::Credential(_) => None,
-            },
-            Settings::Tpm(_) => None,
-        };
-        let file = path.and_then(|path| std::fs::metadata(path).ok());
-        Self(file.map(|file| (file.ino(), file.size(), file.mtime(), file.mtime_nsec())))
-    }
-}
-
-/// The pause before the next try. A refused PIN waits for another PIN than the one of the last try.
-async fn wait_before_retry(shared: &Shared, why: &Fault, pause: Duration, tried: PinStamp) {
+/// The pause before the next try, and whether a person asked for it. A refused PIN waits for another PIN than the one of the last try; one
+/// that was not tried also for the token to say of no wrong PIN any more.
+async fn wait_before_retry(shared: &Shared, why: &Fault, pause: Duration, tried: Option<Stamp>) -> bool {
     let elapsed = async {
         if !matches!(why.class, Class::PinRefused | Class::PinLocked) {
             return tokio::time::sleep(pause).await;
         }
-        let mut ticks = interval(Duration::from_secs(1));
-        while PinStamp::of(&shared.settings) == tried {
+        let untried = why.class == Class::PinRefused && why.code.is_none();
+        let (mut ticks, since) = (interval(Duration::from_secs(1)), Instant::now());
+        while Stamp::of(&shared.settings) == tried && !(untried && since.elapsed() > PIN_LOOK) {
             ticks.tick().await;
         }
     };
     tokio::select! {
-        () = elapsed => {}
-        () = shared.retry.notified() => {}
+        () = elapsed => false,
+        () = shared.retry.notified() => true,
     }
 }

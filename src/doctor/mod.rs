@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::audit::{HeadKeys, cosigned, count, sent, verify, vouched};
 use crate::config::{Archive, Config, Cosigner, SinkKind};
-use crate::device::{Ability, Attempt, PinSource, Settings, Worker};
+use crate::device::{Ability, Attempt, Class, Effect, PinSource, Row, Settings, Worker};
 use crate::error::{Error, Kind, Result};
 use crate::otlp::Settings as CollectorSettings;
 use crate::telemetry::Metrics;
@@ -57,7 +57,7 @@ pub struct Meaning {
     pub mend: String,
 }
 
-/// Explains a return code of PKCS#11 by its name, or a response code of a TPM by its number.
+/// Explains a return code of PKCS#11 by its name, a response code of a TPM by its number, or a class of errors by its name.
 ///
 /// # Errors
 /// `NotFound` for what is neither.
@@ -66,6 +66,21 @@ pub fn explain(code: &str) -> Result<Meaning> {
         let class = format!("{:?}; while something was being made or destroyed: {:?}", row.idle, row.change);
         let (code, meaning, mend) = (row.name.to_owned(), row.meaning.to_owned(), row.mend.to_owned());
         return Ok(Meaning { code, meaning, class, mend });
+    }
+    if let Some(class) = Class::ALL.into_iter().find(|class| format!("{class:?}") == code) {
+        let Row { meaning, again, breaker, mend } = class.row();
+        let breaker = match breaker {
+            Effect::Nothing => "does nothing to the breaker of its device",
+            Effect::Counts => "counts for the breaker of its device",
+            Effect::AtStart => "opens the breaker of its device where it keeps a worker from starting",
+            Effect::Opens => "opens the breaker of its device",
+        };
+        return Ok(Meaning {
+            code: code.to_owned(),
+            meaning: meaning.to_owned(),
+            class: format!("{breaker}; done again by: {again}"),
+            mend: mend.to_owned(),
+        });
     }
     #[cfg(feature = "tpm")]
     if let Some(number) = code.strip_prefix("0x").and_then(|digits| u32::from_str_radix(digits, 16).ok()) {
@@ -77,7 +92,8 @@ pub fn explain(code: &str) -> Result<Meaning> {
             mend: row.mend.to_owned(),
         });
     }
-    Err(Error::new(Kind::NotFound, "no such code").hint("a name such as CKR_PIN_LOCKED, or a number such as 0x921"))
+    Err(Error::new(Kind::NotFound, "no such code")
+        .hint("a name such as CKR_PIN_LOCKED, a number such as 0x921, or a class such as DeviceGone"))
 }
 
 /// Examines an installation. `program` is this very program, to open devices with.
@@ -333,7 +349,7 @@ async fn device(name: &Name, settings: &Settings, program: &Path) -> Vec<Finding
     let description = match described {
         Ok(description) => description,
         Err(fault) => {
-            let mend = fault.hint.clone().unwrap_or_else(|| "look at the device".to_owned());
+            let mend = fault.hint.clone().unwrap_or_else(|| fault.class.row().mend.to_owned());
             return vec![wrong(&what, fault.to_string(), mend)];
         }
     };

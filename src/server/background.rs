@@ -11,8 +11,10 @@ use super::Options;
 use super::tls::Certificate;
 use crate::audit::Log;
 use crate::config::Config;
+use crate::device::Worker;
 use crate::keyring::Scheduler;
 use crate::service::{Heads, Service};
+use crate::types::Name;
 
 /// How often the log is looked at and, where there is something new, a head of it signed.
 const HEADS: Duration = Duration::from_secs(1);
@@ -91,6 +93,9 @@ pub(super) fn start(
             }
         }
     }));
+    tasks.extend(
+        service.keyring().devices().iter().filter_map(|(name, worker)| record_events(service, name, worker, stop)),
+    );
     if options.unattended {
         // The first requests after a start come before it.
         tasks.push(every_after(TRIALS, TRIALS, stop, {
@@ -165,6 +170,29 @@ pub(super) fn start(
         }));
     }
     tasks
+}
+
+/// Puts on record what becomes of a device.
+fn record_events(
+    service: &Arc<Service>,
+    name: &Name,
+    worker: &Worker,
+    stop: &watch::Sender<bool>,
+) -> Option<JoinHandle<()>> {
+    let mut events = worker.events()?;
+    let (service, name, mut ending) = (service.clone(), name.clone(), stop.subscribe());
+    Some(tokio::spawn(async move {
+        loop {
+            let event = tokio::select! {
+                _ = ending.wait_for(|stop| *stop) => return,
+                event = events.recv() => event,
+            };
+            let Some(event) = event else { return };
+            if let Err(error) = service.record_device(&name, &event).await {
+                tracing::warn!(device = %name, cause = error.chain(), "an event of the device is not in the audit log");
+            }
+        }
+    }))
 }
 
 /// How much longer than a look at all ends the pause after it is: with a million certificates a look takes seconds.

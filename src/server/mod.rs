@@ -301,12 +301,12 @@ fn start_workers(
                 .hint(format!("`signet init --enrol {name}` makes its sentinel and pins it; nothing else does")));
         };
         let guard = lock.try_clone().map_err(|e| Error::internal(format!("the lock of the data folder: {e}")))?;
-        let worker = Worker::start_guarded(
+        let worker = Worker::start_in(
             name.as_str(),
             settings.clone(),
             Some(identity.clone()),
             options.program.clone(),
-            Some(guard),
+            Some((guard, config.data.clone())),
             metrics.clone(),
         );
         workers.insert(name.clone(), Arc::new(worker));

@@ -13,7 +13,7 @@ use crate::admission::{Details, Released};
 use crate::audit::SinkStatus;
 use crate::audit::WitnessStatus;
 use crate::crash_point;
-use crate::device::{Ability, Locator, Settings, Worker};
+use crate::device::{Ability, Event, Locator, Settings, What, Worker};
 use crate::error::{Error, Kind, Result};
 use crate::keyring::Trial;
 use crate::ledger::AnchorStatus;
@@ -69,6 +69,8 @@ pub struct DeviceState {
     pub up: bool,
     /// Why not, or a warning.
     pub problem: Option<String>,
+    /// How its breaker stands: `closed`, `open` or `half-open`.
+    pub breaker: &'static str,
     /// How often its worker process was replaced.
     pub restarts: u64,
     /// What it can keep.
@@ -198,6 +200,19 @@ impl Service {
         permit.close(Ok(status), Details::default()).await
     }
 
+    /// Puts on record what became of a device.
+    ///
+    /// # Errors
+    /// `Unavailable` where it cannot be recorded.
+    pub async fn record_device(&self, device: &Name, event: &Event) -> Result<()> {
+        let Event { what, why } = event;
+        let failed = match what {
+            What::Closed => None,
+            What::Opened | What::Replaced | What::PinRefused => Some(Kind::Unavailable),
+        };
+        self.parts.admission.told_of_device(device, what.as_str(), failed, why).await
+    }
+
     /// The metrics as text.
     ///
     /// # Errors
@@ -314,6 +329,7 @@ async fn device_state(
         up,
         problem,
         restarts: worker.restarts(),
+        breaker: worker.breaker(),
         software: description.as_ref().is_some_and(|one| one.is_software()),
         // Of one that is away, what is on record.
         abilities: description

@@ -26,6 +26,12 @@ struct Device {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct DeviceEvent {
+    device: Arc<str>,
+    event: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Outcome {
     action: &'static str,
     outcome: &'static str,
@@ -120,6 +126,8 @@ pub struct Metrics {
     device_seconds: Family<Operation, Histogram>,
     device_in_flight: Family<Device, Gauge>,
     device_up: Family<Device, Gauge>,
+    device_breaker: Family<Device, Gauge>,
+    device_events: Family<DeviceEvent, Counter>,
     device_restarts: Family<Device, Counter>,
     device_retries: Family<Device, Counter>,
     device_sessions: Family<Device, Gauge>,
@@ -172,6 +180,8 @@ impl Metrics {
             device_seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.000_05, 2.0, 18))),
             device_in_flight: Family::default(),
             device_up: Family::default(),
+            device_breaker: Family::default(),
+            device_events: Family::default(),
             device_restarts: Family::default(),
             device_retries: Family::default(),
             device_sessions: Family::default(),
@@ -213,6 +223,8 @@ impl Metrics {
         r.register_with_unit("device_operation", help, Unit::Seconds, all.device_seconds.clone());
         r.register("device_in_flight", "Jobs at a device or in its queue", all.device_in_flight.clone());
         r.register("device_up", "Whether a device answers", all.device_up.clone());
+        r.register("device_breaker", "Breaker of a device: 0 closed, 1 half-open, 2 open", all.device_breaker.clone());
+        r.register("device_events", "What became of a device", all.device_events.clone());
         r.register("device_restarts", "Replacements of a device's worker process", all.device_restarts.clone());
         r.register("device_retries", "Jobs that were done again after a failure", all.device_retries.clone());
         r.register("device_sessions", "Open sessions or loaded handles of a device", all.device_sessions.clone());
@@ -303,6 +315,16 @@ impl Metrics {
     /// Says whether a device answers.
     pub fn device_up(&self, device: &Arc<str>, up: bool) {
         self.device_up.get_or_create(&Device { device: device.clone() }).set(i64::from(up));
+    }
+
+    /// Says how the breaker of a device stands: 0 closed, 1 half-open, 2 open.
+    pub fn device_breaker(&self, device: &Arc<str>, state: i64) {
+        self.device_breaker.get_or_create(&Device { device: device.clone() }).set(state);
+    }
+
+    /// Counts what became of a device.
+    pub fn device_event(&self, device: &Arc<str>, event: &'static str) {
+        self.device_events.get_or_create(&DeviceEvent { device: device.clone(), event }).inc();
     }
 
     /// Counts the replacement of a worker.

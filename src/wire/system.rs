@@ -383,6 +383,9 @@ pub struct DeviceStatus {
     pub problem: Option<String>,
     /// How often its worker process was replaced.
     pub restarts: u64,
+    /// How its breaker stands: `closed`, `open` (calls are refused at once) or `half-open` (it is tried).
+    #[serde(default)]
+    pub breaker: String,
     /// What it can and cannot keep.
     pub abilities: Vec<DeviceAbility>,
     /// When it was first found to be so; absent before its first trial.

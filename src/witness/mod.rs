@@ -120,12 +120,12 @@ impl Witness {
         let book = Book::open(&config.data, &key)?;
         let metrics = Metrics::new();
         let guard = lock.try_clone().map_err(|e| Error::internal(format!("the lock of the witness: {e}")))?;
-        let worker = Arc::new(Worker::start_guarded(
+        let worker = Arc::new(Worker::start_in(
             DEVICE,
             config.device.clone(),
             Some(pinned.device.clone()),
             options.program.clone(),
-            Some(guard),
+            Some((guard, config.data.clone())),
             metrics.clone(),
         ));
         let started = async {

@@ -19,6 +19,7 @@ mod swtpm;
 
 mod away;
 mod bench;
+mod breaker;
 mod contract;
 mod damage;
 mod faults;

@@ -225,6 +225,8 @@ impl Rig {
 
     /// Everything up to the operation itself. A key to destroy is made here.
     async fn prepare(&mut self, operation: Operation) -> Option<Key> {
+        // The faults of other cells are none of this one's.
+        self.bench.worker.retry();
         // What a worker asks its device once in its life is asked now.
         self.bench.warm().await;
         self.bench.works(&self.resident).await;

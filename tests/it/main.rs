@@ -37,6 +37,7 @@ mod faults;
 mod fencing;
 mod gcm;
 mod heads;
+mod health;
 mod issuers;
 mod keys;
 mod log;

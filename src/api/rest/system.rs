@@ -79,7 +79,8 @@ fn witness(status: WitnessStatus) -> WitnessPosition {
 }
 
 fn device(state: DeviceState) -> DeviceStatus {
-    let DeviceState { name, kind, model, serial, up, problem, restarts, abilities, trial, anchor, software } = state;
+    let DeviceState { name, kind, model, serial, up, problem, restarts, breaker, abilities, trial, anchor, software } =
+        state;
     let abilities = abilities.into_iter().map(|one| DeviceAbility {
         algorithm: one.algorithm,
         residency: one.residency,
@@ -92,7 +93,21 @@ fn device(state: DeviceState) -> DeviceStatus {
         anchor.map(|AnchorStatus { epoch, behind, trouble, .. }| AnchorPosition { epoch, behind, problem: trouble });
     let (tried, changes) = trial.map(|trial| (Some(trial.tried), trial.changes)).unwrap_or_default();
     let kind = kind.to_owned();
-    DeviceStatus { name, kind, model, serial, up, problem, restarts, abilities, tried, changes, anchor, software }
+    DeviceStatus {
+        name,
+        kind,
+        model,
+        serial,
+        up,
+        problem,
+        restarts,
+        breaker: breaker.to_owned(),
+        abilities,
+        tried,
+        changes,
+        anchor,
+        software,
+    }
 }
 
 pub(super) async fn metrics(call: Call) -> Result<Released<Reply<OpenMetrics>>> {

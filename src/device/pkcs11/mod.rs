@@ -55,7 +55,12 @@ pub struct Token {
 /// [`Class::Config`] for a module or token that is not there, [`Class::PinRefused`] and [`Class::PinLocked`] after the one
 /// attempt to log in, [`Class::DeviceGone`] for another token than the pinned one, [`Class::KeyDamaged`] for its own keys.
 pub fn open(settings: &Pkcs11Settings, identity: Option<&Identity>) -> Result<Token, Fault> {
-    let shared = Arc::new(Shared::open(settings)?);
+    open_by(settings, identity, true)
+}
+
+/// As [`open`]. Where the token says that a wrong PIN was entered since its last login, ours is tried only if we `insist`.
+pub(super) fn open_by(settings: &Pkcs11Settings, identity: Option<&Identity>, insist: bool) -> Result<Token, Fault> {
+    let shared = Arc::new(Shared::open(settings, insist)?);
     if let Some(identity) = identity {
         if shared.info.serial != identity.serial {
             let text = format!(

@@ -1,6 +1,8 @@
 //! Where the PIN comes from. It is read when it is needed, handed to the library once, and zeroed.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
@@ -9,6 +11,30 @@ use crate::types::read_own;
 
 /// No PIN is longer; a file that is, is something else.
 const ROOM: usize = 1024;
+
+/// How long it is waited for another process's login with the same PIN, and how often it is looked.
+const TURN: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(5);
+
+/// The right to log in with that PIN, until it is dropped: services that share a PIN file log in one after the other, and the next one
+/// reads in the token what became of the try before. `None` where the PIN stands in no file.
+pub(super) fn turn(source: &PinSource) -> Result<Option<File>, Fault> {
+    let path = match source {
+        PinSource::File(path) => path.clone(),
+        PinSource::Credential(name) => credential(name)?,
+        PinSource::Environment(_) => return Ok(None),
+    };
+    // What cannot be read is refused where it is read.
+    let Ok(file) = File::open(path) else { return Ok(None) };
+    let until = Instant::now() + TURN;
+    while rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+        if Instant::now() > until {
+            return Err(Fault::new(Class::Retry, "another process is about to log in with this PIN, and does not end"));
+        }
+        std::thread::park_timeout(LOOK);
+    }
+    Ok(Some(file))
+}
 
 /// Reads the PIN. No error holds any of it.
 pub(super) fn read(source: &PinSource) -> Result<Zeroizing<Vec<u8>>, Fault> {

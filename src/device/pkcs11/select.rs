@@ -21,8 +21,8 @@ pub(super) struct Selected {
     pub(super) info: TokenInfo,
 }
 
-/// Loads the library and finds the token.
-pub(super) fn select(settings: &Pkcs11Settings) -> Result<Selected, Fault> {
+/// Loads the library and finds the token. One that says of a wrong PIN is taken only if we `insist`.
+pub(super) fn select(settings: &Pkcs11Settings, insist: bool) -> Result<Selected, Fault> {
     let end = Instant::now() + PATIENCE;
     let mut pause = FIRST_PAUSE;
     loop {
@@ -30,7 +30,7 @@ pub(super) fn select(settings: &Pkcs11Settings) -> Result<Selected, Fault> {
         let seen = tokens(&module)?;
         let mut chosen = seen.iter().filter(|(_, info)| is_chosen(&settings.token, info));
         match (chosen.next(), chosen.next()) {
-            (Some((slot, info)), None) => return usable(Selected { slot: *slot, info: info.clone(), module }),
+            (Some((slot, info)), None) => return usable(Selected { slot: *slot, info: info.clone(), module }, insist),
             (Some(_), Some(_)) => return Err(ambiguous(&settings.token, &seen)),
             (None, _) if Instant::now() + pause > end => return Err(missing(&settings.token, &seen)),
             (None, _) => {}
@@ -110,7 +110,7 @@ fn ambiguous(selector: &TokenSelector, seen: &[(Slot, TokenInfo)]) -> Fault {
 }
 
 /// Looks at the flags before the PIN is tried.
-fn usable(selected: Selected) -> Result<Selected, Fault> {
+fn usable(selected: Selected, insist: bool) -> Result<Selected, Fault> {
     let (flags, label) = (selected.info.flags, &selected.info.label);
     let refuse = |class, code, text: String| {
         let mend = codes::find(code).map(|row| row.mend).unwrap_or_default();
@@ -130,6 +130,13 @@ fn usable(selected: Selected) -> Result<Selected, Fault> {
         // The last try is a person's: were ours wrong, the token would lock, and some erase themselves.
         let text = format!("the PIN of the token {label:?} has one try left, and the service does not spend it");
         let hint = "log in once with the maker's tool, for example `pkcs11-tool --login --list-objects`, then restart";
+        return Err(Fault::new(Class::PinRefused, text).hint(hint));
+    }
+    if flags.pin_count_low && !insist {
+        // All who share the token read this, wherever they are: so that each of them does not spend a try on the same wrong PIN.
+        let text =
+            format!("somebody entered a wrong PIN at the token {label:?} since its last login: ours is not tried");
+        let hint = "log in once with the maker's tool, for example `pkcs11-tool --login --list-objects`, or SIGHUP a running service";
         return Err(Fault::new(Class::PinRefused, text).hint(hint));
     }
     if flags.write_protected {

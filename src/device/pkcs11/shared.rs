@@ -54,11 +54,12 @@ pub(super) struct Shared {
 
 impl Shared {
     /// Loads the library, finds the token and logs in: once, for all sessions.
-    pub(super) fn open(settings: &Pkcs11Settings) -> Result<Self, Fault> {
+    pub(super) fn open(settings: &Pkcs11Settings, insist: bool) -> Result<Self, Fault> {
         if let Some(folder) = &settings.sync_dir {
             keepsake::keep(folder)?;
         }
-        let Selected { module, slot, info } = select(settings)?;
+        let _turn = pin::turn(&settings.pin)?;
+        let Selected { module, slot, info } = select(settings, insist)?;
         let pin = pin::read(&settings.pin)?;
         let idle = |error| codes::fault(error, Effect::Idle);
         let session = Session::open(&module, slot).map_err(idle)?;

@@ -151,6 +151,7 @@ impl Trouble {
                     code: Some(format!("{} 0x{code:x}", row.name)),
                     text: format!("{command}: {}", row.meaning),
                     hint: Some(row.mend.to_owned()),
+                    wait: None,
                 }
             }
         }
