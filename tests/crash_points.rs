@@ -33,6 +33,7 @@ const CALLS: &[(&str, On)] = &[
     (".generate(", On::Any),
     (".make_anchor(", On::Any),
     (".make_attestation_key(", On::Any),
+    (".make_missing_keks(", On::Any),
     (".write(", On::Only(&["anchor"])),
     (".enrol(", On::AllBut(&["self"])),
     (".persist(", On::Any),

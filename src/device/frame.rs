@@ -17,7 +17,7 @@ use zeroize::Zeroize;
 
 use super::{
     AnchorPlace, AnchorSlot, AnchorWrite, Attempt, Attest, AttestationKey, Class, Description, Fault, Generated,
-    Health, Identity, Inventory, KeyRef, KeySpec, Settings, TpmChallenge,
+    Health, Identity, Inventory, Kek, KeyRef, KeySpec, Settings, TpmChallenge,
 };
 use crate::attestation::Evidence;
 use crate::types::{KeyId, Role, SecretBytes, Version};
@@ -68,6 +68,7 @@ pub(super) enum Job {
     ReadAnchor(AnchorPlace),
     WriteAnchor(AnchorWrite),
     MakeAttestationKey,
+    MakeMissingKeks,
     Attest(Box<Attest>),
     Endorsement,
     Challenge(TpmChallenge),
@@ -81,7 +82,11 @@ impl Job {
             Self::Open { .. } | Self::Enrol | Self::Describe | Self::Generate(_) | Self::Destroy(_) => false,
             Self::Forget { .. } | Self::Random(_) | Self::Health(_) | Self::Inventory | Self::Attack => false,
             Self::MakeAnchor(_) | Self::ReadAnchor(_) | Self::WriteAnchor(_) => false,
-            Self::MakeAttestationKey | Self::Attest(_) | Self::Endorsement | Self::Challenge(_) => false,
+            Self::MakeAttestationKey
+            | Self::MakeMissingKeks
+            | Self::Attest(_)
+            | Self::Endorsement
+            | Self::Challenge(_) => false,
         }
     }
 }
@@ -103,6 +108,7 @@ pub(super) enum Answer {
     Attacked(Vec<Attempt>),
     Anchor(Vec<AnchorSlot>),
     AttestationKey(AttestationKey),
+    Keks(Vec<Kek>),
     Endorsement(Vec<u8>),
     Attested(#[serde(with = "as_json")] Box<Evidence>),
 }
@@ -152,8 +158,8 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    /// Takes in what was read.
-    pub(super) fn push(&mut self, bytes: &[u8]) {
+    /// Takes in what was read, and leaves nothing of it where it was read to.
+    pub(super) fn push(&mut self, bytes: &mut [u8]) {
         // What was read may be a MAC: nothing of it stays behind the end of what is left.
         let left = self.buffer.len() - self.start;
         self.buffer.copy_within(self.start.., 0);
@@ -161,6 +167,7 @@ impl Decoder {
         self.buffer.truncate(left);
         self.start = 0;
         self.buffer.extend_from_slice(bytes);
+        bytes.zeroize();
     }
 
     /// The next whole frame, or `None` where more bytes are needed. An error means that the stream is lost.
@@ -174,9 +181,12 @@ impl Decoder {
         }
         let Some(frame) = rest.get(..length) else { return Ok(None) };
         let (id, body) = frame.split_first_chunk::<ID>().ok_or_else(|| broken("its id"))?;
-        let value = postcard::from_bytes(body).map_err(|e| broken(&e.to_string()))?;
-        self.start += LENGTH + length;
-        Ok(Some((u64::from_be_bytes(*id), value)))
+        let (id, value) = (u64::from_be_bytes(*id), postcard::from_bytes(body).map_err(|e| broken(&e.to_string()))?);
+        // It may hold a plaintext, and until the next one comes nothing would be written over it.
+        let end = self.start + LENGTH + length;
+        self.buffer.get_mut(self.start..end).unwrap_or_default().zeroize();
+        self.start = end;
+        Ok(Some((id, value)))
     }
 }
 
@@ -192,9 +202,9 @@ pub fn fuzz(bytes: &[u8]) {
     let (first, rest) = bytes.split_at(bytes.len() / 2);
     let (mut front, mut worker) = (Decoder::default(), Decoder::default());
     for piece in [first, rest] {
-        front.push(piece);
+        front.push(&mut piece.to_vec());
         while let Ok(Some(_)) = front.next::<Reply>() {}
-        worker.push(piece);
+        worker.push(&mut piece.to_vec());
         while let Ok(Some(_)) = worker.next::<Request>() {}
     }
 }
@@ -211,6 +221,16 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[test]
+    fn nothing_of_a_frame_stays_behind() {
+        let mut stream = Vec::new();
+        encode(1, &vec![7u8; 500], &mut stream).unwrap();
+        let mut decoder = Decoder::default();
+        decoder.push(&mut stream);
+        assert!(decoder.next::<Vec<u8>>().unwrap().is_some_and(|(_, body)| body == [7; 500]));
+        assert!(stream.iter().chain(&decoder.buffer).all(|byte| *byte == 0));
+    }
+
     proptest! {
         #[test]
         fn frames_survive_any_cut(sizes in prop::collection::vec(0usize..5000, 1..8), cut in 1usize..700) {
@@ -219,7 +239,7 @@ mod tests {
                 encode(id as u64, &vec![7u8; *size], &mut stream).unwrap();
             }
             let (mut decoder, mut seen) = (Decoder::default(), Vec::new());
-            for part in stream.chunks(cut) {
+            for part in stream.chunks_mut(cut) {
                 decoder.push(part);
                 while let Some((id, body)) = decoder.next::<Vec<u8>>().unwrap() {
                     assert_eq!(id, seen.len() as u64);
@@ -232,10 +252,10 @@ mod tests {
         #[test]
         fn any_bytes_are_a_frame_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
             let mut decoder = Decoder::default();
-            decoder.push(&bytes);
+            decoder.push(&mut bytes.clone());
             while let Ok(Some(_)) = decoder.next::<Request>() {}
             let mut decoder = Decoder::default();
-            decoder.push(&bytes);
+            decoder.push(&mut bytes.clone());
             while let Ok(Some(_)) = decoder.next::<Reply>() {}
         }
     }

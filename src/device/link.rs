@@ -403,7 +403,7 @@ async fn read_all(link: Arc<Link>, index: usize, mut socket: OwnedReadHalf) {
     let why = loop {
         match socket.read(&mut bytes).await {
             Ok(0) | Err(_) => break lost("the device worker died"),
-            Ok(n) => decoder.push(bytes.get(..n).unwrap_or_default()),
+            Ok(n) => decoder.push(bytes.get_mut(..n).unwrap_or_default()),
         }
         match deliver(lane, &mut decoder) {
             Ok(()) => {}

@@ -168,6 +168,13 @@ pub trait Device {
     /// [`Class::Refused`] where there is one already, and those of [`Self::generate`].
     fn make_attestation_key(&mut self) -> Result<AttestationKey, Fault>;
 
+    /// Makes the key-encryption keys that the device could use and does not have, since it was enrolled by an older program. Durable
+    /// when this returns.
+    ///
+    /// # Errors
+    /// Those of [`Self::generate`]. What was made before a failure stays in the device, and nothing points to it.
+    fn make_missing_keks(&mut self) -> Result<Vec<Kek>, Fault>;
+
     /// What the device says of a key, signed by its attestation key together with the binding.
     ///
     /// # Errors

@@ -86,7 +86,7 @@ fn receive_first(control: &UnixStream) -> Result<(Decoder, Vec<UnixStream>)> {
         .flatten()
         .collect();
     let mut decoder = Decoder::default();
-    decoder.push(bytes.get(..message.bytes).unwrap_or_default());
+    decoder.push(bytes.get_mut(..message.bytes).unwrap_or_default());
     Ok((decoder, fds.into_iter().map(UnixStream::from).collect()))
 }
 
@@ -98,7 +98,7 @@ fn first_request(mut control: &UnixStream, decoder: &mut Decoder) -> Result<(u64
         }
         match control.read(&mut bytes) {
             Ok(0) | Err(_) => return Err(not_a_worker("the first frame is cut off")),
-            Ok(n) => decoder.push(bytes.get(..n).unwrap_or_default()),
+            Ok(n) => decoder.push(bytes.get_mut(..n).unwrap_or_default()),
         }
     }
 }
@@ -185,7 +185,7 @@ impl<'d> Lane<'d> {
             match socket.read(&mut bytes) {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Ok(0) | Err(_) => return,
-                Ok(n) => decoder.push(bytes.get(..n).unwrap_or_default()),
+                Ok(n) => decoder.push(bytes.get_mut(..n).unwrap_or_default()),
             }
             sent = Instant::now();
         }
@@ -235,6 +235,7 @@ fn perform(device: &mut dyn Device, job: Job) -> Reply {
         Job::ReadAnchor(place) => device.read_anchor(&place).map(Answer::Anchor),
         Job::WriteAnchor(write) => device.write_anchor(&write).map(|()| Answer::Done),
         Job::MakeAttestationKey => device.make_attestation_key().map(Answer::AttestationKey),
+        Job::MakeMissingKeks => device.make_missing_keks().map(Answer::Keks),
         Job::Endorsement => device.endorsement().map(Answer::Endorsement),
         Job::Challenge(challenge) => device.answer(&challenge).map(Answer::Random),
         Job::Attest(wanted) => device.attest(&wanted).map(|evidence| Answer::Attested(Box::new(evidence))),

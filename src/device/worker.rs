@@ -30,7 +30,7 @@ use super::link::{Limit, Link, Route, lost};
 use super::refused::{May, Refused, Stamp};
 use super::{
     AnchorPlace, AnchorSlot, AnchorWrite, Attempt, Attest, AttestationKey, Class, Description, Effect, Fault,
-    Generated, Health, Identity, Inventory, KeyRef, KeySpec, Settings, TpmChallenge,
+    Generated, Health, Identity, Inventory, Kek, KeyRef, KeySpec, Settings, TpmChallenge,
 };
 use crate::attestation::Evidence;
 use crate::telemetry::{Metrics, Operation};
@@ -360,6 +360,18 @@ impl Worker {
         let limit = Limit::whole(GENERATE_LIMIT);
         let Answer::AttestationKey(made) = self.long("make-attestation-key", Job::MakeAttestationKey, limit).await?
         else {
+            return Err(unexpected());
+        };
+        Ok(made)
+    }
+
+    /// Makes the key-encryption keys that the device could use and does not have.
+    ///
+    /// # Errors
+    /// As [`super::Device::make_missing_keks`]; never done twice.
+    pub async fn make_missing_keks(&self) -> Result<Vec<Kek>, Fault> {
+        let limit = Limit::whole(GENERATE_LIMIT);
+        let Answer::Keks(made) = self.long("make-missing-keks", Job::MakeMissingKeks, limit).await? else {
             return Err(unexpected());
         };
         Ok(made)

@@ -112,6 +112,8 @@ pub async fn enrol(config: &Config, options: &Options, name: &Name) -> Result<()
 pub struct Upgraded {
     /// The devices that have an attestation key now.
     pub attestation_keys: BTreeSet<Name>,
+    /// The devices that have key-encryption keys now for keys that they could not wrap before.
+    pub key_encryption_keys: BTreeSet<Name>,
     /// The devices that hold an anchor now.
     pub anchors: BTreeSet<Name>,
     /// The device that has an Ed25519 key of the audit log now.
@@ -120,8 +122,8 @@ pub struct Upgraded {
     pub lost_log_key: Option<Name>,
 }
 
-/// Gives an installation that is not running what newer ones are born with: an attestation key and an anchor in each device that
-/// is configured, and an Ed25519 key of the audit log in one of them. Done again, it makes nothing.
+/// Gives an installation that is not running what newer ones are born with: an attestation key, key-encryption keys and an
+/// anchor in each device that is configured, and an Ed25519 key of the audit log in one of them. Done again, it makes nothing.
 ///
 /// # Errors
 /// `Conflict` where the service runs, and whatever the devices say. What was cut short is made by the next try.
@@ -153,6 +155,14 @@ async fn upgrade_with(
             crash_point!("upgrade.attestation_key_made");
             pinned.attestation_key = Some(born?);
             made.attestation_keys.insert(name.clone());
+        }
+        crash_point!("upgrade.before_missing_keks");
+        let born = worker.make_missing_keks().await;
+        crash_point!("upgrade.missing_keks_made");
+        let born = born?;
+        if !born.is_empty() {
+            pinned.keks.extend(born);
+            made.key_encryption_keys.insert(name.clone());
         }
         let Some(place) = places.remove(name).filter(|_| !root.anchors.contains(name)) else { continue };
         if make_anchor(worker, place.duplicate()).await? {

@@ -22,10 +22,11 @@ use signet::types::{
     Action, Algorithm, Base64Bytes, Caller, Clock, Context, Curve, Name, PublicKey, Residency, Resource, Version,
     sha256,
 };
-use signet::wire::{CreateKey, RotateKey};
+use signet::wire::{Base64, CreateKey, MakeMac, RotateKey};
 
 use crate::server::{Devices, PROGRAM, TestServer, name, new_key};
 use crate::softhsm::SoftHsm;
+use crate::wrap::{plain, sealed};
 
 /// What is tried on each device: the kinds that its attestations differ in.
 const KINDS: &[(&str, &str, Residency)] = &[
@@ -385,12 +386,22 @@ async fn an_older_installation_is_upgraded() {
     assert_eq!(none.kind(), Kind::NotFound);
     let none = t.client.attestation(&name("older"), None, Some(&nonce(1))).await.unwrap_err();
     assert!(none.kind() == Kind::Unsupported && none.mend().unwrap().contains("--upgrade"), "{none:?}");
+    for algorithm in ["hpke-p256", "aes256-gcm"] {
+        let wrapped = wanted(&format!("{algorithm}-wrapped"), algorithm, Residency::Wrapped);
+        let error = t.client.create_key(&wrapped).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Unsupported);
+        assert!(error.public().contains("enrolled without a key-encryption key"), "{error:?}");
+        assert!(error.public().contains("--upgrade"), "{error:?}");
+        t.client.create_key(&wanted(algorithm, algorithm, Residency::Resident)).await.unwrap();
+    }
+    t.client.create_key(&wanted("code", "hmac-sha256", Residency::Wrapped)).await.unwrap();
     t.stop().await;
     // 2. Upgraded once; a second time there is nothing to do.
     let options = crate::server::options(&t.clock);
     let hsm: Name = "hsm".parse().unwrap();
     let made = signet::server::upgrade(&t.config, &options).await.unwrap();
     assert!(made.attestation_keys.contains(&hsm) && made.anchors.contains(&hsm), "{made:?}");
+    assert!(made.key_encryption_keys.contains(&hsm), "{made:?}");
     assert_eq!(signet::server::upgrade(&t.config, &options).await.unwrap(), Default::default());
     // 3. New versions are attested, and the older one is for a nonce.
     t.start_again().await.unwrap();
@@ -399,12 +410,26 @@ async fn an_older_installation_is_upgraded() {
     said(&t.client, "newer", None).await.verify(&expected).unwrap();
     said(&t.client, "older", Some(&nonce(1))).await.verify(&expected).unwrap();
     let status = t.client.status().await.unwrap();
-    // The attestation key and the key of the log of before it was made older are still in the token.
+    // What was wrapped before works on, and so does what could not be wrapped before.
+    let mac = MakeMac { message: Base64(vec![1]) };
+    t.client.mac(&name("code"), &mac).await.unwrap();
+    for algorithm in ["hpke-p256", "aes256-gcm"] {
+        let key = format!("{algorithm}-wrapped");
+        t.client.create_key(&wanted(&key, algorithm, Residency::Wrapped)).await.unwrap();
+        for key in [algorithm, &key] {
+            let blob = t.client.wrap(&name(key), &plain(b"secret", &Context::default())).await.unwrap().ciphertext;
+            let opened = t.client.unwrap(&name(key), &sealed(&blob, &Context::default())).await.unwrap();
+            assert_eq!(opened.plaintext.0.expose(), b"secret");
+        }
+        said(&t.client, &key, None).await.verify(&expected).unwrap();
+    }
+    // The attestation key, the key of the log and two key-encryption keys of before it was made older are still in the token.
     let strange: Vec<_> = status.problems.iter().filter(|one| !one.contains("that no record names")).collect();
-    assert!(strange.is_empty() && status.problems.len() == 2, "{:?}", status.problems);
+    assert!(strange.is_empty() && status.problems.len() == 4, "{:?}", status.problems);
 }
 
-/// Makes of an installation on SoftHSM that does not run one as it was before there were attestation keys and anchors.
+/// Makes of an installation on SoftHSM that does not run one as it was before there were attestation keys and anchors,
+/// and keys that agree, decrypt or encrypt.
 pub(crate) async fn make_older(data: &Path, hsm: &SoftHsm) {
     make_older_with(data, hsm, Vec::new()).await;
 }
@@ -416,7 +441,14 @@ pub(crate) async fn make_older_with(data: &Path, hsm: &SoftHsm, mut changes: Vec
     let compact: String = text.lines().map(str::trim).collect::<String>().replace("\": ", "\":");
     let root: serde_json::Value = serde_json::from_str(&compact).unwrap();
     let members = [",\"attestation_key\":", ",\"anchors\":", ",\"log_ed25519\":"];
-    let older = members.into_iter().fold(compact.clone(), without);
+    let mut older = members.into_iter().fold(compact.clone(), without);
+    for role in ["Agree", "Decrypt", "Cipher"] {
+        let member = format!(",{{\"role\":\"{role}\"");
+        if let Some(start) = older.find(&member) {
+            let end = start + older[start..].find('}').unwrap() + 1;
+            older.replace_range(start..end, "");
+        }
+    }
     let older_still: serde_json::Value = serde_json::from_str(&older).unwrap();
     assert!(older_still.get("anchors").is_none() && older_still["devices"]["hsm"].get("attestation_key").is_none());
     // 2. Unsealed as a start does.

@@ -98,6 +98,8 @@ async fn nothing_of_past_requests_is_left_in_the_memory_of_the_service() {
     }
     let administrator = t.client(Some(&t.token));
     administrator.create_key(&new_key("data", "aes256-gcm-derived")).await.unwrap();
+    administrator.create_key(&new_key("cipher", "aes256-gcm")).await.unwrap();
+    administrator.create_key(&new_key("inbox", "hpke-p256")).await.unwrap();
     administrator.create_key(&new_key("release", "ecdsa-p256-sha256")).await.unwrap();
     // Nine bytes are twelve of base64, so the same beginning shows in both forms.
     let mark = hex::encode(getrandom::u64().unwrap().to_be_bytes())[..9].to_owned();
@@ -110,8 +112,9 @@ async fn nothing_of_past_requests_is_left_in_the_memory_of_the_service() {
         let client = t.client(Some(&t.token));
         for turn in 0..requests / CLIENTS / 3 {
             let secret = format!("{mark} secret {number} {turn}");
-            let blob = client.wrap(&name("data"), &plain(secret.as_bytes(), &none)).await.unwrap().ciphertext;
-            let opened = client.unwrap(&name("data"), &sealed(&blob, &none)).await.unwrap();
+            let key = name(["data", "cipher", "inbox"][turn % 3]);
+            let blob = client.wrap(&key, &plain(secret.as_bytes(), &none)).await.unwrap().ciphertext;
+            let opened = client.unwrap(&key, &sealed(&blob, &none)).await.unwrap();
             assert_eq!(opened.plaintext.0.expose(), secret.as_bytes());
             let message = Some(signet::wire::Base64(secret.into_bytes()));
             client.sign(&name("release"), &Sign { message, ..Sign::default() }).await.unwrap();

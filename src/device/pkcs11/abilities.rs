@@ -18,11 +18,14 @@ use crate::device::pkcs11::make::{self, Newborn};
 use crate::device::pkcs11::recipe;
 use crate::device::pkcs11::shared::Shared;
 use crate::device::pkcs11::template::{self, Life};
-use crate::device::{Ability, Class, Fault, Identity, timed};
+use crate::device::{Ability, Class, Fault, Identity, KekRole, timed};
 use crate::types::{Algorithm, CipherCall, Encapsulated, KeyId, PublicKey, Residency, Role, Verifier, Version, same};
 
 /// What is signed in a probe.
 const MESSAGE: &[u8] = b"signet probe";
+/// Why a token wraps no keys of a role that came after its enrolment.
+const NO_KEK: &str =
+    "this token was enrolled without a key-encryption key for such keys: `signet init --upgrade` makes one";
 
 /// All abilities, probed at the first question.
 pub(super) fn all(shared: &Arc<Shared>) -> Result<Arc<[Ability]>, Fault> {
@@ -48,6 +51,16 @@ pub(super) fn require(shared: &Arc<Shared>, algorithm: Algorithm, residency: Res
     let fault = Fault::new(Class::Unsupported, format!("{algorithm} ({residency}): {refusal}"));
     let can = if can.is_empty() { "nothing".to_owned() } else { can.join(", ") };
     Err(fault.hint(format!("{residency} keys this device can keep: {can}")))
+}
+
+/// The roles of keys that the token could wrap, had it been enrolled with a key-encryption key for them.
+pub(super) fn roles_without_kek(shared: &Arc<Shared>) -> Result<Vec<KekRole>, Fault> {
+    let all = all(shared)?;
+    let lacks = |role: &KekRole| {
+        let mut rows = all.iter().filter(|ability| ability.refusal.as_deref() == Some(NO_KEK));
+        rows.any(|ability| recipe::kek_role(ability.algorithm) == *role)
+    };
+    Ok(KekRole::ALL.into_iter().filter(lacks).collect())
 }
 
 /// What one kind of key can do: how long it takes, or why not.
@@ -148,7 +161,7 @@ const fn model(algorithm: Algorithm) -> Algorithm {
 fn fits(shared: &Shared, algorithm: Algorithm, finding: Finding) -> Finding {
     let has_kek = |identity: &Identity| identity.keks.iter().any(|kek| kek.role == recipe::kek_role(algorithm));
     if finding.wrapped.is_ok() && shared.identity().is_some_and(|identity| !has_kek(&identity)) {
-        let clause = "this token was enrolled without a key-encryption key for such keys".to_owned();
+        let clause = NO_KEK.to_owned();
         return Finding { wrapped: Err(Refusal::sure(clause)), ..finding };
     }
     let Some(bits) = algorithm.rsa_bits() else { return finding };

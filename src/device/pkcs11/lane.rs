@@ -13,7 +13,7 @@ use crate::device::pkcs11::shared::Shared;
 use crate::device::pkcs11::{abilities, attack, recipe};
 use crate::device::{
     AnchorPlace, AnchorSlot, AnchorWrite, Attempt, Attest, AttestationKey, Class, Description, Device, Fault,
-    Generated, Health, Inventory, KeyRef, KeySpec, Locator, TpmChallenge,
+    Generated, Health, Identity, Inventory, Kek, KeyRef, KeySpec, Locator, TpmChallenge,
 };
 use crate::types::{Agreed, CipherCall, Direction, KeyId, Residency, Role, SecretBytes, Version, is_point, sha256};
 
@@ -262,6 +262,19 @@ impl Device for Lane {
 
     fn make_attestation_key(&mut self) -> Result<AttestationKey, Fault> {
         self.make_attestation_object()
+    }
+
+    fn make_missing_keks(&mut self) -> Result<Vec<Kek>, Fault> {
+        let shared = Arc::clone(&self.shared);
+        let identity = self.enrolled()?;
+        let roles = abilities::roles_without_kek(&shared)?;
+        let made = roles.into_iter().map(|role| self.make_kek(role)).collect::<Result<Vec<_>, _>>()?;
+        let mut identity = Identity::clone(&identity);
+        identity.keks.extend(made.iter().cloned());
+        shared.pin_identity(identity);
+        // What it can do is more now.
+        *shared.lock_abilities() = None;
+        Ok(made)
     }
 
     fn attest(&mut self, wanted: &Attest) -> Result<Evidence, Fault> {

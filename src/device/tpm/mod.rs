@@ -43,7 +43,7 @@ use engine::Engine;
 
 use super::{
     AnchorPlace, AnchorSlot, AnchorWrite, Attempt, Attest, AttestationKey, Class, Description, Device, Driver, Fault,
-    Generated, Health, Identity, Inventory, KeyRef, KeySpec, TpmChallenge, TpmSettings,
+    Generated, Health, Identity, Inventory, Kek, KeyRef, KeySpec, TpmChallenge, TpmSettings,
 };
 use crate::attestation::Evidence;
 use crate::types::{KeyId, SecretBytes, Version};
@@ -128,6 +128,11 @@ impl Device for Turn {
 
     fn decrypt(&mut self, key: &KeyRef, ciphertext: &[u8]) -> Result<Vec<u8>, Fault> {
         lock(&self.engine).decrypt(key, ciphertext)
+    }
+
+    /// The storage key is the only one of its kind.
+    fn make_missing_keks(&mut self) -> Result<Vec<Kek>, Fault> {
+        Ok(Vec::new())
     }
 
     fn cipher(&mut self, _: &KeyRef, _: &[u8]) -> Result<Vec<u8>, Fault> {
