@@ -268,7 +268,10 @@ impl Device for Lane {
         let shared = Arc::clone(&self.shared);
         let identity = self.enrolled()?;
         let roles = abilities::roles_without_kek(&shared)?;
-        let made = roles.into_iter().map(|role| self.make_kek(role)).collect::<Result<Vec<_>, _>>()?;
+        let made = roles
+            .into_iter()
+            .map(|role| self.make_kek(role, self.shared.wrapping()?))
+            .collect::<Result<Vec<_>, _>>()?;
         let mut identity = Identity::clone(&identity);
         identity.keks.extend(made.iter().cloned());
         shared.pin_identity(identity);
