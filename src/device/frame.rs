@@ -108,7 +108,7 @@ pub(super) enum Answer {
     Attacked(Vec<Attempt>),
     Anchor(Vec<AnchorSlot>),
     AttestationKey(AttestationKey),
-    Keks(Vec<Kek>),
+    Keks(#[serde(with = "as_json")] Vec<Kek>),
     Endorsement(Vec<u8>),
     Attested(#[serde(with = "as_json")] Box<Evidence>),
 }
@@ -219,6 +219,8 @@ pub(super) fn monotonic() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::{KekRole, Wrapping};
+    use crate::types::KeyId;
     use proptest::prelude::*;
 
     #[test]
@@ -229,6 +231,17 @@ mod tests {
         decoder.push(&mut stream);
         assert!(decoder.next::<Vec<u8>>().unwrap().is_some_and(|(_, body)| body == [7; 500]));
         assert!(stream.iter().chain(&decoder.buffer).all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn what_files_leave_out_survives_a_frame() {
+        let kek = |wrapping| Kek { role: KekRole::Mac, id: KeyId::random().unwrap(), wrapping };
+        let keks = vec![kek(Wrapping::Pad), kek(Wrapping::Kwp)];
+        let (mut stream, mut decoder) = (Vec::new(), Decoder::default());
+        encode(1, &Answer::Keks(keks.clone()), &mut stream).unwrap();
+        decoder.push(&mut stream);
+        let answer = decoder.next::<Answer>().unwrap();
+        assert!(matches!(answer, Some((1, Answer::Keks(got))) if got == keks));
     }
 
     proptest! {
