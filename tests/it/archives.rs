@@ -338,7 +338,7 @@ async fn a_bucket_that_cannot_be_had_holds_up_nobody_and_gets_all_in_the_end() {
         let error = listed(settings.clone()).await.unwrap_err();
         assert!(error.kind() == Kind::Unavailable && error.public().contains(why), "{manner:?}: {error}");
     }
-    drop(receiver);
+    receiver.leave().await;
     assert!(listed(settings).await.unwrap_err().public().contains("takes no connection"));
 }
 

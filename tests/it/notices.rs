@@ -98,6 +98,12 @@ impl Drop for Receiver {
 }
 
 impl Receiver {
+    /// Listens no more, once this returns.
+    pub(crate) async fn leave(mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+    }
+
     pub(crate) async fn start() -> Self {
         Self::with(None).await
     }
@@ -372,9 +378,7 @@ async fn nobody_there_is_a_failure_and_ends_after_three_days() {
     let t = telling(&receiver, place.path()).await;
     server(&t, "fleet", "dns:a.example").await;
     t.clock.advance(hours(22));
-    let address = receiver.address;
-    drop(receiver);
-    eventually("nobody listens", async || tokio::net::TcpStream::connect(address).await.is_err().then_some(())).await;
+    receiver.leave().await;
     tell(&t).await;
     let (counts, problem) = known(&t).await;
     assert!(counts["waiting"] == 1 && problem.unwrap().ends_with("takes no connection"));
