@@ -162,8 +162,24 @@ pub(super) fn start(
                     if let Err(error) = service.acme_tidy().await {
                         tracing::warn!(cause = error.chain(), "old orders could not be removed");
                     }
-                    if let Err(error) = service.retain_audit().await {
-                        tracing::warn!(cause = error.chain(), "old records of the audit log could not be removed");
+                }
+            }
+        }));
+        tasks.push(every(TIDY, stop, {
+            let (service, stop) = (service.clone(), stop.clone());
+            move || {
+                let (service, ending) = (service.clone(), stop.subscribe());
+                async move {
+                    // An act that has begun is finished; what is due beside it waits for the next start.
+                    while !*ending.borrow() {
+                        match service.retain_audit().await {
+                            Ok(true) => {}
+                            Ok(false) => return,
+                            Err(error) => {
+                                let cause = error.chain();
+                                return tracing::warn!(cause, "old records of the audit log could not be removed");
+                            }
+                        }
                     }
                 }
             }

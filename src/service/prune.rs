@@ -63,33 +63,38 @@ impl Service {
     /// goes; `Unavailable` where a disk refuses or no head can be signed.
     pub async fn prune_audit(&self, caller: &Caller, wish: PruneWish) -> Result<Released<Pruning>> {
         let permit = self.admit::<PruneAudit>(caller, Resource::Service).await?;
-        let dry_run = wish.dry_run;
-        let pruned = self.prune(&permit, wish).await;
+        let pruned = match self.plan(&wish).await {
+            Ok(plan) if wish.dry_run => self.check(&plan).await.map(|()| Pruning { plan, done: false }),
+            Ok(plan) => self.act(&permit, plan).await,
+            Err(error) => Err(error),
+        };
         let details = match &pruned {
-            Ok(Pruning { plan, done: true }) => facts(plan).fact("segments", plan.segments()),
-            Ok(_) | Err(_) => Details::default().fact("dry_run", dry_run),
+            Ok(Pruning { plan, done: true }) => removed(plan),
+            Ok(_) | Err(_) => Details::default().fact("dry_run", wish.dry_run),
         };
         permit.close(pruned, details).await
     }
 
-    /// Removes what is old enough, act by act, where the configuration says that this is done by itself.
+    /// Removes what is old enough, one act of it, where the configuration says that this is done by itself. Whether more may be due.
     ///
     /// # Errors
     /// As [`Self::prune_audit`].
-    pub async fn retain_audit(&self) -> Result<()> {
+    pub async fn retain_audit(&self) -> Result<bool> {
         if !self.parts.retention.as_ref().is_some_and(|retention| retention.automatic) {
-            return Ok(());
+            return Ok(false);
         }
-        // That nothing is due is no record.
-        while self.plan(&PruneWish::default()).await?.segments() > 0 {
-            let caller = Caller::system("retain", job_id());
-            let pruned = self.prune_audit(&caller, PruneWish::default()).await?.into_inner();
-            tracing::info!(
-                below = pruned.plan.below(),
-                "old records of the audit log were removed: the archive holds them"
-            );
+        let plan = self.plan(&PruneWish::default()).await?;
+        if plan.segments() == 0 {
+            // That nothing is due is no record.
+            return Ok(false);
         }
-        Ok(())
+        let caller = Caller::system("retain", job_id());
+        let permit = self.admit::<PruneAudit>(&caller, Resource::Service).await?;
+        let pruned = self.act(&permit, plan).await;
+        let details = pruned.as_ref().map_or_else(|_| Details::default(), |pruned| removed(&pruned.plan));
+        let Pruning { plan, .. } = permit.close(pruned, details).await?.into_inner();
+        tracing::info!(below = plan.below(), "old records of the audit log were removed: the archive holds them");
+        Ok(plan.more())
     }
 
     /// What may go. Nothing of the archive is read yet but what is in it.
@@ -109,12 +114,16 @@ impl Service {
         blocking(move || Prune::plan(&log, wanted)).await
     }
 
-    async fn prune(&self, permit: &Permit<PruneAudit>, wish: PruneWish) -> Result<Pruning> {
-        // 1. What may go, and whether the archive holds it.
-        let plan = self.plan(&wish).await?;
-        let checked = plan.clone();
-        self.parts.log.with_tree(move |tree| checked.check(tree)).await?;
-        if wish.dry_run || plan.segments() == 0 {
+    /// Whether the archive holds what may go.
+    async fn check(&self, plan: &Prune) -> Result<()> {
+        let plan = plan.clone();
+        self.parts.log.with_tree(move |tree| plan.check(tree)).await
+    }
+
+    async fn act(&self, permit: &Permit<PruneAudit>, plan: Prune) -> Result<Pruning> {
+        // 1. Whether the archive holds it.
+        self.check(&plan).await?;
+        if plan.segments() == 0 {
             return Ok(Pruning { plan, done: false });
         }
 
@@ -156,6 +165,10 @@ impl Service {
         Err(Error::new(Kind::Unavailable, "the hashes of the audit log are not stored yet")
             .hint("try again in a moment"))
     }
+}
+
+fn removed(plan: &Prune) -> Details {
+    facts(plan).fact("segments", plan.segments())
 }
 
 fn facts(plan: &Prune) -> Details {
