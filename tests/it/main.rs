@@ -46,6 +46,7 @@ mod log;
 mod mac;
 mod matrix;
 mod memory;
+mod ml_dsa;
 mod mutations;
 mod notices;
 mod otlp;
