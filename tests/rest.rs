@@ -565,6 +565,8 @@ fn the_table_of_limits_holds_the_numbers_of_the_code() {
         ("bytes of a context", grouped(types::Context::MAX_BYTES)),
         ("bytes of a message to sign", grouped(signing::MAX_MESSAGE)),
         ("period of time", types::Period::MAX.to_string()),
+        ("keys of the domain `jwt`", grouped(signet::keyring::MAX_PUBLISHED)),
+        ("versions that the manifest of a backup names", grouped(usize::try_from(service::MAX_BOUND).unwrap())),
         ("shortest rotation by age", types::Rotation::MIN_EVERY.to_string()),
         ("certificate rules of an identity", grouped(auth::registry::IdentityRecord::MAX_CERTIFICATES)),
         ("bytes of a SPIFFE id", grouped(auth::certificate::SpiffeId::MAX)),
