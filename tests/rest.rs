@@ -327,6 +327,7 @@ fn minimal(template: &str) -> Value {
     }
     match template {
         "/api/v1/keys" => json!({"name": "k", "algorithm": "ed25519"}),
+        "/api/v1/keys-batch" => json!({"items": [{"name": "k", "algorithm": "hmac-sha256"}]}),
         "/api/v1/tokens" => json!({"identity": "ci"}),
         "/api/v1/identities/{name}" => json!({"certificates": [{"dns": "a.example"}]}),
         "/api/v1/policies/{name}" => json!({"text": ADMINISTRATORS_TEXT}),
