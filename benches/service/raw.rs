@@ -247,7 +247,7 @@ fn tpm(tcti: String, sessions: bool) {
     let mut keys = BTreeMap::new();
     for algorithm in [Algorithm::EcdsaP256, Algorithm::Rsa2048Pkcs1, Algorithm::Aes256GcmDerived] {
         let id = KeyId::random().expect("an id");
-        let spec = KeySpec { id, version: Version::FIRST, algorithm, residency: Residency::Wrapped };
+        let spec = KeySpec { id, version: Version::FIRST, algorithm, residency: Residency::Wrapped, pcrs: None };
         let made = device.generate(&spec).expect("a key");
         let key = KeyRef { id, version: Version::FIRST, algorithm, locator: made.locator };
         keys.insert(format!("wrapped/{algorithm}"), key);

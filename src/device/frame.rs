@@ -20,7 +20,7 @@ use super::{
     Health, Identity, Inventory, Kek, KeyRef, KeySpec, Settings, TpmChallenge,
 };
 use crate::attestation::Evidence;
-use crate::types::{KeyId, Role, SecretBytes, Version};
+use crate::types::{KeyId, PcrValues, Pcrs, Role, SecretBytes, Version};
 
 /// The most bytes that follow the length.
 pub(super) const MAX_FRAME: usize = 1 << 20;
@@ -71,6 +71,7 @@ pub(super) enum Job {
     MakeMissingKeks,
     Attest(Box<Attest>),
     Endorsement,
+    Pcrs(Pcrs),
     Challenge(TpmChallenge),
 }
 
@@ -86,6 +87,7 @@ impl Job {
             | Self::MakeMissingKeks
             | Self::Attest(_)
             | Self::Endorsement
+            | Self::Pcrs(_)
             | Self::Challenge(_) => false,
         }
     }
@@ -98,7 +100,7 @@ pub(super) type Reply = Result<Answer, Fault>;
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Answer {
     Done,
-    Enrolled(#[serde(with = "as_json")] Identity),
+    Enrolled(#[serde(with = "as_json")] Box<Identity>),
     Described(Description),
     Generated(Generated),
     Used(Vec<Result<SecretBytes, Fault>>),
@@ -110,6 +112,7 @@ pub(super) enum Answer {
     AttestationKey(AttestationKey),
     Keks(#[serde(with = "as_json")] Vec<Kek>),
     Endorsement(Vec<u8>),
+    Pcrs(PcrValues),
     Attested(#[serde(with = "as_json")] Box<Evidence>),
 }
 

@@ -10,6 +10,7 @@
 
 mod attest;
 mod birth;
+mod bound;
 mod change;
 mod check;
 mod counter;

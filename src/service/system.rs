@@ -182,6 +182,7 @@ impl Service {
         problems.extend(rejecting.map(|sink| format!("sink {} did not accept {} records", sink.name, sink.rejected)));
         problems.extend(self.parts.authority.problems());
         problems.extend(self.own_problems());
+        problems.extend(self.parts.keyring.unusable().await);
         let status = Status {
             ready,
             problems,
@@ -275,6 +276,9 @@ impl Service {
                         Locator::Resident => "a token object, which is in no backup",
                         Locator::Wrapped { .. } => "a blob that only the key-encryption key of the token opens",
                         Locator::Tpm { .. } => "a blob that only this TPM loads",
+                        Locator::TpmBound { .. } => {
+                            "a blob that only this TPM loads, and uses while the machine is in the state of its birth"
+                        }
                     };
                     bound.push(BoundVersion {
                         key: key.record.name.clone(),

@@ -51,6 +51,7 @@ mod mutations;
 mod notices;
 mod otlp;
 mod own;
+mod pcrs;
 mod process;
 mod prune;
 mod recovery;

@@ -16,6 +16,7 @@ pub(super) async fn create(call: Call, body: wire::CreateKey) -> Result<Released
         algorithm,
         device,
         residency,
+        pcrs,
         domain,
         rotation,
         retention,
@@ -23,7 +24,8 @@ pub(super) async fn create(call: Call, body: wire::CreateKey) -> Result<Released
         deletion_protection,
     } = body;
     let device = device.unwrap_or_else(|| call.service.default_device().clone());
-    let new = NewKey { name, algorithm, device, residency, domain, rotation, retention, labels, deletion_protection };
+    let new =
+        NewKey { name, algorithm, device, residency, pcrs, domain, rotation, retention, labels, deletion_protection };
     let made = call.service.create_key(&call.caller, new, &call.idempotency).await?;
     Ok(made.map(|key| {
         let path = format!("/api/v1/keys/{}", key.record.name);
@@ -109,6 +111,7 @@ fn words(key: &Key, overdue: &[KeyName]) -> wire::Key {
         domain: record.domain,
         device: record.device.clone(),
         protection: shown.map_or(Protection::Hsm, |version| version.protection()),
+        pcrs: record.pcrs,
         primary: record.primary,
         latest: record.latest,
         rotation: record.rotation.clone(),

@@ -46,7 +46,7 @@ use super::{
     Generated, Health, Identity, Inventory, Kek, KeyRef, KeySpec, TpmChallenge, TpmSettings,
 };
 use crate::attestation::Evidence;
-use crate::types::{KeyId, SecretBytes, Version};
+use crate::types::{KeyId, PcrValues, Pcrs, SecretBytes, Version};
 
 /// An opened TPM.
 pub struct Tpm {
@@ -188,6 +188,10 @@ impl Device for Turn {
 
     fn endorsement(&mut self) -> Result<Vec<u8>, Fault> {
         lock(&self.engine).endorsement()
+    }
+
+    fn pcrs(&mut self, wanted: Pcrs) -> Result<PcrValues, Fault> {
+        lock(&self.engine).pcrs(wanted)
     }
 
     fn answer(&mut self, challenge: &TpmChallenge) -> Result<SecretBytes, Fault> {
