@@ -150,7 +150,8 @@ struct Rig {
     bound_mac: (KeyRef, Vec<u8>),
     agrees: (KeyRef, Agreed),
     decrypts: (KeyRef, Vec<u8>),
-    anchor: AnchorSlot,
+    /// What was written last, and what stands beside it.
+    anchor: (AnchorSlot, AnchorSlot),
     instances: u8,
 }
 
@@ -212,7 +213,7 @@ impl Rig {
             bound_mac,
             agrees: (agreeing.key, known),
             decrypts: (decrypting.key, sent),
-            anchor: AnchorSlot([0; ANCHOR_SLOT]),
+            anchor: (AnchorSlot([0; ANCHOR_SLOT]), AnchorSlot([0; ANCHOR_SLOT])),
             instances: 1,
             device,
         }
@@ -266,12 +267,12 @@ impl Rig {
             Operation::Attest => attested(device, &self.identity, &self.signer)?,
             Operation::AttestBound => attested(device, &self.identity, &self.bound)?,
             Operation::Pcrs => device.pcrs(registers())?.registers() == registers(),
-            Operation::ReadAnchor => device.read_anchor(&place(1))?.contains(&self.anchor),
+            Operation::ReadAnchor => device.read_anchor(&place(1))?.contains(&self.anchor.0),
             Operation::WriteAnchor => {
-                let value = AnchorSlot([self.anchor.0[0].wrapping_add(1); ANCHOR_SLOT]);
-                let write = AnchorWrite { place: place(1), known: self.anchor, value };
-                device.write_anchor(&write)?;
-                self.anchor = value;
+                let (known, other) = self.anchor;
+                let value = AnchorSlot([known.0[0].wrapping_add(1); ANCHOR_SLOT]);
+                device.write_anchor(&AnchorWrite { place: place(1), known, others: vec![other], value })?;
+                self.anchor = (value, known);
                 device.read_anchor(&place(1))?.contains(&value)
             }
             Operation::MakeAnchor => {
