@@ -247,6 +247,17 @@ mod tests {
         assert!(matches!(answer, Some((1, Answer::Keks(got))) if got == keks));
     }
 
+    #[test]
+    fn the_values_of_registers_cross_a_frame() {
+        let of: Pcrs = "sha256:2,10".parse().unwrap();
+        let values = PcrValues::new(of, vec![vec![2; 32], vec![10; 32]]).unwrap();
+        let (mut stream, mut decoder) = (Vec::new(), Decoder::default());
+        encode(1, &Answer::Pcrs(values.clone()), &mut stream).unwrap();
+        decoder.push(&mut stream);
+        let answer = decoder.next::<Answer>().unwrap();
+        assert!(matches!(answer, Some((1, Answer::Pcrs(got))) if got == values));
+    }
+
     proptest! {
         #[test]
         fn frames_survive_any_cut(sizes in prop::collection::vec(0usize..5000, 1..8), cut in 1usize..700) {
