@@ -222,11 +222,9 @@ impl Rig {
     /// Has everything loaded that the operation uses, and no more planned.
     fn ready(&mut self, operation: Operation) {
         self.wire.clear();
-        let warm = match operation {
-            Operation::SignUnloaded => Operation::Mac,
-            Operation::MakeAnchor | Operation::WriteAnchor => Operation::ReadAnchor,
-            other => other,
-        };
+        let beside = matches!(operation, Operation::MakeAnchor | Operation::WriteAnchor);
+        let warm = if beside { Operation::ReadAnchor } else { operation };
+        let warm = if operation == Operation::SignUnloaded { Operation::Mac } else { warm };
         self.perform(warm).unwrap_or_else(|fault| panic!("{operation:?} with nothing in the way: {fault:?}"));
         if operation == Operation::SignUnloaded {
             self.device.forget(self.signer.key.id, Version::FIRST).unwrap();
