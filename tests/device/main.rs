@@ -27,9 +27,11 @@ mod breaker;
 mod contract;
 mod damage;
 mod faults;
+mod flat;
 mod front;
 mod kills;
 mod matrix;
+mod quirks;
 mod strict;
 #[cfg(feature = "tpm")]
 mod tpm_away;
