@@ -268,7 +268,14 @@ impl Device for Lane {
 
     fn inventory(&mut self) -> Result<Inventory, Fault> {
         self.prove_sentinel()?;
-        self.list_objects()
+        let found = self.list_objects()?;
+        // A token that ended all sessions meanwhile has ended the login, too: it shows no key, and says that all is well.
+        let identity = self.enrolled()?;
+        let KeyRef { id, version, .. } = identity.sentinel;
+        if found.keys.contains(&(id, version)) {
+            return Ok(found);
+        }
+        Err(self.shared.gone("the token no longer shows its sentinel"))
     }
 
     fn make_anchor(&mut self, place: &AnchorPlace) -> Result<(), Fault> {
