@@ -2,15 +2,18 @@
 
 use cryptoki_sys::{
     CK_MECHANISM, CK_MECHANISM_TYPE, CK_RSA_PKCS_MGF_TYPE, CK_RSA_PKCS_OAEP_PARAMS, CK_RSA_PKCS_PSS_PARAMS, CK_ULONG,
-    CKG_MGF1_SHA256, CKG_MGF1_SHA384, CKG_MGF1_SHA512, CKM_AES_GCM, CKM_AES_KEY_GEN, CKM_AES_KEY_WRAP_KWP,
-    CKM_AES_KEY_WRAP_PAD, CKM_EC_EDWARDS_KEY_PAIR_GEN, CKM_EC_KEY_PAIR_GEN, CKM_ECDH1_DERIVE, CKM_ECDSA, CKM_EDDSA,
-    CKM_GENERIC_SECRET_KEY_GEN, CKM_RSA_PKCS, CKM_RSA_PKCS_KEY_PAIR_GEN, CKM_RSA_PKCS_OAEP, CKM_RSA_PKCS_PSS,
-    CKM_SHA256, CKM_SHA256_HMAC, CKM_SHA384, CKM_SHA384_HMAC, CKM_SHA512, CKM_SHA512_HMAC, CKZ_DATA_SPECIFIED,
+    CKG_MGF1_SHA1, CKG_MGF1_SHA256, CKG_MGF1_SHA384, CKG_MGF1_SHA512, CKM_AES_GCM, CKM_AES_KEY_GEN,
+    CKM_AES_KEY_WRAP_KWP, CKM_AES_KEY_WRAP_PAD, CKM_EC_EDWARDS_KEY_PAIR_GEN, CKM_EC_KEY_PAIR_GEN, CKM_ECDH1_DERIVE,
+    CKM_ECDSA, CKM_EDDSA, CKM_GENERIC_SECRET_KEY_GEN, CKM_RSA_PKCS, CKM_RSA_PKCS_KEY_PAIR_GEN, CKM_RSA_PKCS_OAEP,
+    CKM_RSA_PKCS_PSS, CKM_SHA_1, CKM_SHA256, CKM_SHA256_HMAC, CKM_SHA384, CKM_SHA384_HMAC, CKM_SHA512, CKM_SHA512_HMAC,
+    CKZ_DATA_SPECIFIED,
 };
 
-/// A hash function as a parameter of PSS.
+/// A hash function as a parameter of PSS or OAEP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Digest {
+    /// SHA-1, for OAEP alone, which asks of it no more than it still gives.
+    Sha1,
     /// SHA-256.
     Sha256,
     /// SHA-384.
@@ -83,6 +86,7 @@ pub(crate) enum Parameter {
 impl Digest {
     const fn mechanism(self) -> CK_MECHANISM_TYPE {
         match self {
+            Self::Sha1 => CKM_SHA_1,
             Self::Sha256 => CKM_SHA256,
             Self::Sha384 => CKM_SHA384,
             Self::Sha512 => CKM_SHA512,
@@ -91,6 +95,7 @@ impl Digest {
 
     const fn mask(self) -> CK_RSA_PKCS_MGF_TYPE {
         match self {
+            Self::Sha1 => CKG_MGF1_SHA1,
             Self::Sha256 => CKG_MGF1_SHA256,
             Self::Sha384 => CKG_MGF1_SHA384,
             Self::Sha512 => CKG_MGF1_SHA512,
