@@ -118,7 +118,7 @@ impl VersionRecord {
 /// One copy of a version's private part.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct KeyCopy {
-    /// The device that holds it or can open it.
+    /// The device that holds it or can open it; of a shared one that where it was made: each that has its key-encryption key opens it.
     pub device: Name,
     #[serde(flatten)]
     place: Place,
@@ -129,6 +129,7 @@ pub struct KeyCopy {
 enum Place {
     Resident,
     Wrapped { kek: KeyId, blob: Base64Bytes },
+    Shared { kek: KeyId, blob: Base64Bytes },
     Tpm { parent: Base64Bytes, public: Base64Bytes, private: Base64Bytes, auth: Base64Bytes },
 }
 
@@ -137,6 +138,7 @@ impl KeyCopy {
         let place = match locator {
             Locator::Resident => Place::Resident,
             Locator::Wrapped { kek, blob } => Place::Wrapped { kek: *kek, blob: Base64Bytes(blob.clone()) },
+            Locator::Shared { kek, blob } => Place::Shared { kek: *kek, blob: Base64Bytes(blob.clone()) },
             Locator::Tpm { parent, public, private, auth } => Place::Tpm {
                 parent: Base64Bytes(parent.clone()),
                 public: Base64Bytes(public.clone()),
@@ -152,7 +154,16 @@ impl KeyCopy {
         match self.place {
             Place::Resident => Protection::Hsm,
             Place::Wrapped { .. } => Protection::HsmWrapped,
+            Place::Shared { .. } => Protection::HsmShared,
             Place::Tpm { .. } => Protection::Tpm,
+        }
+    }
+
+    /// The key-encryption key that several devices share, and each of them opens it by.
+    pub(super) const fn shared_kek(&self) -> Option<KeyId> {
+        match self.place {
+            Place::Shared { kek, .. } => Some(kek),
+            Place::Resident | Place::Wrapped { .. } | Place::Tpm { .. } => None,
         }
     }
 
@@ -162,6 +173,7 @@ impl KeyCopy {
         let locator = match &self.place {
             Place::Resident => Locator::Resident,
             Place::Wrapped { kek, blob } => Locator::Wrapped { kek: *kek, blob: blob.0.clone() },
+            Place::Shared { kek, blob } => Locator::Shared { kek: *kek, blob: blob.0.clone() },
             Place::Tpm { parent, public, private, auth } => Locator::Tpm {
                 parent: parent.0.clone(),
                 public: public.0.clone(),

@@ -1,0 +1,222 @@
+//! Key-encryption keys that several tokens have, so that each of them opens what was wrapped in another.
+//!
+//! ```text
+//! token A                                                      token B
+//!                                    ◀──── public half ─────   transport: an RSA pair of one session, used once
+//! shared key, a session object ── RSA-OAEP to each transport ─▶ unwrapped: a token object
+//!      └── destroyed; A takes its own in by a transport too
+//! ```
+//!
+//! No key is ever outside a token but under a transport, whose private half goes with its session: what was sent is worthless then.
+//! In each token the shared key is *extractable*, since a token that is lost must be replaced some day, but *with trusted keys alone*
+//! (`CKA_WRAP_WITH_TRUSTED`). Only the security officer can make a key trusted: the user's PIN gets it out of no token. Each token is
+//! tried, and keeps no such key where it would let it go.
+//!
+//! OAEP is with SHA-1, which all tokens know: it asks of its hash no resistance to collisions
+//! ([RFC 8017, section 7.1](https://www.rfc-editor.org/rfc/rfc8017#section-7.1)).
+
+use std::sync::Arc;
+
+use pkcs11_raw::{Attribute, Digest, Mechanism, Object, Session, ck};
+
+use crate::device::pkcs11::codes::Effect;
+use crate::device::pkcs11::lane::Lane;
+use crate::device::pkcs11::make::ignores;
+use crate::device::pkcs11::shared::Shared;
+use crate::device::pkcs11::template::{self, Life};
+use crate::device::pkcs11::{pin, recipe};
+use crate::device::{Class, Fault, Identity, Kek, KekRole, PinSource, SharedKek};
+use crate::types::{Algorithm, KeyId, PublicKey, Version};
+
+/// How a shared key travels.
+pub(super) const OAEP: Mechanism = Mechanism::RsaOaep { hash: Digest::Sha1, mgf: Digest::Sha1 };
+/// The shape of a transport: RSA of 3072 bits.
+pub(super) const SHAPE: Algorithm = Algorithm::Rsa3072Oaep;
+
+/// The pair that shared keys come in under.
+#[derive(Debug)]
+pub(super) struct Transport {
+    /// Its own, so that no failure of another call takes the pair along, and none survives its use.
+    session: Session,
+    public: PublicKey,
+    private: Object,
+}
+
+impl Lane {
+    /// See [`crate::device::Device::open_transport`].
+    pub(super) fn open_transport_pair(&mut self) -> Result<PublicKey, Fault> {
+        let shared = Arc::clone(&self.shared);
+        let idle = |error| shared.fault(error, Effect::Idle);
+        let session = shared.session().map_err(idle)?;
+        let stated = template::transport();
+        let made = session.generate_pair(Mechanism::RsaPkcsKeyPairGen, &template::transport_half(), &stated);
+        let (half, private) = made.map_err(idle)?;
+        if let Some(wrong) = template::compare_transport(&session, private, &stated).map_err(idle)? {
+            return Err(careless(&format!("it makes keys otherwise than it was told: {wrong}")));
+        }
+        let public = recipe::public_key(&session, half, SHAPE)?
+            .ok_or_else(|| Fault::new(Class::Internal, "the token gave a pair no public key"))?;
+        *shared.lock_transport() = Some(Transport { session, public: public.clone(), private });
+        Ok(public)
+    }
+
+    /// See [`crate::device::Device::make_shared`].
+    pub(super) fn make_shared_keks(
+        &mut self,
+        roles: &[KekRole],
+        transports: &[PublicKey],
+    ) -> Result<Vec<Vec<SharedKek>>, Fault> {
+        if self.enrolled()?.shared_keks().next().is_some() {
+            return Err(Fault::new(Class::Refused, "this token shares key-encryption keys already"));
+        }
+        let mut for_each: Vec<Vec<SharedKek>> = transports.iter().map(|_| Vec::new()).collect();
+        for role in roles {
+            let id = KeyId::random().map_err(|error| Fault::new(Class::Internal, error.chain()))?;
+            let blobs = self.born_and_sent(transports)?;
+            for (list, blob) in for_each.iter_mut().zip(blobs) {
+                list.push(SharedKek { role: *role, id, blob });
+            }
+        }
+        Ok(for_each)
+    }
+
+    /// Makes a key as a session object and encrypts it to each transport. Where anything fails, it goes with its session.
+    fn born_and_sent(&mut self, transports: &[PublicKey]) -> Result<Vec<Vec<u8>>, Fault> {
+        let shared = Arc::clone(&self.shared);
+        let idle = |error| shared.fault(error, Effect::Idle);
+        self.run(idle, |session| {
+            let key = session.generate(Mechanism::AesKeyGen, &template::unborn_kek()).map_err(idle)?;
+            let blobs: Result<Vec<_>, Fault> = transports
+                .iter()
+                .map(|transport| {
+                    let wrapper = session.create(&template::known_transport(transport)?).map_err(idle)?;
+                    let blob = session.wrap(OAEP, wrapper, key).map_err(idle)?;
+                    session.destroy(wrapper).map_err(idle)?;
+                    Ok(blob)
+                })
+                .collect();
+            session.destroy(key).map_err(idle)?;
+            blobs
+        })
+    }
+
+    /// See [`crate::device::Device::take_shared`].
+    pub(super) fn take_shared_keks(&mut self, keks: &[SharedKek]) -> Result<Vec<Kek>, Fault> {
+        let shared = Arc::clone(&self.shared);
+        let identity = self.enrolled()?;
+        let transport = shared.lock_transport().take().ok_or_else(|| {
+            Fault::new(Class::Refused, "this token has no transport open, or it was used: each serves once")
+        })?;
+        let wrapping = shared.wrapping()?;
+        let _changing = shared.changing();
+        let mut taken = Vec::new();
+        for SharedKek { role, id, blob } in keks {
+            self.must_be_new(*id, Version::FIRST)?;
+            let stated = template::kek(*id, *role, wrapping, Life::Shared);
+            // 1. Take it in. A failure here may hide a key.
+            let object = transport
+                .session
+                .unwrap(OAEP, transport.private, blob, &stated)
+                .map_err(|error| shared.fault(error, Effect::Change))?;
+            // 2. Read it back, and try whether it stays.
+            let read = self
+                .call(|session| template::compare_kek(session, object, &stated, Life::Shared))
+                .map_err(|error| shared.fault(error, Effect::Idle));
+            let kept = read.and_then(ignores).and_then(|()| stays(&shared, object, &transport.public));
+            kept.map_err(|fault| self.undo(object, fault))?;
+            shared.lock_keks().insert(*id, object);
+            taken.push(Kek { role: *role, id: *id, wrapping, shared: true });
+        }
+        shared.sync()?;
+        let mut identity = Identity::clone(&identity);
+        identity.keks.extend(taken.iter().cloned());
+        shared.pin_identity(identity);
+        // What it can do is more now.
+        *shared.lock_abilities() = None;
+        Ok(taken)
+    }
+
+    /// See [`crate::device::Device::pass_on_shared`].
+    pub(super) fn pass_on_shared_keks(
+        &mut self,
+        transport: &PublicKey,
+        officer: &PinSource,
+    ) -> Result<Vec<SharedKek>, Fault> {
+        let identity = self.enrolled()?;
+        let keks: Vec<_> = identity.keks.iter().filter(|kek| kek.shared).cloned().collect();
+        if keks.is_empty() {
+            return Err(Fault::new(Class::Refused, "this token shares no key-encryption keys"));
+        }
+        let shared = Arc::clone(&self.shared);
+        // The one PIN is read before the other one is given up.
+        let (officer, user) = (pin::read(officer)?, pin::read(&shared.settings.pin)?);
+        let name = KeyId::random().map_err(|error| Fault::new(Class::Internal, error.chain()))?;
+        let trusted = template::trusted_transport(name, transport)?;
+        // 1. The officer makes the transport trusted.
+        let changing = shared.changing();
+        let made = self.call(|session| {
+            session.logout()?;
+            let made = session.login_officer(officer).and_then(|()| {
+                let made = session.create(&trusted).map(drop);
+                session.logout().and(made)
+            });
+            session.login(user)?;
+            made
+        });
+        // No handle of before is good any more.
+        shared.wipe();
+        made.map_err(|error| {
+            let fault = shared.fault(error, Effect::Change);
+            let text = format!("making the transport a trusted key, as the security officer: {}", fault.text);
+            Fault { text, ..fault }
+        })?;
+        drop(changing);
+        // 2. The user sends the keys under it, and removes it whatever came of that.
+        let search = template::search(name, Version::FIRST, Some(ck::CKO_PUBLIC_KEY));
+        let found = self.look(|session| session.find(&search))?;
+        let [wrapper] = found.as_slice() else {
+            return Err(Fault::new(Class::Internal, "the token does not show the trusted key that was just made"));
+        };
+        let sent = keks.iter().map(|kek| self.sent_under(kek, *wrapper)).collect();
+        let changing = shared.changing();
+        let removed = self.call(|session| session.destroy(*wrapper));
+        removed.map_err(|error| shared.fault(error, Effect::Change))?;
+        drop(changing);
+        shared.sync()?;
+        sent
+    }
+
+    fn sent_under(&mut self, kek: &Kek, wrapper: Object) -> Result<SharedKek, Fault> {
+        let Kek { role, id, .. } = *kek;
+        let object = self.kek(id, role)?.object;
+        let shared = Arc::clone(&self.shared);
+        let blob = self.call(|session| session.wrap(OAEP, wrapper, object));
+        Ok(SharedKek { role, id, blob: blob.map_err(|error| shared.fault(error, Effect::Idle))? })
+    }
+}
+
+/// Tries to get a shared key out under a key that nobody made trusted. In a session of its own: it is to fail.
+fn stays(shared: &Shared, object: Object, public: &PublicKey) -> Result<(), Fault> {
+    let idle = |error| shared.fault(error, Effect::Idle);
+    let session = shared.session().map_err(idle)?;
+    let wrapper = session.create(&template::known_transport(public)?).map_err(idle)?;
+    match session.wrap(OAEP, wrapper, object) {
+        Ok(_) => Err(careless("it lets a key out that is to leave under trusted keys alone")),
+        // The standard has the first; Kryoptic says the second.
+        Err(error) if matches!(error.code, ck::CKR_KEY_NOT_WRAPPABLE | ck::CKR_WRAPPING_KEY_HANDLE_INVALID) => Ok(()),
+        Err(error) => Err(idle(error)),
+    }
+}
+
+fn careless(why: &str) -> Fault {
+    Fault::new(Class::Unsupported, format!("this token can share no keys: {why}"))
+        .hint("keys that are to outlive a token need two that heed CKA_WRAP_WITH_TRUSTED")
+}
+
+/// Modulus and exponent, as a template states them.
+pub(super) fn numbers(public: &PublicKey) -> Result<[Attribute; 2], Fault> {
+    let (modulus, exponent) = public
+        .rsa_numbers()
+        .map_err(|error| Fault::new(Class::Refused, format!("the transport of the other token: {error}")))?;
+    Ok([Attribute::bytes(ck::CKA_MODULUS, &modulus), Attribute::bytes(ck::CKA_PUBLIC_EXPONENT, &exponent)])
+}
