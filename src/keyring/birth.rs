@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::record::{
     FORMAT, KeyCopy, KeyRecord, Pending, VersionRecord, attestation_path, key_path, pending_path, put, version_path,
 };
-use super::{Key, KeyVersion, Keyring, check};
+use super::{Key, KeyVersion, Keyring, check, holders_of};
 use crate::admission::{Details, Permit};
 use crate::audit::Phase;
 use crate::crash_point;
@@ -48,6 +48,8 @@ pub struct NewKey {
 
 /// What the device has made and proved.
 pub(super) struct Born {
+    /// The device that made it.
+    device: Name,
     locator: Locator,
     public: Option<Vec<u8>>,
     check: Option<Vec<u8>>,
@@ -151,7 +153,7 @@ impl Keyring {
         version: Version,
         worker: &Arc<Worker>,
     ) -> Result<Born> {
-        let details = Details::of(key.id, version).fact("device", &key.device).fact("algorithm", key.algorithm);
+        let details = Details::of(key.id, version).fact("device", worker.name()).fact("algorithm", key.algorithm);
         permit.intent(&details).await?;
         let pending = Pending {
             format: FORMAT,
@@ -159,13 +161,17 @@ impl Keyring {
             key: key.id,
             version,
             algorithm: key.algorithm,
-            device: key.device.clone(),
+            device: Name::new(worker.name())?,
             residency: key.residency,
         };
         let path = pending_path(key.id, version);
         self.finish_earlier(&path, worker, &pending).await?;
         let change = put(path, Expected::Any, &pending)?;
         self.ledger.commit(permit.record(Phase::Change, &details), vec![change]).await?;
+        if key.residency == Residency::Shared {
+            // As another device made an earlier try at this version, this one may have loaded that.
+            worker.forget(key.id, version).await?;
+        }
         let spec = KeySpec { id: key.id, version, algorithm: key.algorithm, residency: key.residency };
         let made = match generate(worker, spec).await {
             // What the device refuses was not made by this birth. It may have such an object of somebody else's already.
@@ -175,6 +181,10 @@ impl Keyring {
             }
             Err(fault) => Err(fault),
             Ok(generated) => prove(worker, &pending, generated).await,
+        };
+        let made = match made {
+            Ok(born) => self.prove_elsewhere(&pending, born).await,
+            Err(fault) => Err(fault),
         };
         let made = match made {
             Ok(born) => self.attest_birth(worker, &pending, born).await,
@@ -187,6 +197,39 @@ impl Keyring {
                 Err(fault.into())
             }
         }
+    }
+
+    /// Has each other device that shares the new version and answers prove that it has it too.
+    async fn prove_elsewhere(&self, pending: &Pending, born: Born) -> Result<Born, Fault> {
+        let Pending { key: id, version, algorithm, .. } = *pending;
+        let copy = KeyCopy::new(born.device.clone(), &born.locator);
+        let public = born.public.clone().map(PublicKey::from_der);
+        for worker in holders_of(&copy, &self.devices) {
+            if worker.name() == born.device.as_str() || worker.state().is_err() {
+                continue;
+            }
+            let key = Arc::new(copy.key_ref(id, version, algorithm));
+            let proved = async {
+                // An earlier try at this version may be loaded there.
+                worker.forget(id, version).await?;
+                probe(&worker, &key, public.as_ref()).await
+            };
+            match proved.await {
+                Ok(check) if check == born.check => {}
+                Ok(_) => {
+                    return Err(Fault::new(Class::KeyDamaged, format!("device {} has another key", worker.name())));
+                }
+                Err(fault) if fault.class.is_of_the_moment() => {
+                    tracing::warn!(device = worker.name(), key = %pending.name, cause = %fault, "a new version is unproved there");
+                }
+                Err(fault) => {
+                    let text = format!("device {} does not prove the new key: {}", worker.name(), fault.text);
+                    return Err(Fault { text, ..fault });
+                }
+            }
+            crash_point!("keyring.probed_elsewhere");
+        }
+        Ok(born)
     }
 
     /// Has the device say what it made.
@@ -257,21 +300,20 @@ async fn generate(worker: &Arc<Worker>, spec: KeySpec) -> Result<Generated, Faul
 async fn prove(worker: &Arc<Worker>, pending: &Pending, generated: Generated) -> Result<Born, Fault> {
     let Pending { key: id, version, algorithm, .. } = *pending;
     let key = Arc::new(KeyRef { id, version, algorithm, locator: generated.locator });
-    let check = match algorithm.role() {
-        Role::Sign => {
-            probe_signature(worker, &key, generated.public.as_ref()).await?;
-            None
-        }
-        Role::Agree | Role::Decrypt => {
-            probe_secret(worker, &key, generated.public.as_ref()).await?;
-            None
-        }
-        Role::Mac => Some(probe_mac(worker, &key).await?),
-        Role::Cipher => Some(probe_cipher(worker, &key).await?),
-    };
+    let check = probe(worker, &key, generated.public.as_ref()).await?;
     crash_point!("keyring.probed");
     let public = generated.public.map(|public| public.as_der().to_vec());
-    Ok(Born { locator: key.locator.duplicate(), public, check, attestation: None })
+    Ok(Born { device: pending.device.clone(), locator: key.locator.duplicate(), public, check, attestation: None })
+}
+
+/// Has a key do its one thing in a device. Answers the check value of one that has no public half.
+async fn probe(worker: &Worker, key: &Arc<KeyRef>, public: Option<&PublicKey>) -> Result<Option<Vec<u8>>, Fault> {
+    match key.algorithm.role() {
+        Role::Sign => probe_signature(worker, key, public).await.map(|()| None),
+        Role::Agree | Role::Decrypt => probe_secret(worker, key, public).await.map(|()| None),
+        Role::Mac => probe_mac(worker, key).await.map(Some),
+        Role::Cipher => probe_cipher(worker, key).await.map(Some),
+    }
 }
 
 async fn probe_signature(worker: &Worker, key: &Arc<KeyRef>, public: Option<&PublicKey>) -> Result<(), Fault> {
@@ -324,7 +366,7 @@ pub(super) fn version_record(
     born: Born,
     now: jiff::Timestamp,
 ) -> VersionRecord {
-    let Born { locator, public, check, attestation: _ } = born;
+    let Born { device, locator, public, check, attestation: _ } = born;
     VersionRecord {
         format: FORMAT,
         key: key.id,
@@ -334,7 +376,7 @@ pub(super) fn version_record(
         created: now,
         changed: now,
         destroy_at: None,
-        copies: vec![KeyCopy::new(key.device.clone(), &locator)],
+        copies: vec![KeyCopy::new(device, &locator)],
         public,
         check,
     }
@@ -351,16 +393,18 @@ async fn choose_residency(worker: &Worker, algorithm: Algorithm, wanted: Option<
     let of =
         |residency| description.abilities.iter().find(|one| one.algorithm == algorithm && one.residency == residency);
     let able = |residency: &Residency| of(*residency).is_some_and(|ability| ability.refusal.is_none());
-    if let Some(found) = wanted.map_or_else(|| Residency::ALL.iter().copied().find(able), |one| Some(one).filter(able))
-    {
+    let choices = wanted.map_or_else(|| Residency::ALONE.to_vec(), |one| vec![one]);
+    if let Some(found) = choices.iter().copied().find(able) {
         return Ok(found);
     }
-    let why: Vec<_> = Residency::ALL
+    let why: Vec<_> = choices
         .iter()
-        .filter(|residency| wanted.is_none_or(|wanted| wanted == **residency))
         .map(|residency| {
-            let refusal =
-                of(*residency).and_then(|ability| ability.refusal.as_deref()).unwrap_or("it is unknown to it");
+            let unknown = match residency {
+                Residency::Shared => "it shares no keys with another device: `signet init --share` has two do so",
+                Residency::Resident | Residency::Wrapped => "it is unknown to it",
+            };
+            let refusal = of(*residency).and_then(|ability| ability.refusal.as_deref()).unwrap_or(unknown);
             format!("{residency}: {refusal}")
         })
         .collect();
