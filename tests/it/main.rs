@@ -32,6 +32,7 @@ mod audit;
 mod backup;
 mod bundle;
 mod calls;
+mod copies;
 mod crash;
 mod est;
 mod expiry;
