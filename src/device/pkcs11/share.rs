@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use pkcs11_raw::{Attribute, Digest, Mechanism, Object, Session, ck};
 
+use crate::device::pkcs11::anchor::Cached;
 use crate::device::pkcs11::codes::Effect;
 use crate::device::pkcs11::lane::Lane;
 use crate::device::pkcs11::make::ignores;
@@ -153,6 +154,7 @@ impl Lane {
         let name = KeyId::random().map_err(|error| Fault::new(Class::Internal, error.chain()))?;
         let trusted = template::trusted_transport(name, transport)?;
         // 1. The officer makes the transport trusted.
+        let mut anchor = shared.lock_anchor();
         let changing = shared.changing();
         let made = self.call(|session| {
             session.logout()?;
@@ -163,14 +165,15 @@ impl Lane {
             session.login(user)?;
             made
         });
-        // No handle of before is good any more.
+        // No handle of before is good any more, or may be another object's.
         shared.wipe();
+        *anchor = Cached::default();
         made.map_err(|error| {
             let fault = shared.fault(error, Effect::Change);
             let text = format!("making the transport a trusted key, as the security officer: {}", fault.text);
             Fault { text, ..fault }
         })?;
-        drop(changing);
+        drop((changing, anchor));
         // 2. The user sends the keys under it, and removes it whatever came of that.
         let search = template::search(name, Version::FIRST, Some(ck::CKO_PUBLIC_KEY));
         let found = self.look(|session| session.find(&search))?;
