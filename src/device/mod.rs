@@ -497,6 +497,10 @@ const fn is_false(flag: &bool) -> bool {
     !*flag
 }
 
+/// The name, in the token that passes shared keys on, of the public key that they leave under. It is there for that moment, and after
+/// it only where a worker died then: worthless, as the private half has gone with its session.
+pub(crate) const LEFT_TRANSPORT: KeyId = KeyId::from_bytes(*b"signet transport");
+
 /// A key-encryption key on its way to a token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SharedKek {

@@ -61,6 +61,9 @@ const PIN_LOOK: Duration = Duration::from_secs(10);
 const MAX_EVENTS: usize = 128;
 /// How often the sentinel may fail to prove itself, for reasons that may pass, before the worker is ended.
 const MAX_UNPROVED: u32 = 3;
+/// How old the last proof of a device may be that is asked before another one which has the key too: half as long again as the pause
+/// between two.
+const LIVELY: Duration = Duration::from_millis(1500);
 
 /// A supervised device.
 #[derive(Debug)]
@@ -233,6 +236,13 @@ impl Worker {
     #[must_use]
     pub fn proved(&self) -> Option<(Instant, Health)> {
         self.shared.proved.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether it answers, and has proved so within the last moments: one that hangs is known to be down only seconds later.
+    #[must_use]
+    pub fn is_lively(&self) -> bool {
+        let proved = self.shared.proved.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(at, _)| *at);
+        self.state().is_ok() && proved.is_some_and(|at| at.elapsed() < LIVELY)
     }
 
     /// How often the worker process was replaced.

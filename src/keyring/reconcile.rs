@@ -11,7 +11,7 @@ use super::change::system_record;
 use super::record::{Pending, VersionRecord, key_path, put, read, version_path};
 use super::{Key, KeyVersion, Keyring};
 use crate::crash_point;
-use crate::device::{Locator, Settings};
+use crate::device::{LEFT_TRANSPORT, Locator, Settings};
 use crate::error::Result;
 use crate::store::Expected;
 use crate::types::{Action, KeyId, KeyName, Name, Residency, Version, blocking};
@@ -189,7 +189,13 @@ impl Keyring {
             ));
         }
         for (id, version) in &inventory.halves {
-            report.problems.push(format!("{device} holds half a key pair of key {id} version {version}: a leftover"));
+            report.problems.push(if *id == LEFT_TRANSPORT {
+                format!(
+                    "{device} holds the trusted key of a `signet init --share` that was cut short: the next one from {device} removes it"
+                )
+            } else {
+                format!("{device} holds half a key pair of key {id} version {version}: a leftover")
+            });
         }
         Ok(())
     }

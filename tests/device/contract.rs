@@ -352,7 +352,6 @@ async fn refuses_the_key_of_another_device(bench: &Bench, abilities: &[Ability])
     bench.works(&key).await;
 }
 
-/// The matrix as a text: `yes`, or the number of a reason below.
 /// What one makes, the other one does as well: tokens that share keys keep the contract together.
 #[tokio::test(flavor = "multi_thread")]
 async fn devices_that_share_keep_the_contract_together() {
@@ -427,6 +426,7 @@ async fn opened_anew(bench: Bench) -> Bench {
     Bench { worker: worker.into(), settings, identity }
 }
 
+/// The matrix as a text: `yes`, or the number of a reason below.
 fn table(matrix: &[(Device, Vec<Ability>)]) -> String {
     let columns: Vec<_> = matrix
         .iter()

@@ -30,6 +30,7 @@ mod faults;
 mod front;
 mod kills;
 mod matrix;
+mod share;
 mod strict;
 #[cfg(feature = "tpm")]
 mod tpm_away;

@@ -10,14 +10,14 @@
 //! No key is ever outside a token but under a transport, whose private half goes with its session: what was sent is worthless then.
 //! In each token the shared key is *extractable*, since a token that is lost must be replaced some day, but *with trusted keys alone*
 //! (`CKA_WRAP_WITH_TRUSTED`). Only the security officer can make a key trusted: the user's PIN gets it out of no token. Each token is
-//! tried, and keeps no such key where it would let it go.
+//! tried as somebody would who has that PIN, and keeps no such key where it would let it go.
 //!
 //! OAEP is with SHA-1, which all tokens know: it asks of its hash no resistance to collisions
 //! ([RFC 8017, section 7.1](https://www.rfc-editor.org/rfc/rfc8017#section-7.1)).
 
 use std::sync::Arc;
 
-use pkcs11_raw::{Attribute, Digest, Mechanism, Object, Session, ck};
+use pkcs11_raw::{Attribute, Digest, Error, Mechanism, Object, Session, ck};
 
 use crate::device::pkcs11::anchor::Cached;
 use crate::device::pkcs11::codes::Effect;
@@ -26,7 +26,7 @@ use crate::device::pkcs11::make::ignores;
 use crate::device::pkcs11::shared::Shared;
 use crate::device::pkcs11::template::{self, Life};
 use crate::device::pkcs11::{pin, recipe};
-use crate::device::{Class, Fault, Identity, Kek, KekRole, PinSource, SharedKek};
+use crate::device::{Class, Fault, Identity, Kek, KekRole, LEFT_TRANSPORT, PinSource, SharedKek};
 use crate::types::{Algorithm, KeyId, PublicKey, Version};
 
 /// How a shared key travels.
@@ -108,33 +108,53 @@ impl Lane {
         let transport = shared.lock_transport().take().ok_or_else(|| {
             Fault::new(Class::Refused, "this token has no transport open, or it was used: each serves once")
         })?;
-        let wrapping = shared.wrapping()?;
+        if identity.shared_keks().next().is_some() {
+            return Err(Fault::new(Class::Refused, "this token shares key-encryption keys already"));
+        }
         let _changing = shared.changing();
-        let mut taken = Vec::new();
-        for SharedKek { role, id, blob } in keks {
-            self.must_be_new(*id, Version::FIRST)?;
-            let stated = template::kek(*id, *role, wrapping, Life::Shared);
-            // 1. Take it in. A failure here may hide a key.
-            let object = transport
-                .session
-                .unwrap(OAEP, transport.private, blob, &stated)
-                .map_err(|error| shared.fault(error, Effect::Change))?;
-            // 2. Read it back, and try whether it stays.
-            let read = self
-                .call(|session| template::compare_kek(session, object, &stated, Life::Shared))
-                .map_err(|error| shared.fault(error, Effect::Idle));
-            let kept = read.and_then(ignores).and_then(|()| stays(&shared, object, &transport.public));
-            kept.map_err(|fault| self.undo(object, fault))?;
-            shared.lock_keks().insert(*id, object);
-            taken.push(Kek { role: *role, id: *id, wrapping, shared: true });
+        let mut taken: Vec<(Object, Kek)> = Vec::new();
+        for kek in keks {
+            match self.take_one(kek, &transport) {
+                Ok(one) => taken.push(one),
+                // All or none: one of several would wrap keys that no other token opens.
+                Err(fault) => return Err(taken.iter().fold(fault, |fault, (object, _)| self.undo(*object, fault))),
+            }
         }
         shared.sync()?;
+        shared.lock_keks().extend(taken.iter().map(|(object, kek)| (kek.id, *object)));
+        let taken: Vec<Kek> = taken.into_iter().map(|(_, kek)| kek).collect();
         let mut identity = Identity::clone(&identity);
         identity.keks.extend(taken.iter().cloned());
         shared.pin_identity(identity);
         // What it can do is more now.
         *shared.lock_abilities() = None;
         Ok(taken)
+    }
+
+    fn take_one(&mut self, kek: &SharedKek, transport: &Transport) -> Result<(Object, Kek), Fault> {
+        let SharedKek { role, id, blob } = kek;
+        let shared = Arc::clone(&self.shared);
+        let wrapping = shared.wrapping()?;
+        // 0. What a try before this took in and nobody pinned, as it died too soon. The token that gives has it still.
+        for left in
+            self.look(|session| session.find(&template::search(*id, Version::FIRST, Some(ck::CKO_SECRET_KEY))))?
+        {
+            self.call(|session| session.destroy(left)).map_err(|error| shared.fault(error, Effect::Change))?;
+        }
+        self.must_be_new(*id, Version::FIRST)?;
+        let stated = template::kek(*id, *role, wrapping, Life::Shared);
+        // 1. Take it in. A failure here may hide a key.
+        let object = transport
+            .session
+            .unwrap(OAEP, transport.private, blob, &stated)
+            .map_err(|error| shared.fault(error, Effect::Change))?;
+        // 2. Read it back, and try whether it stays.
+        let read = self
+            .call(|session| template::compare_kek(session, object, &stated, Life::Shared))
+            .map_err(|error| shared.fault(error, Effect::Idle));
+        let kept = read.and_then(ignores).and_then(|()| stays(&shared, object, &transport.public));
+        kept.map_err(|fault| self.undo(object, fault))?;
+        Ok((object, Kek { role: *role, id: *id, wrapping, shared: true }))
     }
 
     /// See [`crate::device::Device::pass_on_shared`].
@@ -151,19 +171,23 @@ impl Lane {
         let shared = Arc::clone(&self.shared);
         // The one PIN is read before the other one is given up.
         let (officer, user) = (pin::read(officer)?, pin::read(&shared.settings.pin)?);
-        let name = KeyId::random().map_err(|error| Fault::new(Class::Internal, error.chain()))?;
-        let trusted = template::trusted_transport(name, transport)?;
+        let trusted = template::trusted_transport(LEFT_TRANSPORT, transport)?;
+        // 0. One that a try before this left, whose private half is no more.
+        for left in self.trusted_transports()? {
+            self.remove_transport(left)?;
+        }
         // 1. The officer makes the transport trusted.
         let mut anchor = shared.lock_anchor();
         let changing = shared.changing();
         let made = self.call(|session| {
-            session.logout()?;
-            let made = session.login_officer(officer).and_then(|()| {
-                let made = session.create(&trusted).map(drop);
-                session.logout().and(made)
-            });
-            session.login(user)?;
-            made
+            let officer = session.logout().and_then(|()| session.login_officer(officer));
+            let made = officer.and_then(|()| session.create(&trusted).map(drop));
+            // Whatever came of that, the user comes back, who may never have left.
+            let _ = session.logout();
+            match session.login(user) {
+                Err(error) if error.code != ck::CKR_USER_ALREADY_LOGGED_IN => made.and(Err(error)),
+                Ok(()) | Err(_) => made,
+            }
         });
         // No handle of before is good any more, or may be another object's.
         shared.wipe();
@@ -175,18 +199,28 @@ impl Lane {
         })?;
         drop((changing, anchor));
         // 2. The user sends the keys under it, and removes it whatever came of that.
-        let search = template::search(name, Version::FIRST, Some(ck::CKO_PUBLIC_KEY));
-        let found = self.look(|session| session.find(&search))?;
+        let found = self.trusted_transports()?;
         let [wrapper] = found.as_slice() else {
             return Err(Fault::new(Class::Internal, "the token does not show the trusted key that was just made"));
         };
         let sent = keks.iter().map(|kek| self.sent_under(kek, *wrapper)).collect();
+        self.remove_transport(*wrapper)?;
+        sent
+    }
+
+    /// Those that an officer made here for other tokens: one while keys are passed on, and what a death in that moment left.
+    fn trusted_transports(&mut self) -> Result<Vec<Object>, Fault> {
+        let search = template::search(LEFT_TRANSPORT, Version::FIRST, Some(ck::CKO_PUBLIC_KEY));
+        self.look(|session| session.find(&search))
+    }
+
+    fn remove_transport(&mut self, wrapper: Object) -> Result<(), Fault> {
+        let shared = Arc::clone(&self.shared);
         let changing = shared.changing();
-        let removed = self.call(|session| session.destroy(*wrapper));
+        let removed = self.call(|session| session.destroy(wrapper));
         removed.map_err(|error| shared.fault(error, Effect::Change))?;
         drop(changing);
-        shared.sync()?;
-        sent
+        shared.sync()
     }
 
     fn sent_under(&mut self, kek: &Kek, wrapper: Object) -> Result<SharedKek, Fault> {
@@ -198,16 +232,46 @@ impl Lane {
     }
 }
 
-/// Tries to get a shared key out under a key that nobody made trusted. In a session of its own: it is to fail.
+/// Tries to get a shared key out as the holder of the user's PIN: under a key that nobody made trusted, and under one that the user
+/// makes trusted. Each in a session of its own: it is to fail.
 fn stays(shared: &Shared, object: Object, public: &PublicKey) -> Result<(), Fault> {
     let idle = |error| shared.fault(error, Effect::Idle);
-    let session = shared.session().map_err(idle)?;
-    let wrapper = session.create(&template::known_transport(public)?).map_err(idle)?;
-    match session.wrap(OAEP, wrapper, object) {
-        Ok(_) => Err(careless("it lets a key out that is to leave under trusted keys alone")),
-        // The standard has the first; Kryoptic says the second.
-        Err(error) if matches!(error.code, ck::CKR_KEY_NOT_WRAPPABLE | ck::CKR_WRAPPING_KEY_HANDLE_INVALID) => Ok(()),
-        Err(error) => Err(idle(error)),
+    let plain = template::known_transport(public)?;
+    let trusted = || Attribute::flag(ck::CKA_TRUSTED, true);
+    let open: Vec<_> = plain.iter().filter(|one| one.kind() != ck::CKA_MODIFIABLE).cloned().collect();
+    let tries: [&dyn Fn(&Session) -> pkcs11_raw::Result<Object>; 3] = [
+        &|session| session.create(&plain),
+        &|session| session.create(&[plain.as_slice(), &[trusted()]].concat()),
+        &|session| {
+            let wrapper = session.create(&open)?;
+            session.set(wrapper, &[trusted()])?;
+            Ok(wrapper)
+        },
+    ];
+    for attempt in tries {
+        let session = shared.session().map_err(idle)?;
+        match attempt(&session).and_then(|wrapper| session.wrap(OAEP, wrapper, object)) {
+            Ok(_) => return Err(careless("it lets a key out that is to leave under trusted keys alone")),
+            Err(error) if is_refusal(error) => {}
+            Err(error) => return Err(idle(error)),
+        }
+    }
+    Ok(())
+}
+
+/// Whether a token says that a key is not trusted, or not by the user. The standard has the first of each; Kryoptic says the others.
+const fn is_refusal(error: Error) -> bool {
+    match error.function.as_bytes() {
+        b"C_WrapKey" => matches!(error.code, ck::CKR_KEY_NOT_WRAPPABLE | ck::CKR_WRAPPING_KEY_HANDLE_INVALID),
+        b"C_CreateObject" | b"C_SetAttributeValue" => matches!(
+            error.code,
+            ck::CKR_ATTRIBUTE_READ_ONLY
+                | ck::CKR_ATTRIBUTE_TYPE_INVALID
+                | ck::CKR_ATTRIBUTE_VALUE_INVALID
+                | ck::CKR_TEMPLATE_INCONSISTENT
+                | ck::CKR_ACTION_PROHIBITED
+        ),
+        _ => false,
     }
 }
 
