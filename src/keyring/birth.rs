@@ -199,26 +199,21 @@ impl Keyring {
         }
     }
 
-    /// Has each other device that shares the new version and answers prove that it has it too.
+    /// Has each other device that shares the new version and answers prove that it has it too. Where none does, the device of its birth
+    /// proves an older one: a key-encryption key that somebody put in the place of the shared one opens neither.
     async fn prove_elsewhere(&self, pending: &Pending, born: Born) -> Result<Born, Fault> {
         let Pending { key: id, version, algorithm, .. } = *pending;
         let copy = KeyCopy::new(born.device.clone(), &born.locator);
+        let Some(kek) = copy.shared_kek() else { return Ok(born) };
+        let (key, mut is_proved) = (Arc::new(copy.key_ref(id, version, algorithm)), false);
         let public = born.public.clone().map(PublicKey::from_der);
         for worker in holders_of(&copy, &self.devices) {
             if worker.name() == born.device.as_str() || worker.state().is_err() {
                 continue;
             }
-            let key = Arc::new(copy.key_ref(id, version, algorithm));
-            let proved = async {
-                // An earlier try at this version may be loaded there.
-                worker.forget(id, version).await?;
-                probe(&worker, &key, public.as_ref()).await
-            };
-            match proved.await {
-                Ok(check) if check == born.check => {}
-                Ok(_) => {
-                    return Err(Fault::new(Class::KeyDamaged, format!("device {} has another key", worker.name())));
-                }
+            // An earlier try at this version may be loaded there.
+            match probe_anew(&worker, &key, public.as_ref(), born.check.as_deref()).await {
+                Ok(()) => is_proved = true,
                 Err(fault) if fault.class.is_of_the_moment() => {
                     tracing::warn!(device = worker.name(), key = %pending.name, cause = %fault, "a new version is unproved there");
                 }
@@ -229,7 +224,31 @@ impl Keyring {
             }
             crash_point!("keyring.probed_elsewhere");
         }
+        if !is_proved {
+            self.prove_older(kek, &born.device).await?;
+        }
         Ok(born)
+    }
+
+    /// Has a device open a version that was there before, under a key-encryption key that it shares.
+    async fn prove_older(&self, kek: KeyId, device: &Name) -> Result<(), Fault> {
+        let keys = self.all();
+        let mut versions = keys.iter().flat_map(|key| key.versions());
+        let older = versions.find_map(|version| {
+            let record = &version.record;
+            let is_so = record.copies.iter().any(|copy| copy.shared_kek() == Some(kek));
+            version.key_ref.as_ref().filter(|_| is_so).map(|key| (key, record))
+        });
+        let (Some((key, record)), Some(worker)) = (older, self.devices.get(device)) else {
+            let text = "no other device that shares it answers, and no older key proves the one that wraps it";
+            return Err(
+                Fault::new(Class::Config, text).hint("make the first shared key of its kind while both devices answer")
+            );
+        };
+        probe_anew(worker, key, record.public_key().as_ref(), record.check.as_deref()).await.map_err(|fault| {
+            let text = format!("an older key that device {device} shares does not open there: {}", fault.text);
+            Fault { text, ..fault }
+        })
     }
 
     /// Has the device say what it made.
@@ -304,6 +323,20 @@ async fn prove(worker: &Arc<Worker>, pending: &Pending, generated: Generated) ->
     crash_point!("keyring.probed");
     let public = generated.public.map(|public| public.as_der().to_vec());
     Ok(Born { device: pending.device.clone(), locator: key.locator.duplicate(), public, check, attestation: None })
+}
+
+/// Has a key that is not loaded any more do its one thing in a device: it is what `public` or `check` says.
+async fn probe_anew(
+    worker: &Worker,
+    key: &Arc<KeyRef>,
+    public: Option<&PublicKey>,
+    check: Option<&[u8]>,
+) -> Result<(), Fault> {
+    worker.forget(key.id, key.version).await?;
+    if probe(worker, key, public).await?.as_deref() == check {
+        return Ok(());
+    }
+    Err(Fault::new(Class::KeyDamaged, format!("device {} has another key", worker.name())))
 }
 
 /// Has a key do its one thing in a device. Answers the check value of one that has no public half.
