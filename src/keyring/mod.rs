@@ -163,11 +163,12 @@ impl KeyVersion {
         self.key_ref.as_ref().zip(holders.next().map(|holder| &holder.worker)).ok_or_else(|| self.placeless())
     }
 
-    /// The devices that have it, beginning with the first that answers.
+    /// The devices that have it, beginning with the first that answers, and rather one that proved so a moment ago.
     fn holders(&self) -> impl Iterator<Item = &Holder> {
+        let which = |is: fn(&Worker) -> bool| self.holders.iter().position(|holder| is(&holder.worker));
         let first = match &*self.holders {
             [] | [_] => 0,
-            several => several.iter().position(|holder| holder.worker.state().is_ok()).unwrap_or(0),
+            _ => which(Worker::is_lively).or_else(|| which(|worker| worker.state().is_ok())).unwrap_or(0),
         };
         self.holders.iter().cycle().skip(first).take(self.holders.len())
     }
