@@ -672,16 +672,30 @@ fn story(bench: &mut Bench) -> Result<(), (Step, Fault)> {
         (Algorithm::EcdsaP256, Residency::Wrapped),
         (Algorithm::HmacSha256, Residency::Resident),
         (Algorithm::HmacSha256, Residency::Wrapped),
+        (Algorithm::Aes256Gcm, Residency::Resident),
+        (Algorithm::HpkeP256, Residency::Wrapped),
     ] {
         let spec = KeySpec { id: KeyId::random().unwrap(), version: Version::FIRST, algorithm, residency };
         let locator = bench.device.generate(&spec).map_err(|fault| (Step::Making(spec.id), fault))?.locator;
         let key = KeyRef { id: spec.id, version: spec.version, algorithm, locator };
         let using = |fault| (Step::Using(spec.id), fault);
         bench.device.forget(key.id, key.version).map_err(using)?;
-        match algorithm.purpose() {
-            Purpose::Sign => bench.sign(&key).map_err(using)?,
-            Purpose::Mac | Purpose::Wrap => bench.device.mac(&key, MESSAGE).map_err(using)?,
-        };
+        match algorithm.role() {
+            Role::Sign => bench.sign(&key),
+            Role::Mac => bench.device.mac(&key, MESSAGE),
+            Role::Cipher => {
+                let ask =
+                    |direction, data: &[u8]| CipherCall { nonce: &[1; 12], aad: b"beside", data }.encode(direction);
+                let sealed = bench.device.cipher(&key, &ask(Direction::Encrypt, MESSAGE));
+                sealed.and_then(|sealed| bench.device.cipher(&key, &ask(Direction::Decrypt, &sealed)))
+            }
+            Role::Agree => {
+                let point = Agreed::with(&bench.identity.sentinel_public).unwrap().point;
+                bench.device.agree(&key, &point)
+            }
+            Role::Decrypt => unreachable!("SoftHSM opens no RSA-OAEP"),
+        }
+        .map_err(using)?;
         bench.device.health(&[1; 32]).map_err(using)?;
         bench.device.destroy(&key).map_err(|fault| (Step::Destroying(spec.id, residency), fault))?;
     }

@@ -1,10 +1,30 @@
-//! Kryoptic as a library that a program can load: the software token, under the one name by which PKCS#11 asks for its functions.
+//! Kryoptic as a library that a program can load: the software token, under the names by which PKCS#11 asks for its functions.
 
-use kryoptic_lib::fns::general::fn_get_function_list;
-use kryoptic_lib::pkcs11::{CK_FUNCTION_LIST_PTR_PTR, CK_RV};
+use kryoptic_lib::fns::general::{fn_get_function_list, fn_get_interface, fn_get_interface_list};
+use kryoptic_lib::pkcs11::{
+    CK_FLAGS, CK_FUNCTION_LIST_PTR_PTR, CK_INTERFACE_PTR, CK_INTERFACE_PTR_PTR, CK_RV, CK_ULONG_PTR, CK_UTF8CHAR_PTR,
+    CK_VERSION_PTR,
+};
 
-/// Gives the functions of the token, by the standard's name for that.
+/// Gives the functions of version 2.40, by the standard's name for that.
 #[unsafe(no_mangle)]
 pub extern "C" fn C_GetFunctionList(list: CK_FUNCTION_LIST_PTR_PTR) -> CK_RV {
     fn_get_function_list(list)
+}
+
+/// Gives the interfaces: the functions of each version.
+#[unsafe(no_mangle)]
+pub extern "C" fn C_GetInterfaceList(list: CK_INTERFACE_PTR, count: CK_ULONG_PTR) -> CK_RV {
+    fn_get_interface_list(list, count)
+}
+
+/// Gives one of them.
+#[unsafe(no_mangle)]
+pub extern "C" fn C_GetInterface(
+    name: CK_UTF8CHAR_PTR,
+    version: CK_VERSION_PTR,
+    interface: CK_INTERFACE_PTR_PTR,
+    flags: CK_FLAGS,
+) -> CK_RV {
+    fn_get_interface(name, version, interface, flags)
 }

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::sync::OnceLock;
 
 use cryptoki_sys::{
-    CK_C_INITIALIZE_ARGS, CK_C_Initialize, CK_FUNCTION_LIST, CK_RV, CK_VOID_PTR, CKF_OS_LOCKING_OK,
+    CK_C_INITIALIZE_ARGS, CK_C_Initialize, CK_FUNCTION_LIST_3_2, CK_RV, CK_VOID_PTR, CKF_OS_LOCKING_OK,
     CKR_CRYPTOKI_NOT_INITIALIZED,
 };
 
@@ -20,11 +20,11 @@ struct Arguments {
 }
 
 /// Has a real module be told its parameters, where there are any.
-pub(crate) fn install(real: CK_FUNCTION_LIST) -> CK_FUNCTION_LIST {
-    let Some(text) = std::env::var_os("SIGNET_FAULT_PARAMETERS") else { return real };
-    let Ok(text) = CString::new(text.into_vec()) else { return real };
+pub(crate) fn install(real: &mut CK_FUNCTION_LIST_3_2) {
+    let Some(text) = std::env::var_os("SIGNET_FAULT_PARAMETERS") else { return };
+    let Ok(text) = CString::new(text.into_vec()) else { return };
     REAL.get_or_init(|| (real.C_Initialize, text));
-    CK_FUNCTION_LIST { C_Initialize: Some(initialise), ..real }
+    real.C_Initialize = Some(initialise);
 }
 
 unsafe extern "C" fn initialise(_: CK_VOID_PTR) -> CK_RV {

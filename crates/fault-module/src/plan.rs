@@ -6,10 +6,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use cryptoki_sys::{CK_FLAGS, CK_RV};
+use cryptoki_sys::{CK_ATTRIBUTE_TYPE, CK_FLAGS, CK_RV};
 
-use crate::forward::{FUNCTIONS, Output};
+use crate::forward::FUNCTIONS;
 use crate::report;
+use crate::spoil::Output;
 
 /// What happens to one call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,7 +24,13 @@ pub(crate) struct Fault {
     pub(crate) flip: bool,
     pub(crate) short: bool,
     pub(crate) empty: bool,
+    pub(crate) replay: bool,
+    /// Another call may be answered with the answer of this one.
+    pub(crate) remember: bool,
     pub(crate) flags: CK_FLAGS,
+    pub(crate) without: Option<CK_ATTRIBUTE_TYPE>,
+    pub(crate) stuck: Option<CK_RV>,
+    pub(crate) close_sessions: bool,
 }
 
 /// A fault and the calls it happens to.
@@ -31,6 +38,7 @@ pub(crate) struct Fault {
 struct Rule {
     function: String,
     after: u64,
+    every: u64,
     count: u64,
     once: bool,
     fault: Fault,
@@ -62,9 +70,10 @@ pub(crate) fn fault(function: &'static str) -> Option<Fault> {
     let path = PATH.get_or_init(|| std::env::var_os("SIGNET_FAULT_PLAN").map(PathBuf::from)).as_ref()?;
     let mut plan = PLAN.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
     plan.refresh(path);
-    let taken = plan.count(function)?;
-    let free = !taken.once || plan.claim(path, &taken.function);
-    free.then_some(taken.fault)
+    let remember = plan.rules.iter().any(|rule| rule.fault.replay && rule.function == function);
+    let taken = plan.count(function).filter(|rule| !rule.once || plan.claim(path, &rule.function));
+    let fault = taken.map_or_else(Fault::default, |rule| rule.fault);
+    Some(Fault { remember, ..fault })
 }
 
 impl Plan {
@@ -102,9 +111,9 @@ impl Plan {
         let (own, all) = (*own, self.all);
         let holds = |rule: &&Rule| {
             let call = if rule.function == "*" { all } else { own };
+            let turn = call.checked_sub(rule.after.saturating_add(1));
             (rule.function == "*" || rule.function == function)
-                && call > rule.after
-                && call <= rule.after.saturating_add(rule.count)
+                && turn.is_some_and(|turn| turn.is_multiple_of(rule.every) && turn / rule.every < rule.count)
         };
         self.rules.iter().find(holds).cloned()
     }
@@ -122,22 +131,27 @@ fn parse(text: &str) -> Result<Vec<Rule>, String> {
 }
 
 fn rule<'a>(function: &str, words: impl Iterator<Item = &'a str>) -> Result<Rule, String> {
-    let output = match FUNCTIONS.iter().find(|(name, _)| *name == function) {
-        Some((_, output)) => *output,
-        None if function == "*" => Output::None,
+    let (output, takes_template) = match FUNCTIONS.iter().find(|(name, ..)| *name == function) {
+        Some((_, output, takes_template)) => (*output, *takes_template),
+        None if function == "*" => (Output::None, false),
         None => return Err(format!("no fault can be put on {function}")),
     };
-    let mut rule =
-        Rule { function: function.to_owned(), after: 0, count: u64::MAX, once: false, fault: Fault::default() };
+    let function = function.to_owned();
+    let mut rule = Rule { function, after: 0, every: 1, count: u64::MAX, once: false, fault: Fault::default() };
     for word in words {
         let fault = &mut rule.fault;
         match word.split_once('=') {
             Some(("after", value)) => rule.after = number(value)?,
+            Some(("every", value)) => rule.every = number(value)?.max(1),
             Some(("count", value)) => rule.count = number(value)?,
             Some(("delay_ms", value)) => fault.delay_ms = number(value)?,
             Some(("pre", value)) => fault.pre = Some(number(value)?),
             Some(("post", value)) => fault.post = Some(number(value)?),
             Some(("flags", value)) if output.has_flags() => fault.flags = number(value)?,
+            Some(("without", value)) if takes_template => fault.without = Some(number(value)?),
+            Some(("stuck", value)) => fault.stuck = Some(number(value)?),
+            None if word == "close_sessions" => fault.close_sessions = true,
+            None if word == "replay" && output.can_replay() => fault.replay = true,
             None if word == "once" => rule.once = true,
             None if word == "hang" => fault.hang = true,
             None if word == "abort" => fault.abort = true,
@@ -179,6 +193,13 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_may_hold_now_and_then() {
+        let mut plan = plan("C_Sign after=1 every=3 count=2 pre=0x30");
+        let codes: Vec<_> = (0..9).map(|_| plan.count("C_Sign").is_some()).collect();
+        assert_eq!(codes, [false, true, false, false, true, false, false, false, false]);
+    }
+
+    #[test]
     fn the_first_rule_that_holds_is_taken() {
         let mut plan = plan("# slow, then broken\nC_Sign count=1 delay_ms=5\n\nC_Sign post=6 # for ever\n");
         assert_eq!(plan.count("C_Sign").unwrap().fault.delay_ms, 5);
@@ -205,6 +226,9 @@ mod tests {
             "* empty",
             "C_FindObjects short",
             "C_Sign flags=1",
+            "C_Sign without=1",
+            "C_Login replay",
+            "C_GetInterface empty",
         ];
         for line in bad {
             assert!(parse(line).is_err(), "{line}");
