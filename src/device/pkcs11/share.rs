@@ -232,6 +232,9 @@ impl Lane {
     }
 }
 
+/// A way to come by a key that wraps.
+type Try<'a> = &'a dyn Fn(&Session) -> pkcs11_raw::Result<Object>;
+
 /// Tries to get a shared key out as the holder of the user's PIN: under a key that nobody made trusted, and under one that the user
 /// makes trusted. Each in a session of its own: it is to fail.
 fn stays(shared: &Shared, object: Object, public: &PublicKey) -> Result<(), Fault> {
@@ -239,7 +242,7 @@ fn stays(shared: &Shared, object: Object, public: &PublicKey) -> Result<(), Faul
     let plain = template::known_transport(public)?;
     let trusted = || Attribute::flag(ck::CKA_TRUSTED, true);
     let open: Vec<_> = plain.iter().filter(|one| one.kind() != ck::CKA_MODIFIABLE).cloned().collect();
-    let tries: [&dyn Fn(&Session) -> pkcs11_raw::Result<Object>; 3] = [
+    let tries: [Try<'_>; 3] = [
         &|session| session.create(&plain),
         &|session| session.create(&[plain.as_slice(), &[trusted()]].concat()),
         &|session| {
