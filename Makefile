@@ -17,7 +17,7 @@ ALLOW_SKIPS ?=
 QUICK ?=
 
 SKIPS := $(CURDIR)/target/skipped.txt
-# Without them their tests are skipped.
+# Without them their tests are skipped. With SIGNET_TEST_PQC=1 the second one builds a token that has ML-DSA as well.
 JUDGES := ./tests/judges/install || [ -n "$(ALLOW_SKIPS)" ]
 MODULE := CARGO="$(CARGO)" ./tests/kryoptic/install || [ -n "$(ALLOW_SKIPS)" ]
 
@@ -74,8 +74,9 @@ fuzz: ## throws damaged input at every decoder, FUZZ_SECONDS each
 	./.ci/deps fuzz
 	FUZZ_SECONDS="$(FUZZ_SECONDS)" ./fuzz/run $(FUZZ_TARGETS)
 
-soak: ## the long tests: many more random cases, and five minutes of each fuzz target
+soak: ## the long tests: many more random cases, ML-DSA in a token, and five minutes of each fuzz target
 	./.ci/deps test fuzz
+	export SIGNET_TEST_PQC=1
 	mkdir -p target
 	$(JUDGES)
 	$(MODULE)

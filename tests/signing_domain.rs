@@ -191,6 +191,7 @@ fn a_jwt_key_signs_tokens_that_name_its_algorithm() {
         (Algorithm::EcdsaP256, "ES256"),
         (Algorithm::EcdsaP521, "ES512"),
         (Algorithm::Ed25519, "EdDSA"),
+        (Algorithm::MlDsa65, "ML-DSA-65"),
         (Algorithm::Rsa3072Pss, "PS256"),
         (Algorithm::Rsa2048Pkcs1, "RS256"),
     ] {
@@ -246,7 +247,9 @@ fn digests_are_for_raw_keys_and_messages_for_the_others() {
     assert!(error.mend().unwrap().contains("digest"));
     allows_digest(Domain::Raw, P256, &[1; 32]).unwrap();
     assert_eq!(allows_digest(Domain::Raw, P256, &[1; 48]).unwrap_err().kind(), Kind::Invalid);
-    assert_eq!(allows_digest(Domain::Raw, Algorithm::Ed25519, &[1; 64]).unwrap_err().kind(), Kind::Unsupported);
+    for whole in [Algorithm::Ed25519, Algorithm::MlDsa65] {
+        assert_eq!(allows_digest(Domain::Raw, whole, &[1; 64]).unwrap_err().kind(), Kind::Unsupported);
+    }
     for domain in Domain::ALL.iter().copied().filter(|domain| *domain != Domain::Raw) {
         let error = allows_digest(domain, P256, &[1; 32]).unwrap_err();
         assert_eq!(error.kind(), Kind::Invalid);

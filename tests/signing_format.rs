@@ -152,6 +152,16 @@ fn thumbprints_are_those_of_the_standards() {
     let json = serde_json::to_value(&jwk).unwrap();
     assert_eq!((&json["kty"], &json["crv"], &json["alg"]), (&"OKP".into(), &"Ed25519".into(), &"EdDSA".into()));
 
+    // RFC 9964, appendix A.1: the key of a seed of zeros.
+    let pair = lc::PqdsaKeyPair::from_seed(&lc::ML_DSA_65_SIGNING, &[0; 32]).unwrap();
+    let public = pair.public_key().as_ref();
+    let jwk = Jwk::new(Algorithm::MlDsa65, &PublicKey::ml_dsa_65(public).unwrap()).unwrap();
+    assert_eq!(jwk.kid(), "Suiu29qbfuaBaR4Ats-c6XQBePB_OpAxAwcTR_0KXVM");
+    let expected = serde_json::json!({
+        "kty": "AKP", "alg": "ML-DSA-65", "pub": URL_SAFE_NO_PAD.encode(public), "use": "sig", "kid": jwk.kid(),
+    });
+    assert_eq!(serde_json::to_value(&jwk).unwrap(), expected);
+
     // RFC 7517, A.1, with a thumbprint computed by hand from RFC 7638.
     let (x, y) = ("MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4", "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM");
     let point = [&[4][..], &decode(x), &decode(y)].concat();
@@ -160,6 +170,34 @@ fn thumbprints_are_those_of_the_standards() {
     assert_eq!(jwk.kid(), URL_SAFE_NO_PAD.encode(signet::types::sha256(&[canonical.as_bytes()])));
     let json = serde_json::to_value(&jwk).unwrap();
     assert_eq!((&json["x"], &json["y"], &json["alg"]), (&x.into(), &y.into(), &"ES256".into()));
+}
+
+/// RFC 9881, 4: the parameters are absent. The library that verifies would also take the bare bytes.
+#[test]
+fn a_key_of_ml_dsa_is_read_in_one_form() {
+    let of = |algorithm| lc::PqdsaKeyPair::generate(algorithm).unwrap().public_key().as_ref().to_vec();
+    let bytes = of(&lc::ML_DSA_65_SIGNING);
+    let good = PublicKey::ml_dsa_65(&bytes).unwrap();
+    Verifier::new(Algorithm::MlDsa65, &good).unwrap();
+    assert_eq!(good.raw().unwrap(), bytes);
+    assert_eq!(PublicKey::from_pem(&good.to_pem().unwrap()).unwrap(), good);
+    // SEQUENCE { SEQUENCE { id-ml-dsa-65 } BIT STRING } is 22 bytes longer than the key; the identifier has 9.
+    let der = good.as_der();
+    assert_eq!((der.len(), &der[4..8]), (bytes.len() + 22, &[0x30, 0x0b, 0x06, 0x09][..]));
+    let mut with_null = [&der[..17], &[5, 0], &der[17..]].concat();
+    (with_null[3], with_null[5]) = (with_null[3] + 2, 0x0d);
+    let other_set = [&der[..16], &[0x11], &der[17..]].concat();
+    let longer = [der, &[0]].concat();
+    for bad in [bytes.clone(), with_null, other_set, longer, der[..der.len() - 1].to_vec(), Vec::new()] {
+        let error = Verifier::new(Algorithm::MlDsa65, &PublicKey::from_der(bad.clone())).unwrap_err();
+        assert_eq!(error.kind(), Kind::Invalid, "{} bytes", bad.len());
+    }
+    for other in [of(&lc::ML_DSA_44_SIGNING), of(&lc::ML_DSA_87_SIGNING), Vec::new()] {
+        assert_eq!(PublicKey::ml_dsa_65(&other).unwrap_err().kind(), Kind::Invalid);
+    }
+    for algorithm in Algorithm::ALL.iter().filter(|one| **one != Algorithm::MlDsa65) {
+        assert!(Verifier::new(*algorithm, &good).is_err(), "{algorithm}");
+    }
 }
 
 #[test]

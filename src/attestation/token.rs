@@ -205,6 +205,7 @@ const fn kind(algorithm: Algorithm) -> Kind {
         Algorithm::Aes256Gcm => Kind { class: SECRET, key_type: "0x1f", generator: "0x1080", mechanism: "0x1087" },
         Algorithm::HpkeP256 => Kind { class: PRIVATE, key_type: "0x3", generator: "0x1040", mechanism: "0x1050" },
         Algorithm::Ed25519 => Kind { class: PRIVATE, key_type: "0x40", generator: "0x1055", mechanism: "0x1057" },
+        Algorithm::MlDsa65 => Kind { class: PRIVATE, key_type: "0x4a", generator: "0x1c", mechanism: "0x1d" },
         Algorithm::Rsa2048Pkcs1 | Algorithm::Rsa3072Pkcs1 | Algorithm::Rsa4096Pkcs1 => {
             Kind { class: PRIVATE, key_type: "0x0", generator: "0x0", mechanism: "0x1" }
         }

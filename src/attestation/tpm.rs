@@ -86,7 +86,7 @@ impl Certified {
                 object.attributes
             )));
         }
-        if object.kind != Scheme::of(claim.algorithm) {
+        if Some(object.kind) != Scheme::of(claim.algorithm) {
             return Err(broken(format!("the object is no key of {}", claim.algorithm)));
         }
         if claim.residency != Residency::Wrapped {
@@ -94,7 +94,7 @@ impl Certified {
         }
         // 2. The attestation key.
         let signer = Area::parse(&self.signer.0)?;
-        if signer.attributes != SIGNER || signer.kind != Scheme::of(Algorithm::EcdsaP256) {
+        if signer.attributes != SIGNER || Some(signer.kind) != Scheme::of(Algorithm::EcdsaP256) {
             return Err(broken("the attestation key is none that signs only what its TPM says"));
         }
         if signer.public_key()?.as_ref() != Some(key) {
@@ -195,15 +195,16 @@ enum Scheme {
 }
 
 impl Scheme {
-    fn of(algorithm: Algorithm) -> Self {
-        let hash = algorithm.hash().unwrap_or(Hash::Sha256);
-        match (algorithm.curve(), algorithm.rsa_bits()) {
+    /// None for what no TPM makes: each of its schemes has a hash.
+    fn of(algorithm: Algorithm) -> Option<Self> {
+        let hash = algorithm.hash()?;
+        Some(match (algorithm.curve(), algorithm.rsa_bits()) {
             (Some(curve), _) if algorithm.role() == Role::Agree => Self::Ecdh(curve, hash),
             (Some(curve), _) => Self::Ecdsa(curve, hash),
             (None, Some(bits)) if algorithm.role() == Role::Decrypt => Self::Oaep(bits, hash),
             (None, Some(bits)) => Self::Rsa(bits, algorithm.is_pss(), hash),
             (None, None) => Self::Hmac(hash),
-        }
+        })
     }
 }
 
@@ -307,7 +308,7 @@ impl<'a> Area<'a> {
 /// `DoesNotOpen` for any other object.
 pub fn attestation_key(area: &[u8]) -> Result<PublicKey> {
     let parsed = Area::parse(area)?;
-    if parsed.attributes != SIGNER || parsed.kind != Scheme::of(Algorithm::EcdsaP256) {
+    if parsed.attributes != SIGNER || Some(parsed.kind) != Scheme::of(Algorithm::EcdsaP256) {
         return Err(broken("it is no attestation key of a TPM"));
     }
     parsed.public_key()?.ok_or_else(|| broken("it is no attestation key of a TPM"))

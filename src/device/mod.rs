@@ -71,7 +71,7 @@ pub trait Device {
     /// [`Class::Unsupported`], [`Class::Full`], [`Class::Ambiguous`] and the general ones.
     fn generate(&mut self, spec: &KeySpec) -> Result<Generated, Fault>;
 
-    /// Signs `input`: a digest of the algorithm's hash, or the message itself for Ed25519. ECDSA answers `r || s`, each of
+    /// Signs `input`: a digest of the algorithm's hash, or the message itself for Ed25519 and ML-DSA. ECDSA answers `r || s`, each of
     /// the length of the curve ([`crate::types::Curve::size`]).
     ///
     /// # Errors

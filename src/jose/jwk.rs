@@ -37,6 +37,14 @@ enum Material {
     /// Ed25519 ([RFC 8037](https://www.rfc-editor.org/rfc/rfc8037#section-2)).
     #[serde(rename = "OKP")]
     Okp { crv: &'static str, x: String },
+    /// ML-DSA ([RFC 9964](https://www.rfc-editor.org/rfc/rfc9964)), where `alg` is a part of the key.
+    #[serde(rename = "AKP")]
+    Akp {
+        #[serde(skip)]
+        alg: &'static str,
+        #[serde(rename = "pub")]
+        public: String,
+    },
     /// RSA ([RFC 7518](https://www.rfc-editor.org/rfc/rfc7518#section-6.3)).
     #[serde(rename = "RSA")]
     Rsa { n: String, e: String },
@@ -74,8 +82,9 @@ pub struct SignerKey {
     pub thumbprint: String,
 }
 
-/// The members of a JWK that only a private key has ([RFC 7518, 6](https://www.rfc-editor.org/rfc/rfc7518#section-6)).
-const PRIVATE: [&str; 9] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k", "r"];
+/// The members of a JWK that only a private key has ([RFC 7518, 6](https://www.rfc-editor.org/rfc/rfc7518#section-6),
+/// [RFC 9964](https://www.rfc-editor.org/rfc/rfc9964)).
+const PRIVATE: [&str; 10] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k", "r", "priv"];
 
 impl SignerKey {
     /// Reads a public JWK. It must be an EC key on P-256, P-384 or P-521, an Ed25519 key, or an RSA key of 2048, 3072 or 4096
@@ -154,6 +163,9 @@ impl Material {
             let key = pkcs1::RsaPublicKeyRef::from_der(raw).map_err(|e| malformed().because(e))?;
             return Ok(Self::Rsa { n: base64(key.modulus.as_bytes()), e: base64(key.public_exponent.as_bytes()) });
         }
+        if let (Algorithm::MlDsa65, Some(alg)) = (algorithm, algorithm.jose()) {
+            return Ok(Self::Akp { alg, public: base64(raw) });
+        }
         Ok(Self::Okp { crv: "Ed25519", x: base64(raw) })
     }
 
@@ -162,6 +174,7 @@ impl Material {
         match self {
             Self::Ec { crv, x, y } => format!(r#"{{"crv":"{crv}","kty":"EC","x":"{x}","y":"{y}"}}"#),
             Self::Okp { crv, x } => format!(r#"{{"crv":"{crv}","kty":"OKP","x":"{x}"}}"#),
+            Self::Akp { alg, public } => format!(r#"{{"alg":"{alg}","kty":"AKP","pub":"{public}"}}"#),
             Self::Rsa { n, e } => format!(r#"{{"e":"{e}","kty":"RSA","n":"{n}"}}"#),
         }
     }
@@ -215,6 +228,8 @@ mod tests {
             r#"{"kty":"OKP","crv":"X25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#.to_owned(),
             r#"{"kty":"OKP","crv":"Ed25519","x":"11qY"}"#.to_owned(),
             r#"{"kty":"oct","k":"AAAA"}"#.to_owned(),
+            r#"{"kty":"AKP","alg":"ML-DSA-65","pub":"AAAA"}"#.to_owned(),
+            r#"{"kty":"AKP","alg":"ML-DSA-65","pub":"AAAA","priv":"AAAA"}"#.to_owned(),
             "{}".to_owned(),
         ];
         for text in bad {

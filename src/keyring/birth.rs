@@ -457,8 +457,15 @@ fn check_rules(new: &NewKey) -> Result<Option<Domain>> {
     check_labels(&new.labels)?;
     check_retention(&new.retention, new.deletion_protection)?;
     match (new.algorithm.purpose(), new.domain) {
-        (Purpose::Sign, Some(Domain::Raw)) if new.algorithm == Algorithm::Ed25519 => {
-            Err(Error::new(Kind::Invalid, "Ed25519 signs messages, not digests").hint("choose another domain"))
+        (Purpose::Sign, Some(Domain::Raw)) if new.algorithm.hash().is_none() => {
+            let text = format!("{} signs messages, not digests", new.algorithm);
+            Err(Error::new(Kind::Invalid, text).hint("choose another domain"))
+        }
+        (Purpose::Sign, Some(domain @ (Domain::X509 | Domain::Ssh | Domain::Tls)))
+            if new.algorithm == Algorithm::MlDsa65 =>
+        {
+            let text = format!("{} keys have no domain {domain} here", new.algorithm);
+            Err(Error::new(Kind::Unsupported, text).hint("they sign artifacts and tokens: domain artifact or jwt"))
         }
         (Purpose::Sign, Some(Domain::Log)) => {
             Err(Error::new(Kind::Invalid, "the domain log belongs to the service itself"))

@@ -260,19 +260,19 @@ fn may_build(structure: Structure, version: &KeyVersion) -> Result<()> {
     Err(Error::new(Kind::State, text).hint("`signet issuer show` tells which version issues now"))
 }
 
-/// What the device is asked to sign of a body of ours: its digest, or all of it for Ed25519.
+/// What the device is asked to sign of a body of ours: its digest, or all of it where the algorithm hashes by itself.
 fn digest(algorithm: Algorithm, body: Vec<u8>) -> Result<Vec<u8>> {
     match algorithm.hash() {
         Some(hash) => Ok(hash.digest(&body)),
         None if body.len() > MAX_STRUCTURE => {
-            Err(Error::new(Kind::Limit, format!("an Ed25519 key signs at most {MAX_STRUCTURE} bytes"))
+            Err(Error::new(Kind::Limit, format!("a key of {algorithm} signs at most {MAX_STRUCTURE} bytes"))
                 .hint("issuers with very many revocations need an ECDSA or RSA key"))
         }
         None => Ok(body),
     }
 }
 
-/// What the device is asked to sign: the message for Ed25519, a digest otherwise.
+/// What the device is asked to sign: the message where the algorithm hashes by itself, a digest otherwise.
 fn prepare(key: &Key, input: Input) -> Result<Vec<u8>> {
     let algorithm = key.record.algorithm;
     let domain = key.record.domain.unwrap_or(Domain::Artifact);

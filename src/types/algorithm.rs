@@ -61,6 +61,9 @@ words! {
         EcdsaP521 = "ecdsa-p521-sha512",
         /// Pure Ed25519 ([RFC 8032](https://www.rfc-editor.org/rfc/rfc8032)).
         Ed25519 = "ed25519",
+        /// Pure ML-DSA-65 ([FIPS 204](https://doi.org/10.6028/NIST.FIPS.204)) with an empty context, its signatures drawn with fresh
+        /// randomness: for those who verify on a day when there are quantum computers.
+        MlDsa65 = "ml-dsa-65",
         /// RSA 2048, PKCS#1 v1.5 with SHA-256 ([RFC 8017](https://www.rfc-editor.org/rfc/rfc8017#section-8.2)).
         Rsa2048Pkcs1 = "rsa2048-pkcs1-sha256",
         /// RSA 3072, PKCS#1 v1.5 with SHA-256.
@@ -281,7 +284,7 @@ impl Algorithm {
     #[must_use]
     pub const fn purpose(self) -> Purpose {
         match self {
-            Self::EcdsaP256 | Self::EcdsaP384 | Self::EcdsaP521 | Self::Ed25519 => Purpose::Sign,
+            Self::EcdsaP256 | Self::EcdsaP384 | Self::EcdsaP521 | Self::Ed25519 | Self::MlDsa65 => Purpose::Sign,
             Self::Rsa2048Pkcs1 | Self::Rsa3072Pkcs1 | Self::Rsa4096Pkcs1 => Purpose::Sign,
             Self::Rsa2048Pss | Self::Rsa3072Pss | Self::Rsa4096Pss => Purpose::Sign,
             Self::HmacSha256 | Self::HmacSha384 | Self::HmacSha512 => Purpose::Mac,
@@ -294,7 +297,7 @@ impl Algorithm {
     #[must_use]
     pub const fn role(self) -> Role {
         match self {
-            Self::EcdsaP256 | Self::EcdsaP384 | Self::EcdsaP521 | Self::Ed25519 => Role::Sign,
+            Self::EcdsaP256 | Self::EcdsaP384 | Self::EcdsaP521 | Self::Ed25519 | Self::MlDsa65 => Role::Sign,
             Self::Rsa2048Pkcs1 | Self::Rsa3072Pkcs1 | Self::Rsa4096Pkcs1 => Role::Sign,
             Self::Rsa2048Pss | Self::Rsa3072Pss | Self::Rsa4096Pss => Role::Sign,
             Self::HmacSha256 | Self::HmacSha384 | Self::HmacSha512 | Self::Aes256GcmDerived => Role::Mac,
@@ -315,13 +318,13 @@ impl Algorithm {
         }
     }
 
-    /// The hash that is part of the algorithm; Ed25519 hashes by itself, and AES-GCM does not.
+    /// The hash that is part of the algorithm; Ed25519 and ML-DSA hash by themselves, and AES-GCM does not.
     #[must_use]
     pub const fn hash(self) -> Option<Hash> {
         match self {
             Self::EcdsaP384 | Self::HmacSha384 => Some(Hash::Sha384),
             Self::EcdsaP521 | Self::HmacSha512 => Some(Hash::Sha512),
-            Self::Ed25519 | Self::Aes256Gcm => None,
+            Self::Ed25519 | Self::MlDsa65 | Self::Aes256Gcm => None,
             Self::EcdsaP256 | Self::HmacSha256 | Self::Aes256GcmDerived | Self::HpkeP256 => Some(Hash::Sha256),
             Self::Rsa2048Pkcs1 | Self::Rsa3072Pkcs1 | Self::Rsa4096Pkcs1 => Some(Hash::Sha256),
             Self::Rsa2048Pss | Self::Rsa3072Pss | Self::Rsa4096Pss => Some(Hash::Sha256),
@@ -336,7 +339,7 @@ impl Algorithm {
             Self::EcdsaP256 | Self::HpkeP256 => Some(Curve::P256),
             Self::EcdsaP384 => Some(Curve::P384),
             Self::EcdsaP521 => Some(Curve::P521),
-            Self::Ed25519 | Self::HmacSha256 | Self::HmacSha384 | Self::HmacSha512 => None,
+            Self::Ed25519 | Self::MlDsa65 | Self::HmacSha256 | Self::HmacSha384 | Self::HmacSha512 => None,
             Self::Aes256GcmDerived | Self::Aes256Gcm => None,
             Self::Rsa2048Pkcs1 | Self::Rsa3072Pkcs1 | Self::Rsa4096Pkcs1 => None,
             Self::Rsa2048Pss | Self::Rsa3072Pss | Self::Rsa4096Pss => None,
@@ -351,7 +354,8 @@ impl Algorithm {
             Self::Rsa2048Pkcs1 | Self::Rsa2048Pss | Self::Rsa2048Oaep => Some(2048),
             Self::Rsa3072Pkcs1 | Self::Rsa3072Pss | Self::Rsa3072Oaep => Some(3072),
             Self::Rsa4096Pkcs1 | Self::Rsa4096Pss | Self::Rsa4096Oaep => Some(4096),
-            Self::EcdsaP256 | Self::EcdsaP384 | Self::EcdsaP521 | Self::Ed25519 | Self::HpkeP256 => None,
+            Self::EcdsaP256 | Self::EcdsaP384 | Self::EcdsaP521 | Self::HpkeP256 => None,
+            Self::Ed25519 | Self::MlDsa65 => None,
             Self::HmacSha256 | Self::HmacSha384 | Self::HmacSha512 => None,
             Self::Aes256GcmDerived | Self::Aes256Gcm => None,
         }
@@ -376,7 +380,8 @@ impl Algorithm {
         }
     }
 
-    /// The `alg` of JOSE ([RFC 7518](https://www.rfc-editor.org/rfc/rfc7518#section-3.1), [RFC 8037](https://www.rfc-editor.org/rfc/rfc8037)) for a signature key.
+    /// The `alg` of JOSE ([RFC 7518](https://www.rfc-editor.org/rfc/rfc7518#section-3.1), [RFC 8037](https://www.rfc-editor.org/rfc/rfc8037),
+    /// [RFC 9964](https://www.rfc-editor.org/rfc/rfc9964)) for a signature key.
     #[must_use]
     pub const fn jose(self) -> Option<&'static str> {
         match self {
@@ -384,6 +389,7 @@ impl Algorithm {
             Self::EcdsaP384 => Some("ES384"),
             Self::EcdsaP521 => Some("ES512"),
             Self::Ed25519 => Some("EdDSA"),
+            Self::MlDsa65 => Some("ML-DSA-65"),
             Self::Rsa2048Pkcs1 | Self::Rsa3072Pkcs1 | Self::Rsa4096Pkcs1 => Some("RS256"),
             Self::Rsa2048Pss | Self::Rsa3072Pss | Self::Rsa4096Pss => Some("PS256"),
             Self::HmacSha256 | Self::HmacSha384 | Self::HmacSha512 => None,

@@ -13,6 +13,7 @@ use crate::error::{Error, Kind, Result};
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
+const ML_DSA_65: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.3.18");
 
 /// A public key as DER of SubjectPublicKeyInfo ([RFC 5280](https://www.rfc-editor.org/rfc/rfc5280#section-4.1.2.7)).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +42,17 @@ impl PublicKey {
             return Err(Error::new(Kind::Invalid, "an Ed25519 public key has 32 bytes"));
         }
         encode(ED25519, None, key)
+    }
+
+    /// The 1,952 bytes of an ML-DSA-65 key ([RFC 9881](https://www.rfc-editor.org/rfc/rfc9881#section-4)).
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] for another length.
+    pub fn ml_dsa_65(key: &[u8]) -> Result<Self> {
+        if key.len() != 1952 {
+            return Err(Error::new(Kind::Invalid, "an ML-DSA-65 public key has 1952 bytes"));
+        }
+        encode(ML_DSA_65, None, key)
     }
 
     /// An RSA key of big-endian modulus and exponent ([RFC 8017](https://www.rfc-editor.org/rfc/rfc8017#appendix-A.1.1)).
@@ -109,7 +121,7 @@ impl PublicKey {
             .map_err(|e| Error::internal(format!("pem: {e}")))
     }
 
-    /// The bytes within the BIT STRING: a point, 32 bytes, or an RSAPublicKey.
+    /// The bytes within the BIT STRING: a point, the bytes of an Ed25519 or ML-DSA key, or an RSAPublicKey.
     ///
     /// # Errors
     /// [`Kind::Invalid`] where this is not an SPKI.
@@ -192,6 +204,7 @@ impl Verifier {
             Algorithm::EcdsaP384 => (Some(&lc::ECDSA_P384_SHA384_ASN1), Some(&lc::ECDSA_P384_SHA384_FIXED)),
             Algorithm::EcdsaP521 => (Some(&lc::ECDSA_P521_SHA512_ASN1), Some(&lc::ECDSA_P521_SHA512_FIXED)),
             Algorithm::Ed25519 => (None, Some(&lc::ED25519)),
+            Algorithm::MlDsa65 => (None, Some(&lc::ML_DSA_65)),
             Algorithm::Rsa2048Pkcs1 | Algorithm::Rsa3072Pkcs1 | Algorithm::Rsa4096Pkcs1 => {
                 (None, Some(&lc::RSA_PKCS1_2048_8192_SHA256))
             }
@@ -220,6 +233,10 @@ impl Verifier {
             if rsa.modulus.as_bytes().len() * 8 != bits as usize {
                 return Err(Error::new(Kind::Invalid, format!("not a modulus of {bits} bits")));
             }
+        }
+        // The library takes the bare bytes of such a key, too.
+        if algorithm == Algorithm::MlDsa65 && PublicKey::ml_dsa_65(&key.raw()?)? != *key {
+            return Err(Error::new(Kind::Invalid, format!("not a public key of {algorithm}")));
         }
         Ok(Self { algorithm, key: key.clone(), der: der.map(parse).transpose()?, raw: raw.map(parse).transpose()? })
     }

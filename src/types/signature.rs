@@ -1,7 +1,8 @@
 //! The forms of a signature. Devices answer raw bytes; some clients want DER, others a part of a JWS.
 //!
 //! ```text
-//! raw   ECDSA: r || s, each as long as the curve's field (IEEE P1363); Ed25519: 64 bytes; RSA: as long as the modulus
+//! raw   ECDSA: r || s, each as long as the curve's field (IEEE P1363); Ed25519: 64 bytes; ML-DSA-65: 3309 bytes;
+//!       RSA: as long as the modulus
 //! der   ECDSA: SEQUENCE { r INTEGER, s INTEGER }; the others have no DER of their own, and are as in X.509: the raw bytes
 //! jws   base64url of raw, without padding: the third part of a compact JWS
 //! ```
@@ -59,6 +60,7 @@ pub fn raw_length(algorithm: Algorithm) -> Option<usize> {
     match (algorithm.curve(), algorithm.rsa_bits()) {
         (Some(curve), _) => Some(2 * curve.size()),
         (None, Some(bits)) => usize::try_from(bits / 8).ok(),
+        (None, None) if algorithm == Algorithm::MlDsa65 => Some(3309),
         (None, None) => (algorithm == Algorithm::Ed25519).then_some(64),
     }
 }

@@ -62,7 +62,8 @@ impl KeyKind {
             Algorithm::Rsa2048Pkcs1 | Algorithm::Rsa2048Pss => Ok(Self::Rsa2048),
             Algorithm::Rsa3072Pkcs1 | Algorithm::Rsa3072Pss => Ok(Self::Rsa3072),
             Algorithm::Rsa4096Pkcs1 | Algorithm::Rsa4096Pss => Ok(Self::Rsa4096),
-            Algorithm::HmacSha256
+            Algorithm::MlDsa65
+            | Algorithm::HmacSha256
             | Algorithm::HmacSha384
             | Algorithm::HmacSha512
             | Algorithm::Aes256GcmDerived

@@ -35,7 +35,7 @@ const PSS_SHA512: &[u8] = b"\x30\x41\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0a
 /// ([RFC 4055, 3.1](https://www.rfc-editor.org/rfc/rfc4055#section-3.1)).
 ///
 /// # Errors
-/// [`Kind::Unsupported`] for an algorithm without signatures.
+/// [`Kind::Unsupported`] for an algorithm that signs no certificates.
 pub fn algorithm_identifier(algorithm: Algorithm) -> Result<&'static [u8]> {
     match algorithm {
         Algorithm::EcdsaP256 => Ok(ECDSA_SHA256),
@@ -44,6 +44,8 @@ pub fn algorithm_identifier(algorithm: Algorithm) -> Result<&'static [u8]> {
         Algorithm::Ed25519 => Ok(ED25519),
         Algorithm::Rsa2048Pkcs1 | Algorithm::Rsa3072Pkcs1 | Algorithm::Rsa4096Pkcs1 => Ok(RSA_SHA256),
         Algorithm::Rsa2048Pss | Algorithm::Rsa3072Pss | Algorithm::Rsa4096Pss => Ok(PSS_SHA256),
+        Algorithm::MlDsa65 => Err(Error::new(Kind::Unsupported, format!("{algorithm} keys sign no certificates here"))
+            .hint("take an algorithm of ECDSA, RSA or Ed25519 for an issuer")),
         Algorithm::HmacSha256
         | Algorithm::HmacSha384
         | Algorithm::HmacSha512

@@ -9,15 +9,18 @@ use signet::types::{Agreed, Algorithm, CipherCall, Direction, Encapsulated, Resi
 
 use crate::bench::{Bench, Key, MESSAGE, softhsm};
 use crate::kryoptic::Kryoptic;
+use crate::proof::proven;
 use crate::softhsm::SoftHsm;
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/device-matrix.txt");
 
-/// All devices.
+/// The devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Device {
     SoftHsm,
     Kryoptic,
+    /// With a newer OpenSSL: not in the matrix, since few build it.
+    KryopticFull,
     #[cfg(feature = "tpm")]
     Swtpm,
     #[cfg(feature = "tpm")]
@@ -25,6 +28,7 @@ enum Device {
 }
 
 impl Device {
+    /// Those of the matrix.
     const ALL: &[Self] = &[
         Self::SoftHsm,
         Self::Kryoptic,
@@ -38,6 +42,7 @@ impl Device {
         match self {
             Self::SoftHsm => "softhsm",
             Self::Kryoptic => "kryoptic",
+            Self::KryopticFull => "kryoptic with ML-DSA",
             #[cfg(feature = "tpm")]
             Self::Swtpm => "swtpm",
             #[cfg(feature = "tpm")]
@@ -53,8 +58,8 @@ impl Device {
                 let settings = Settings::Pkcs11(hsm.settings());
                 Some((Alive::SoftHsm(hsm), settings))
             }
-            Self::Kryoptic => {
-                let token = Kryoptic::new()?;
+            Self::Kryoptic | Self::KryopticFull => {
+                let token = if self == Self::Kryoptic { Kryoptic::new()? } else { Kryoptic::full()? };
                 let settings = Settings::Pkcs11(token.settings());
                 Some((Alive::Kryoptic(token), settings))
             }
@@ -70,7 +75,9 @@ impl Device {
     /// Which RSA sizes are made: the larger ones cost seconds, and once is enough.
     const fn makes_rsa(self, bits: u32, residency: Residency) -> bool {
         match self {
-            Self::SoftHsm | Self::Kryoptic => bits < 4096 || matches!(residency, Residency::Resident),
+            Self::SoftHsm | Self::Kryoptic | Self::KryopticFull => {
+                bits < 4096 || matches!(residency, Residency::Resident)
+            }
             #[cfg(feature = "tpm")]
             Self::Swtpm => bits < 4096,
             #[cfg(feature = "tpm")]
@@ -103,6 +110,17 @@ async fn every_device_keeps_the_contract() {
     // A build without the TPM driver has fewer columns.
     let golden = fs::read_to_string(GOLDEN).unwrap_or_default();
     assert!(table == golden || cfg!(not(feature = "tpm")), "{GOLDEN} differs; SIGNET_RENEW_GOLDEN=1 renews it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_with_ml_dsa_keeps_the_contract() {
+    let Some(abilities) = keeps_the_contract(Device::KryopticFull).await else { return };
+    let refused: Vec<_> = abilities.iter().filter(|one| one.refusal.is_some()).collect();
+    let [one] = refused[..] else { panic!("{refused:?}") };
+    assert_eq!((one.algorithm, one.residency), (Algorithm::MlDsa65, Residency::Wrapped));
+    let refusal = one.refusal.as_deref().unwrap();
+    assert!(refusal.starts_with("this token cannot wrap ml-dsa-65 keys"), "{refusal}");
+    proven("kinds of keys in a token with ML-DSA that keep the contract", abilities.len() - 1, refusal);
 }
 
 async fn keeps_the_contract(device: Device) -> Option<Vec<Ability>> {

@@ -47,6 +47,7 @@ mod log;
 mod mac;
 mod matrix;
 mod memory;
+mod ml_dsa;
 mod mutations;
 mod notices;
 mod otlp;

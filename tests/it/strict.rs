@@ -102,7 +102,8 @@ async fn every_algorithm_lives_through_rotation_and_restart() {
         }
     }
     let refused = device.abilities.iter().filter(|one| one.refusal.is_some());
-    assert!(refused.clone().all(|one| one.algorithm == Algorithm::Ed25519), "{:?}", refused.collect::<Vec<_>>());
+    let needs_openssl = |algorithm| matches!(algorithm, Algorithm::Ed25519 | Algorithm::MlDsa65);
+    assert!(refused.clone().all(|one| needs_openssl(one.algorithm)), "{:?}", refused.collect::<Vec<_>>());
     // 3. All of it is there after a restart.
     t.restart().await;
     for (key, made) in &kept {

@@ -11,15 +11,19 @@ use std::process::{Command, Output};
 use signet::device::{PinSource, Pkcs11Settings, TokenSelector};
 
 use crate::skip::skipped;
+use crate::softhsm::fault_module;
 
 /// The label of the token.
 const LABEL: &str = "signet";
 const PIN: &str = "20398457";
+/// Asks for the tests on the build that takes long to make.
+const PQC: &str = "SIGNET_TEST_PQC";
 
 /// A folder with a token in it.
 #[derive(Debug)]
 pub(crate) struct Kryoptic {
     folder: tempfile::TempDir,
+    module: PathBuf,
 }
 
 impl Kryoptic {
@@ -28,21 +32,32 @@ impl Kryoptic {
 
     /// Makes a token, or says that the test is skipped for want of the module.
     pub(crate) fn new() -> Option<Self> {
-        Self::with("")
+        Self::with("kryoptic", "")
     }
 
     /// Makes a token that lacks these mechanisms, such as `"CKM_ECDSA"`.
     pub(crate) fn without(mechanisms: &[&str]) -> Option<Self> {
         let list: Vec<_> = mechanisms.iter().map(|one| format!("{one:?}")).collect();
-        Self::with(&format!("mechanisms = [\"DENY\", {}]\n", list.join(", ")))
+        Self::with("kryoptic", &format!("mechanisms = [\"DENY\", {}]\n", list.join(", ")))
     }
 
-    fn with(more: &str) -> Option<Self> {
-        if !module().exists() {
-            skipped("no Kryoptic in target/kryoptic; tests/kryoptic/install builds it");
+    /// Makes a token of the build that has an OpenSSL of its own, and with it ML-DSA and Ed25519. It takes minutes to build, so the tests on
+    /// it belong to the suite only where `SIGNET_TEST_PQC` asks for them: nothing is skipped where it does not.
+    pub(crate) fn full() -> Option<Self> {
+        if std::env::var_os(PQC).is_none_or(|asked| asked.is_empty()) {
+            println!("not asked for: {PQC}=1 does");
             return None;
         }
-        let token = Self { folder: tempfile::tempdir().unwrap() };
+        Self::with("kryoptic-full", "")
+    }
+
+    fn with(build: &str, more: &str) -> Option<Self> {
+        let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("target").join(build).join("release/libkryoptic.so");
+        if !module.exists() {
+            skipped(&format!("no Kryoptic in target/{build}; tests/kryoptic/install builds it"));
+            return None;
+        }
+        let token = Self { folder: tempfile::tempdir().unwrap(), module };
         let slot = format!("[[slots]]\nslot = 1\ndbtype = \"sqlite\"\ndbargs = {:?}\n{more}", token.database());
         fs::write(token.conf(), slot).unwrap();
         token.set_pin_file(PIN);
@@ -80,7 +95,7 @@ impl Kryoptic {
     /// How to open the token.
     pub(crate) fn settings(&self) -> Pkcs11Settings {
         Pkcs11Settings {
-            module: module(),
+            module: self.module.clone(),
             token: TokenSelector::Label(LABEL.to_owned()),
             pin: PinSource::File(self.pin_file()),
             threads: 2,
@@ -92,10 +107,31 @@ impl Kryoptic {
         }
     }
 
+    /// How to open the token through the fault module, which does what the plan says.
+    pub(crate) fn faulty_settings(&self) -> Pkcs11Settings {
+        let mut settings = Pkcs11Settings { module: fault_module(), ..self.settings() };
+        let text = |path: &Path| path.to_str().unwrap().to_owned();
+        settings.environment.push(("SIGNET_FAULT_REAL".to_owned(), text(&self.module)));
+        settings.environment.push(("SIGNET_FAULT_PLAN".to_owned(), text(&self.plan_file())));
+        settings
+    }
+
+    fn plan_file(&self) -> PathBuf {
+        self.folder.path().join("plan")
+    }
+
+    /// Sets the plan of the fault module; an empty one ends all faults.
+    pub(crate) fn plan(&self, rules: &str) {
+        // A new file each time, so that the module sees the change whatever the clock says.
+        let new = self.folder.path().join("plan.new");
+        fs::write(&new, rules).unwrap();
+        fs::rename(&new, self.plan_file()).unwrap();
+    }
+
     /// Runs `pkcs11-tool` on the token: another program that uses it.
     pub(crate) fn run_tool(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new("pkcs11-tool");
-        command.arg("--module").arg(module()).env("KRYOPTIC_CONF", self.conf());
+        command.arg("--module").arg(&self.module).env("KRYOPTIC_CONF", self.conf());
         command.args(arguments).output().unwrap()
     }
 
@@ -119,9 +155,4 @@ impl Kryoptic {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         if out.status.success() { Ok(text(&out.stdout)) } else { Err(text(&out.stderr)) }
     }
-}
-
-/// The module.
-fn module() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/kryoptic/release/libkryoptic.so")
 }

@@ -1,12 +1,13 @@
 //! Mechanisms: the algorithms of the standard, with their parameters.
 
 use cryptoki_sys::{
-    CK_MECHANISM, CK_MECHANISM_TYPE, CK_RSA_PKCS_MGF_TYPE, CK_RSA_PKCS_OAEP_PARAMS, CK_RSA_PKCS_PSS_PARAMS, CK_ULONG,
-    CKG_MGF1_SHA1, CKG_MGF1_SHA256, CKG_MGF1_SHA384, CKG_MGF1_SHA512, CKM_AES_GCM, CKM_AES_KEY_GEN,
-    CKM_AES_KEY_WRAP_KWP, CKM_AES_KEY_WRAP_PAD, CKM_EC_EDWARDS_KEY_PAIR_GEN, CKM_EC_KEY_PAIR_GEN, CKM_ECDH1_DERIVE,
-    CKM_ECDSA, CKM_EDDSA, CKM_GENERIC_SECRET_KEY_GEN, CKM_RSA_PKCS, CKM_RSA_PKCS_KEY_PAIR_GEN, CKM_RSA_PKCS_OAEP,
-    CKM_RSA_PKCS_PSS, CKM_SHA_1, CKM_SHA256, CKM_SHA256_HMAC, CKM_SHA384, CKM_SHA384_HMAC, CKM_SHA512, CKM_SHA512_HMAC,
-    CKZ_DATA_SPECIFIED,
+    CK_MECHANISM, CK_MECHANISM_TYPE, CK_RSA_PKCS_MGF_TYPE, CK_RSA_PKCS_OAEP_PARAMS, CK_RSA_PKCS_PSS_PARAMS,
+    CK_SIGN_ADDITIONAL_CONTEXT, CK_ULONG, CKG_MGF1_SHA1, CKG_MGF1_SHA256, CKG_MGF1_SHA384, CKG_MGF1_SHA512,
+    CKH_HEDGE_REQUIRED, CKM_AES_GCM, CKM_AES_KEY_GEN, CKM_AES_KEY_WRAP_KWP, CKM_AES_KEY_WRAP_PAD,
+    CKM_EC_EDWARDS_KEY_PAIR_GEN, CKM_EC_KEY_PAIR_GEN, CKM_ECDH1_DERIVE, CKM_ECDSA, CKM_EDDSA,
+    CKM_GENERIC_SECRET_KEY_GEN, CKM_ML_DSA, CKM_ML_DSA_KEY_PAIR_GEN, CKM_RSA_PKCS, CKM_RSA_PKCS_KEY_PAIR_GEN,
+    CKM_RSA_PKCS_OAEP, CKM_RSA_PKCS_PSS, CKM_SHA_1, CKM_SHA256, CKM_SHA256_HMAC, CKM_SHA384, CKM_SHA384_HMAC,
+    CKM_SHA512, CKM_SHA512_HMAC, CKZ_DATA_SPECIFIED,
 };
 
 /// A hash function as a parameter of PSS or OAEP.
@@ -29,6 +30,8 @@ pub enum Mechanism {
     EcKeyPairGen,
     /// Makes an Edwards key pair.
     EdwardsKeyPairGen,
+    /// Makes an ML-DSA key pair of the size that `CKA_PARAMETER_SET` names.
+    MlDsaKeyPairGen,
     /// Makes an RSA key pair.
     RsaPkcsKeyPairGen,
     /// Makes a generic secret of `CKA_VALUE_LEN` bytes.
@@ -43,6 +46,9 @@ pub enum Mechanism {
     Ecdsa,
     /// Pure EdDSA over a message: without a parameter there is neither context nor pre-hash.
     Eddsa,
+    /// Pure ML-DSA over a message ([FIPS 204, 5.2](https://doi.org/10.6028/NIST.FIPS.204)), with an empty context. The token has to draw
+    /// randomness for each signature, or to refuse.
+    MlDsa,
     /// PKCS#1 v1.5 over a `DigestInfo`.
     RsaPkcs,
     /// PSS over a digest.
@@ -81,6 +87,7 @@ pub enum Mechanism {
 pub(crate) enum Parameter {
     Pss(CK_RSA_PKCS_PSS_PARAMS),
     Oaep(CK_RSA_PKCS_OAEP_PARAMS),
+    Context(CK_SIGN_ADDITIONAL_CONTEXT),
 }
 
 impl Digest {
@@ -110,6 +117,7 @@ impl Mechanism {
         match self {
             Self::EcKeyPairGen => CKM_EC_KEY_PAIR_GEN,
             Self::EdwardsKeyPairGen => CKM_EC_EDWARDS_KEY_PAIR_GEN,
+            Self::MlDsaKeyPairGen => CKM_ML_DSA_KEY_PAIR_GEN,
             Self::RsaPkcsKeyPairGen => CKM_RSA_PKCS_KEY_PAIR_GEN,
             Self::GenericSecretKeyGen => CKM_GENERIC_SECRET_KEY_GEN,
             Self::AesKeyGen => CKM_AES_KEY_GEN,
@@ -117,6 +125,7 @@ impl Mechanism {
             Self::AesGcm => CKM_AES_GCM,
             Self::Ecdsa => CKM_ECDSA,
             Self::Eddsa => CKM_EDDSA,
+            Self::MlDsa => CKM_ML_DSA,
             Self::RsaPkcs => CKM_RSA_PKCS,
             Self::RsaPss { .. } => CKM_RSA_PKCS_PSS,
             Self::RsaOaep { .. } => CKM_RSA_PKCS_OAEP,
@@ -142,6 +151,12 @@ impl Mechanism {
                 pSourceData: std::ptr::null_mut(),
                 ulSourceDataLen: 0,
             }))
+        } else if self == Self::MlDsa {
+            Some(Parameter::Context(CK_SIGN_ADDITIONAL_CONTEXT {
+                hedgeVariant: CKH_HEDGE_REQUIRED,
+                pContext: std::ptr::null_mut(),
+                ulContextLen: 0,
+            }))
         } else {
             None
         }
@@ -152,6 +167,9 @@ impl Mechanism {
         let (pointer, length) = match parameter {
             Some(Parameter::Pss(pss)) => (std::ptr::from_mut(pss).cast(), size_of::<CK_RSA_PKCS_PSS_PARAMS>()),
             Some(Parameter::Oaep(oaep)) => (std::ptr::from_mut(oaep).cast(), size_of::<CK_RSA_PKCS_OAEP_PARAMS>()),
+            Some(Parameter::Context(context)) => {
+                (std::ptr::from_mut(context).cast(), size_of::<CK_SIGN_ADDITIONAL_CONTEXT>())
+            }
             None => (std::ptr::null_mut(), 0),
         };
         CK_MECHANISM { mechanism: self.number(), pParameter: pointer, ulParameterLen: length as CK_ULONG }

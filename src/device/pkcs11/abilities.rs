@@ -167,6 +167,7 @@ const fn model(algorithm: Algorithm) -> Algorithm {
         | Algorithm::EcdsaP384
         | Algorithm::EcdsaP521
         | Algorithm::Ed25519
+        | Algorithm::MlDsa65
         | Algorithm::HmacSha384
         | Algorithm::HmacSha512
         | Algorithm::Aes256Gcm
@@ -315,7 +316,15 @@ impl Probe {
         let input = recipe::sign_input(algorithm, digest.as_deref().unwrap_or(MESSAGE)).map_err(Stop::Failed)?;
         let (signature, time) = timed(|| self.step("sign with", |session| session.sign(mechanism, key, &input)))?;
         let verifier = Verifier::new(algorithm, public);
-        judge(verifier.is_ok_and(|verifier| verifier.verifies(MESSAGE, &signature)), algorithm).map(|()| time)
+        judge(verifier.is_ok_and(|verifier| verifier.verifies(MESSAGE, &signature)), algorithm)?;
+        // The mechanism demands fresh randomness of the token, without which a fault in it may give the key away (FIPS 204, 3.4).
+        if algorithm == Algorithm::MlDsa65
+            && self.step("sign with", |session| session.sign(mechanism, key, &input))? == signature
+        {
+            let clause = format!("this token draws no randomness for {algorithm} signatures, though it was told to");
+            return Err(Stop::Cannot(Refusal::sure(clause)));
+        }
+        Ok(time)
     }
 
     /// Has the key encrypt and decrypt, and refuse what was changed.

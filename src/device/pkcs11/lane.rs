@@ -23,8 +23,8 @@ use crate::types::{
 const MAX_MAC_INPUT: usize = 64 * 1024;
 /// The longest text to encrypt, and the longest ciphertext: 64 KiB, a sum and a tag.
 const MAX_CIPHER_INPUT: usize = 64 * 1024 + 48;
-/// A token with less free memory than this, in bytes, is nearly full: a key takes up to 2 KB.
-const LITTLE_ROOM: u64 = 4096;
+/// A token with less free memory than this, in bytes, is nearly full: a key takes up to 2 KB, one of ML-DSA 6 KB.
+const LITTLE_ROOM: u64 = 8192;
 /// The most random bytes per call.
 const MAX_RANDOM: usize = 1024;
 

@@ -37,6 +37,8 @@ pub(super) enum Family {
     Ec(Curve),
     /// Ed25519.
     Edwards,
+    /// ML-DSA-65.
+    Lattice,
     /// RSA with a modulus of so many bits.
     Rsa(u32),
     /// HMAC, of so many bytes.
@@ -52,6 +54,7 @@ pub(super) const fn family(algorithm: Algorithm) -> Family {
         Algorithm::EcdsaP384 => Family::Ec(Curve::P384),
         Algorithm::EcdsaP521 => Family::Ec(Curve::P521),
         Algorithm::Ed25519 => Family::Edwards,
+        Algorithm::MlDsa65 => Family::Lattice,
         Algorithm::Rsa2048Pkcs1 | Algorithm::Rsa2048Pss | Algorithm::Rsa2048Oaep => Family::Rsa(2048),
         Algorithm::Rsa3072Pkcs1 | Algorithm::Rsa3072Pss | Algorithm::Rsa3072Oaep => Family::Rsa(3072),
         Algorithm::Rsa4096Pkcs1 | Algorithm::Rsa4096Pss | Algorithm::Rsa4096Oaep => Family::Rsa(4096),
@@ -68,6 +71,7 @@ pub(super) const fn mechanism(algorithm: Algorithm) -> Mechanism {
         Family::Ec(_) if matches!(algorithm.role(), Role::Agree) => Mechanism::Ecdh1Derive,
         Family::Ec(_) => Mechanism::Ecdsa,
         Family::Edwards => Mechanism::Eddsa,
+        Family::Lattice => Mechanism::MlDsa,
         Family::Rsa(_) if matches!(algorithm.role(), Role::Decrypt) => {
             Mechanism::RsaOaep { hash: Digest::Sha256, mgf: Digest::Sha256 }
         }
@@ -87,6 +91,7 @@ pub(super) const fn generator(algorithm: Algorithm) -> Mechanism {
     match family(algorithm) {
         Family::Ec(_) => Mechanism::EcKeyPairGen,
         Family::Edwards => Mechanism::EdwardsKeyPairGen,
+        Family::Lattice => Mechanism::MlDsaKeyPairGen,
         Family::Rsa(_) => Mechanism::RsaPkcsKeyPairGen,
         Family::Secret(_) => Mechanism::GenericSecretKeyGen,
         Family::Aes => Mechanism::AesKeyGen,
@@ -96,7 +101,7 @@ pub(super) const fn generator(algorithm: Algorithm) -> Mechanism {
 /// `CKA_CLASS` of the part that stays in the token.
 pub(super) const fn class(algorithm: Algorithm) -> ck::CK_ULONG {
     match family(algorithm) {
-        Family::Ec(_) | Family::Edwards | Family::Rsa(_) => ck::CKO_PRIVATE_KEY,
+        Family::Ec(_) | Family::Edwards | Family::Lattice | Family::Rsa(_) => ck::CKO_PRIVATE_KEY,
         Family::Secret(_) | Family::Aes => ck::CKO_SECRET_KEY,
     }
 }
@@ -106,6 +111,7 @@ pub(super) const fn key_type(algorithm: Algorithm) -> ck::CK_ULONG {
     match family(algorithm) {
         Family::Ec(_) => ck::CKK_EC,
         Family::Edwards => ck::CKK_EC_EDWARDS,
+        Family::Lattice => ck::CKK_ML_DSA,
         Family::Rsa(_) => ck::CKK_RSA,
         // Not CKK_SHA256_HMAC and its sisters, which few tokens generate; the mechanism is fixed by CKA_ALLOWED_MECHANISMS.
         Family::Secret(_) => ck::CKK_GENERIC_SECRET,
@@ -171,6 +177,7 @@ pub(super) fn size_attributes(algorithm: Algorithm) -> Vec<Attribute> {
     match family(algorithm) {
         Family::Ec(curve) => vec![Attribute::bytes(ck::CKA_EC_PARAMS, curve_oid(curve))],
         Family::Edwards => vec![Attribute::bytes(ck::CKA_EC_PARAMS, ED25519)],
+        Family::Lattice => vec![Attribute::number(ck::CKA_PARAMETER_SET, ck::CKP_ML_DSA_65)],
         Family::Rsa(bits) => vec![
             Attribute::number(ck::CKA_MODULUS_BITS, bits.into()),
             Attribute::bytes(ck::CKA_PUBLIC_EXPONENT, &PUBLIC_EXPONENT),
@@ -192,6 +199,7 @@ const fn curve_oid(curve: Curve) -> &'static [u8] {
 pub(super) const fn strength_attribute(algorithm: Algorithm) -> ck::CK_ATTRIBUTE_TYPE {
     match family(algorithm) {
         Family::Ec(_) | Family::Edwards => ck::CKA_EC_PARAMS,
+        Family::Lattice => ck::CKA_PARAMETER_SET,
         Family::Rsa(_) => ck::CKA_MODULUS,
         Family::Secret(_) | Family::Aes => ck::CKA_VALUE_LEN,
     }
@@ -202,6 +210,7 @@ pub(super) fn is_strong(algorithm: Algorithm, value: &[u8]) -> bool {
     match family(algorithm) {
         Family::Ec(curve) => value == curve_oid(curve),
         Family::Edwards => value == ED25519 || value == ED25519_NAME,
+        Family::Lattice => Attribute::number(ck::CKA_PARAMETER_SET, ck::CKP_ML_DSA_65).agrees(value),
         Family::Rsa(bits) => unsigned(value).len() * 8 == bits as usize,
         Family::Secret(hash) => Attribute::number(ck::CKA_VALUE_LEN, hash.size() as ck::CK_ULONG).agrees(value),
         Family::Aes => Attribute::number(ck::CKA_VALUE_LEN, AES_BYTES).agrees(value),
@@ -227,9 +236,10 @@ pub(super) fn sign_input(algorithm: Algorithm, input: &[u8]) -> Result<Cow<'_, [
     }
     match mechanism(algorithm) {
         Mechanism::RsaPkcs => Ok([DIGEST_INFO_SHA256.as_slice(), input].concat().into()),
-        Mechanism::Ecdsa | Mechanism::Eddsa | Mechanism::RsaPss { .. } => Ok(input.into()),
+        Mechanism::Ecdsa | Mechanism::Eddsa | Mechanism::MlDsa | Mechanism::RsaPss { .. } => Ok(input.into()),
         Mechanism::EcKeyPairGen
         | Mechanism::EdwardsKeyPairGen
+        | Mechanism::MlDsaKeyPairGen
         | Mechanism::RsaPkcsKeyPairGen
         | Mechanism::GenericSecretKeyGen
         | Mechanism::AesKeyGen
@@ -259,6 +269,7 @@ pub(super) fn public_key(session: &Session, object: Object, algorithm: Algorithm
             let values = read(&[ck::CKA_EC_POINT])?;
             point(first(&values), 32).map(PublicKey::ed25519)
         }
+        Family::Lattice => read(&[ck::CKA_VALUE])?.first().and_then(Option::as_deref).map(PublicKey::ml_dsa_65),
         Family::Rsa(_) => match read(&[ck::CKA_MODULUS, ck::CKA_PUBLIC_EXPONENT])?.as_slice() {
             [Some(modulus), Some(exponent)] => Some(PublicKey::rsa(unsigned(modulus), unsigned(exponent))),
             _ => None,
@@ -301,6 +312,14 @@ mod tests {
     }
 
     #[test]
+    fn only_one_parameter_set_is_right() {
+        for (set, right) in [(0, false), (1, false), (ck::CKP_ML_DSA_65, true), (3, false)] {
+            assert_eq!(is_strong(Algorithm::MlDsa65, &set.to_ne_bytes()), right, "{set}");
+        }
+        assert!(!is_strong(Algorithm::MlDsa65, &[]) && !is_strong(Algorithm::MlDsa65, &[2]));
+    }
+
+    #[test]
     fn only_digests_of_the_right_length_are_signed() {
         for wrong in [0, 31, 33, 48, 1000] {
             let fault = sign_input(Algorithm::EcdsaP256, &vec![0; wrong]).unwrap_err();
@@ -308,6 +327,7 @@ mod tests {
         }
         assert_eq!(sign_input(Algorithm::Rsa2048Pkcs1, &[0; 32]).unwrap().len(), 51);
         assert_eq!(sign_input(Algorithm::Ed25519, &[0; 1000]).unwrap().len(), 1000);
+        assert_eq!(sign_input(Algorithm::MlDsa65, &[0; 1000]).unwrap().len(), 1000);
         assert_eq!(sign_input(Algorithm::HmacSha256, &[0; 32]).unwrap_err().class, Class::Refused);
     }
 }

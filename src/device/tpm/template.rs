@@ -74,6 +74,9 @@ pub(super) fn parameters(algorithm: Algorithm) -> Result<PublicParameters, Fault
     if algorithm.role() == Role::Cipher {
         return Err(no_gcm());
     }
+    if algorithm == Algorithm::MlDsa65 {
+        return Err(no_lattices());
+    }
     let hash = algorithm.hash().map(hash_of).ok_or_else(no_edwards)?;
     if let Some(curve) = algorithm.curve() {
         return Ok(PublicParameters::Ecc(PublicEccParameters::new(
@@ -108,6 +111,12 @@ pub(super) fn parameters(algorithm: Algorithm) -> Result<PublicParameters, Fault
 pub(super) fn no_gcm() -> Fault {
     Fault::new(Class::Unsupported, "a TPM 2.0 has no AES-GCM")
         .hint("use aes256-gcm-derived, or keep this key in a PKCS#11 device")
+}
+
+/// Version 1.85 of the standard has ML-DSA; the commands that this driver is built on are older.
+fn no_lattices() -> Fault {
+    Fault::new(Class::Unsupported, "this driver knows no TPM that has ML-DSA")
+        .hint("use ecdsa-p256-sha256, or keep this key in a PKCS#11 device that has it")
 }
 
 fn no_edwards() -> Fault {
