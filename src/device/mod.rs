@@ -158,7 +158,7 @@ pub trait Device {
     /// Replaces the slot that holds the older value. Durable when this returns; cut short, it leaves the other slot as it is.
     ///
     /// # Errors
-    /// [`Class::Refused`] where no slot holds `write.known`: then somebody else writes this anchor; [`Class::Ambiguous`] where it may have been
+    /// [`Class::Refused`] where the slots are not as `write` says: then somebody else writes this anchor; [`Class::Ambiguous`] where it may have been
     /// written, and those of [`Self::read_anchor`].
     fn write_anchor(&mut self, write: &AnchorWrite) -> Result<(), Fault>;
 
@@ -330,8 +330,27 @@ pub struct AnchorWrite {
     pub place: AnchorPlace,
     /// What one of the slots must hold, and goes on holding.
     pub known: AnchorSlot,
+    /// What else stands there, as it was last read: it makes room. Where something else does, somebody else wrote it.
+    pub others: Vec<AnchorSlot>,
     /// What the other slot is to hold.
     pub value: AnchorSlot,
+}
+
+impl AnchorWrite {
+    /// Where the known slot is among `slots`; `None` unless they are all as they were last read, in whatever order.
+    #[must_use]
+    pub fn known_in(&self, slots: &[AnchorSlot]) -> Option<usize> {
+        let mut others = self.others.clone();
+        let mut known = None;
+        for (at, slot) in slots.iter().enumerate() {
+            if known.is_none() && *slot == self.known {
+                known = Some(at);
+            } else {
+                others.swap_remove(others.iter().position(|other| other == slot)?);
+            }
+        }
+        known.filter(|_| others.is_empty())
+    }
 }
 
 /// A device library, loaded and logged in, that hands out one [`Device`] per owner thread.

@@ -16,8 +16,8 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Fault>> + Send + 
 
 /// A place outside the database for two slots.
 ///
-/// **Contract**: a write replaces the slot beside the known one, is durable when it answers, and cut short leaves the known
-/// one as it is. Where no slot is as known, it writes nothing and is [`Class::Refused`].
+/// **Contract**: a write replaces the slots beside the known one, is durable when it answers, and cut short leaves the known
+/// one as it is. Where the slots are not as they were last read, it writes nothing and is [`Class::Refused`].
 pub trait Anchor: Send + Sync {
     /// Which one, such as the name of its device.
     fn name(&self) -> &str;
@@ -25,8 +25,8 @@ pub trait Anchor: Send + Sync {
     /// What stands there.
     fn read(&self) -> Answer<'_, Vec<AnchorSlot>>;
 
-    /// Moves it on.
-    fn write(&self, known: AnchorSlot, value: AnchorSlot) -> Answer<'_, ()>;
+    /// Moves it on, where `known` stands there and `others`, and nothing else.
+    fn write(&self, known: AnchorSlot, others: Vec<AnchorSlot>, value: AnchorSlot) -> Answer<'_, ()>;
 
     /// How often a day it may be written, where its memory wears out.
     fn writes_per_day(&self) -> Option<u32>;
@@ -56,8 +56,8 @@ impl Anchor for DeviceAnchor {
         Box::pin(self.worker.read_anchor(&self.place))
     }
 
-    fn write(&self, known: AnchorSlot, value: AnchorSlot) -> Answer<'_, ()> {
-        Box::pin(self.worker.write_anchor(AnchorWrite { place: self.place.duplicate(), known, value }))
+    fn write(&self, known: AnchorSlot, others: Vec<AnchorSlot>, value: AnchorSlot) -> Answer<'_, ()> {
+        Box::pin(self.worker.write_anchor(AnchorWrite { place: self.place.duplicate(), known, others, value }))
     }
 
     fn writes_per_day(&self) -> Option<u32> {
@@ -139,6 +139,8 @@ enum Moved {
 pub(super) struct Watched {
     anchor: Arc<dyn Anchor>,
     seen: Seen,
+    /// What stood there beside the known slot when it was last read or written.
+    others: Vec<AnchorSlot>,
     budget: Option<Budget>,
     trouble: Option<String>,
     /// Its last call was given up: it is asked again at the next checkpoint.
@@ -165,7 +167,8 @@ impl Watched {
             Err(error) => return Err(error),
         };
         let budget = anchor.writes_per_day().map(Budget::new);
-        Ok((Self { anchor, seen, budget, trouble: None, slow: false, foreign: false }, gap))
+        let others = seen.beside(slots);
+        Ok((Self { anchor, seen, others, budget, trouble: None, slow: false, foreign: false }, gap))
     }
 
     pub(super) fn name(&self) -> &str {
@@ -223,26 +226,27 @@ impl Watched {
             let slots = self.anchor.read().await?;
             let foreign = || Fault::new(Class::Refused, "the anchor is not where this service left it");
             self.seen = self.seen.after(&slots).ok_or_else(foreign)?;
+            self.others = self.seen.beside(slots);
             if self.holds(mark) {
                 return Ok(());
             }
         }
-        let (anchor, known) = (&self.anchor, self.seen.slot());
+        let (anchor, known, others) = (&self.anchor, self.seen.slot(), self.others.clone());
         // It may stand there, whatever comes of this.
         self.seen.unsure.push(mark);
         match urgency {
             Urgency::Change => {
                 crash_point!("ledger.before_anchor");
-                anchor.write(known, mark.slot()).await?;
+                anchor.write(known, others, mark.slot()).await?;
                 crash_point!("ledger.anchored");
             }
             Urgency::Checkpoint => {
                 crash_point!("ledger.before_late_anchor");
-                anchor.write(known, mark.slot()).await?;
+                anchor.write(known, others, mark.slot()).await?;
                 crash_point!("ledger.anchored_late");
             }
         }
-        self.seen = Seen::of(Some(mark));
+        (self.seen, self.others) = (Seen::of(Some(mark)), vec![known]);
         Ok(())
     }
 }
@@ -396,9 +400,10 @@ mod tests {
             self.answer(|slots| slots.to_vec())
         }
 
-        fn write(&self, known: AnchorSlot, value: AnchorSlot) -> Answer<'_, ()> {
+        fn write(&self, known: AnchorSlot, others: Vec<AnchorSlot>, value: AnchorSlot) -> Answer<'_, ()> {
             self.answer(move |slots| {
                 let known = slots.iter().position(|slot| *slot == known).unwrap();
+                assert_eq!(others, [slots[1 - known]]);
                 slots[1 - known] = value;
             })
         }

@@ -24,6 +24,8 @@
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod rivals;
+#[cfg(test)]
 mod witnessed;
 
 use std::collections::BTreeMap;
@@ -108,6 +110,14 @@ impl Seen {
     /// The slot that stays when the anchor is written.
     pub(super) fn slot(&self) -> AnchorSlot {
         self.known.map_or(AnchorSlot::BLANK, |mark| mark.slot())
+    }
+
+    /// What stands among `slots` beside that one.
+    pub(super) fn beside(&self, mut slots: Vec<AnchorSlot>) -> Vec<AnchorSlot> {
+        if let Some(at) = slots.iter().position(|slot| *slot == self.slot()) {
+            slots.remove(at);
+        }
+        slots
     }
 
     /// What it is now known to hold, after its slots were read; `None` where that is nothing that we wrote.

@@ -4,8 +4,10 @@
 use std::fmt::Write as _;
 use std::fs;
 
-use signet::device::{Ability, Class, KekRole, Locator, Settings};
-use signet::types::{Agreed, Algorithm, CipherCall, Direction, Encapsulated, Residency, Role, Verifier};
+use signet::device::{
+    ANCHOR_SLOT, Ability, AnchorPlace, AnchorSlot, AnchorWrite, Class, Fault, KekRole, Locator, Settings, Worker,
+};
+use signet::types::{Agreed, Algorithm, CipherCall, Direction, Encapsulated, Residency, Role, SecretBytes, Verifier};
 
 use crate::bench::{Bench, Key, MESSAGE, softhsm};
 use crate::kryoptic::Kryoptic;
@@ -121,6 +123,49 @@ async fn a_token_with_ml_dsa_keeps_the_contract() {
     let refusal = one.refusal.as_deref().unwrap();
     assert!(refusal.starts_with("this token cannot wrap ml-dsa-65 keys"), "{refusal}");
     proven("kinds of keys in a token with ML-DSA that keep the contract", abilities.len() - 1, refusal);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_anchor_that_somebody_else_wrote_is_left_as_it_is() {
+    for device in Device::ALL {
+        let Some((_alive, settings)) = device.start() else { continue };
+        let bench = Bench::enrol(settings.clone()).await;
+        bench.worker.make_anchor(anchor()).await.unwrap();
+        write_anchor(&bench.worker, 0, &[0], 1).await.unwrap();
+        // 1. Whoever knows another state writes nothing: one who missed the last write, and one who takes a slot for another.
+        for (known, others) in [(0, &[0][..]), (1, &[7]), (7, &[0]), (1, &[]), (1, &[0, 0]), (0, &[])] {
+            let fault = write_anchor(&bench.worker, known, others, 2).await.unwrap_err();
+            assert_eq!(fault.class, Class::Refused, "{}: {known} beside {others:?}: {fault}", device.name());
+            assert_eq!(numbers_in_anchor(&bench.worker).await, [0, 1], "{}", device.name());
+        }
+        write_anchor(&bench.worker, 1, &[0], 2).await.unwrap();
+        // 2. Nor does a process that still holds what it read before another process wrote.
+        if *device == Device::SoftHsm {
+            let other = Bench::open(settings, &bench.identity);
+            assert_eq!(numbers_in_anchor(&other).await, [1, 2]);
+            write_anchor(&bench.worker, 2, &[1], 3).await.unwrap();
+            assert_eq!(write_anchor(&other, 2, &[1], 4).await.unwrap_err().class, Class::Refused);
+            assert_eq!(numbers_in_anchor(&bench.worker).await, [2, 3]);
+            other.shutdown().await;
+        }
+    }
+}
+
+fn anchor() -> AnchorPlace {
+    AnchorPlace { instance: [7; 8], auth: SecretBytes::new(vec![9; 32]) }
+}
+
+/// Writes an anchor whose slots are each one number over and over.
+async fn write_anchor(worker: &Worker, known: u8, others: &[u8], value: u8) -> Result<(), Fault> {
+    let slot = |number| AnchorSlot([number; ANCHOR_SLOT]);
+    let others = others.iter().copied().map(slot).collect();
+    worker.write_anchor(AnchorWrite { place: anchor(), known: slot(known), others, value: slot(value) }).await
+}
+
+async fn numbers_in_anchor(worker: &Worker) -> Vec<u8> {
+    let mut numbers: Vec<_> = worker.read_anchor(&anchor()).await.unwrap().iter().map(|slot| slot.0[0]).collect();
+    numbers.sort_unstable();
+    numbers
 }
 
 async fn keeps_the_contract(device: Device) -> Option<Vec<Ability>> {
@@ -361,7 +406,7 @@ async fn refuses_the_key_of_another_device(bench: &Bench, abilities: &[Ability])
     other.locator = match &bench.settings {
         Settings::Tpm(_) => Locator::Resident,
         Settings::Pkcs11(_) => {
-            let auth = signet::types::SecretBytes::new(vec![1; 32]);
+            let auth = SecretBytes::new(vec![1; 32]);
             Locator::Tpm { parent: vec![0; 34], public: vec![0; 88], private: vec![0; 126], auth }
         }
     };

@@ -247,14 +247,22 @@ impl Rig {
     /// Makes both slots whole, whatever was left of them.
     async fn mend_anchor(&mut self) {
         for _ in 0..2 {
-            self.write_anchor().await.unwrap();
+            let mut others = self.bench.worker.read_anchor(&self.place).await.unwrap();
+            let known = others.iter().position(|slot| *slot == Self::slot(self.anchored)).unwrap();
+            others.remove(known);
+            self.replace_anchor(others).await.unwrap();
             self.anchored = self.anchored.wrapping_add(1);
         }
     }
 
+    /// Of an anchor that is as [`Self::mend_anchor`] left it.
     async fn write_anchor(&self) -> Result<(), Fault> {
+        self.replace_anchor(vec![Self::slot(self.anchored.wrapping_sub(1))]).await
+    }
+
+    async fn replace_anchor(&self, others: Vec<AnchorSlot>) -> Result<(), Fault> {
         let (known, value) = (Self::slot(self.anchored), Self::slot(self.anchored.wrapping_add(1)));
-        self.bench.worker.write_anchor(AnchorWrite { place: self.place.duplicate(), known, value }).await
+        self.bench.worker.write_anchor(AnchorWrite { place: self.place.duplicate(), known, others, value }).await
     }
 
     /// Waits until the health check has just been.

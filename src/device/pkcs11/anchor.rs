@@ -57,23 +57,25 @@ impl Lane {
     pub(super) fn replace_anchor_slot(&mut self, write: &AnchorWrite) -> Result<(), Fault> {
         let shared = Arc::clone(&self.shared);
         let mut cached = shared.lock_anchor();
-        let known = |held: &Vec<Held>| held.iter().position(|(_, slot)| *slot == write.known);
+        let known = |held: &Vec<Held>| write.known_in(&held.iter().map(|(_, slot)| *slot).collect::<Vec<_>>());
         let held = match cached.0.take() {
             Some((instance, held)) if instance == write.place.instance && known(&held).is_some() => held,
             Some(_) | None => self.find_anchor(&write.place)?,
         };
         let Some(at) = known(&held) else { return Err(moved()) };
-        let (kept, others): (Vec<_>, Vec<_>) = held.into_iter().enumerate().partition(|(place, _)| *place == at);
-        // 1. What is to stay must be there, and as we know it: whoever else writes this anchor has destroyed or passed it.
-        let (object, _) = kept.first().map(|(_, held)| *held).ok_or_else(moved)?;
-        match self.look(|session| value(session, object)) {
-            Ok(Some(slot)) if slot == write.known => {}
-            Err(fault) if fault.class != Class::KeyGone => return Err(fault),
-            Ok(_) | Err(_) => {
-                self.prove_sentinel()?;
-                return Err(moved());
+        // 1. All must be there, and as we know it: whoever else writes this anchor has destroyed one of them.
+        for (object, slot) in &held {
+            match self.look(|session| value(session, *object)) {
+                Ok(found) if found.unwrap_or(AnchorSlot::BLANK) == *slot => {}
+                Err(fault) if fault.class != Class::KeyGone => return Err(fault),
+                Ok(_) | Err(_) => {
+                    self.prove_sentinel()?;
+                    return Err(moved());
+                }
             }
         }
+        let (kept, others): (Vec<_>, Vec<_>) = held.into_iter().enumerate().partition(|(place, _)| *place == at);
+        let (object, _) = kept.first().map(|(_, held)| *held).ok_or_else(moved)?;
         // 2. The older one makes room; 3. for the new one.
         let changing = shared.changing();
         let change = |error| shared.fault(error, Effect::Change);

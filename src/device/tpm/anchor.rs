@@ -73,7 +73,7 @@ pub(super) fn write(link: &mut Link, write: &AnchorWrite) -> Result<(), Trouble>
     if slots.contains(&write.value) {
         return Ok(());
     }
-    let Some(known) = slots.iter().position(|slot| *slot == write.known) else {
+    let Some(known) = write.known_in(&slots) else {
         return Err(Fault::new(Class::Refused, "the anchor in the TPM is not where this service left it").into());
     };
     let offset = if known == 0 { SLOT } else { 0 };
