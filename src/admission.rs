@@ -76,6 +76,8 @@ struct Shared {
 
 /// How many questions of one request are decided before others have their turn.
 const QUESTIONS_IN_A_ROW: usize = 32;
+/// How many records of one request are on their way into the log at once.
+pub const RECORDS_AT_ONCE: usize = 250;
 
 /// The right to do one operation once.
 #[derive(Debug)]
@@ -216,14 +218,44 @@ impl Admission {
             allowed = Some(decision);
         }
         let decision = allowed.ok_or_else(|| Error::new(Kind::Invalid, "the batch is empty"))?;
-        Ok(Permit {
+        Ok(self.permit(caller, target, &decision))
+    }
+
+    /// As [`Self::admit`] for many targets: a permit for each, in order, where every one is allowed; where one is not, its refusal and
+    /// no permit.
+    ///
+    /// # Errors
+    /// As [`Self::admit`].
+    pub async fn admit_each<O: Operation>(
+        &self,
+        caller: &Caller,
+        wanted: &[(Target<'_>, Facts<'_>)],
+    ) -> Result<Vec<Permit<O>>> {
+        let now = self.shared.clock.now();
+        let mut decisions = Vec::new();
+        for (number, (target, facts)) in wanted.iter().enumerate() {
+            if number % QUESTIONS_IN_A_ROW == QUESTIONS_IN_A_ROW - 1 {
+                tokio::task::yield_now().await;
+            }
+            let facts = Facts { time: Some(now), ..*facts };
+            let decision = self.shared.policies.load().decide(caller, O::ACTION, target, &facts);
+            if !decision.allow {
+                return Err(self.refuse::<O>(caller, target, &facts, &decision).await);
+            }
+            decisions.push(decision);
+        }
+        Ok(wanted.iter().zip(decisions).map(|((target, _), decision)| self.permit(caller, target, &decision)).collect())
+    }
+
+    fn permit<O: Operation>(&self, caller: &Caller, target: &Target<'_>, decision: &Decision) -> Permit<O> {
+        Permit {
             shared: self.shared.clone(),
             caller: caller.clone(),
             resource: target.resource.clone(),
             decision: decision.because.join(","),
             open: true,
             operation: PhantomData,
-        })
+        }
     }
 
     /// Records a refusal and makes its answer.
@@ -470,16 +502,7 @@ impl<O: Operation> Permit<O> {
     /// # Errors
     /// The result's own error, once it is recorded; `Unavailable` where the record cannot be written: then nothing leaves.
     pub async fn close<T>(mut self, result: Result<T>, details: Details) -> Result<Released<T>> {
-        self.open = false;
-        let mut record = self.record(Phase::Done, &details);
-        match &result {
-            Ok(_) => "ok".clone_into(&mut record.outcome),
-            Err(error) => {
-                error.kind().code().clone_into(&mut record.outcome);
-                record.reason = error.chain();
-            }
-        }
-        self.shared.metrics.request(O::ACTION.as_str(), result.as_ref().map_or_else(|e| e.kind().code(), |_| "ok"));
+        let record = self.end(result.as_ref().err(), &details);
         if let Err(error) = &result {
             log_failure(error, &record);
         }
@@ -493,6 +516,45 @@ impl<O: Operation> Permit<O> {
         let receipt = last.await?;
         crash_point!("admission.closed");
         result.map(|result| Released { result, receipt })
+    }
+
+    /// As [`Self::close`] for the permits of [`Admission::admit_each`], each with a record of its own, and what is said of it. The receipt is
+    /// that of the last.
+    ///
+    /// # Errors
+    /// As [`Self::close`].
+    pub async fn close_each<T>(permits: Vec<Self>, result: Result<T>, details: Vec<Details>) -> Result<Released<T>> {
+        crash_point!("admission.before_close_each");
+        let mut details = details.into_iter();
+        let mut last = None;
+        let (mut permits, error) = (permits.into_iter().peekable(), result.as_ref().err());
+        while permits.peek().is_some() {
+            // Not all at once: others have records to write, too, and so many may wait.
+            let together = permits.by_ref().take(RECORDS_AT_ONCE).map(|mut permit| {
+                let record = permit.end(error, &details.next().unwrap_or_default());
+                if last.is_none()
+                    && let Some(error) = error
+                {
+                    log_failure(error, &record);
+                }
+                permit.shared.log.append_for(&record)
+            });
+            for record in together.collect::<Vec<_>>() {
+                last = Some(record.await?);
+            }
+        }
+        crash_point!("admission.closed_each");
+        let receipt = last.ok_or_else(|| Error::internal("an operation without a record"))?;
+        result.map(|result| Released { result, receipt })
+    }
+
+    /// The record of the end.
+    fn end(&mut self, error: Option<&Error>, details: &Details) -> Record {
+        self.open = false;
+        let outcome = error.map_or("ok", |error| error.kind().code());
+        self.shared.metrics.request(O::ACTION.as_str(), outcome);
+        let reason = error.map(Error::chain).unwrap_or_default();
+        Record { outcome: outcome.to_owned(), reason, ..self.record(Phase::Done, details) }
     }
 }
 

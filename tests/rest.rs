@@ -327,6 +327,7 @@ fn minimal(template: &str) -> Value {
     }
     match template {
         "/api/v1/keys" => json!({"name": "k", "algorithm": "ed25519"}),
+        "/api/v1/keys-batch" => json!({"items": [{"name": "k", "algorithm": "hmac-sha256"}]}),
         "/api/v1/tokens" => json!({"identity": "ci"}),
         "/api/v1/identities/{name}" => json!({"certificates": [{"dns": "a.example"}]}),
         "/api/v1/policies/{name}" => json!({"text": ADMINISTRATORS_TEXT}),
@@ -565,6 +566,8 @@ fn the_table_of_limits_holds_the_numbers_of_the_code() {
         ("bytes of a context", grouped(types::Context::MAX_BYTES)),
         ("bytes of a message to sign", grouped(signing::MAX_MESSAGE)),
         ("period of time", types::Period::MAX.to_string()),
+        ("keys of the domain `jwt`", grouped(signet::keyring::MAX_PUBLISHED)),
+        ("versions that the manifest of a backup names", grouped(usize::try_from(service::MAX_BOUND).unwrap())),
         ("shortest rotation by age", types::Rotation::MIN_EVERY.to_string()),
         ("certificate rules of an identity", grouped(auth::registry::IdentityRecord::MAX_CERTIFICATES)),
         ("bytes of a SPIFFE id", grouped(auth::certificate::SpiffeId::MAX)),

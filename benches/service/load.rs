@@ -68,8 +68,12 @@ pub(crate) fn request(path: &str, token: &str, body: &str) -> Vec<u8> {
 
 /// The bytes of a GET below the certificates.
 pub(crate) fn fetch(rest: &str, token: &str) -> Vec<u8> {
-    format!("GET /api/v1/certificates{rest} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\n\r\n")
-        .into_bytes()
+    get(&format!("/api/v1/certificates{rest}"), token)
+}
+
+/// The bytes of a GET.
+pub(crate) fn get(path: &str, token: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\n\r\n").into_bytes()
 }
 
 /// Has each of `connections` send `request` again and again until the time is over, at least once.

@@ -9,7 +9,7 @@
 //! rates and processor times are medians of those turns. Each turn ends with a look at an
 //! answer: a service that answers nonsense quickly is not measured. Nothing here fails on a time.
 //!
-//! `BENCH_SECONDS` is the time per cell, 2 where absent. `BENCH_ONLY` picks the rows whose name holds one of these texts, such as
+//! `BENCH_KEYS` is the largest number of keys among which one is used, 100,000 where absent. `BENCH_SECONDS` is the time per cell, 2 where absent. `BENCH_ONLY` picks the rows whose name holds one of these texts, such as
 //! `softhsm/resident/ecdsa,changes`, and `BENCH_LOADS` the loads, as in `32 connections,batches of 100`. `BENCH_PROGRAM` names another `signet` to be measured, so that two can be compared without
 //! building this again. The table goes to standard output, all figures to `target/bench.json`.
 #![allow(
@@ -27,6 +27,7 @@ mod handshakes;
 mod inventory;
 mod issuing;
 mod load;
+mod many;
 mod place;
 mod process;
 mod raw;
@@ -75,15 +76,19 @@ enum Operation {
     Sign(Algorithm),
     /// Issues a certificate under a key of this algorithm.
     Issue(Algorithm),
-    Wrap,
-    Unwrap,
+    Wrap(Algorithm),
+    Unwrap(Algorithm),
 }
+
+/// The algorithm of envelopes unless another is asked for.
+const DERIVED: Algorithm = Algorithm::Aes256GcmDerived;
 
 impl Operation {
     const fn algorithm(self) -> Algorithm {
         match self {
-            Self::Sign(algorithm) | Self::Issue(algorithm) => algorithm,
-            Self::Wrap | Self::Unwrap => Algorithm::Aes256GcmDerived,
+            Self::Sign(algorithm) | Self::Issue(algorithm) | Self::Wrap(algorithm) | Self::Unwrap(algorithm) => {
+                algorithm
+            }
         }
     }
 
@@ -91,8 +96,8 @@ impl Operation {
         match self {
             Self::Sign(_) => "sign",
             Self::Issue(_) => "issue",
-            Self::Wrap => "wrap",
-            Self::Unwrap => "unwrap",
+            Self::Wrap(_) => "wrap",
+            Self::Unwrap(_) => "unwrap",
         }
     }
 
@@ -100,7 +105,8 @@ impl Operation {
         match self {
             Self::Sign(algorithm) => algorithm.to_string(),
             Self::Issue(algorithm) => format!("{CERTIFICATE}{algorithm}"),
-            Self::Wrap | Self::Unwrap => self.verb().to_owned(),
+            Self::Wrap(DERIVED) | Self::Unwrap(DERIVED) => self.verb().to_owned(),
+            Self::Wrap(algorithm) | Self::Unwrap(algorithm) => format!("{}-{algorithm}", self.verb()),
         }
     }
 }
@@ -147,6 +153,10 @@ impl Wanted {
             eprintln!("handshakes");
             report.handshakes = handshakes::measure(self.time).await;
         }
+        if self.wants("keys") {
+            eprintln!("keys");
+            report.many = many::measure().await;
+        }
         if self.wants("inventory") {
             eprintln!("inventory");
             report.inventory = Some(inventory::measure().await);
@@ -160,7 +170,14 @@ impl Wanted {
 
     async fn softhsm(&self, report: &mut Report) {
         let algorithms = [Algorithm::EcdsaP256, Algorithm::Ed25519, Algorithm::Rsa2048Pkcs1];
-        let signing = algorithms.map(Operation::Sign).into_iter().chain([Operation::Wrap, Operation::Unwrap]);
+        let wrapping = [
+            Operation::Wrap(DERIVED),
+            Operation::Unwrap(DERIVED),
+            Operation::Wrap(Algorithm::Aes256Gcm),
+            Operation::Unwrap(Algorithm::Aes256Gcm),
+            Operation::Unwrap(Algorithm::HpkeP256),
+        ];
+        let signing = algorithms.map(Operation::Sign).into_iter().chain(wrapping);
         let operations = || signing.clone().chain(algorithms.map(Operation::Issue));
         let mut rows = Vec::new();
         for residency in [Residency::Resident, Residency::Wrapped] {
@@ -178,8 +195,8 @@ impl Wanted {
             report.house = Some(House { idle: idle_memory(&place).await, ..House::default() });
         }
         if !rows.is_empty() {
-            let mut raw = Raw::softhsm(&raw_hsm);
-            self.rows("softhsm", &place, &mut raw, 2, &rows, report).await;
+            let mut raw = RawDevice { one: Raw::softhsm(&raw_hsm), other: Some(Raw::softhsm(&raw_hsm)), threads: 2 };
+            self.rows("softhsm", &place, &mut raw, &rows, report).await;
         }
         if let Some(house) = &mut report.house {
             house.start = start_with_many_keys(&mut place).await;
@@ -191,7 +208,9 @@ impl Wanted {
         let signing = [Algorithm::EcdsaP256, Algorithm::Rsa2048Pkcs1].map(Operation::Sign);
         let mut rows: Vec<_> = signing
             .into_iter()
-            .chain([Operation::Wrap, Operation::Unwrap, Operation::Issue(Algorithm::EcdsaP256)])
+            .chain([Operation::Wrap(DERIVED), Operation::Unwrap(DERIVED)])
+            .chain([Algorithm::HpkeP256, Algorithm::Rsa2048Oaep].map(Operation::Unwrap))
+            .chain([Operation::Issue(Algorithm::EcdsaP256)])
             .map(|operation| (Residency::Wrapped, operation))
             .collect();
         rows.retain(|(residency, operation)| self.wants(&row_name(device, *residency, *operation)));
@@ -200,16 +219,15 @@ impl Wanted {
         }
         let (tpm, raw_tpm) = (Swtpm::start(), Swtpm::start());
         let place = Place::start(&place::tpm_section(&tpm.settings(sessions))).await;
-        let mut raw = Raw::tpm(&raw_tpm.settings(sessions));
-        self.rows(device, &place, &mut raw, 1, &rows, report).await;
+        let mut raw = RawDevice { one: Raw::tpm(&raw_tpm.settings(sessions)), other: None, threads: 1 };
+        self.rows(device, &place, &mut raw, &rows, report).await;
     }
 
     async fn rows(
         &self,
         device: &str,
         place: &Place,
-        raw: &mut Raw,
-        raw_threads: usize,
+        raw: &mut RawDevice,
         rows: &[(Residency, Operation)],
         report: &mut Report,
     ) {
@@ -223,7 +241,7 @@ impl Wanted {
                 report.costs.lint = cost;
             }
             let mut connections = load::connect(place.address(), &place.authority(), Load::MOST).await;
-            let row = self.row(device, place, raw, raw_threads, &subject, &mut connections).await;
+            let row = self.row(device, place, raw, &subject, &mut connections).await;
             report.rows.push(row);
         }
     }
@@ -233,20 +251,23 @@ impl Wanted {
         &self,
         device: &str,
         place: &Place,
-        raw: &mut Raw,
-        raw_threads: usize,
+        raw: &mut RawDevice,
         subject: &Subject,
         connections: &mut [Connection],
     ) -> Row {
         let slice = self.time / ROUNDS;
         let raw_key = format!("{}/{}", subject.residency, subject.operation.algorithm());
         let mut raws: BTreeMap<usize, Vec<raw::Sample>> = BTreeMap::new();
+        let mut processes = Vec::new();
         let mut sums: Vec<Sum> = self.loads.iter().map(|load| Sum::new(*load, place, subject)).collect();
         // Each connection is used at once: the server closes those that ask nothing.
         load::turn(connections, &subject.request(Load::Connections(1), place.token()), Duration::ZERO).await;
         for _ in 0..ROUNDS {
-            for threads in 1..=raw_threads {
-                raws.entry(threads).or_default().push(raw.measure(&raw_key, threads, slice));
+            for threads in 1..=raw.threads {
+                raws.entry(threads).or_default().push(raw.one.measure(&raw_key, threads, slice));
+            }
+            if let Some(other) = &mut raw.other {
+                processes.push(raw.one.measure_two(other, &raw_key, slice));
             }
             for sum in &mut sums {
                 // A batch on a slow device may take longer than all turns together.
@@ -260,6 +281,7 @@ impl Wanted {
             residency: subject.residency,
             operation: subject.operation.name(),
             raw: raws.into_iter().map(|(threads, samples)| (threads, middle(&samples))).collect(),
+            processes: (!processes.is_empty()).then(|| middle(&processes)),
             cells: sums.into_iter().map(Sum::cell).collect(),
         }
     }
@@ -283,6 +305,14 @@ impl Wanted {
         };
         (cost(self.time / 10, seal), cost(self.time / 10, open))
     }
+}
+
+/// The device without the service.
+struct RawDevice {
+    one: Raw,
+    /// A second process at the same token, as a second worker would be.
+    other: Option<Raw>,
+    threads: usize,
 }
 
 /// A key, what is asked of it, and how its answers are judged.
@@ -331,7 +361,7 @@ impl Subject {
                 let der = STANDARD.decode(signed).unwrap();
                 subject.signature = Some(SignatureFormat::Der.decode(algorithm, &der).unwrap());
             }
-            Operation::Wrap | Operation::Unwrap => {
+            Operation::Wrap(_) | Operation::Unwrap(_) => {
                 let wrapped = client.wrap(&key, &wrap(&subject.message)).await.expect("a ciphertext");
                 subject.blob = wrapped.ciphertext.0;
             }
@@ -349,8 +379,8 @@ impl Subject {
         let item = match self.operation {
             Operation::Issue(_) => json!({}),
             Operation::Sign(_) => json!({ "message": STANDARD.encode(&self.message) }),
-            Operation::Wrap => json!({ "plaintext": STANDARD.encode(&self.message), "context": context() }),
-            Operation::Unwrap => json!({ "ciphertext": STANDARD.encode(&self.blob), "context": context() }),
+            Operation::Wrap(_) => json!({ "plaintext": STANDARD.encode(&self.message), "context": context() }),
+            Operation::Unwrap(_) => json!({ "ciphertext": STANDARD.encode(&self.blob), "context": context() }),
         };
         let (path, body) = match load {
             Load::Connections(_) => (self.operation.verb().to_owned(), item),
@@ -378,7 +408,7 @@ impl Subject {
                 let raw = SignatureFormat::Der.decode(algorithm, &bytes("signature")).expect("a signature");
                 assert!(self.verifies(&raw), "the signature does not verify");
             }
-            Operation::Wrap => {
+            Operation::Wrap(_) => {
                 let sealed = Unwrap {
                     ciphertext: Base64(bytes("ciphertext")),
                     context: context(),
@@ -387,7 +417,7 @@ impl Subject {
                 let opened = self.client.unwrap(&self.key, &sealed).await.expect("it opens");
                 assert_eq!(opened.plaintext.0.expose(), self.message);
             }
-            Operation::Unwrap => assert_eq!(bytes("plaintext"), self.message),
+            Operation::Unwrap(_) => assert_eq!(bytes("plaintext"), self.message),
         }
     }
 

@@ -129,8 +129,14 @@ impl Place {
 
     /// The client of the API, for everything that is not measured.
     pub(crate) fn client(&self) -> Client {
+        self.patient_client(Duration::from_secs(60))
+    }
+
+    /// One that waits so long for an answer.
+    pub(crate) fn patient_client(&self, patience: Duration) -> Client {
         let mut options = Options::new(format!("https://{}", self.address()), self.authority());
         options.token = Some(SecretText(self.token.clone()));
+        options.timeout = patience;
         Client::new(options).expect("a client")
     }
 

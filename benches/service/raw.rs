@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use pkcs11_raw::{Attribute, Mechanism, Module, Object, Session, Slot, ck};
 use serde::{Deserialize, Serialize};
 use signet::device::{Device, Driver, KeyRef, KeySpec, TpmSettings};
-use signet::types::{Algorithm, CipherCall, Direction, KeyId, Residency, Role, Version};
+use signet::types::{Algorithm, CipherCall, Direction, Encapsulated, KeyId, Residency, Role, Version};
 
 use crate::process::own_cpu;
 use crate::softhsm::{LABEL, MODULE, SoftHsm};
@@ -70,8 +70,29 @@ impl Raw {
 
     /// Measures one key.
     pub(crate) fn measure(&mut self, key: &str, threads: usize, time: Duration) -> Sample {
+        self.begin(key, threads, time);
+        self.end()
+    }
+
+    /// Measures one key in two processes at once, on one thread each.
+    pub(crate) fn measure_two(&mut self, other: &mut Self, key: &str, time: Duration) -> Sample {
+        self.begin(key, 1, time);
+        other.begin(key, 1, time);
+        let (one, other) = (self.end(), other.end());
+        Sample {
+            rate: one.rate + other.rate,
+            cpu: f64::midpoint(one.cpu, other.cpu),
+            p50: f64::midpoint(one.p50, other.p50),
+            p99: one.p99.max(other.p99),
+        }
+    }
+
+    fn begin(&mut self, key: &str, threads: usize, time: Duration) {
         let ask = self.ask.as_mut().expect("it is not ended");
         writeln!(ask, "{key} {threads} {}", time.as_millis()).expect("the raw device listens");
+    }
+
+    fn end(&mut self) -> Sample {
         serde_json::from_str(&self.line()).expect("a sample")
     }
 
@@ -146,8 +167,39 @@ fn repeat(time: Duration, mut act: impl FnMut()) -> Vec<Duration> {
 /// One PKCS#11 key and how it is used.
 struct Pkcs11Key {
     object: Object,
-    mechanism: Mechanism,
-    input: Vec<u8>,
+    act: Act,
+}
+
+/// What is done with a key.
+enum Act {
+    Sign(Mechanism, Vec<u8>),
+    Agree,
+    Seal,
+}
+
+impl Pkcs11Key {
+    fn run(&self, session: &Session) {
+        let object = self.object;
+        let done = match &self.act {
+            Act::Sign(mechanism, input) => session.sign(*mechanism, object, input),
+            Act::Agree => session.agree(object, &generator(), &agreed()),
+            // As long as a data key of 32 bytes is with its sum, bound to a header and a context.
+            Act::Seal => session.seal(object, &[7; 12], &[7; 68], &[7; 64]),
+        };
+        drop(done.expect("a result"));
+    }
+}
+
+/// What is read of an agreement and destroyed again.
+fn agreed() -> [Attribute; 6] {
+    [
+        Attribute::number(ck::CKA_CLASS, ck::CKO_SECRET_KEY),
+        Attribute::number(ck::CKA_KEY_TYPE, ck::CKK_GENERIC_SECRET),
+        Attribute::number(ck::CKA_VALUE_LEN, 32),
+        Attribute::flag(ck::CKA_TOKEN, false),
+        Attribute::flag(ck::CKA_SENSITIVE, false),
+        Attribute::flag(ck::CKA_EXTRACTABLE, true),
+    ]
 }
 
 /// The keys of a token, as `RESIDENCY/ALGORITHM`.
@@ -162,9 +214,14 @@ fn softhsm(folder: &Path) {
     for residency in [Residency::Resident, Residency::Wrapped] {
         // A wrapped key in use is a session object.
         let token = residency == Residency::Resident;
-        for algorithm in
-            [Algorithm::EcdsaP256, Algorithm::Ed25519, Algorithm::Rsa2048Pkcs1, Algorithm::Aes256GcmDerived]
-        {
+        for algorithm in [
+            Algorithm::EcdsaP256,
+            Algorithm::Ed25519,
+            Algorithm::Rsa2048Pkcs1,
+            Algorithm::Aes256GcmDerived,
+            Algorithm::Aes256Gcm,
+            Algorithm::HpkeP256,
+        ] {
             keys.insert(format!("{residency}/{algorithm}"), make(&keeper, algorithm, token));
         }
     }
@@ -173,8 +230,7 @@ fn softhsm(folder: &Path) {
         std::thread::scope(|scope| {
             let start = || {
                 let session = Session::open(&module, slot).expect("a session");
-                let sign = move || drop(session.sign(key.mechanism, key.object, &key.input).expect("a signature"));
-                repeat(time, sign)
+                repeat(time, move || key.run(&session))
             };
             let threads: Vec<_> = (0..threads).map(|_| scope.spawn(start)).collect();
             threads.into_iter().flat_map(|thread| thread.join().expect("a thread")).collect()
@@ -192,51 +248,52 @@ fn make(session: &Session, algorithm: Algorithm, token: bool) -> Pkcs11Key {
     // The curves' names in DER: P-256 and Ed25519.
     const P256: &[u8] = &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
     const ED25519: &[u8] = &[0x06, 0x03, 0x2b, 0x65, 0x70];
-    let private = [
-        Attribute::flag(ck::CKA_TOKEN, token),
-        Attribute::flag(ck::CKA_PRIVATE, true),
-        Attribute::flag(ck::CKA_SENSITIVE, true),
-        Attribute::flag(ck::CKA_EXTRACTABLE, false),
-        Attribute::flag(ck::CKA_SIGN, true),
-    ];
-    let pair = |generator, size: &[Attribute]| {
-        let public = [&[Attribute::flag(ck::CKA_TOKEN, false), Attribute::flag(ck::CKA_VERIFY, true)], size].concat();
-        session.generate_pair(generator, &public, &private).expect("a key pair").1
+    let private = |role| {
+        [
+            Attribute::flag(ck::CKA_TOKEN, token),
+            Attribute::flag(ck::CKA_PRIVATE, true),
+            Attribute::flag(ck::CKA_SENSITIVE, true),
+            Attribute::flag(ck::CKA_EXTRACTABLE, false),
+            Attribute::flag(role, true),
+        ]
+    };
+    let pair = |generator, role, public_role, size: &[Attribute]| {
+        let public = [&[Attribute::flag(ck::CKA_TOKEN, false), Attribute::flag(public_role, true)], size].concat();
+        session.generate_pair(generator, &public, &private(role)).expect("a key pair").1
+    };
+    let signing = |generator, size: &[Attribute]| pair(generator, ck::CKA_SIGN, ck::CKA_VERIFY, size);
+    let secret = |generator, role, kind| {
+        let mut template = private(role).to_vec();
+        template.push(Attribute::number(ck::CKA_CLASS, ck::CKO_SECRET_KEY));
+        template.push(Attribute::number(ck::CKA_KEY_TYPE, kind));
+        template.push(Attribute::number(ck::CKA_VALUE_LEN, 32));
+        session.generate(generator, &template).expect("a secret key")
     };
     let curve = |oid| [Attribute::bytes(ck::CKA_EC_PARAMS, oid)];
     let digest = vec![7; 32];
-    match algorithm {
-        Algorithm::EcdsaP256 => Pkcs11Key {
-            object: pair(Mechanism::EcKeyPairGen, &curve(P256)),
-            mechanism: Mechanism::Ecdsa,
-            input: digest,
-        },
-        Algorithm::Ed25519 => Pkcs11Key {
-            object: pair(Mechanism::EdwardsKeyPairGen, &curve(ED25519)),
-            mechanism: Mechanism::Eddsa,
-            input: digest,
-        },
+    let (object, act) = match algorithm {
+        Algorithm::EcdsaP256 => (signing(Mechanism::EcKeyPairGen, &curve(P256)), Act::Sign(Mechanism::Ecdsa, digest)),
+        Algorithm::Ed25519 => {
+            (signing(Mechanism::EdwardsKeyPairGen, &curve(ED25519)), Act::Sign(Mechanism::Eddsa, digest))
+        }
         Algorithm::Rsa2048Pkcs1 => {
             let size =
                 [Attribute::number(ck::CKA_MODULUS_BITS, 2048), Attribute::bytes(ck::CKA_PUBLIC_EXPONENT, &[1, 0, 1])];
             // A `DigestInfo` is 19 bytes longer than its digest.
-            Pkcs11Key {
-                object: pair(Mechanism::RsaPkcsKeyPairGen, &size),
-                mechanism: Mechanism::RsaPkcs,
-                input: vec![7; 51],
-            }
+            (signing(Mechanism::RsaPkcsKeyPairGen, &size), Act::Sign(Mechanism::RsaPkcs, vec![7; 51]))
         }
-        Algorithm::Aes256GcmDerived => {
-            let mut template = private.to_vec();
-            template.push(Attribute::number(ck::CKA_CLASS, ck::CKO_SECRET_KEY));
-            template.push(Attribute::number(ck::CKA_KEY_TYPE, ck::CKK_GENERIC_SECRET));
-            template.push(Attribute::number(ck::CKA_VALUE_LEN, 32));
-            let object = session.generate(Mechanism::GenericSecretKeyGen, &template).expect("a secret key");
-            // As long as what an envelope asks for: label, header, hash of the context.
-            Pkcs11Key { object, mechanism: Mechanism::Sha256Hmac, input: vec![7; 102] }
+        // As long as what an envelope asks for: label, header, hash of the context.
+        Algorithm::Aes256GcmDerived => (
+            secret(Mechanism::GenericSecretKeyGen, ck::CKA_SIGN, ck::CKK_GENERIC_SECRET),
+            Act::Sign(Mechanism::Sha256Hmac, vec![7; 102]),
+        ),
+        Algorithm::Aes256Gcm => (secret(Mechanism::AesKeyGen, ck::CKA_ENCRYPT, ck::CKK_AES), Act::Seal),
+        Algorithm::HpkeP256 => {
+            (pair(Mechanism::EcKeyPairGen, ck::CKA_DERIVE, ck::CKA_DERIVE, &curve(P256)), Act::Agree)
         }
         _ => panic!("{algorithm} is not measured"),
-    }
+    };
+    Pkcs11Key { object, act }
 }
 
 /// The keys of a TPM, as `wrapped/ALGORITHM`: the driver itself, in this process.
@@ -245,14 +302,29 @@ fn tpm(tcti: String, sessions: bool) {
         signet::device::tpm::open(&TpmSettings { tcti, sessions, anchor_writes_per_day: None }, None).expect("a TPM");
     let mut device = driver.session().expect("a session");
     let mut keys = BTreeMap::new();
-    for algorithm in [Algorithm::EcdsaP256, Algorithm::Rsa2048Pkcs1, Algorithm::Aes256GcmDerived] {
+    let algorithms = [
+        Algorithm::EcdsaP256,
+        Algorithm::Rsa2048Pkcs1,
+        Algorithm::Aes256GcmDerived,
+        Algorithm::HpkeP256,
+        Algorithm::Rsa2048Oaep,
+    ];
+    for algorithm in algorithms {
         let id = KeyId::random().expect("an id");
         let spec = KeySpec { id, version: Version::FIRST, algorithm, residency: Residency::Wrapped };
         let made = device.generate(&spec).expect("a key");
         let key = KeyRef { id, version: Version::FIRST, algorithm, locator: made.locator };
-        keys.insert(format!("wrapped/{algorithm}"), key);
+        // What it decrypts, where that is its role.
+        let sent = (algorithm.role() == Role::Decrypt).then(|| {
+            let public = made.public.as_ref().expect("a public key");
+            Encapsulated::to(algorithm, public).expect("a secret for it").sent
+        });
+        keys.insert(format!("wrapped/{algorithm}"), (key, sent));
     }
-    serve(|key, _, time| repeat(time, || use_key(device.as_mut(), &keys[key])));
+    serve(|key, _, time| {
+        let (key, sent) = &keys[key];
+        repeat(time, || use_key(device.as_mut(), key, sent.as_deref()))
+    });
     drop(device);
     driver.shutdown();
 }
@@ -264,11 +336,11 @@ fn generator() -> Vec<u8> {
     hex::decode(format!("04{X}{Y}")).expect("digits")
 }
 
-fn use_key(device: &mut dyn Device, key: &KeyRef) {
+fn use_key(device: &mut dyn Device, key: &KeyRef, sent: Option<&[u8]>) {
     let used = match key.algorithm.role() {
         Role::Sign => device.sign(key, &[7; 32]),
         Role::Mac => device.mac(key, &[7; 102]),
-        Role::Decrypt => panic!("{} is not measured", key.algorithm),
+        Role::Decrypt => device.decrypt(key, sent.expect("a ciphertext")),
         // As long as a data key of 32 bytes is with its sum, bound to a header and a context.
         Role::Cipher => device
             .cipher(key, &CipherCall { nonce: &[7; 12], aad: &[7; 68], data: &[7; 64] }.encode(Direction::Encrypt)),

@@ -11,6 +11,7 @@ use crate::CERTIFICATE;
 use crate::changes::Changes;
 use crate::handshakes::Handshakes;
 use crate::inventory::Inventory;
+use crate::many::Many;
 use crate::raw::Sample;
 
 /// How much a service may add to device and check, in microseconds of processor time: alone, and as one of a hundred.
@@ -25,6 +26,8 @@ const SLOW: f64 = 200.0;
 const CERTIFICATE_ALONE: f64 = 200.0;
 /// The 99th percentile of a search, in microseconds, for a page of 100.
 const SEARCH: f64 = 20_000.0;
+/// How much more the median of a request may be among the most keys than among the fewest.
+const FLAT: f64 = 1.5;
 const MEMORY: u64 = 40 << 20;
 const START: Duration = Duration::from_secs(1);
 
@@ -92,6 +95,8 @@ pub(crate) struct Row {
     pub(crate) operation: String,
     /// The device alone, by the number of threads.
     pub(crate) raw: BTreeMap<usize, Sample>,
+    /// Two processes at the device, a thread each: what a second worker could bring at most.
+    pub(crate) processes: Option<Sample>,
     pub(crate) cells: Vec<Cell>,
 }
 
@@ -123,6 +128,7 @@ pub(crate) struct Report {
     pub(crate) inventory: Option<Inventory>,
     pub(crate) changes: Vec<Changes>,
     pub(crate) handshakes: Vec<Handshakes>,
+    pub(crate) many: Vec<Many>,
     pub(crate) rows: Vec<Row>,
 }
 
@@ -151,7 +157,7 @@ impl Row {
 
     /// What it cost with as many threads as the worker has for this: all for signatures, one for secret keys.
     fn raw_cpu(&self) -> f64 {
-        let secret = matches!(&*self.operation, "wrap" | "unwrap");
+        let secret = self.operation.contains("wrap");
         let raw = if secret { self.raw.values().next() } else { self.raw.values().next_back() };
         raw.map_or(0.0, |raw| raw.cpu)
     }
@@ -187,6 +193,8 @@ impl Report {
         for row in &self.rows {
             if row.operation.starts_with(CERTIFICATE) {
                 certificate_bar(row, &mut bars);
+            } else if row.operation.contains("wrap-") {
+                // They stand in the table, as ratios to the raw device: a bar was set for none of them.
             } else if row.is_software_token() {
                 self.software_bars(row, &mut bars);
             } else {
@@ -208,6 +216,25 @@ impl Report {
                 bar: format!("< {} ms", START.as_millis()),
                 met: *start < START,
             });
+        }
+        if let (Some(few), Some(many)) = (self.many.first(), self.many.last()) {
+            type Median = fn(&Many) -> f64;
+            let kinds: [(&str, Median); 5] = [
+                ("a wrap by a key that is not loaded", |one| one.cold.0),
+                ("a wrap by one that is", |one| one.warm.0),
+                ("the making of a key", |one| one.create.0),
+                ("a page of a list", |one| one.page.0),
+                ("the last namespace", |one| one.last.0),
+            ];
+            for (name, median) in kinds {
+                let ratio = median(many) / median(few);
+                bars.push(Bar {
+                    name: format!("{name} among {} keys, to that among {}", many.keys, few.keys),
+                    figure: format!("{ratio:.2}"),
+                    bar: format!("<= {FLAT}"),
+                    met: ratio <= FLAT,
+                });
+            }
         }
         for searched in self.inventory.iter().flat_map(|inventory| &inventory.searches) {
             if searched.items <= 100 {
@@ -259,6 +286,9 @@ impl Report {
                 let name = format!("raw, {threads} thread{}", if *threads == 1 { "" } else { "s" });
                 println!("  {name:<18} {rate:>9.0} {p50:>9.0} {p99:>9.0} {:>8} {cpu:>8.1}", "");
             }
+            if let Some(Sample { rate, cpu, p50, p99 }) = &row.processes {
+                println!("  {:<18} {rate:>9.0} {p50:>9.0} {p99:>9.0} {:>8} {cpu:>8.1}", "raw, 2 processes", "");
+            }
             for Cell { load, rate, p50, p99, server, workers, client } in &row.cells {
                 let (name, ratio) = (load.to_string(), rate / row.best_rate());
                 println!(
@@ -277,6 +307,9 @@ impl Report {
             let name = format!("{anchor}, {connections}");
             println!("  {name:<22} {rate:>5.0} {p50:>9.0} {p99:>9.0} {server:>8.1} {workers:>8.1}");
         }
+        if !self.many.is_empty() {
+            print_many(&self.many);
+        }
         if let Some(inventory) = &self.inventory {
             print_inventory(inventory);
         }
@@ -291,6 +324,33 @@ impl Report {
         for Bar { name, figure, bar, met } in self.bars() {
             println!("  {:<7} {name}: {figure}; bar {bar}", if met { "met" } else { "NOT MET" });
         }
+    }
+}
+
+fn print_many(all: &[Many]) {
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let pair = |(p50, p99): &(f64, f64)| format!("{p50:.0} / {p99:.0}");
+    println!("\nwrapped keys, made in batches of 1,000; requests in microseconds, median / 99th percentile");
+    for (at, one) in all.iter().enumerate() {
+        let Many { keys, made, cost, start, memory, database, idle, cold, warm, create, page, last, backup } = one;
+        println!("{keys} keys");
+        println!("  made {made:.0} per second, server {:.0} and worker {:.0} us per key", cost.0, cost.1);
+        println!(
+            "  start {:.0} ms; database {:.1} MiB; idle {:.1} % of a core",
+            start.as_secs_f64() * 1e3,
+            mib(*database),
+            idle * 1e2
+        );
+        print!("  resident memory of the server {:.1} MiB", mib(*memory));
+        match at.checked_sub(1).and_then(|before| all.get(before)) {
+            Some(few) if *keys >= 10_000 => {
+                println!(", {:.0} bytes for each key more", (memory - few.memory) as f64 / (keys - few.keys) as f64);
+            }
+            _ => println!(),
+        }
+        println!("  backup {:.1} s, {:.1} MiB", backup.0.as_secs_f64(), mib(backup.1));
+        println!("  wrap, not loaded {}; loaded {}; create {}", pair(cold), pair(warm), pair(create));
+        println!("  page of 100 {}; the last namespace {}", pair(page), pair(last));
     }
 }
 

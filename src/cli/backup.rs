@@ -10,10 +10,10 @@ use super::App;
 use super::output::{facts, joined, note, table, time, unwritable};
 use super::sink::{Access, NewFile};
 use crate::error::{Error, Kind, Result};
-use crate::wire::BackupManifest;
+use crate::wire::{BackupManifest, Bound};
 
 /// The longest manifest.
-const MAX_MANIFEST: u64 = 64 << 20;
+const MAX_MANIFEST: u64 = 256 << 20;
 
 /// Take a backup, check that it is whole, and tell what it cannot bring back.
 ///
@@ -86,7 +86,7 @@ fn damaged() -> Error {
 }
 
 fn shown(manifest: &BackupManifest, terminal: bool) -> String {
-    let BackupManifest { format, instance, taken, audit_size, files, bound_to_device } = manifest;
+    let BackupManifest { format, instance, taken, audit_size, files, bound_to_device, bound } = manifest;
     let mut text = facts([
         ("format", format.to_string()),
         ("instance", instance.clone()),
@@ -103,6 +103,13 @@ fn shown(manifest: &BackupManifest, terminal: bool) -> String {
     });
     text.push_str("\n\nLost with their device, whatever happens to this archive:\n");
     text.push_str(&table(&["KEY", "VERSION", "DEVICE", "REASON"], rows, terminal));
+    for Bound { device, reason, versions } in bound {
+        let named = bound_to_device.iter().filter(|one| one.device == *device && one.reason == *reason).count();
+        let more = versions.saturating_sub(named as u64);
+        if more > 0 {
+            text.push_str(&format!("\nand {more} more in {device}: {reason}"));
+        }
+    }
     text
 }
 
@@ -127,6 +134,7 @@ mod tests {
             "format": 1, "instance": "i", "taken": "2026-01-02T03:04:05Z", "audit_size": 3,
             "files": {"store.db": hex::encode(sha256(&[content]))},
             "bound_to_device": [{"key": "default:a", "version": 1, "device": "tpm", "reason": "sealed to this TPM"}],
+            "bound": [{"device": "tpm", "reason": "sealed to this TPM", "versions": 1001}],
         }))
         .unwrap()
     }
@@ -136,6 +144,7 @@ mod tests {
         let bytes = archive(&[("manifest.json", &manifest(b"rows")), ("store.db", b"rows")]);
         let text = shown(&checked(bytes.as_slice()).unwrap(), false);
         assert!(text.contains("default:a  1        tpm     sealed to this TPM"), "{text}");
+        assert!(text.ends_with("and 1000 more in tpm: sealed to this TPM"), "{text}");
     }
 
     #[test]

@@ -51,7 +51,9 @@ impl Restore {
                 vec![bound.key.to_string(), bound.version.to_string(), bound.device.to_string(), bound.reason.clone()]
             });
             let needs = table(&["KEY", "VERSION", "DEVICE", "NEEDS ITS DEVICE BECAUSE IT IS"], rows, app.out.terminal);
-            format!("restored the backup of {} of {}\n\n{needs}", manifest.instance, manifest.taken)
+            let sums = manifest.bound.iter().map(|one| format!("\n{} in {}: {}", one.versions, one.device, one.reason));
+            let sums: String = sums.collect();
+            format!("restored the backup of {} of {}\n\n{needs}\n{sums}", manifest.instance, manifest.taken)
         })?;
         note(
             "next: point storage.data to this folder, and where anything changed after the backup, say that you know it:",

@@ -6,7 +6,7 @@ use super::{Client, PageRequest};
 use crate::attestation::Nonce;
 use crate::error::Result;
 use crate::types::{KeyName, Name, Version};
-use crate::wire::{CreateKey, Key, KeyVersion, Page, PublicKeyInfo, RotateKey, ScheduleDestruction, UpdateKey};
+use crate::wire::{Batch, CreateKey, Key, KeyVersion, Page, PublicKeyInfo, RotateKey, ScheduleDestruction, UpdateKey};
 
 /// A change of a version's state that needs no more words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,17 @@ impl Client {
     /// Makes a key and its first version.
     pub async fn create_key(&self, body: &CreateKey) -> Result<Key> {
         self.json(self.api(Method::POST, &["keys"]).body(body)?.change()?).await
+    }
+
+    /// Makes up to 1,000 wrapped keys, all of them or none. Whoever gives the same `id` again, with the same keys, is answered by what
+    /// came of them the first time.
+    pub async fn create_keys(&self, body: &Batch<CreateKey>, id: Option<&str>) -> Result<Vec<Key>> {
+        let call = self.api(Method::POST, &["keys-batch"]).body(body)?;
+        let call = match id {
+            Some(id) => call.change_as(id)?,
+            None => call.change()?,
+        };
+        self.json::<Page<Key>>(call).await.map(|made| made.items)
     }
 
     /// Lists keys, of one namespace or of all that the caller may see.

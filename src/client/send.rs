@@ -57,10 +57,15 @@ impl Call {
     }
 
     /// Marks a change: a repetition of this very call is recognised by the server.
-    pub(super) fn change(mut self) -> Result<Self> {
+    pub(super) fn change(self) -> Result<Self> {
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes).map_err(|e| Error::internal(format!("random bytes: {e}")))?;
-        let value = HeaderValue::from_str(&hex::encode(bytes)).map_err(|e| Error::internal("hex").because(e))?;
+        self.change_as(&hex::encode(bytes))
+    }
+
+    /// Marks a change by an id of the caller's own, so that it is recognised in another call, too.
+    pub(super) fn change_as(mut self, id: &str) -> Result<Self> {
+        let value = HeaderValue::from_str(id).map_err(|e| Error::new(Kind::Invalid, "no id of a change").because(e))?;
         self.idempotency_key = Some(value);
         Ok(self)
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::record::{
     FORMAT, KeyCopy, KeyRecord, Pending, VersionRecord, attestation_path, key_path, pending_path, put, version_path,
 };
-use super::{Key, KeyVersion, Keyring, check, holders_of};
+use super::{Key, KeyVersion, Keyring, MAX_PUBLISHED, check, holders_of};
 use crate::admission::{Details, Permit};
 use crate::audit::Phase;
 use crate::crash_point;
@@ -81,6 +81,30 @@ impl Keyring {
         permit.covers::<CreateKey>(&new.name)?;
         let turn = self.turns.of(&new.name);
         let _turn = turn.lock().await;
+        self.check_published(usize::from(new.domain == Some(Domain::Jwt)))?;
+        let (record, worker) = self.plan(new).await?;
+        let now = record.created;
+        let mut born = self.give_birth(permit, &record, Version::FIRST, &worker).await?;
+        let attested = born.attested(record.id, Version::FIRST);
+        let version = version_record(&record, Version::FIRST, State::Active, born, now);
+        let mut changes = vec![
+            put(key_path(&record.name), Expected::Absent, &record)?,
+            put(version_path(record.id, Version::FIRST), Expected::Absent, &version)?,
+            remove(pending_path(record.id, Version::FIRST)),
+        ];
+        changes.extend(attested);
+        changes.extend(also(&record)?);
+        let details = Details::of(record.id, Version::FIRST).fact("device", &record.device);
+        let revision = self.ledger.commit(permit.record(Phase::Change, &details), changes).await?;
+        crash_point!("keyring.published");
+        let version = KeyVersion::new(version, revision, record.algorithm, &self.devices, super::Lease::default());
+        let key = Arc::new(Key { record, revision, versions: vec![Arc::new(version)] });
+        self.publish(key.clone());
+        Ok(key)
+    }
+
+    /// The record of a new key, once all about it holds, and the device that is to make it.
+    pub(super) async fn plan(&self, new: NewKey) -> Result<(KeyRecord, Arc<Worker>)> {
         if self.find(&new.name).is_ok() {
             return Err(Error::new(Kind::Conflict, format!("the name {} is taken", new.name))
                 .hint("names are never used again, not even those of destroyed keys"));
@@ -110,23 +134,18 @@ impl Keyring {
             primary: Some(Version::FIRST),
             latest: Version::FIRST,
         };
-        let mut born = self.give_birth(permit, &record, Version::FIRST, &worker).await?;
-        let attested = born.attested(record.id, Version::FIRST);
-        let version = version_record(&record, Version::FIRST, State::Active, born, now);
-        let mut changes = vec![
-            put(key_path(&record.name), Expected::Absent, &record)?,
-            put(version_path(record.id, Version::FIRST), Expected::Absent, &version)?,
-            remove(pending_path(record.id, Version::FIRST)),
-        ];
-        changes.extend(attested);
-        changes.extend(also(&record)?);
-        let details = Details::of(record.id, Version::FIRST).fact("device", &record.device);
-        let revision = self.ledger.commit(permit.record(Phase::Change, &details), changes).await?;
-        crash_point!("keyring.published");
-        let version = KeyVersion::new(version, revision, record.algorithm, &self.devices, super::Lease::default());
-        let key = Arc::new(Key { record, revision, versions: vec![Arc::new(version)] });
-        self.publish(key.clone());
-        Ok(key)
+        Ok((record, worker))
+    }
+
+    /// Whether so many more keys may have their public halves read by everybody.
+    pub(super) fn check_published(&self, more: usize) -> Result<()> {
+        if more > 0 && self.catalogue.count_published() + more > MAX_PUBLISHED {
+            let text = format!("a service has at most {MAX_PUBLISHED} keys of the domain jwt");
+            return Err(
+                Error::new(Kind::Limit, text).hint("their public halves stand in one document, which everybody reads")
+            );
+        }
+        Ok(())
     }
 
     /// A refusal that names the other devices which can keep such keys.
@@ -252,7 +271,7 @@ impl Keyring {
     }
 
     /// Has the device say what it made.
-    async fn attest_birth(&self, worker: &Worker, pending: &Pending, born: Born) -> Result<Born, Fault> {
+    pub(super) async fn attest_birth(&self, worker: &Worker, pending: &Pending, born: Born) -> Result<Born, Fault> {
         let Pending { key: id, version, algorithm, name, .. } = pending;
         let key = KeyRef { id: *id, version: *version, algorithm: *algorithm, locator: born.locator.duplicate() };
         let public = born.public.clone().map(PublicKey::from_der);
@@ -308,7 +327,7 @@ impl Pending {
     }
 }
 
-async fn generate(worker: &Arc<Worker>, spec: KeySpec) -> Result<Generated, Fault> {
+pub(super) async fn generate(worker: &Arc<Worker>, spec: KeySpec) -> Result<Generated, Fault> {
     crash_point!("keyring.before_generate");
     let generated = worker.generate(spec).await?;
     crash_point!("keyring.generated");
@@ -316,7 +335,7 @@ async fn generate(worker: &Arc<Worker>, spec: KeySpec) -> Result<Generated, Faul
 }
 
 /// A version that cannot do its one thing does not exist.
-async fn prove(worker: &Arc<Worker>, pending: &Pending, generated: Generated) -> Result<Born, Fault> {
+pub(super) async fn prove(worker: &Arc<Worker>, pending: &Pending, generated: Generated) -> Result<Born, Fault> {
     let Pending { key: id, version, algorithm, .. } = *pending;
     let key = Arc::new(KeyRef { id, version, algorithm, locator: generated.locator });
     let check = probe(worker, &key, generated.public.as_ref()).await?;

@@ -10,6 +10,8 @@
 
 mod attest;
 mod birth;
+mod bulk;
+mod catalogue;
 mod change;
 mod check;
 mod counter;
@@ -27,8 +29,9 @@ pub use schedule::{Scheduler, Tick};
 pub use trial::Trial;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError};
 
+use catalogue::Catalogue;
 use check::Gate;
 use counter::{Counter, Taken};
 use record::{Lease, counter_path, put, read};
@@ -38,12 +41,15 @@ use crate::device::{KeyRef, Worker};
 use crate::error::{Error, Kind, Result};
 use crate::ledger::Ledger;
 use crate::policy::KeyFacts;
-use crate::store::Expected;
+use crate::store::{Expected, Store};
 use crate::telemetry::Metrics;
 use crate::types::{
     Action, Caller, CipherCall, Direction, Encapsulated, KeyId, KeyName, Name, Protection, PublicKey, Purpose,
     Resource, Role, Rotation, SecretBytes, State, Turns, Verifier, Version, same,
 };
+
+/// The most keys of the domain `jwt`: their public halves stand in one document, which strangers may read.
+pub const MAX_PUBLISHED: usize = 1000;
 
 /// A key at one moment.
 #[derive(Debug)]
@@ -516,8 +522,7 @@ pub struct Keyring {
     metrics: Metrics,
     /// Keys in the devices that belong to the house itself and have no record of a key.
     house: Vec<KeyId>,
-    /// Snapshots by name. The lock protects the map; it is never held across an await or a device call.
-    catalogue: RwLock<BTreeMap<KeyName, Arc<Key>>>,
+    catalogue: Catalogue,
     /// One turn per key, so that two changes of one key do not both make a version only for one to lose.
     turns: Turns<KeyName>,
     /// Keys whose rotation was due and failed.
@@ -549,7 +554,7 @@ impl Keyring {
             devices,
             metrics,
             house,
-            catalogue: RwLock::new(catalogue),
+            catalogue,
             turns: Turns::default(),
             overdue: std::sync::Mutex::default(),
         })
@@ -560,14 +565,13 @@ impl Keyring {
     /// # Errors
     /// [`Kind::NotFound`].
     pub fn find(&self, name: &KeyName) -> Result<Arc<Key>> {
-        let catalogue = self.catalogue.read().unwrap_or_else(PoisonError::into_inner);
-        catalogue.get(name).cloned().ok_or_else(|| no_key(name))
+        self.catalogue.find(name).ok_or_else(|| no_key(name))
     }
 
     /// How many keys there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.catalogue.read().unwrap_or_else(PoisonError::into_inner).len()
+        self.catalogue.len()
     }
 
     /// Whether there are none.
@@ -579,17 +583,19 @@ impl Keyring {
     /// At most `limit` keys after `after`, in the order of their names, of one namespace or of all.
     #[must_use]
     pub fn list(&self, namespace: Option<&Name>, after: Option<&KeyName>, limit: usize) -> Vec<Arc<Key>> {
-        use std::ops::Bound;
-        let catalogue = self.catalogue.read().unwrap_or_else(PoisonError::into_inner);
-        let start = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.clone()));
-        let wanted = |key: &&Arc<Key>| namespace.is_none_or(|namespace| &key.record.name.namespace == namespace);
-        catalogue.range((start, Bound::Unbounded)).map(|(_, key)| key).filter(wanted).take(limit).cloned().collect()
+        self.catalogue.page(namespace, after, limit)
     }
 
-    /// All keys at this moment.
+    /// All keys at this moment: for what looks at each of them, at a start or for a backup.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Key>> {
         self.list(None, None, usize::MAX)
+    }
+
+    /// The keys of the domain `jwt`, whose public halves everybody may read, in the order of their names: at most [`MAX_PUBLISHED`].
+    #[must_use]
+    pub fn published(&self) -> Vec<Arc<Key>> {
+        self.catalogue.published()
     }
 
     /// The devices.
@@ -598,10 +604,17 @@ impl Keyring {
         &self.devices
     }
 
-    /// Keys whose rotation is due and was not possible.
+    /// How many keys there are whose rotation is due and was not possible, and the first `limit` of them.
     #[must_use]
-    pub fn overdue(&self) -> Vec<KeyName> {
-        self.overdue.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    pub fn overdue(&self, limit: usize) -> (usize, Vec<KeyName>) {
+        let overdue = self.overdue.lock().unwrap_or_else(PoisonError::into_inner);
+        (overdue.len(), overdue.iter().take(limit).cloned().collect())
+    }
+
+    /// Whether this key is one of them.
+    #[must_use]
+    pub fn is_overdue(&self, name: &KeyName) -> bool {
+        self.overdue.lock().unwrap_or_else(PoisonError::into_inner).contains(name)
     }
 
     /// The version that protects now, with `uses` of `bytes` in all counted against its limits, durably where they count.
@@ -637,14 +650,14 @@ impl Keyring {
         let rule = &key.rotation();
         loop {
             match version.counter.take(rule, uses, bytes) {
-                Taken::Granted => return Ok(true),
+                Taken::Granted => break,
                 Taken::Exhausted => return Ok(false),
                 Taken::NeedsLease(_) => {}
             }
             let _writing = version.counter.leasing.lock().await;
             // Whoever held the lock before may have leased enough.
             let lease = match version.counter.take(rule, uses, bytes) {
-                Taken::Granted => return Ok(true),
+                Taken::Granted => break,
                 Taken::Exhausted => return Ok(false),
                 Taken::NeedsLease(lease) => lease,
             };
@@ -653,6 +666,10 @@ impl Keyring {
             self.ledger.commit(leaf, vec![put(path, Expected::Any, &lease)?]).await?;
             version.counter.leased(lease);
         }
+        if key.is_worn() {
+            self.catalogue.reconsider(key);
+        }
+        Ok(true)
     }
 
     /// Rotates a key whose primary version has served all it may.
@@ -690,8 +707,7 @@ impl Keyring {
     }
 
     fn publish(&self, key: Arc<Key>) {
-        let mut catalogue = self.catalogue.write().unwrap_or_else(PoisonError::into_inner);
-        catalogue.insert(key.record.name.clone(), key);
+        self.catalogue.put([key]);
     }
 
     fn worker(&self, device: &Name) -> Result<&Arc<Worker>> {
@@ -751,22 +767,21 @@ fn two_results() -> Error {
         .hint("nothing was released: look at the device if it stays")
 }
 
-fn read_all(
-    store: &dyn crate::store::Store,
-    devices: &BTreeMap<Name, Arc<Worker>>,
-) -> Result<BTreeMap<KeyName, Arc<Key>>> {
+fn read_all(store: &dyn Store, devices: &BTreeMap<Name, Arc<Worker>>) -> Result<Catalogue> {
     let mut leases = HashMap::new();
-    for record in store.scan("counters/")? {
+    store.visit("counters/", &mut |record| {
         leases.insert(record.path.replacen("counters/", "versions/", 1), read::<Lease>(&record)?);
-    }
+        Ok(())
+    })?;
     let mut versions: HashMap<KeyId, Vec<(VersionRecord, u64, Lease)>> = HashMap::new();
-    for record in store.scan("versions/")? {
+    store.visit("versions/", &mut |record| {
         let version: VersionRecord = read(&record)?;
         let lease = leases.get(&record.path).copied().unwrap_or_default();
         versions.entry(version.key).or_default().push((version, record.revision, lease));
-    }
-    let mut catalogue = BTreeMap::new();
-    for stored in store.scan("keys/")? {
+        Ok(())
+    })?;
+    let catalogue = Catalogue::default();
+    store.visit("keys/", &mut |stored| {
         let record: KeyRecord = read(&stored)?;
         let mut own = versions.remove(&record.id).unwrap_or_default();
         own.sort_by_key(|(version, ..)| version.version);
@@ -782,8 +797,9 @@ fn read_all(
                 Arc::new(KeyVersion::new(version, revision, record.algorithm, devices, lease))
             })
             .collect();
-        catalogue.insert(record.name.clone(), Arc::new(Key { revision: stored.revision, versions, record }));
-    }
+        catalogue.put([Arc::new(Key { revision: stored.revision, versions, record })]);
+        Ok(())
+    })?;
     if let Some(id) = versions.keys().next() {
         return Err(Error::new(Kind::Tampered, format!("the store holds versions of {id}, which has no key"))
             .hint("a record was removed behind the service's back: restore a backup"));

@@ -1,7 +1,7 @@
 //! What happens to keys on time, without a human: rotation by age, retention, destruction, unfinished births.
 //!
-//! There is no timer per key. Each tick looks at the clock and at the catalogue, so a service that was down when something
-//! fell due does it once, at its first tick.
+//! There is no timer per key. Each tick looks at the clock and at what the catalogue says is due by then, so a service that was down when
+//! something fell due does it once, at its first tick.
 
 use std::sync::{Arc, PoisonError};
 
@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::change::job_id;
 use super::state::Step;
-use super::{Key, Keyring, resource};
+use super::{Key, KeyVersion, Keyring, resource};
 use crate::admission::{Details, Released};
 use crate::error::Result;
 use crate::policy::{Facts, Target};
@@ -49,16 +49,9 @@ impl Scheduler {
     pub async fn tick(&self) -> Tick {
         let now = self.keyring.ledger.clock().now();
         let mut tick = Tick::default();
-        let mut near = 0;
-        for key in self.keyring.all() {
-            if key.is_worn() {
+        for key in self.keyring.catalogue.due(now) {
+            if key.is_worn() || key.rotates_at().is_some_and(|due| due <= now) {
                 self.rotate(&key, &mut tick).await;
-            } else if let Some(due) = key.rotates_at() {
-                if due <= now {
-                    self.rotate(&key, &mut tick).await;
-                } else if due.duration_since(now) < NEAR {
-                    near += 1;
-                }
             }
             self.retain(&key, now, &mut tick).await;
             self.destroy(&key, now, &mut tick).await;
@@ -66,7 +59,8 @@ impl Scheduler {
         if let Err(error) = self.keyring.finish_pending().await {
             tracing::warn!(cause = error.chain(), "unfinished versions could not be looked at");
         }
-        self.keyring.metrics.rotations(near, self.keyring.overdue().len());
+        let near = now.checked_add(NEAR).map_or(0, |until| self.keyring.catalogue.rotations(now, until));
+        self.keyring.metrics.rotations(near, self.keyring.overdue(0).0);
         tick
     }
 
@@ -133,6 +127,31 @@ impl Scheduler {
         let destroyed = self.keyring.destroy(&permit, name, version).await;
         permit.close(destroyed.map(drop), Details::of(key.record.id, version)).await.map(Released::into_inner)
     }
+}
+
+/// When there is something to do about a key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Due {
+    /// The first time, never later than that; the beginning of all time for what waits already.
+    pub(super) first: Option<Timestamp>,
+    /// The next rotation by age.
+    pub(super) rotation: Option<Timestamp>,
+}
+
+/// When there is something to do about a key, as it is now.
+pub(super) fn due(key: &Key) -> Due {
+    let rotation = key.rotates_at();
+    if key.is_worn() || !beyond_retention(key, Timestamp::MIN).is_empty() {
+        return Due { first: Some(Timestamp::MIN), rotation };
+    }
+    let kept = key.record.retention.period;
+    let ends = |version: &Arc<KeyVersion>| match version.state() {
+        State::Deactivated => version.record.changed.checked_add(kept?.as_signed()).ok(),
+        State::DestroyScheduled => version.record.destroy_at,
+        State::PreActive | State::Active | State::Suspended | State::Compromised | State::Destroyed => None,
+    };
+    let first = key.versions().iter().filter_map(ends).chain(rotation).min();
+    Due { first, rotation }
 }
 
 /// Deactivated versions that a key's retention rule no longer keeps, oldest first.

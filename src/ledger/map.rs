@@ -15,6 +15,7 @@
 //! A [`Map`] is shared, never changed: a copy costs nothing, and who holds the one from before a commit that failed still
 //! has it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::types::sha256;
@@ -70,24 +71,30 @@ impl Edit {
     }
 }
 
-impl Map {
-    /// The tree over records with their revisions, in any order, each path once.
-    pub(super) fn of(records: impl IntoIterator<Item = (Edit, u64)>) -> Self {
-        let mut leaves: Vec<_> = records.into_iter().filter_map(|(edit, revision)| edit.leaf(revision)).collect();
-        leaves.sort_unstable_by_key(|leaf| leaf.key);
-        Self(Node::of(&leaves, 0))
+/// Records on their way into a tree, in any order, each path once.
+#[derive(Debug, Default)]
+pub(super) struct Leaves(Vec<Arc<Leaf>>);
+
+impl Leaves {
+    /// Adds a record with its revision.
+    pub(super) fn add(&mut self, edit: &Edit, revision: u64) {
+        self.0.extend(edit.leaf(revision));
     }
 
+    /// The tree over all of them.
+    pub(super) fn into_map(self) -> Map {
+        let Self(mut leaves) = self;
+        leaves.sort_unstable_by_key(|leaf| leaf.key);
+        Map(Node::of(&leaves, 0))
+    }
+}
+
+impl Map {
     /// The tree after `edits`, all of them at `revision`.
     pub(super) fn after(&self, edits: &[Edit], revision: u64) -> Self {
-        let mut root = self.0.clone();
-        for edit in edits {
-            root = match edit.leaf(revision) {
-                Some(leaf) => root.with(leaf, 0),
-                None => root.without(&edit.key, 0),
-            };
-        }
-        Self(root)
+        // In the order of the tree, so that what many of them change is hashed once; the last word about a record counts.
+        let edits: BTreeMap<_, _> = edits.iter().map(|edit| (edit.key, edit.leaf(revision))).collect();
+        Self(self.0.edited(&edits.into_iter().collect::<Vec<_>>(), 0))
     }
 
     /// The hash over all of it.
@@ -123,34 +130,26 @@ impl Node {
         }
     }
 
-    fn with(&self, new: Arc<Leaf>, depth: usize) -> Self {
-        match self {
-            Self::None => Self::Leaf(new),
-            Self::Leaf(old) if old.key == new.key => Self::Leaf(new),
-            Self::Leaf(old) if old.key < new.key => Self::of(&[old.clone(), new], depth),
-            Self::Leaf(old) => Self::of(&[new, old.clone()], depth),
-            Self::Branch(branch) if goes_right(&new.key, depth) => {
-                Self::branch(branch.left.clone(), branch.right.with(new, depth + 1))
-            }
-            Self::Branch(branch) => Self::branch(branch.left.with(new, depth + 1), branch.right.clone()),
+    /// The tree after `edits`, in order of their keys, whose first `depth` bits are the same: each a leaf that is put, or one that goes.
+    fn edited(&self, edits: &[(Hash, Option<Arc<Leaf>>)], depth: usize) -> Self {
+        if edits.is_empty() {
+            return self.clone();
         }
-    }
-
-    fn without(&self, key: &Hash, depth: usize) -> Self {
-        let (left, right) = match self {
-            Self::None => return Self::None,
-            Self::Leaf(leaf) if leaf.key == *key => return Self::None,
-            Self::Leaf(_) => return self.clone(),
-            Self::Branch(branch) if goes_right(key, depth) => {
-                (branch.left.clone(), branch.right.without(key, depth + 1))
+        let old = match self {
+            Self::Branch(branch) => {
+                let (left, right) = edits.split_at(edits.partition_point(|(key, _)| !goes_right(key, depth)));
+                return match (branch.left.edited(left, depth + 1), branch.right.edited(right, depth + 1)) {
+                    // Alone now, it stands higher.
+                    (Self::None, one @ (Self::Leaf(_) | Self::None)) | (one @ Self::Leaf(_), Self::None) => one,
+                    (left, right) => Self::branch(left, right),
+                };
             }
-            Self::Branch(branch) => (branch.left.without(key, depth + 1), branch.right.clone()),
+            Self::Leaf(old) => Some(old).filter(|old| edits.binary_search_by_key(&old.key, |(key, _)| *key).is_err()),
+            Self::None => None,
         };
-        match (left, right) {
-            // Alone now, it stands higher.
-            (Self::None, one @ (Self::Leaf(_) | Self::None)) | (one @ Self::Leaf(_), Self::None) => one,
-            (left, right) => Self::branch(left, right),
-        }
+        let mut leaves: Vec<_> = edits.iter().filter_map(|(_, leaf)| leaf.as_ref()).chain(old).cloned().collect();
+        leaves.sort_unstable_by_key(|leaf| leaf.key);
+        Self::of(&leaves, depth)
     }
 }
 
@@ -161,11 +160,16 @@ fn goes_right(key: &Hash, depth: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use proptest::prelude::*;
 
     use super::*;
+
+    /// The root over records.
+    fn of(records: impl IntoIterator<Item = (Edit, u64)>) -> Hash {
+        let mut leaves = Leaves::default();
+        records.into_iter().for_each(|(edit, revision)| leaves.add(&edit, revision));
+        leaves.into_map().root()
+    }
 
     /// The tree by its definition, without any of the shortcuts: all 256 levels are looked at.
     fn defined(records: &BTreeMap<Hash, Hash>, depth: usize) -> Hash {
@@ -194,15 +198,27 @@ mod tests {
                 };
                 let plain = records.iter().map(|(key, (hash, ..))| (*key, *hash)).collect();
                 prop_assert_eq!(map.root(), defined(&plain, 0));
-                let again = Map::of(records.values().rev().map(|(_, edit, revision)| (*edit, *revision)));
-                prop_assert_eq!(map.root(), again.root());
+                prop_assert_eq!(map.root(), of(records.values().rev().map(|(_, edit, revision)| (*edit, *revision))));
+            }
+        }
+
+        /// Many edits at once come to the same as one after the other.
+        #[test]
+        fn a_batch_is_the_sum_of_its_edits(batches in prop::collection::vec(prop::collection::vec((0u8..60, prop::option::of(0u8..3)), 0..40), 0..8)) {
+            let (mut whole, mut single) = (Map::default(), Map::default());
+            for (revision, batch) in (1..).zip(batches) {
+                let edit = |(path, value): &(u8, Option<u8>)| Edit::new(&path.to_string(), value.as_ref().map(std::slice::from_ref));
+                let edits: Vec<_> = batch.iter().map(edit).collect();
+                whole = whole.after(&edits, revision);
+                single = edits.iter().fold(single, |map, edit| map.after(&[*edit], revision));
+                prop_assert_eq!(whole.root(), single.root());
             }
         }
     }
 
     #[test]
     fn path_value_and_revision_all_count() {
-        let root = |path, value: &[u8], revision| Map::of([(Edit::new(path, Some(value)), revision)]).root();
+        let root = |path, value: &[u8], revision| of([(Edit::new(path, Some(value)), revision)]);
         let one = root("keys/a", b"v", 7);
         assert_ne!(one, root("keys/b", b"v", 7));
         assert_ne!(one, root("keys/a", b"w", 7));

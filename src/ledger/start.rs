@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::anchors::{Anchors, Gap, Watched};
-use super::map::{Edit, Map};
+use super::map::{Edit, Leaves};
 use super::open::{self, OPEN, Open, opened};
 use super::{FACT, Turn, WITNESSES, position};
 use crate::audit::{Log, Witnesses};
@@ -16,14 +16,14 @@ use crate::types::blocking;
 pub(super) async fn take_over(store: &Arc<dyn Store>, log: &Log, anchors: Anchors) -> Result<(Turn, Vec<Gap>)> {
     let reading = store.clone();
     let (map, stored) = blocking(move || {
-        let mut records = Vec::new();
+        let mut leaves = Leaves::default();
         reading.visit("", &mut |record| {
             if record.path != OPEN {
-                records.push((Edit::new(&record.path, Some(&record.value)), record.revision));
+                leaves.add(&Edit::new(&record.path, Some(&record.value)), record.revision);
             }
             Ok(())
         })?;
-        Ok((Map::of(records), opened(&*reading)?))
+        Ok((leaves.into_map(), opened(&*reading)?))
     })
     .await?;
     let Anchors { list, accept_rollback, witnesses } = anchors;

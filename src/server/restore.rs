@@ -18,6 +18,8 @@ use crate::service::{Manifest, Restoration, Service};
 
 /// The largest file of an archive.
 const MAX_FILE: u64 = 64 << 30;
+/// The longest manifest: older programs named every version in it.
+const MAX_MANIFEST: u64 = 256 << 20;
 
 /// What the mark says until all files are there and are those of the manifest.
 const UNFINISHED: &str = "unfinished";
@@ -57,7 +59,7 @@ pub fn restore(archive: &Path, data: &Path) -> Result<Restored> {
         }
         if manifest.is_none() {
             let mut text = Vec::new();
-            entry.by_ref().take(16 << 20).read_to_end(&mut text).map_err(|e| broken("the manifest").because(e))?;
+            entry.by_ref().take(MAX_MANIFEST).read_to_end(&mut text).map_err(|e| broken("the manifest").because(e))?;
             manifest = Some(serde_json::from_slice(&text).map_err(|e| broken("the manifest").because(e))?);
             mark(data, UNFINISHED)?;
             continue;

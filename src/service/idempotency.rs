@@ -47,6 +47,8 @@ pub struct Idempotency(Option<(String, [u8; 32])>);
 pub enum Outcome {
     /// A key was made, changed or rotated.
     Key(KeyName),
+    /// Keys were made together.
+    Keys(Vec<KeyName>),
     /// A version changed its state.
     Version(KeyName, Version),
     /// A token was made or revoked.
@@ -184,14 +186,18 @@ impl Service {
     pub async fn forget_outcomes(&self) -> Result<()> {
         let oldest = self.parts.ledger.clock().now().checked_sub(KEEP + GRACE).unwrap_or(Timestamp::MIN);
         let store = self.parts.ledger.store();
-        let records = blocking(move || store.scan("idempotency/")).await?;
-        let old = |value: &[u8]| serde_json::from_slice::<Stored>(value).is_ok_and(|stored| stored.at < oldest);
-        let changes: Vec<_> = records
-            .into_iter()
-            .filter(|record| old(&record.value))
-            .take(500)
-            .map(|record| Change { path: record.path, expected: Expected::Any, value: None })
-            .collect();
+        let look = move || {
+            let mut changes = Vec::new();
+            store.visit("idempotency/", &mut |record| {
+                let old = serde_json::from_slice::<Stored>(&record.value).is_ok_and(|stored| stored.at < oldest);
+                if old && changes.len() < 500 {
+                    changes.push(Change { path: record.path, expected: Expected::Any, value: None });
+                }
+                Ok(())
+            })?;
+            Ok(changes)
+        };
+        let changes = blocking(look).await?;
         if changes.is_empty() {
             return Ok(());
         }

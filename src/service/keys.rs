@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::idempotency::Turn;
-use super::{Idempotency, Outcome, Service};
+use super::{Idempotency, Outcome, Service, check_batch};
 use crate::admission::{Details, Permit, Released};
 use crate::attestation::Nonce;
 use crate::audit::Phase;
@@ -56,28 +56,45 @@ impl Service {
         new: NewKey,
         idempotency: &Idempotency,
     ) -> Result<Released<Arc<Key>>> {
-        let facts = KeyFacts {
-            purpose: new.algorithm.purpose(),
-            algorithm: new.algorithm,
-            domain: match new.algorithm.purpose() {
-                Purpose::Sign => Some(new.domain.unwrap_or(Domain::Artifact)),
-                Purpose::Wrap | Purpose::Mac => None,
-            },
-            device: &new.device,
-            labels: &new.labels,
-        };
-        let target = Target { resource: resource(&new.name), key: Some(facts) };
-        let asked = Facts { algorithm: Some(new.algorithm), ..Facts::default() };
+        let (target, asked) = wanted(&new);
         let permit = self.parts.admission.admit::<CreateKey>(caller, &target, &asked).await?;
         let name = new.name.clone();
         let create = async |turn: Turn| {
-            if new.domain == Some(Domain::Tls) {
-                return Err(Error::new(Kind::Invalid, "the domain tls belongs to the service itself")
-                    .hint("tls.device in the configuration has it make such a key for its own certificate"));
-            }
+            belongs_to_us(&new)?;
             self.parts.keyring.create(&permit, new, turn.of_key()).await
         };
         close_key(self.key_once(caller, &name, idempotency, create).await, permit).await
+    }
+
+    /// Makes keys, all of them or none: each is asked about, and recorded, by itself.
+    ///
+    /// # Errors
+    /// Those of [`crate::keyring::Keyring::create_many`].
+    pub async fn create_keys(
+        &self,
+        caller: &Caller,
+        new: Vec<NewKey>,
+        idempotency: &Idempotency,
+    ) -> Result<Released<Vec<Arc<Key>>>> {
+        check_batch(new.len())?;
+        let questions: Vec<_> = new.iter().map(wanted).collect();
+        let permits = self.parts.admission.admit_each::<CreateKey>(caller, &questions).await?;
+        let result = async {
+            let turn = match self.once(caller, idempotency).await? {
+                Ok(Outcome::Keys(names)) => return names.iter().map(|name| self.parts.keyring.find(name)).collect(),
+                Ok(_) => return Err(Error::internal("another outcome under this idempotency key")),
+                Err(turn) => turn,
+            };
+            for new in &new {
+                belongs_to_us(new)?;
+            }
+            let names = new.iter().map(|new| new.name.clone()).collect();
+            self.parts.keyring.create_many(&permits, new, || turn.record(Outcome::Keys(names))).await
+        };
+        let result: Result<Vec<Arc<Key>>> = result.await;
+        let made = result.iter().flatten();
+        let details = made.map(|key| Details::of(key.record.id, key.record.latest)).collect();
+        Permit::close_each(permits, result, details).await
     }
 
     /// Reads a key.
@@ -327,10 +344,7 @@ impl Service {
     #[must_use]
     pub fn published_keys(&self) -> Vec<(Arc<Key>, Arc<KeyVersion>)> {
         let mut published = Vec::new();
-        for key in self.parts.keyring.all() {
-            if key.record.domain != Some(Domain::Jwt) {
-                continue;
-            }
+        for key in self.parts.keyring.published() {
             for version in key.versions() {
                 match version.state() {
                     State::PreActive | State::Active | State::Deactivated => {
@@ -342,6 +356,31 @@ impl Service {
         }
         published
     }
+}
+
+/// What policies are asked about a key that is to be made.
+fn wanted(new: &NewKey) -> (Target<'_>, Facts<'_>) {
+    let facts = KeyFacts {
+        purpose: new.algorithm.purpose(),
+        algorithm: new.algorithm,
+        domain: match new.algorithm.purpose() {
+            Purpose::Sign => Some(new.domain.unwrap_or(Domain::Artifact)),
+            Purpose::Wrap | Purpose::Mac => None,
+        },
+        device: &new.device,
+        labels: &new.labels,
+    };
+    let target = Target { resource: resource(&new.name), key: Some(facts) };
+    (target, Facts { algorithm: Some(new.algorithm), ..Facts::default() })
+}
+
+/// Refuses what the service makes for itself alone.
+fn belongs_to_us(new: &NewKey) -> Result<()> {
+    if new.domain != Some(Domain::Tls) {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Invalid, "the domain tls belongs to the service itself")
+        .hint("tls.device in the configuration has it make such a key for its own certificate"))
 }
 
 /// Which version is to be changed, and under which idempotency key.

@@ -64,7 +64,7 @@ pub use own::{CertificateSource, Held as OwnCertificate, OwnKey, OwnWish, Served
 pub use prune::{PruneWish, Pruning, Retention};
 pub use restored::Restoration;
 pub use sign::{SignatureMade, VerifyRequest};
-pub use system::{BoundVersion, DeviceState, Manifest, Status};
+pub use system::{Bound, BoundVersion, DeviceState, MAX_BOUND, Manifest, Status};
 pub use tokens::{NewToken, TokenMade};
 pub use wrap::{DataKeyMade, RewrapItem};
 

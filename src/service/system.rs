@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{SCRATCH_PREFIX, Served, Service};
+use super::{MAX_PAGE, SCRATCH_PREFIX, Served, Service};
 use crate::admission::{Details, Released};
 use crate::audit::SinkStatus;
 use crate::audit::WitnessStatus;
@@ -43,7 +43,7 @@ pub struct Status {
     pub devices: Vec<DeviceState>,
     /// How many keys there are.
     pub keys: usize,
-    /// Keys whose rotation is overdue.
+    /// Keys whose rotation is overdue: [`MAX_PAGE`] of them at most.
     pub overdue: Vec<KeyName>,
     /// Records in the audit log.
     pub audit_size: u64,
@@ -99,8 +99,25 @@ pub struct Manifest {
     pub audit_size: u64,
     /// SHA-256 of each file, in hex.
     pub files: BTreeMap<String, String>,
-    /// The versions that only their own device can bring back.
+    /// The versions that only their own device can bring back: [`MAX_BOUND`] at most of each device and reason.
     pub bound_to_device: Vec<BoundVersion>,
+    /// How many there are of each. A program before this one wrote none, and named all versions.
+    #[serde(default)]
+    pub bound: Vec<Bound>,
+}
+
+/// How many versions are named of each device and reason: a manifest is read as a whole, however many keys there are.
+pub const MAX_BOUND: u64 = 1000;
+
+/// How many versions only one device can bring back.
+#[derive(Clone, Debug, Serialize, serde::Deserialize)]
+pub struct Bound {
+    /// The device.
+    pub device: Name,
+    /// Why.
+    pub reason: String,
+    /// How many.
+    pub versions: u64,
 }
 
 /// A version that a backup alone cannot bring back.
@@ -194,7 +211,7 @@ impl Service {
             certificate: self.served(),
             devices,
             keys: self.parts.keyring.len(),
-            overdue: self.parts.keyring.overdue(),
+            overdue: self.parts.keyring.overdue(MAX_PAGE).1,
             audit_size: self.parts.log.size(),
             audit_signed: self.parts.log.last_head().map_or(0, |head| head.size()),
             audit_keys: self.parts.heads.keys().map(|(device, algorithm)| (device.to_owned(), algorithm)).collect(),
@@ -242,13 +259,15 @@ impl Service {
     /// `Unavailable` where it cannot be written.
     pub async fn backup(&self, caller: &Caller) -> Result<Released<tempfile::NamedTempFile>> {
         let permit = self.admit::<Backup>(caller, Resource::Service).await?;
+        let (bound_to_device, bound) = self.bound_versions();
         let manifest = Manifest {
             format: 1,
             instance: self.parts.instance.clone(),
             taken: self.parts.ledger.clock().now(),
             audit_size: 0,
             files: BTreeMap::new(),
-            bound_to_device: self.bound_versions(),
+            bound_to_device,
+            bound,
         };
         let (store, folder) = (self.parts.ledger.store(), self.parts.log.folder().to_owned());
         let scratch = self.parts.scratch.clone();
@@ -269,8 +288,8 @@ impl Service {
 
     /// The versions that a backup alone cannot bring back: all but destroyed ones, because each needs a device; those of a
     /// token's objects need that very token.
-    fn bound_versions(&self) -> Vec<BoundVersion> {
-        let mut bound = Vec::new();
+    fn bound_versions(&self) -> (Vec<BoundVersion>, Vec<Bound>) {
+        let (mut named, mut counts) = (Vec::new(), BTreeMap::new());
         for key in self.parts.keyring.all() {
             for version in key.versions().iter().filter(|version| version.state() != State::Destroyed) {
                 for copy in &version.record.copies {
@@ -281,16 +300,22 @@ impl Service {
                         Locator::Shared { .. } => "a blob that only the tokens open which share its key-encryption key",
                         Locator::Tpm { .. } => "a blob that only this TPM loads",
                     };
-                    bound.push(BoundVersion {
-                        key: key.record.name.clone(),
-                        version: version.number(),
-                        device: copy.device.clone(),
-                        reason: reason.to_owned(),
-                    });
+                    let count = counts.entry((copy.device.clone(), reason)).or_insert(0);
+                    *count += 1;
+                    if *count <= MAX_BOUND {
+                        named.push(BoundVersion {
+                            key: key.record.name.clone(),
+                            version: version.number(),
+                            device: copy.device.clone(),
+                            reason: reason.to_owned(),
+                        });
+                    }
                 }
             }
         }
-        bound
+        let bound =
+            |((device, reason), versions): ((Name, &str), u64)| Bound { device, reason: reason.to_owned(), versions };
+        (named, counts.into_iter().map(bound).collect())
     }
 }
 

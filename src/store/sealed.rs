@@ -17,8 +17,10 @@
 //! What it does not see: a whole older record put back with the older revision it had, and a record that was removed. Those
 //! are for the map root of the ledger.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::path::Path;
+use std::thread::ScopedJoinHandle;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk};
@@ -188,6 +190,25 @@ impl<S: Store> Sealed<S> {
         })?;
         Ok(Record { value, ..record })
     }
+
+    fn open_all(&self, records: Vec<Record>) -> Result<Vec<Record>> {
+        records.into_iter().map(|record| self.open(record)).collect()
+    }
+}
+
+/// So many records of a visit are opened by whoever visits; the others so many at a time, by so many threads.
+const FEW: usize = 2000;
+const CHUNK: usize = 1000;
+const OPENERS: usize = 2;
+
+/// Waits for a chunk, and shows what was in it.
+fn show(
+    opened: Option<ScopedJoinHandle<'_, Result<Vec<Record>>>>,
+    look: &mut dyn FnMut(Record) -> Result<()>,
+) -> Result<()> {
+    let Some(opened) = opened else { return Ok(()) };
+    let records = opened.join().map_err(|_| Error::internal("a thread that opens records panicked"))?;
+    records?.into_iter().try_for_each(look)
 }
 
 impl<S: Store> Store for Sealed<S> {
@@ -195,8 +216,30 @@ impl<S: Store> Store for Sealed<S> {
         self.driver.get(path)?.map(|record| self.open(record)).transpose()
     }
 
+    /// Where there are many records, threads of their own open them: a start looks at all there are.
     fn visit(&self, prefix: &str, look: &mut dyn FnMut(Record) -> Result<()>) -> Result<()> {
-        self.driver.visit(prefix, &mut |record| look(self.open(record)?))
+        std::thread::scope(|scope| {
+            let (mut seen, mut chunk, mut opening) = (0, Vec::new(), VecDeque::new());
+            self.driver.visit(prefix, &mut |record| {
+                seen += 1;
+                if seen <= FEW {
+                    return look(self.open(record)?);
+                }
+                chunk.push(record);
+                if chunk.len() == CHUNK {
+                    let chunk = std::mem::take(&mut chunk);
+                    opening.push_back(scope.spawn(move || self.open_all(chunk)));
+                }
+                if opening.len() <= OPENERS {
+                    return Ok(());
+                }
+                show(opening.pop_front(), look)
+            })?;
+            while !opening.is_empty() {
+                show(opening.pop_front(), look)?;
+            }
+            self.open_all(chunk)?.into_iter().try_for_each(look)
+        })
     }
 
     fn paths(&self, prefix: &str) -> Result<Vec<String>> {

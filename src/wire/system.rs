@@ -277,7 +277,7 @@ pub struct Status {
     pub devices: Vec<DeviceStatus>,
     /// How many keys there are.
     pub keys: u64,
-    /// Keys whose rotation is overdue.
+    /// Keys whose rotation is overdue: the first 1,000 of them.
     #[schema(value_type = Vec<String>)]
     pub rotations_overdue: Vec<KeyName>,
     /// Records in the audit log.
@@ -451,8 +451,23 @@ pub struct BackupManifest {
     pub audit_size: u64,
     /// SHA-256 of each file of the archive, in hex.
     pub files: BTreeMap<String, String>,
-    /// The versions that only their own device can bring back.
+    /// The versions that only their own device can bring back: the first 1,000 of each device and reason.
     pub bound_to_device: Vec<BoundVersion>,
+    /// How many there are of each; absent in archives of older programs, which name all versions.
+    #[serde(default)]
+    pub bound: Vec<Bound>,
+}
+
+/// How many versions only one device can bring back.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Bound {
+    /// The device without which they are lost.
+    #[schema(value_type = String)]
+    pub device: Name,
+    /// Why.
+    pub reason: String,
+    /// How many versions.
+    pub versions: u64,
 }
 
 /// A version that a backup alone cannot bring back.

@@ -83,6 +83,24 @@ const BIRTH: Way = &[
     ("admission.closed", Left::Done),
 ];
 
+/// The points on the way of many keys at once: of what is not committed nothing is left.
+const BIRTHS: Way = &[
+    ("admission.before_intent:2", Left::Nothing),
+    ("admission.intended:2", Left::Nothing),
+    ("keyring.before_generate:2", Left::Nothing),
+    ("keyring.generated:2", Left::Nothing),
+    ("keyring.probed:2", Left::Nothing),
+    ("keyring.attested:3", Left::Nothing),
+    ("ledger.before_commit", Left::Nothing),
+    ("ledger.committed", Left::Unrecorded),
+    ("ledger.recorded", Left::Done),
+    ("ledger.before_anchor", Left::Done),
+    ("ledger.anchored", Left::Done),
+    ("keyring.published", Left::Done),
+    ("admission.before_close_each", Left::Done),
+    ("admission.closed_each", Left::Done),
+];
+
 /// The points on the way of a change of a key that needs no device.
 const KEY_CHANGE: Way = &[
     ("ledger.before_commit", Left::Nothing),
@@ -132,6 +150,7 @@ const DESTRUCTION: &[&str] = &[
 enum Change {
     Create,
     CreateWrapped,
+    CreateMany,
     Rotate,
     Step,
     Update,
@@ -147,6 +166,7 @@ enum Change {
 const CHANGES: &[(Change, Way, &str)] = &[
     (Change::Create, BIRTH, "create"),
     (Change::CreateWrapped, BIRTH, "create"),
+    (Change::CreateMany, BIRTHS, "create_many"),
     (Change::Rotate, BIRTH, "rotate"),
     (Change::Step, KEY_CHANGE, "step"),
     (Change::Update, KEY_CHANGE, "update"),
@@ -166,6 +186,12 @@ impl Change {
             Self::CreateWrapped => {
                 ("POST", "keys", r#"{"name":"fresh","algorithm":"aes256-gcm-derived","residency":"wrapped"}"#)
             }
+            Self::CreateMany => (
+                "POST",
+                "keys-batch",
+                r#"{"items":[{"name":"fresh","algorithm":"aes256-gcm-derived"},{"name":"fresh-2","algorithm":"hmac-sha256"},
+                    {"name":"fresh-3","algorithm":"ecdsa-p256-sha256"}]}"#,
+            ),
             Self::Rotate => ("POST", "keys/data/rotate", "{}"),
             Self::Step => ("POST", "keys/codes/versions/1/suspend", ""),
             Self::Update => ("PATCH", "keys/data", r#"{"labels":{"team":"a"}}"#),
@@ -193,6 +219,12 @@ impl Change {
                 assert_eq!(key.latest, Version::FIRST);
                 true
             }),
+            Self::CreateMany => {
+                let found = async |key: &str| client.key(&name(key)).await.is_ok();
+                let found = [found("fresh").await, found("fresh-2").await, found("fresh-3").await];
+                assert!(found.iter().all(|one| *one == found[0]), "a part of the batch: {found:?}");
+                found[0]
+            }
             Self::Rotate => {
                 let key = client.key(&name("data")).await.unwrap();
                 assert_eq!(key.primary, Some(key.latest));

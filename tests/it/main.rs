@@ -30,6 +30,7 @@ mod attack;
 mod attest;
 mod audit;
 mod backup;
+mod bulk;
 mod bundle;
 mod calls;
 mod copies;

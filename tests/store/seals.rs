@@ -127,3 +127,35 @@ fn the_golden_record_opens_for_ever() {
     let store = Sealed::new(plain, key());
     assert_eq!(value(&store, "keys/default/release").as_deref(), Some("a record of format 1"));
 }
+
+/// Many are opened by several threads.
+#[test]
+fn of_many_records_each_is_shown_once_in_order_and_a_changed_one_is_noticed() {
+    const MANY: usize = 7345;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("signet.db");
+    let path = |number: usize| format!("keys/{number:05}");
+    let store = Sealed::new(Sqlite::create(&file).unwrap(), key());
+    let changes: Vec<_> =
+        (0..MANY).map(|number| put(&path(number), Expected::Absent, &format!("value {number}"))).collect();
+    store.commit(&changes).unwrap();
+    let found = store.scan("").unwrap();
+    assert_eq!(found.len(), MANY);
+    for (number, record) in found.iter().enumerate() {
+        assert_eq!((&record.path, record.value.as_slice()), (&path(number), format!("value {number}").as_bytes()));
+    }
+    // Who looks may stop.
+    let mut seen = 0;
+    let stopped = store.visit("keys/", &mut |_| {
+        seen += 1;
+        if seen == 5000 { Err(signet::error::Error::new(Kind::State, "enough")) } else { Ok(()) }
+    });
+    assert_eq!((stopped.unwrap_err().kind(), seen), (Kind::State, 5000));
+    drop(store);
+    for number in [0, 2500, MANY - 1] {
+        let file = folder.path().join(format!("{number}.db"));
+        reopen(&folder.path().join("signet.db")).copy_to(&file).unwrap();
+        sql(&file, &format!("UPDATE records SET revision = revision + 1 WHERE path = '{}'", path(number)));
+        assert_tampered(&file, &path(number));
+    }
+}

@@ -7,10 +7,27 @@ use super::call::{Call, token, version};
 use crate::attestation::Nonce;
 use crate::error::{Error, Kind, Result};
 use crate::service::{Jwk, Key, KeyUpdate, NewKey, Released};
-use crate::types::{KeyName, Name, Period, Protection};
-use crate::wire::{self, Page, PublicKeyInfo};
+use crate::types::{Name, Period, Protection};
+use crate::wire::{self, Batch, Page, PublicKeyInfo};
 
 pub(super) async fn create(call: Call, body: wire::CreateKey) -> Result<Released<Reply<wire::Key>>> {
+    let made = call.service.create_key(&call.caller, new(&call, body), &call.idempotency).await?;
+    Ok(made.map(|key| {
+        let path = format!("/api/v1/keys/{}", key.record.name);
+        reply(&call, &key).location(path)
+    }))
+}
+
+pub(super) async fn create_batch(call: Call, body: Batch<wire::CreateKey>) -> Result<Released<Reply<Page<wire::Key>>>> {
+    let wanted = body.items.into_iter().map(|item| new(&call, item)).collect();
+    let made = call.service.create_keys(&call.caller, wanted, &call.idempotency).await?;
+    Ok(made.map(|keys| {
+        let items = keys.iter().map(|key| words(&call, key)).collect();
+        Page { items, next_page_token: None }.into()
+    }))
+}
+
+fn new(call: &Call, body: wire::CreateKey) -> NewKey {
     let wire::CreateKey {
         name,
         algorithm,
@@ -23,21 +40,15 @@ pub(super) async fn create(call: Call, body: wire::CreateKey) -> Result<Released
         deletion_protection,
     } = body;
     let device = device.unwrap_or_else(|| call.service.default_device().clone());
-    let new = NewKey { name, algorithm, device, residency, domain, rotation, retention, labels, deletion_protection };
-    let made = call.service.create_key(&call.caller, new, &call.idempotency).await?;
-    Ok(made.map(|key| {
-        let path = format!("/api/v1/keys/{}", key.record.name);
-        reply(&call, &key).location(path)
-    }))
+    NewKey { name, algorithm, device, residency, domain, rotation, retention, labels, deletion_protection }
 }
 
 pub(super) async fn list(call: Call) -> Result<Released<Reply<Page<wire::Key>>>> {
     let namespace = call.query("namespace", Name::new)?;
     let page = call.page()?;
     let found = call.service.list_keys(&call.caller, namespace, page.after()?, page.size).await?;
-    let overdue = call.service.keyring().overdue();
     Ok(found.map(|found| {
-        let items = found.keys.iter().map(|key| words(key, &overdue)).collect();
+        let items = found.keys.iter().map(|key| words(&call, key)).collect();
         Page { items, next_page_token: found.next.as_ref().map(token) }.into()
     }))
 }
@@ -92,13 +103,13 @@ pub(super) async fn attestation(call: Call) -> Result<Released<Reply<JsonText>>>
 }
 
 fn reply(call: &Call, key: &Arc<Key>) -> Reply<wire::Key> {
-    let words = words(key, &call.service.keyring().overdue());
+    let words = words(call, key);
     let etag = words.etag.clone();
     Reply::from(words).etag(&etag)
 }
 
 /// A key in the words of the API. The ETag stands without its quotes, which belong to the header.
-fn words(key: &Key, overdue: &[KeyName]) -> wire::Key {
+fn words(call: &Call, key: &Key) -> wire::Key {
     let shown = key.primary().ok().or_else(|| key.versions().last());
     let record = &key.record;
     wire::Key {
@@ -113,7 +124,7 @@ fn words(key: &Key, overdue: &[KeyName]) -> wire::Key {
         latest: record.latest,
         rotation: record.rotation.clone(),
         rotates_at: key.rotates_at(),
-        rotation_overdue: overdue.contains(&record.name),
+        rotation_overdue: call.service.keyring().is_overdue(&record.name),
         retention: record.retention.clone(),
         labels: record.labels.clone(),
         deletion_protection: record.deletion_protection,

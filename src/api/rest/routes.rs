@@ -126,6 +126,11 @@ fn of_keys() -> Vec<RouteRow> {
             .headers(CHANGE)
             .success(StatusCode::CREATED)
             .json(BODY, keys::create),
+        route(Method::POST, "/api/v1/keys-batch", "Makes many wrapped keys, all of them or none")
+            .action(&[Action::CreateKey])
+            .headers(CHANGE)
+            .success(StatusCode::CREATED)
+            .json(BATCH_BODY, keys::create_batch),
         route(Method::GET, "/api/v1/keys", "Lists the keys that the caller may read")
             .action(&[Action::ListKeys])
             .query(const { &[NAMESPACE, PAGE[0], PAGE[1]] })

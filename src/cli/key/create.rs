@@ -1,22 +1,30 @@
-//! `signet key create`.
+//! `signet key create`: one key, or a job that makes many.
+//!
+//! A job asks for its keys in batches, each under an id made of the job's own and the number of the batch: who gives the same command with
+//! the same job again is answered what came of the batches that were made, and has the others made.
 
 use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 
 use super::show::shown;
 use crate::cli::App;
 use crate::cli::input::{map, one_of, pair, parsed};
-use crate::error::Result;
-use crate::types::{Algorithm, Domain, KeyName, Name, Period, Residency, Retention, Rotation};
-use crate::wire::CreateKey;
+use crate::cli::output::note;
+use crate::error::{Error, Result};
+use crate::types::{Algorithm, Domain, KeyName, Name, Period, Residency, Retention, Role, Rotation};
+use crate::wire::{Batch, CreateKey};
 
-/// Make a key and its first version.
+/// Make a key and its first version, or many keys at once.
 ///
-/// Algorithm and domain are chosen here for good.
+/// Algorithm and domain are chosen here for good. With `--count` it makes wrapped keys, named KEY-0000001 and so on, each by a
+/// policy and with a record of its own.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   signet key create payments:card-data --algorithm aes256-gcm-derived --rotate-every 90d
-  signet key create release --algorithm ecdsa-p256-sha256 --domain raw --label team=build")]
+  signet key create release --algorithm ecdsa-p256-sha256 --domain raw --label team=build
+  signet key create tenants:data --algorithm aes256-gcm-derived --count 100000 --job first-tenants")]
 pub(in crate::cli) struct Create {
     /// The new key: NAME, or NAMESPACE:NAME.
     #[arg(value_name = "KEY", value_parser = parsed::<KeyName>)]
@@ -41,11 +49,90 @@ pub(in crate::cli) struct Create {
     /// Allow the key to be destroyed from the start.
     #[arg(long)]
     no_deletion_protection: bool,
+    #[command(flatten)]
+    many: Many,
+}
+
+/// How many keys, and how.
+#[derive(Args, Debug)]
+struct Many {
+    /// Make that many wrapped keys: KEY-0000001, KEY-0000002 and so on.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=9_999_999))]
+    count: Option<u32>,
+    /// The number of the first of them.
+    #[arg(long, value_name = "N", default_value = "1", requires = "count", value_parser = clap::value_parser!(u32).range(1..=9_999_999))]
+    first: u32,
+    /// How many are made together, 1 to 1,000: all of them or none.
+    #[arg(long, value_name = "N", requires = "count", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    batch: Option<u32>,
+    /// A name for this job: the same command with the same name goes on where it stopped, within two days.
+    #[arg(long, value_name = "NAME", requires = "count", value_parser = parsed::<Name>)]
+    job: Option<Name>,
+}
+
+/// How many keys are made together where nobody says: what the slowest of tokens makes in some seconds.
+const fn together(algorithm: Algorithm) -> u32 {
+    match algorithm.role() {
+        Role::Mac | Role::Cipher => 1000,
+        Role::Agree => 100,
+        Role::Sign | Role::Decrypt => 20,
+    }
+}
+
+/// What a job has made.
+#[derive(Serialize)]
+struct Made {
+    keys: u32,
+    first: KeyName,
+    last: KeyName,
+}
+
+impl Many {
+    /// Makes `count` keys like `one`.
+    fn make(self, app: &App, one: &CreateKey, count: u32) -> Result<()> {
+        let Self { first, batch, job, count: _ } = self;
+        let job = match job {
+            Some(job) => job,
+            None => drawn()?,
+        };
+        let (size, end) = (batch.unwrap_or_else(|| together(one.algorithm)), first.saturating_add(count));
+        note(format_args!("job {job}: where it is cut short, the same command with --job {job} goes on"));
+        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {per_sec} {eta}");
+        let bar = ProgressBar::new(count.into()).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let mut next = first;
+        let made = app.online(async |client| {
+            while next < end {
+                let until = next.saturating_add(size).min(end);
+                let items: Result<Vec<_>> = (next..until).map(|number| numbered(one, number)).collect();
+                client.create_keys(&Batch { items: items? }, Some(&format!("{job}.{next}"))).await?;
+                bar.inc((until - next).into());
+                next = until;
+            }
+            Ok(())
+        });
+        bar.finish_and_clear();
+        made.map_err(|error| error.context(format_args!("{} of {count} keys are made", next - first)))?;
+        let made = Made { keys: count, first: numbered(one, first)?.name, last: numbered(one, end - 1)?.name };
+        app.out.answer(&made, |Made { keys, first, last }| format!("{keys} keys made: {first} to {last}"))
+    }
+}
+
+/// A name that no other job has.
+fn drawn() -> Result<Name> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|e| Error::internal(format!("random bytes: {e}")))?;
+    Name::new(&hex::encode(bytes))
+}
+
+/// The key of that number.
+fn numbered(one: &CreateKey, number: u32) -> Result<CreateKey> {
+    let name: KeyName = format!("{}-{number:07}", one.name).parse()?;
+    Ok(CreateKey { name, ..one.clone() })
 }
 
 impl Create {
     pub(in crate::cli) fn run(self, app: &App) -> Result<()> {
-        let Self { name, algorithm, device, residency, domain, rules, labels, no_deletion_protection } = self;
+        let Self { name, algorithm, device, residency, domain, rules, labels, no_deletion_protection, many } = self;
         let body = CreateKey {
             name,
             algorithm,
@@ -57,6 +144,9 @@ impl Create {
             labels: map(labels, "--label")?,
             deletion_protection: !no_deletion_protection,
         };
+        if let Some(count) = many.count {
+            return many.make(app, &body, count);
+        }
         let key = app.online(async |client| client.create_key(&body).await)?;
         app.out.answer(&key, shown)
     }

@@ -54,6 +54,10 @@ impl Wanted {
                 "keys".to_owned(),
                 format!(r#"{{"name":"{fresh}","algorithm":"aes256-gcm-derived","residency":"wrapped"}}"#),
             ),
+            Change::CreateMany => {
+                let item = |part: &str| format!(r#"{{"name":"{fresh}{part}","algorithm":"aes256-gcm-derived"}}"#);
+                ("POST", "keys-batch".to_owned(), format!(r#"{{"items":[{},{}]}}"#, item(""), item("-2")))
+            }
             Change::Rotate => {
                 before = client.key(&name("data")).await.unwrap().latest.number();
                 ("POST", "keys/data/rotate".to_owned(), "{}".to_owned())
@@ -114,6 +118,11 @@ impl Wanted {
                 assert_eq!(key.latest, Version::FIRST, "{key:?}");
                 true
             }),
+            Change::CreateMany => {
+                let first = client.key(&name(fresh)).await.is_ok();
+                assert_eq!(client.key(&name(&format!("{fresh}-2"))).await.is_ok(), first, "a part of the batch");
+                first
+            }
             Change::Rotate => {
                 let key = client.key(&name("data")).await.unwrap();
                 assert_eq!(key.primary, Some(key.latest));
