@@ -17,6 +17,8 @@ ALLOW_SKIPS ?=
 QUICK ?=
 
 SKIPS := $(CURDIR)/target/skipped.txt
+# What the long tests found, in figures.
+PROOFS := $(CURDIR)/target/soaked.txt
 # Without them their tests are skipped. With SIGNET_TEST_PQC=1 the second one builds a token that has ML-DSA as well.
 JUDGES := ./tests/judges/install || [ -n "$(ALLOW_SKIPS)" ]
 MODULE := CARGO="$(CARGO)" ./tests/kryoptic/install || [ -n "$(ALLOW_SKIPS)" ]
@@ -67,21 +69,24 @@ demo: deps build ## does the main job in front of you, on a SoftHSM token and a 
 bench: ## measures against the raw device in the same run
 	$(CARGO) bench --locked --bench audit --bench revocation --bench service
 
-prove: test-deps ## prints what was tried here, how often, and what came of it; an hour, or ten minutes with QUICK=1
+prove: test-deps ## prints what was tried here, how often, and what came of it; two hours, or ten minutes with QUICK=1
 	CARGO="$(CARGO)" QUICK="$(QUICK)" ./tests/prove
 
 fuzz: ## throws damaged input at every decoder, FUZZ_SECONDS each
 	./.ci/deps fuzz
 	FUZZ_SECONDS="$(FUZZ_SECONDS)" ./fuzz/run $(FUZZ_TARGETS)
 
-soak: ## the long tests: many more random cases, ML-DSA in a token, and five minutes of each fuzz target
+soak: ## the long tests, some hours: many more random cases, ML-DSA in a token, and five minutes of each fuzz target
 	./.ci/deps test fuzz
 	export SIGNET_TEST_PQC=1
 	mkdir -p target
 	$(JUDGES)
 	$(MODULE)
+	rm -f "$(PROOFS)"
 	PROPTEST_CASES=20000 SIGNET_TEST_KILLS=200 SIGNET_TEST_DEATHS=2400 SIGNET_TEST_WORKER_KILLS=1000 SIGNET_TEST_CELLS=20000 \
-		SIGNET_TEST_SKIPS="$(SKIPS)" $(CARGO) test --locked --workspace
+		SIGNET_TEST_RECOVERIES=1000 SIGNET_TEST_OPERATIONS=10000000 SIGNET_TEST_FALSIFIED=1000000 \
+		SIGNET_TEST_SKIPS="$(SKIPS)" SIGNET_PROOFS="$(PROOFS)" $(CARGO) test --locked --workspace
+	awk -F'\t' '{ printf "%-60s %9d  %s\n", $$1, $$2, $$3 }' "$(PROOFS)"
 	FUZZ_SECONDS=300 ./fuzz/run
 
 clean: ## removes what was built

@@ -27,9 +27,11 @@ mod breaker;
 mod contract;
 mod damage;
 mod faults;
+mod flat;
 mod front;
 mod kills;
 mod matrix;
+mod quirks;
 mod share;
 mod strict;
 #[cfg(feature = "tpm")]

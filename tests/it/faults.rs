@@ -1,5 +1,6 @@
 //! A device on a bad day, through the front: errors, never a wrong result, a lost key or a key too many.
 
+mod falsified;
 mod issuing;
 
 use std::fs::File;
@@ -8,33 +9,22 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt;
 use jiff::SignedDuration;
-use signet::client::{Client, PageRequest};
+use signet::client::PageRequest;
 use signet::error::{Error, Kind};
 use signet::types::{Context, Residency, State, Version};
-use signet::wire::{Base64, MakeMac, RevokeCertificate, RotateKey, ScheduleDestruction, Sign, Signed, Verify};
+use signet::wire::{Base64, MakeMac, RevokeCertificate, RotateKey, ScheduleDestruction, Sign};
 
 use crate::crash::resident_ids;
 use crate::issuers::{root, server};
 use crate::process::{eventually, house_ids};
-use crate::proof::proven;
 use crate::server::{Devices, TestServer, name, new_key};
 use crate::skip::skipped;
 use crate::softhsm::copy_all;
 use crate::wrap::{plain, sealed};
 
-/// How many operations are done while results are falsified, unless `SIGNET_TEST_FALSIFIED` says otherwise.
-const OPERATIONS: usize = 1000;
-
 fn message(text: &[u8]) -> Sign {
     Sign { message: Some(Base64(text.to_vec())), ..Sign::default() }
-}
-
-async fn verifies(client: &Client, key: &str, text: &[u8], signed: &Signed) -> bool {
-    let (message, signature) = (Some(Base64(text.to_vec())), signed.signature.clone());
-    let verify = Verify { message, signature, version: Some(signed.version), ..Verify::default() };
-    client.verify(&name(key), &verify).await.unwrap().valid
 }
 
 /// Whether another program sees exactly the objects that the service knows.
@@ -78,78 +68,6 @@ async fn a_falsified_result_is_an_error() {
     eventually("it works again", async || t.client(None).ready().await.ok()).await;
     let opened = t.client.unwrap(&name("data"), &sealed(&blob, &none)).await.unwrap();
     assert_eq!(opened.plaintext.0.expose(), b"secret");
-}
-
-#[tokio::test]
-async fn of_a_thousand_results_that_are_falsified_at_random_none_is_wrong() {
-    let t = TestServer::with(Devices::Faulty).await;
-    let none = Context::default();
-    t.key("release", "ecdsa-p256-sha256").await;
-    t.key("data", "aes256-gcm-derived").await;
-    t.key("codes", "hmac-sha256").await;
-    let blob = t.client.wrap(&name("data"), &plain(b"secret", &none)).await.unwrap().ciphertext;
-    let code = MakeMac { message: Base64(b"text".to_vec()) };
-    let right = t.client.mac(&name("codes"), &code).await.unwrap().mac;
-    let mut plan = String::new();
-    // Never two in a row: whoever falsifies two answers alike is no fault any more.
-    let operations = std::env::var("SIGNET_TEST_FALSIFIED").ok().and_then(|n| n.parse().ok()).unwrap_or(OPERATIONS);
-    for block in 0..operations / 20 * 3 {
-        let at = block * 20 + usize::from(getrandom::u32().unwrap().to_be_bytes()[0] % 10);
-        plan.push_str(&format!("C_Sign after={at} count=1 flip\n"));
-    }
-    t.hsm.plan(&plan);
-    let (mut failed, mut blobs, mut signatures) = (0, Vec::new(), Vec::new());
-    let client = t.impatient_client();
-    let work = futures_util::stream::iter(0..operations).map(async |n| match n % 4 {
-        0 => client.sign(&name("release"), &message(n.to_string().as_bytes())).await.map(|one| Outcome::Signed(n, one)),
-        1 => client
-            .wrap(&name("data"), &plain(n.to_string().as_bytes(), &none))
-            .await
-            .map(|one| Outcome::Wrapped(n, one.ciphertext)),
-        2 => client
-            .unwrap(&name("data"), &sealed(&blob, &none))
-            .await
-            .map(|one| Outcome::Opened(one.plaintext.0.expose().to_vec())),
-        _ => client.mac(&name("codes"), &code).await.map(|one| Outcome::Coded(one.mac)),
-    });
-    let mut work = std::pin::pin!(work.buffer_unordered(4));
-    while let Some(outcome) = work.next().await {
-        match outcome {
-            Ok(Outcome::Signed(n, one)) => signatures.push((n, one)),
-            Ok(Outcome::Wrapped(n, one)) => blobs.push((n, one)),
-            Ok(Outcome::Opened(text)) => assert_eq!(text, b"secret"),
-            Ok(Outcome::Coded(mac)) => assert_eq!(mac, right),
-            Err(error) => {
-                let kinds = [Kind::Tampered, Kind::Unavailable, Kind::DoesNotOpen, Kind::Busy, Kind::Internal];
-                assert!(kinds.contains(&error.kind()), "{error:?}");
-                failed += 1;
-            }
-        }
-    }
-    t.hsm.plan("");
-    eventually("the device is sound", async || t.client(None).ready().await.ok()).await;
-    for (n, signed) in &signatures {
-        assert!(
-            verifies(&t.client, "release", n.to_string().as_bytes(), signed).await,
-            "a wrong signature was released"
-        );
-    }
-    for (n, blob) in &blobs {
-        let opened =
-            t.client.unwrap(&name("data"), &sealed(blob, &none)).await.expect("a wrong ciphertext was released");
-        assert_eq!(opened.plaintext.0.expose(), n.to_string().as_bytes());
-    }
-    assert!(failed > 10, "only {failed} operations met a fault");
-    println!("{failed} failed");
-    proven("operations while results are falsified", operations, "0 wrong results released");
-}
-
-/// What one operation gave.
-enum Outcome {
-    Signed(usize, Signed),
-    Wrapped(usize, Base64),
-    Opened(Vec<u8>),
-    Coded(Base64),
 }
 
 /// Faults while a key is made: a plan, and what is made under it.

@@ -67,6 +67,11 @@ impl Kryoptic {
         Some(token)
     }
 
+    /// The folder of everything.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// The file of the token.
     pub(crate) fn database(&self) -> PathBuf {
         self.folder.path().join("token.sql")

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use pkcs11_raw::{Error, Session, TokenInfo};
 
 use crate::attestation::Evidence;
+use crate::device::pkcs11::cache::Loaded;
 use crate::device::pkcs11::codes::{self, Effect, Remedy};
 use crate::device::pkcs11::shared::Shared;
 use crate::device::pkcs11::{abilities, attack, recipe};
@@ -69,25 +70,34 @@ impl Lane {
         .map_err(|error| self.shared.fault(error, Effect::Idle))
     }
 
-    /// Has a key do its one thing.
+    fn act(&mut self, key: &KeyRef, loaded: &Loaded, data: &[u8]) -> pkcs11_raw::Result<Vec<u8>> {
+        self.call(|session| recipe::act(session, key.algorithm, loaded.object, data))
+    }
+
+    /// Has a key do its one thing. That it is gone is said only when the sentinel has proved itself: a token that ended all sessions
+    /// has ended the login, too, and shows no key at all.
     pub(super) fn use_key(&mut self, key: &KeyRef, data: &[u8]) -> Result<Vec<u8>, Fault> {
         let loaded = self.load(key)?;
-        let first = match self.call(|session| recipe::act(session, key.algorithm, loaded.object, data)) {
+        let first = match self.act(key, &loaded, data) {
+            // A session that is no good says nothing of the key; what a new one says counts.
+            Err(error) if codes::remedy(error) == Remedy::Again => self.act(key, &loaded, data),
+            other => other,
+        };
+        let first = match first {
             Ok(answer) => return Ok(answer),
             Err(error) => error,
         };
         drop(loaded);
         match codes::remedy(first) {
-            Remedy::Again => {}
             Remedy::Reload | Remedy::Doubt => {
                 self.shared.cache.forget((key.id, key.version));
                 self.prove_sentinel()?;
             }
-            Remedy::Report => return Err(self.shared.fault(first, Effect::Idle)),
+            Remedy::Again | Remedy::Report => return Err(self.shared.fault(first, Effect::Idle)),
         }
         // The handle may have been found anew, and its attributes read again: a second answer is the key's own.
         let loaded = self.load(key)?;
-        self.call(|session| recipe::act(session, key.algorithm, loaded.object, data)).map_err(|again| {
+        self.act(key, &loaded, data).map_err(|again| {
             let fault = self.shared.fault(again, Effect::Idle);
             if codes::remedy(again) == Remedy::Doubt && again.code == first.code {
                 let text =

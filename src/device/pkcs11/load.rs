@@ -55,8 +55,8 @@ impl Lane {
         let what = template::label(key.id, key.version);
         let object = self.find_one(key.id, key.version, recipe::class(key.algorithm), &what)?;
         let stated = template::key(key.id, key.version, key.algorithm, Life::Resident);
-        let wrong =
-            self.look(|session| template::compare_key(session, object, key.algorithm, &stated, Life::Resident))?;
+        let wrong = self.look(|session| template::compare_key(session, object, key.algorithm, &stated, Life::Resident));
+        let wrong = wrong.map_err(|fault| self.of_a_key(fault))?;
         accept(&what, wrong)?;
         Ok(object)
     }
@@ -88,20 +88,22 @@ impl Lane {
     fn load_wrapped(&mut self, key: &KeyRef, kek: KeyId, blob: &[u8]) -> Result<Arc<Loaded>, Fault> {
         let wrapper = self.kek(kek, recipe::kek_role(key.algorithm))?;
         let keeper = self.keeper()?;
-        let first = match self.unwrap(&keeper, wrapper, key, blob) {
+        let mut unwrapped = self.unwrap(&keeper, wrapper, key, blob);
+        if unwrapped.as_ref().is_err_and(|error| codes::remedy(*error) == Remedy::Again) {
+            self.shared.replace_keeper(&keeper).map_err(|error| self.shared.fault(error, Effect::Idle))?;
+            unwrapped = self.unwrap(&self.keeper()?, wrapper, key, blob);
+        }
+        let first = match unwrapped {
             Ok(loaded) => return loaded,
             Err(error) => error,
         };
         match codes::remedy(first) {
-            Remedy::Again => {
-                self.shared.replace_keeper(&keeper).map_err(|error| self.shared.fault(error, Effect::Idle))?
-            }
             Remedy::Reload => {
                 self.shared.lock_keks().remove(&kek);
                 self.prove_sentinel()?;
             }
             Remedy::Doubt => self.prove_sentinel()?,
-            Remedy::Report => return Err(self.shared.fault(first, Effect::Idle)),
+            Remedy::Again | Remedy::Report => return Err(self.shared.fault(first, Effect::Idle)),
         }
         let wrapper = self.kek(kek, recipe::kek_role(key.algorithm))?;
         let keeper = self.keeper()?;
@@ -187,7 +189,8 @@ impl Lane {
         let object = self.find_one(id, Version::FIRST, ck::CKO_SECRET_KEY, &what)?;
         let life = if kek.shared { Life::Shared } else { Life::Resident };
         let stated = template::kek(id, role, kek.wrapping, life);
-        let wrong = self.look(|session| template::compare_kek(session, object, &stated, life))?;
+        let wrong = self.look(|session| template::compare_kek(session, object, &stated, life));
+        let wrong = wrong.map_err(|fault| self.of_a_key(fault))?;
         accept(&what, wrong)?;
         self.shared.lock_keks().insert(id, object);
         Ok(Wrapper { object, mechanism })
@@ -202,6 +205,14 @@ impl Lane {
             )
             .hint("enrol it with `signet init`")
         })
+    }
+
+    /// A fault that says that a key is gone, said of a token that is there.
+    fn of_a_key(&mut self, fault: Fault) -> Fault {
+        if fault.class != Class::KeyGone {
+            return fault;
+        }
+        self.prove_sentinel().err().unwrap_or(fault)
     }
 
     /// Looks for the sentinel afresh and has it sign: after this, "not found" means not there.
