@@ -20,7 +20,7 @@ use super::{
     Health, Identity, Inventory, Kek, KekRole, KeyRef, KeySpec, PinSource, Settings, SharedKek, TpmChallenge,
 };
 use crate::attestation::Evidence;
-use crate::types::{KeyId, PublicKey, Role, SecretBytes, Version};
+use crate::types::{KeyId, PcrValues, Pcrs, PublicKey, Role, SecretBytes, Version};
 
 /// The most bytes that follow the length.
 pub(super) const MAX_FRAME: usize = 1 << 20;
@@ -81,6 +81,7 @@ pub(super) enum Job {
     TakeShared(Vec<SharedKek>),
     Attest(Box<Attest>),
     Endorsement,
+    Pcrs(Pcrs),
     Challenge(TpmChallenge),
 }
 
@@ -100,6 +101,7 @@ impl Job {
             | Self::TakeShared(_)
             | Self::Attest(_)
             | Self::Endorsement
+            | Self::Pcrs(_)
             | Self::Challenge(_) => false,
         }
     }
@@ -112,7 +114,7 @@ pub(super) type Reply = Result<Answer, Fault>;
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Answer {
     Done,
-    Enrolled(#[serde(with = "as_json")] Identity),
+    Enrolled(#[serde(with = "as_json")] Box<Identity>),
     Described(Description),
     Generated(Generated),
     Used(Vec<Result<SecretBytes, Fault>>),
@@ -126,6 +128,7 @@ pub(super) enum Answer {
     Transport(PublicKey),
     Shared(Vec<Vec<SharedKek>>),
     Endorsement(Vec<u8>),
+    Pcrs(PcrValues),
     Attested(#[serde(with = "as_json")] Box<Evidence>),
 }
 
@@ -258,6 +261,17 @@ mod tests {
         decoder.push(&mut stream);
         let answer = decoder.next::<Answer>().unwrap();
         assert!(matches!(answer, Some((1, Answer::Keks(got))) if got == keks));
+    }
+
+    #[test]
+    fn the_values_of_registers_cross_a_frame() {
+        let of: Pcrs = "sha256:2,10".parse().unwrap();
+        let values = PcrValues::new(of, vec![vec![2; 32], vec![10; 32]]).unwrap();
+        let (mut stream, mut decoder) = (Vec::new(), Decoder::default());
+        encode(1, &Answer::Pcrs(values.clone()), &mut stream).unwrap();
+        decoder.push(&mut stream);
+        let answer = decoder.next::<Answer>().unwrap();
+        assert!(matches!(answer, Some((1, Answer::Pcrs(got))) if got == values));
     }
 
     proptest! {

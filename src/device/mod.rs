@@ -42,7 +42,8 @@ use serde::{Deserialize, Serialize};
 use crate::attestation::Evidence;
 use crate::error::{Error, Kind};
 use crate::types::{
-    Algorithm, CipherCall, Direction, KeyId, Protection, PublicKey, Residency, Role, SecretBytes, Version,
+    Algorithm, CipherCall, Direction, KeyId, PcrValues, Pcrs, Protection, PublicKey, Residency, Role, SecretBytes,
+    Version,
 };
 
 /// One session of a token, or the one context of a TPM, owned by one thread that may block.
@@ -212,6 +213,12 @@ pub trait Device {
     /// # Errors
     /// [`Class::Unsupported`] where it has none, and the general ones.
     fn endorsement(&mut self) -> Result<Vec<u8>, Fault>;
+
+    /// What stands in these registers now.
+    ///
+    /// # Errors
+    /// [`Class::Unsupported`] where the device has no such registers, and the general ones.
+    fn pcrs(&mut self, wanted: Pcrs) -> Result<PcrValues, Fault>;
 
     /// Opens a challenge that was made for its endorsement key and its attestation key.
     ///
@@ -581,6 +588,8 @@ pub struct KeySpec {
     pub algorithm: Algorithm,
     /// Where it stays.
     pub residency: Residency,
+    /// The registers of the machine whose present values it is bound to: it works while these stand there, and only then.
+    pub pcrs: Option<Pcrs>,
 }
 
 /// A version's private part, as the device needs it named.
@@ -637,6 +646,23 @@ pub enum Locator {
         /// The object's random authorisation value.
         auth: SecretBytes,
     },
+    /// A TPM object that is used only while the machine is as it was at its birth. A variant of its own, so that the files of
+    /// installations without such keys stay as they are to the byte.
+    TpmBound {
+        /// The Name of the storage key it was made under.
+        #[serde(with = "serde_bytes")]
+        parent: Vec<u8>,
+        /// TPM2B_PUBLIC, with the policy of `pcrs`.
+        #[serde(with = "serde_bytes")]
+        public: Vec<u8>,
+        /// TPM2B_PRIVATE.
+        #[serde(with = "serde_bytes")]
+        private: Vec<u8>,
+        /// The object's random authorisation value.
+        auth: SecretBytes,
+        /// What must stand in which registers.
+        pcrs: PcrValues,
+    },
 }
 
 impl Locator {
@@ -653,6 +679,22 @@ impl Locator {
                 private: private.clone(),
                 auth: auth.duplicate(),
             },
+            Self::TpmBound { parent, public, private, auth, pcrs } => Self::TpmBound {
+                parent: parent.clone(),
+                public: public.clone(),
+                private: private.clone(),
+                auth: auth.duplicate(),
+                pcrs: pcrs.clone(),
+            },
+        }
+    }
+
+    /// What must stand in which registers of the machine for the key to be used.
+    #[must_use]
+    pub const fn pcrs(&self) -> Option<&PcrValues> {
+        match self {
+            Self::TpmBound { pcrs, .. } => Some(pcrs),
+            Self::Resident | Self::Wrapped { .. } | Self::Shared { .. } | Self::Tpm { .. } => None,
         }
     }
 
@@ -663,7 +705,7 @@ impl Locator {
             Self::Resident => Protection::Hsm,
             Self::Wrapped { .. } => Protection::HsmWrapped,
             Self::Shared { .. } => Protection::HsmShared,
-            Self::Tpm { .. } => Protection::Tpm,
+            Self::Tpm { .. } | Self::TpmBound { .. } => Protection::Tpm,
         }
     }
 
@@ -672,7 +714,7 @@ impl Locator {
     pub const fn residency(&self) -> Residency {
         match self {
             Self::Resident => Residency::Resident,
-            Self::Wrapped { .. } | Self::Tpm { .. } => Residency::Wrapped,
+            Self::Wrapped { .. } | Self::Tpm { .. } | Self::TpmBound { .. } => Residency::Wrapped,
             Self::Shared { .. } => Residency::Shared,
         }
     }
@@ -687,7 +729,14 @@ impl PartialEq for Locator {
             (Self::Tpm { public, private, .. }, Self::Tpm { public: public2, private: private2, .. }) => {
                 public == public2 && private == private2
             }
-            (Self::Resident | Self::Wrapped { .. } | Self::Shared { .. } | Self::Tpm { .. }, _) => false,
+            (
+                Self::TpmBound { public, private, pcrs, .. },
+                Self::TpmBound { public: public2, private: private2, pcrs: pcrs2, .. },
+            ) => public == public2 && private == private2 && pcrs == pcrs2,
+            (
+                Self::Resident | Self::Wrapped { .. } | Self::Shared { .. } | Self::Tpm { .. } | Self::TpmBound { .. },
+                _,
+            ) => false,
         }
     }
 }
@@ -819,6 +868,8 @@ pub enum Class {
     KeyGone,
     /// The key is there, but not as it was made, or gives wrong results.
     KeyDamaged,
+    /// The key is bound to registers of the machine in which something else stands now.
+    PcrsChanged,
     /// The PIN is wrong; it is not tried again.
     PinRefused,
     /// The PIN is locked, or the TPM is in lockout.
@@ -849,7 +900,7 @@ impl Class {
             Self::Retry | Self::DeviceGone | Self::PinRefused | Self::PinLocked => true,
             Self::Busy | Self::Expired | Self::WorkerLost | Self::Config => true,
             Self::Ambiguous | Self::KeyGone | Self::KeyDamaged | Self::Full => false,
-            Self::Unsupported | Self::Refused | Self::Internal => false,
+            Self::Unsupported | Self::Refused | Self::PcrsChanged | Self::Internal => false,
         }
     }
 }
@@ -902,6 +953,7 @@ impl From<Fault> for Error {
             Class::DeviceGone => (Kind::Unavailable, "the device is not there".to_owned()),
             Class::KeyGone => (Kind::Unavailable, "the device does not show this key".to_owned()),
             Class::KeyDamaged => (Kind::Tampered, "the key in the device is damaged".to_owned()),
+            Class::PcrsChanged => (Kind::State, fault.text.clone()),
             Class::PinRefused => (Kind::Unavailable, "the device refuses its PIN".to_owned()),
             Class::PinLocked => (Kind::Unavailable, "the device is locked".to_owned()),
             Class::Full => (Kind::Unavailable, "the device has no room for another key".to_owned()),

@@ -196,7 +196,7 @@ impl<'d> Lane<'d> {
             return Err(Fault::new(Class::Expired, "the device did not get to this in time"));
         }
         if matches!(job, Job::Enrol) {
-            return self.driver.enrol().map(Answer::Enrolled);
+            return self.driver.enrol().map(|identity| Answer::Enrolled(Box::new(identity)));
         }
         let device = match &mut self.device {
             Some(device) => device,
@@ -243,6 +243,7 @@ fn perform(device: &mut dyn Device, job: Job) -> Reply {
         }
         Job::TakeShared(keks) => device.take_shared(&keks).map(Answer::Keks),
         Job::Endorsement => device.endorsement().map(Answer::Endorsement),
+        Job::Pcrs(wanted) => device.pcrs(wanted).map(Answer::Pcrs),
         Job::Challenge(challenge) => device.answer(&challenge).map(Answer::Random),
         Job::Attest(wanted) => device.attest(&wanted).map(|evidence| Answer::Attested(Box::new(evidence))),
     }

@@ -35,7 +35,7 @@ use super::{
 };
 use crate::attestation::Evidence;
 use crate::telemetry::{Metrics, Operation};
-use crate::types::{Algorithm, KeyId, PublicKey, Role, SecretBytes, Verifier, Version};
+use crate::types::{Algorithm, KeyId, PcrValues, Pcrs, PublicKey, Role, SecretBytes, Verifier, Version};
 
 /// The most jobs at a device and in its queue.
 pub const MAX_JOBS: usize = 1024;
@@ -265,7 +265,7 @@ impl Worker {
         let Answer::Enrolled(identity) = self.long("enrol", Job::Enrol, Limit::whole(GENERATE_LIMIT)).await? else {
             return Err(unexpected());
         };
-        Ok(identity)
+        Ok(*identity)
     }
 
     /// What the device is and can do; asked once of each worker process, since a new one may have found another firmware.
@@ -465,6 +465,26 @@ impl Worker {
         let answer = self.repeatable("endorsement", Route::Control, || Job::Endorsement, limit).await?;
         let Answer::Endorsement(certificate) = answer else { return Err(unexpected()) };
         Ok(certificate)
+    }
+
+    /// What stands in registers of the machine now.
+    ///
+    /// # Errors
+    /// As [`super::Device::pcrs`].
+    pub async fn pcrs(&self, wanted: Pcrs) -> Result<PcrValues, Fault> {
+        let job = || Job::Pcrs(wanted);
+        let answer = self.repeatable("pcrs", Route::Control, job, Limit::whole(self.limit(1))).await?;
+        let Answer::Pcrs(values) = answer else { return Err(unexpected()) };
+        Ok(values)
+    }
+
+    /// Whether the device has registers of the machine, to whose values a key can be bound.
+    #[must_use]
+    pub fn has_pcrs(&self) -> bool {
+        match &self.shared.settings {
+            Settings::Pkcs11(_) => false,
+            Settings::Tpm(_) => true,
+        }
     }
 
     /// Opens a challenge.

@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::store::{Change, Expected};
 use crate::types::operation::{CreateKey, Includes, Operation};
 use crate::types::{
-    Algorithm, Domain, Encapsulated, Hash, KeyId, KeyName, Name, PublicKey, Purpose, Residency, Retention, Role,
+    Algorithm, Domain, Encapsulated, Hash, KeyId, KeyName, Name, Pcrs, PublicKey, Purpose, Residency, Retention, Role,
     Rotation, State, Verifier, Version, blocking, same,
 };
 
@@ -34,6 +34,8 @@ pub struct NewKey {
     pub device: Name,
     /// Where the private part stays; the first that the device can where absent.
     pub residency: Option<Residency>,
+    /// The registers of the machine whose values at the birth of a version it is bound to.
+    pub pcrs: Option<Pcrs>,
     /// What a signing key may sign; `artifact` where absent.
     pub domain: Option<Domain>,
     /// When a new version is made by itself.
@@ -111,6 +113,9 @@ impl Keyring {
         }
         let domain = check_rules(&new)?;
         let worker = self.worker(&new.device)?.clone();
+        if new.pcrs.is_some() && !worker.has_pcrs() {
+            return Err(self.without_pcrs(&new.device));
+        }
         let residency = match choose_residency(&worker, new.algorithm, new.residency).await {
             Err(error) if error.kind() == Kind::Unsupported => {
                 return Err(self.elsewhere(error, &new.device, new.algorithm).await);
@@ -126,6 +131,7 @@ impl Keyring {
             domain,
             device: new.device,
             residency,
+            pcrs: new.pcrs,
             rotation: new.rotation,
             retention: new.retention,
             labels: new.labels,
@@ -146,6 +152,18 @@ impl Keyring {
             );
         }
         Ok(())
+    }
+
+    /// Why a device binds no key to the state of the machine, and which ones do.
+    fn without_pcrs(&self, refusing: &Name) -> Error {
+        let able: Vec<_> =
+            self.devices.iter().filter(|(_, worker)| worker.has_pcrs()).map(|(name, _)| name.as_str()).collect();
+        let mend = if able.is_empty() {
+            "only a TPM does, and the configuration names none".to_owned()
+        } else {
+            format!("these do: {}", able.join(", "))
+        };
+        Error::new(Kind::Unsupported, format!("device {refusing} has no PCRs to bind a key to")).hint(mend)
     }
 
     /// A refusal that names the other devices which can keep such keys.
@@ -172,7 +190,10 @@ impl Keyring {
         version: Version,
         worker: &Arc<Worker>,
     ) -> Result<Born> {
-        let details = Details::of(key.id, version).fact("device", worker.name()).fact("algorithm", key.algorithm);
+        let mut details = Details::of(key.id, version).fact("device", worker.name()).fact("algorithm", key.algorithm);
+        if let Some(pcrs) = key.pcrs {
+            details = details.fact("pcrs", pcrs);
+        }
         permit.intent(&details).await?;
         let pending = Pending {
             format: FORMAT,
@@ -191,7 +212,7 @@ impl Keyring {
             // As another device made an earlier try at this version, this one may have loaded that.
             worker.forget(key.id, version).await?;
         }
-        let spec = KeySpec { id: key.id, version, algorithm: key.algorithm, residency: key.residency };
+        let spec = KeySpec { id: key.id, version, algorithm: key.algorithm, residency: key.residency, pcrs: key.pcrs };
         let made = match generate(worker, spec).await {
             // What the device refuses was not made by this birth. It may have such an object of somebody else's already.
             Err(fault) if fault.class == Class::Refused => {

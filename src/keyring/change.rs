@@ -107,7 +107,10 @@ impl Keyring {
         let key = self.find(name)?;
         let target = Target { resource: resource(name), key: Some(key.facts()) };
         let permit = self.admission.admit::<RotateKey>(caller, &target, &Facts::default()).await?;
-        let rotated = self.rotate(&permit, name, expected, false, |_| Ok(None)).await;
+        let rotated = match self.stays_bound(&key).await {
+            Ok(()) => self.rotate(&permit, name, expected, false, |_| Ok(None)).await,
+            Err(error) => Err(error),
+        };
         let details =
             rotated.as_ref().map_or_else(|_| Details::default(), |key| Details::of(key.record.id, key.record.latest));
         permit.close(rotated, details).await.map(crate::admission::Released::into_inner)

@@ -10,6 +10,7 @@
 
 mod attest;
 mod birth;
+mod bound;
 mod bulk;
 mod catalogue;
 mod change;

@@ -203,6 +203,7 @@ impl Service {
         problems.extend(rejecting.map(|sink| format!("sink {} did not accept {} records", sink.name, sink.rejected)));
         problems.extend(self.parts.authority.problems());
         problems.extend(self.own_problems());
+        problems.extend(self.parts.keyring.unusable().await);
         let status = Status {
             ready,
             problems,
@@ -299,6 +300,9 @@ impl Service {
                         Locator::Wrapped { .. } => "a blob that only the key-encryption key of the token opens",
                         Locator::Shared { .. } => "a blob that only the tokens open which share its key-encryption key",
                         Locator::Tpm { .. } => "a blob that only this TPM loads",
+                        Locator::TpmBound { .. } => {
+                            "a blob that only this TPM loads, and uses while the machine is in the state of its birth"
+                        }
                     };
                     let count = counts.entry((copy.device.clone(), reason)).or_insert(0);
                     *count += 1;

@@ -47,7 +47,8 @@ impl Pinned {
         })?;
         let (id, version) = (KeyId::random()?, Version::FIRST);
         crash_point!("witness.before_generate");
-        let made = worker.generate(KeySpec { id, version, algorithm: Algorithm::Ed25519, residency }).await?;
+        let made =
+            worker.generate(KeySpec { id, version, algorithm: Algorithm::Ed25519, residency, pcrs: None }).await?;
         crash_point!("witness.generated");
         let public = made.public.ok_or_else(|| Error::internal("the device gave no public key"))?;
         let key = KeyRef { id, version, algorithm: Algorithm::Ed25519, locator: made.locator };

@@ -403,7 +403,7 @@ async fn a_key_in_the_place_of_the_shared_one_wraps_nothing() {
     let worker = Worker::start("hsm", settings, Some(identity), PROGRAM.into(), Metrics::new());
     worker.settled().await.unwrap();
     let (id, algorithm) = (KeyId::random().unwrap(), "ecdsa-p256-sha256".parse().unwrap());
-    let spec = KeySpec { id, version: Version::FIRST, algorithm, residency: Residency::Shared };
+    let spec = KeySpec { id, version: Version::FIRST, algorithm, residency: Residency::Shared, pcrs: None };
     worker.generate(spec).await.unwrap();
     worker.shutdown().await;
     t.start_again().await.unwrap();

@@ -53,6 +53,7 @@ mod mutations;
 mod notices;
 mod otlp;
 mod own;
+mod pcrs;
 mod process;
 mod prune;
 mod recovery;

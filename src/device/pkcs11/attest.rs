@@ -145,7 +145,7 @@ impl Lane {
         let object = self.call(|session| shown(session, loaded.object)).map_err(idle)?;
         let kek = match &key.locator {
             Locator::Wrapped { kek, .. } | Locator::Shared { kek, .. } => Some(self.kek_shown(*kek, key)?),
-            Locator::Resident | Locator::Tpm { .. } => None,
+            Locator::Resident | Locator::Tpm { .. } | Locator::TpmBound { .. } => None,
         };
         let born = kek.as_ref().and_then(|_| shared.take_birth((key.id, key.version)));
         // 3. Signed.

@@ -17,7 +17,8 @@ use crate::device::{
     Generated, Health, Identity, Inventory, Kek, KekRole, KeyRef, KeySpec, Locator, PinSource, SharedKek, TpmChallenge,
 };
 use crate::types::{
-    Agreed, CipherCall, Direction, KeyId, PublicKey, Residency, Role, SecretBytes, Version, is_point, sha256,
+    Agreed, CipherCall, Direction, KeyId, PcrValues, Pcrs, PublicKey, Residency, Role, SecretBytes, Version, is_point,
+    sha256,
 };
 
 /// The longest message of an HMAC. SoftHSM takes more; network HSMs have frames of about this size.
@@ -114,6 +115,14 @@ fn may_be_the_ciphertext(fault: Fault) -> Fault {
     if fault.class == Class::KeyDamaged { Fault { class: Class::Refused, ..fault } } else { fault }
 }
 
+fn no_pcrs() -> Fault {
+    Fault::new(
+        Class::Unsupported,
+        "a PKCS#11 token knows nothing of the state of the machine: no key of it is bound to PCRs",
+    )
+    .hint("keep a key that is bound to PCRs in a TPM, or leave the PCRs out")
+}
+
 fn no_endorsement() -> Fault {
     Fault::new(
         Class::Unsupported,
@@ -150,6 +159,9 @@ impl Device for Lane {
 
     fn generate(&mut self, spec: &KeySpec) -> Result<Generated, Fault> {
         abilities::require(&self.shared, spec.algorithm, spec.residency)?;
+        if spec.pcrs.is_some() {
+            return Err(no_pcrs());
+        }
         match spec.residency {
             Residency::Resident => self.make_resident(spec),
             Residency::Wrapped | Residency::Shared => self.make_wrapped(spec),
@@ -222,7 +234,9 @@ impl Device for Lane {
         match key.locator {
             Locator::Resident => self.destroy_resident(key),
             // The blob is the store's to forget; what was loaded of it is gone.
-            Locator::Wrapped { .. } | Locator::Shared { .. } | Locator::Tpm { .. } => self.prove_sentinel(),
+            Locator::Wrapped { .. } | Locator::Shared { .. } | Locator::Tpm { .. } | Locator::TpmBound { .. } => {
+                self.prove_sentinel()
+            }
         }
     }
 
@@ -314,6 +328,10 @@ impl Device for Lane {
 
     fn endorsement(&mut self) -> Result<Vec<u8>, Fault> {
         Err(no_endorsement())
+    }
+
+    fn pcrs(&mut self, _: Pcrs) -> Result<PcrValues, Fault> {
+        Err(no_pcrs())
     }
 
     fn answer(&mut self, _: &TpmChallenge) -> Result<SecretBytes, Fault> {

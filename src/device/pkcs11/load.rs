@@ -32,7 +32,7 @@ impl Lane {
         match &key.locator {
             Locator::Resident => self.load_resident(key),
             Locator::Wrapped { kek, blob } | Locator::Shared { kek, blob } => self.load_wrapped(key, *kek, blob),
-            Locator::Tpm { .. } => {
+            Locator::Tpm { .. } | Locator::TpmBound { .. } => {
                 Err(Fault::new(Class::Refused, "this key is a TPM's, and this device is a PKCS#11 token"))
             }
         }

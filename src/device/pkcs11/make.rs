@@ -56,7 +56,7 @@ pub(super) fn take_public(
 impl Lane {
     /// Makes a token object.
     pub(super) fn make_resident(&mut self, spec: &KeySpec) -> Result<Generated, Fault> {
-        let KeySpec { id, version, algorithm, residency: _ } = *spec;
+        let KeySpec { id, version, algorithm, residency: _, pcrs: _ } = *spec;
         let shared = Arc::clone(&self.shared);
         let changing = shared.changing();
         self.must_be_new(id, version)?;

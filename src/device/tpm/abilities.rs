@@ -76,7 +76,7 @@ fn tried(link: &mut Link, algorithm: Algorithm) -> Result<Result<Option<u64>, Re
 fn try_one(link: &mut Link, id: KeyId, algorithm: Algorithm) -> Result<Option<u64>, Trouble> {
     let version = Version::FIRST;
     let Some(hash) = algorithm.hash() else { return Ok(None) };
-    let made = link.create(id, version, algorithm)?;
+    let made = link.create(id, version, algorithm, None)?;
     let key = KeyRef { id, version, algorithm, locator: made.locator };
     let time = match algorithm.role() {
         Role::Sign => timed(|| engine::sign(link, &key, hash, &hash.digest(b"signet")))?.1,

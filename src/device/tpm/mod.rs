@@ -47,7 +47,7 @@ use super::{
     TpmSettings,
 };
 use crate::attestation::Evidence;
-use crate::types::{KeyId, PublicKey, SecretBytes, Version};
+use crate::types::{KeyId, PcrValues, Pcrs, PublicKey, SecretBytes, Version};
 
 /// An opened TPM.
 pub struct Tpm {
@@ -205,6 +205,10 @@ impl Device for Turn {
 
     fn endorsement(&mut self) -> Result<Vec<u8>, Fault> {
         lock(&self.engine).endorsement()
+    }
+
+    fn pcrs(&mut self, wanted: Pcrs) -> Result<PcrValues, Fault> {
+        lock(&self.engine).pcrs(wanted)
     }
 
     fn answer(&mut self, challenge: &TpmChallenge) -> Result<SecretBytes, Fault> {
