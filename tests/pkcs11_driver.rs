@@ -121,7 +121,7 @@ softhsm_test!(every_algorithm_works_in_both_residencies, |hsm| {
     let abilities = bench.device.describe().unwrap().abilities;
     assert_eq!(abilities.len(), 2 * Algorithm::ALL.len());
     for algorithm in quick() {
-        for residency in Residency::ALL.iter().copied() {
+        for residency in Residency::ALONE.iter().copied() {
             let ability =
                 abilities.iter().find(|one| one.algorithm == algorithm && one.residency == residency).unwrap();
             match &ability.refusal {

@@ -176,6 +176,31 @@ pub trait Device {
     /// Those of [`Self::generate`]. What was made before a failure stays in the device, and nothing points to it.
     fn make_missing_keks(&mut self) -> Result<Vec<Kek>, Fault>;
 
+    /// Makes a pair for key-encryption keys to come in under, and answers its public half. It serves [`Self::take_shared`] once.
+    ///
+    /// # Errors
+    /// [`Class::Unsupported`] where the device keeps no such keys, and the general ones.
+    fn open_transport(&mut self) -> Result<PublicKey, Fault>;
+
+    /// Makes key-encryption keys of which nothing stays here, and answers them once for each transport, in order.
+    ///
+    /// # Errors
+    /// [`Class::Refused`] where the device shares keys already, and those of [`Self::open_transport`].
+    fn make_shared(&mut self, roles: &[KekRole], transports: &[PublicKey]) -> Result<Vec<Vec<SharedKek>>, Fault>;
+
+    /// Gives out the key-encryption keys that the device shares, once more, by leave of its security officer.
+    ///
+    /// # Errors
+    /// [`Class::PinRefused`] for the officer's PIN, [`Class::Refused`] where the device shares none, and the general ones.
+    fn pass_on_shared(&mut self, transport: &PublicKey, officer: &PinSource) -> Result<Vec<SharedKek>, Fault>;
+
+    /// Takes in what came for its own transport, and keeps it. Durable when this returns.
+    ///
+    /// # Errors
+    /// [`Class::Unsupported`] where the device would let such a key out again without its security officer; those of
+    /// [`Self::generate`].
+    fn take_shared(&mut self, keks: &[SharedKek]) -> Result<Vec<Kek>, Fault>;
+
     /// What the device says of a key, signed by its attestation key together with the binding.
     ///
     /// # Errors
@@ -456,6 +481,19 @@ pub struct Identity {
     pub attestation_key: Option<AttestationKey>,
 }
 
+impl Identity {
+    /// Whether the device opens what was wrapped under a key-encryption key that several share.
+    #[must_use]
+    pub fn shares(&self, kek: KeyId) -> bool {
+        self.keks.iter().any(|own| own.shared && own.id == kek)
+    }
+
+    /// The ids of the key-encryption keys that it shares with others.
+    pub fn shared_keks(&self) -> impl Iterator<Item = KeyId> {
+        self.keks.iter().filter(|kek| kek.shared).map(|kek| kek.id)
+    }
+}
+
 /// The key that signs what a device says of its keys, and nothing else: ECDSA P-256.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttestationKey {
@@ -475,6 +513,30 @@ pub struct Kek {
     /// The one mechanism that it wraps by, and so the one that made each blob under it.
     #[serde(default, skip_serializing_if = "Wrapping::is_pad")]
     pub wrapping: Wrapping,
+    /// Whether other tokens have it too.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub shared: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
+/// The name, in the token that passes shared keys on, of the public key that they leave under. It is there for that moment, and after
+/// it only where a worker died then: worthless, as the private half has gone with its session.
+pub(crate) const LEFT_TRANSPORT: KeyId = KeyId::from_bytes(*b"signet transport");
+
+/// A key-encryption key on its way to a token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedKek {
+    /// What its unwrap template is to make of a blob.
+    pub role: KekRole,
+    /// Its id, the same in each token.
+    pub id: KeyId,
+    /// The key, encrypted to the token's transport.
+    #[serde(with = "serde_bytes")]
+    pub blob: Vec<u8>,
 }
 
 /// How a token wraps keys: two numbers of the standard for what is [RFC 5649](https://www.rfc-editor.org/rfc/rfc5649) in most tokens.
@@ -562,6 +624,14 @@ pub enum Locator {
         #[serde(with = "serde_bytes")]
         blob: Vec<u8>,
     },
+    /// A blob under a key-encryption key that several tokens share: each of them opens it.
+    Shared {
+        /// The key-encryption key.
+        kek: KeyId,
+        /// What `C_WrapKey` gave.
+        #[serde(with = "serde_bytes")]
+        blob: Vec<u8>,
+    },
     /// A TPM object under the storage key.
     Tpm {
         /// The Name of the storage key it was made under.
@@ -602,6 +672,7 @@ impl Locator {
         match self {
             Self::Resident => Self::Resident,
             Self::Wrapped { kek, blob } => Self::Wrapped { kek: *kek, blob: blob.clone() },
+            Self::Shared { kek, blob } => Self::Shared { kek: *kek, blob: blob.clone() },
             Self::Tpm { parent, public, private, auth } => Self::Tpm {
                 parent: parent.clone(),
                 public: public.clone(),
@@ -623,7 +694,7 @@ impl Locator {
     pub const fn pcrs(&self) -> Option<&PcrValues> {
         match self {
             Self::TpmBound { pcrs, .. } => Some(pcrs),
-            Self::Resident | Self::Wrapped { .. } | Self::Tpm { .. } => None,
+            Self::Resident | Self::Wrapped { .. } | Self::Shared { .. } | Self::Tpm { .. } => None,
         }
     }
 
@@ -633,6 +704,7 @@ impl Locator {
         match self {
             Self::Resident => Protection::Hsm,
             Self::Wrapped { .. } => Protection::HsmWrapped,
+            Self::Shared { .. } => Protection::HsmShared,
             Self::Tpm { .. } | Self::TpmBound { .. } => Protection::Tpm,
         }
     }
@@ -643,6 +715,7 @@ impl Locator {
         match self {
             Self::Resident => Residency::Resident,
             Self::Wrapped { .. } | Self::Tpm { .. } | Self::TpmBound { .. } => Residency::Wrapped,
+            Self::Shared { .. } => Residency::Shared,
         }
     }
 }
@@ -651,7 +724,8 @@ impl PartialEq for Locator {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Resident, Self::Resident) => true,
-            (Self::Wrapped { kek, blob }, Self::Wrapped { kek: kek2, blob: blob2 }) => kek == kek2 && blob == blob2,
+            (Self::Wrapped { kek, blob }, Self::Wrapped { kek: kek2, blob: blob2 })
+            | (Self::Shared { kek, blob }, Self::Shared { kek: kek2, blob: blob2 }) => kek == kek2 && blob == blob2,
             (Self::Tpm { public, private, .. }, Self::Tpm { public: public2, private: private2, .. }) => {
                 public == public2 && private == private2
             }
@@ -659,7 +733,10 @@ impl PartialEq for Locator {
                 Self::TpmBound { public, private, pcrs, .. },
                 Self::TpmBound { public: public2, private: private2, pcrs: pcrs2, .. },
             ) => public == public2 && private == private2 && pcrs == pcrs2,
-            (Self::Resident | Self::Wrapped { .. } | Self::Tpm { .. } | Self::TpmBound { .. }, _) => false,
+            (
+                Self::Resident | Self::Wrapped { .. } | Self::Shared { .. } | Self::Tpm { .. } | Self::TpmBound { .. },
+                _,
+            ) => false,
         }
     }
 }
@@ -813,6 +890,19 @@ pub enum Class {
     Config,
     /// A defect of ours or of the library.
     Internal,
+}
+
+impl Class {
+    /// Whether it says of the device alone that it cannot now, and nothing of the key.
+    #[must_use]
+    pub const fn is_of_the_moment(self) -> bool {
+        match self {
+            Self::Retry | Self::DeviceGone | Self::PinRefused | Self::PinLocked => true,
+            Self::Busy | Self::Expired | Self::WorkerLost | Self::Config => true,
+            Self::Ambiguous | Self::KeyGone | Self::KeyDamaged | Self::Full => false,
+            Self::Unsupported | Self::Refused | Self::PcrsChanged | Self::Internal => false,
+        }
+    }
 }
 
 /// A failure of a device, fit to cross the socket: no secret in it.

@@ -121,7 +121,7 @@ impl VersionRecord {
 /// One copy of a version's private part.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct KeyCopy {
-    /// The device that holds it or can open it.
+    /// The device that holds it or can open it; of a shared one that where it was made: each that has its key-encryption key opens it.
     pub device: Name,
     #[serde(flatten)]
     place: Place,
@@ -132,6 +132,10 @@ pub struct KeyCopy {
 enum Place {
     Resident,
     Wrapped {
+        kek: KeyId,
+        blob: Base64Bytes,
+    },
+    Shared {
         kek: KeyId,
         blob: Base64Bytes,
     },
@@ -150,6 +154,7 @@ impl KeyCopy {
         let place = match locator {
             Locator::Resident => Place::Resident,
             Locator::Wrapped { kek, blob } => Place::Wrapped { kek: *kek, blob: Base64Bytes(blob.clone()) },
+            Locator::Shared { kek, blob } => Place::Shared { kek: *kek, blob: Base64Bytes(blob.clone()) },
             Locator::Tpm { parent, public, private, auth }
             | Locator::TpmBound { parent, public, private, auth, pcrs: _ } => Place::Tpm {
                 parent: Base64Bytes(parent.clone()),
@@ -167,7 +172,7 @@ impl KeyCopy {
     pub const fn pcrs(&self) -> Option<&PcrValues> {
         match &self.place {
             Place::Tpm { pcrs, .. } => pcrs.as_ref(),
-            Place::Resident | Place::Wrapped { .. } => None,
+            Place::Resident | Place::Wrapped { .. } | Place::Shared { .. } => None,
         }
     }
 
@@ -176,7 +181,16 @@ impl KeyCopy {
         match self.place {
             Place::Resident => Protection::Hsm,
             Place::Wrapped { .. } => Protection::HsmWrapped,
+            Place::Shared { .. } => Protection::HsmShared,
             Place::Tpm { .. } => Protection::Tpm,
+        }
+    }
+
+    /// The key-encryption key that several devices share, and each of them opens it by.
+    pub(super) const fn shared_kek(&self) -> Option<KeyId> {
+        match self.place {
+            Place::Shared { kek, .. } => Some(kek),
+            Place::Resident | Place::Wrapped { .. } | Place::Tpm { .. } => None,
         }
     }
 
@@ -186,6 +200,7 @@ impl KeyCopy {
         let locator = match &self.place {
             Place::Resident => Locator::Resident,
             Place::Wrapped { kek, blob } => Locator::Wrapped { kek: *kek, blob: blob.0.clone() },
+            Place::Shared { kek, blob } => Locator::Shared { kek: *kek, blob: blob.0.clone() },
             Place::Tpm { parent, public, private, auth, pcrs } => {
                 let (parent, public, private) = (parent.0.clone(), public.0.clone(), private.0.clone());
                 let auth = SecretBytes::new(auth.0.clone());

@@ -204,7 +204,7 @@ async fn able(worker: &Worker, algorithm: Algorithm) -> Result<Option<Residency>
             .iter()
             .any(|row| row.algorithm == algorithm && row.residency == **residency && row.refusal.is_none())
     };
-    Ok(Residency::ALL.iter().find(able).copied())
+    Ok(Residency::ALONE.iter().find(able).copied())
 }
 
 /// A key that the house cannot do without.

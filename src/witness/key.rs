@@ -41,7 +41,7 @@ impl Pinned {
             let mut rows = description.abilities.iter().filter(|row| row.algorithm == Algorithm::Ed25519);
             rows.any(|row| row.residency == **residency && row.refusal.is_none())
         };
-        let residency = *Residency::ALL.iter().find(able).ok_or_else(|| {
+        let residency = *Residency::ALONE.iter().find(able).ok_or_else(|| {
             Error::new(Kind::Unsupported, "the device keeps no Ed25519 keys, which cosignatures are made with")
                 .hint("choose another token; `signet status --abilities` shows what one can keep")
         })?;

@@ -33,6 +33,7 @@ mod backup;
 mod bulk;
 mod bundle;
 mod calls;
+mod copies;
 mod crash;
 mod est;
 mod expiry;

@@ -14,10 +14,11 @@ use crate::device::pkcs11::shared::Shared;
 use crate::device::pkcs11::{abilities, attack, recipe};
 use crate::device::{
     AnchorPlace, AnchorSlot, AnchorWrite, Attempt, Attest, AttestationKey, Class, Description, Device, Fault,
-    Generated, Health, Identity, Inventory, Kek, KeyRef, KeySpec, Locator, TpmChallenge,
+    Generated, Health, Identity, Inventory, Kek, KekRole, KeyRef, KeySpec, Locator, PinSource, SharedKek, TpmChallenge,
 };
 use crate::types::{
-    Agreed, CipherCall, Direction, KeyId, PcrValues, Pcrs, Residency, Role, SecretBytes, Version, is_point, sha256,
+    Agreed, CipherCall, Direction, KeyId, PcrValues, Pcrs, PublicKey, Residency, Role, SecretBytes, Version, is_point,
+    sha256,
 };
 
 /// The longest message of an HMAC. SoftHSM takes more; network HSMs have frames of about this size.
@@ -163,7 +164,7 @@ impl Device for Lane {
         }
         match spec.residency {
             Residency::Resident => self.make_resident(spec),
-            Residency::Wrapped => self.make_wrapped(spec),
+            Residency::Wrapped | Residency::Shared => self.make_wrapped(spec),
         }
     }
 
@@ -233,7 +234,9 @@ impl Device for Lane {
         match key.locator {
             Locator::Resident => self.destroy_resident(key),
             // The blob is the store's to forget; what was loaded of it is gone.
-            Locator::Wrapped { .. } | Locator::Tpm { .. } | Locator::TpmBound { .. } => self.prove_sentinel(),
+            Locator::Wrapped { .. } | Locator::Shared { .. } | Locator::Tpm { .. } | Locator::TpmBound { .. } => {
+                self.prove_sentinel()
+            }
         }
     }
 
@@ -308,6 +311,22 @@ impl Device for Lane {
         // What it can do is more now.
         *shared.lock_abilities() = None;
         Ok(made)
+    }
+
+    fn open_transport(&mut self) -> Result<PublicKey, Fault> {
+        self.open_transport_pair()
+    }
+
+    fn make_shared(&mut self, roles: &[KekRole], transports: &[PublicKey]) -> Result<Vec<Vec<SharedKek>>, Fault> {
+        self.make_shared_keks(roles, transports)
+    }
+
+    fn pass_on_shared(&mut self, transport: &PublicKey, officer: &PinSource) -> Result<Vec<SharedKek>, Fault> {
+        self.pass_on_shared_keks(transport, officer)
+    }
+
+    fn take_shared(&mut self, keks: &[SharedKek]) -> Result<Vec<Kek>, Fault> {
+        self.take_shared_keks(keks)
     }
 
     fn attest(&mut self, wanted: &Attest) -> Result<Evidence, Fault> {

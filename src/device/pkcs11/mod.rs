@@ -27,6 +27,7 @@ mod make;
 mod pin;
 mod recipe;
 mod select;
+mod share;
 mod shared;
 mod template;
 

@@ -31,10 +31,11 @@ pub(super) fn describe(link: &mut Link) -> Result<Description, Trouble> {
     let version = version(link)?;
     let mut abilities = Vec::new();
     for &algorithm in Algorithm::ALL {
-        for &residency in Residency::ALL {
-            let found = match residency {
-                Residency::Resident => Err((NOTHING_RESIDENT.to_owned(), None)),
-                Residency::Wrapped => tried(link, algorithm)?,
+        for residency in Residency::ALONE {
+            let found = if residency == Residency::Resident {
+                Err((NOTHING_RESIDENT.to_owned(), None))
+            } else {
+                tried(link, algorithm)?
             };
             let (refusal, code, micros) = match found {
                 Ok(micros) => (None, None, micros),

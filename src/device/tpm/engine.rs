@@ -148,6 +148,7 @@ impl Engine {
         match spec.residency {
             Residency::Wrapped => {}
             Residency::Resident => return Err(Fault::new(Class::Unsupported, abilities::NOTHING_RESIDENT)),
+            Residency::Shared => return Err(super::shares_none()),
         }
         self.run(|link| match abilities::refusal(link, spec.algorithm)? {
             Some((refusal, _)) => Err(Fault::new(Class::Unsupported, refusal).into()),

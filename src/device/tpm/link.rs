@@ -87,7 +87,7 @@ impl<'a> Blobs<'a> {
             | Locator::TpmBound { parent, public, private, auth, pcrs: _ } => {
                 Ok(Self { parent, public, private, auth })
             }
-            Locator::Resident | Locator::Wrapped { .. } => {
+            Locator::Resident | Locator::Wrapped { .. } | Locator::Shared { .. } => {
                 Err(Fault::new(Class::Unsupported, "this key is not a TPM's: it has no TPM blobs"))
             }
         }
