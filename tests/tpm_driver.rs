@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use signet::device::tpm::{self, Tpm};
 use signet::device::{Class, Device, Driver, Identity, KeyRef, KeySpec, Locator};
-use signet::types::{Agreed, Algorithm, KeyId, PublicKey, Residency, SecretBytes, Verifier, Version};
+use signet::types::{Agreed, Algorithm, KeyId, PcrValues, Pcrs, PublicKey, Residency, SecretBytes, Verifier, Version};
 use swtpm::Swtpm;
 use tpm_proxy::{Mishap, Proxy};
 use tss_esapi::interface_types::algorithm::HashingAlgorithm;
@@ -74,7 +74,7 @@ impl Signer {
 
 fn make(device: &mut dyn Device, algorithm: Algorithm) -> (KeyRef, Option<PublicKey>) {
     let (id, version) = (KeyId::random().unwrap(), Version::FIRST);
-    let made = device.generate(&KeySpec { id, version, algorithm, residency: Residency::Wrapped }).unwrap();
+    let made = device.generate(&KeySpec { id, version, algorithm, residency: Residency::Wrapped, pcrs: None }).unwrap();
     (KeyRef { id, version, algorithm, locator: made.locator }, made.public)
 }
 
@@ -155,7 +155,7 @@ fn hmac_keys_are_as_long_as_their_hash() {
     let mut device = driver.session().unwrap();
     let private_len = |device: &mut dyn Device, algorithm| match make(device, algorithm).0.locator {
         Locator::Tpm { private, .. } => private.len(),
-        Locator::Resident | Locator::Wrapped { .. } => panic!("a TPM key is a blob"),
+        Locator::Resident | Locator::Wrapped { .. } | Locator::TpmBound { .. } => panic!("a TPM key is a blob"),
     };
     let short = private_len(&mut *device, Algorithm::HmacSha256);
     assert_eq!(private_len(&mut *device, Algorithm::HmacSha384), short + 16);
@@ -178,7 +178,7 @@ fn what_a_tpm_cannot_do_is_said_and_refused() {
         description.model,
         description.version
     );
-    assert_eq!(description.abilities.len(), Algorithm::ALL.len() * Residency::ALL.len());
+    assert_eq!(description.abilities.len(), Algorithm::ALL.len() * Residency::ALONE.len());
     assert_eq!(description.max_mac_input, 1024);
     assert_eq!(description.manufacturer, "IBM");
     assert!(device.describe().unwrap().is_as(&description));
@@ -195,6 +195,7 @@ fn what_a_tpm_cannot_do_is_said_and_refused() {
                 version: Version::FIRST,
                 algorithm: ability.algorithm,
                 residency: ability.residency,
+                pcrs: None,
             };
             let fault = device.generate(&spec).unwrap_err();
             assert_eq!((fault.class, &fault.text), (Class::Unsupported, refusal));
@@ -655,6 +656,144 @@ fn only_keys_of_the_strict_template_are_used() {
         match device.sign(&key, &[1; 32]) {
             Ok(signature) => assert!(taken && signature.len() == 64, "{kind} {attributes}"),
             Err(fault) => assert!(!taken && fault.class == Class::KeyDamaged, "{kind} {attributes}: {fault}"),
+        }
+    }
+}
+
+fn bound(device: &mut dyn Device, algorithm: Algorithm, pcrs: &str) -> (KeyRef, Option<PublicKey>) {
+    let (id, version, pcrs) = (KeyId::random().unwrap(), Version::FIRST, Some(pcrs.parse().unwrap()));
+    let made = device.generate(&KeySpec { id, version, algorithm, residency: Residency::Wrapped, pcrs }).unwrap();
+    (KeyRef { id, version, algorithm, locator: made.locator }, made.public)
+}
+
+/// The same key with other values, blobs or both.
+fn rebound(key: &KeyRef, change: impl FnOnce(&mut Vec<u8>, &mut PcrValues)) -> KeyRef {
+    let Locator::TpmBound { parent, mut public, private, auth, mut pcrs } = key.locator.duplicate() else { panic!() };
+    change(&mut public, &mut pcrs);
+    KeyRef { locator: Locator::TpmBound { parent, public, private, auth, pcrs }, ..key.clone() }
+}
+
+/// The judge is tpm2-tools: it makes the policy of the same registers in a trial session.
+#[test]
+fn a_key_that_is_bound_to_pcrs_works_while_they_stand_and_only_then() {
+    for sessions in MODES {
+        let mut tpm = Swtpm::start();
+        let (driver, _) = enrolled(&tpm, sessions);
+        let mut device = driver.session().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let digest = Algorithm::EcdsaP256.hash().unwrap().digest(b"m");
+
+        // 1. The policy, of each bank, of one register and of several.
+        tool(&tpm, folder, &format!("tpm2_pcrextend 7:sha256={}", "77".repeat(32)));
+        for pcrs in ["sha256:7", "sha256:0,2,7", "sha256:0,1,2,3,4,5,6,7", "sha384:7,11", "sha512:23"] {
+            let (key, _) = bound(&mut *device, Algorithm::HmacSha256, pcrs);
+            for line in [
+                "tpm2_startauthsession -S trial",
+                &format!("tpm2_policypcr -S trial -l {pcrs}"),
+                "tpm2_policyauthvalue -S trial -L policy",
+                "tpm2_flushcontext trial",
+            ] {
+                tool(&tpm, folder, line);
+            }
+            let policy = fs::read(folder.join("policy")).unwrap();
+            let values = key.locator.pcrs().unwrap();
+            assert_eq!(hex::encode(values.policy()), hex::encode(&policy), "{pcrs}");
+            assert_eq!(values, &device.pcrs(pcrs.parse().unwrap()).unwrap());
+            // Attributes and policy of the public area, as the library writes it.
+            let Locator::TpmBound { public, .. } = &key.locator else { panic!("not bound") };
+            assert_eq!(hex::encode(&public[6..10]), "00040432", "{pcrs}");
+            assert_eq!(public[12..44], policy, "{pcrs}");
+            device.mac(&key, b"m").unwrap();
+        }
+
+        // The judge counts to eight; one answer of a TPM does too.
+        let all: Vec<_> = (0..24).map(|register: u8| register.to_string()).collect();
+        let (key, _) = bound(&mut *device, Algorithm::HmacSha256, &format!("sha256:{}", all.join(",")));
+        device.mac(&key, b"m").unwrap();
+
+        // 2. Keys of each role, beside one that is not bound, more than there are places.
+        let free = Signer::make(&mut *device, Algorithm::EcdsaP256);
+        let (signer, public) = bound(&mut *device, Algorithm::EcdsaP256, "sha256:7,14");
+        let verifier = Verifier::new(Algorithm::EcdsaP256, &public.unwrap()).unwrap();
+        let (mac, _) = bound(&mut *device, Algorithm::HmacSha256, "sha256:14");
+        let (agrees, public) = bound(&mut *device, Algorithm::HpkeP256, "sha256:14");
+        let known = Agreed::with(&public.unwrap()).unwrap();
+        let tag = device.mac(&mac, b"m").unwrap();
+        let all_work = |device: &mut dyn Device| {
+            assert!(verifier.verifies(b"m", &device.sign(&signer, &digest).unwrap()));
+            assert_eq!(device.mac(&mac, b"m").unwrap(), tag);
+            assert_eq!(device.agree(&agrees, &known.point).unwrap(), known.secret.expose());
+            free.check(device);
+        };
+        (0..3).for_each(|_| all_work(&mut *device));
+
+        // 3. The record says what it is bound to. One that says otherwise, or a policy that was altered, is no key of ours.
+        let others = device.pcrs("sha256:7,15".parse().unwrap()).unwrap();
+        for wrong in [
+            rebound(&signer, |_, pcrs| *pcrs = others.clone()),
+            rebound(&signer, |public, _| public[12] ^= 1),
+            rebound(&signer, |public, _| public[9] ^= 0x40),
+        ] {
+            assert_eq!(device.sign(&wrong, &digest).unwrap_err().class, Class::KeyDamaged);
+        }
+        let Locator::TpmBound { parent, public, private, auth, .. } = signer.locator.duplicate() else { panic!() };
+        let loose = KeyRef { locator: Locator::Tpm { parent, public, private, auth }, ..signer.clone() };
+        assert_eq!(device.sign(&loose, &digest).unwrap_err().class, Class::KeyDamaged);
+        all_work(&mut *device);
+
+        // 4. Extended: refused by name, as often as one asks, with no key of others in the way and no count of wrong passwords.
+        tool(&tpm, folder, &format!("tpm2_pcrextend 14:sha256={}", "e4".repeat(32)));
+        for _ in 0..6 {
+            for fault in [
+                device.sign(&signer, &digest).unwrap_err(),
+                device.mac(&mac, b"m").unwrap_err(),
+                device.agree(&agrees, &known.point).unwrap_err(),
+            ] {
+                assert_eq!(fault.class, Class::PcrsChanged, "{fault:?}");
+                assert!(fault.text.ends_with("something else stands in 14"), "{fault}");
+                assert!(fault.hint.unwrap().contains("rotate"));
+            }
+            free.check(&mut *device);
+        }
+        assert_eq!(lockout_counter(&tpm), 0);
+        assert_eq!(tool(&tpm, folder, "tpm2_getcap handles-loaded-session").lines().count(), usize::from(sessions));
+
+        // 5. Bound anew, to what stands there now; the old one is good again after a restart, and the new one not.
+        let (anew, public) = bound(&mut *device, Algorithm::EcdsaP256, "sha256:7,14");
+        let judge = Verifier::new(Algorithm::EcdsaP256, &public.unwrap()).unwrap();
+        assert!(judge.verifies(b"m", &device.sign(&anew, &digest).unwrap()));
+        tpm.restart();
+        tool(&tpm, folder, &format!("tpm2_pcrextend 7:sha256={}", "77".repeat(32)));
+        all_work(&mut *device);
+        let fault = device.sign(&anew, &digest).unwrap_err();
+        assert_eq!(fault.class, Class::PcrsChanged, "{fault:?}");
+        all_work(&mut *device);
+    }
+}
+
+/// Whatever extends some register, the kernel's measurements at each start of a program above all, lets a policy session begin again.
+#[test]
+fn registers_that_others_extend_all_the_time_do_not_stop_a_bound_key() {
+    const PCR_CHANGED: u32 = 0x128;
+    for sessions in MODES {
+        let tpm = Swtpm::start();
+        let wire = Proxy::before(&tpm);
+        let driver = tpm::open(&wire.settings(sessions), None).unwrap();
+        let mut device = driver.session().unwrap();
+        let (key, _) = bound(&mut *device, Algorithm::HmacSha256, "sha256:7");
+        let tag = device.mac(&key, b"m").unwrap();
+        wire.plan(tpm_proxy::HMAC, Mishap::Answer(PCR_CHANGED), 4);
+        assert_eq!(device.mac(&key, b"m").unwrap(), tag);
+        assert_eq!(wire.left(), 0);
+        wire.plan(tpm_proxy::HMAC, Mishap::Answer(PCR_CHANGED), 1000);
+        assert_eq!(device.mac(&key, b"m").unwrap_err().class, Class::Retry);
+        wire.clear();
+        assert_eq!(device.mac(&key, b"m").unwrap(), tag);
+        // A bank that this TPM does not keep is refused by name, and no key is made.
+        let missing: Pcrs = "sha512:7".parse().unwrap();
+        if let Err(fault) = device.pcrs(missing) {
+            assert_eq!(fault.class, Class::Unsupported, "{fault}");
         }
     }
 }

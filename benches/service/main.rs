@@ -524,6 +524,7 @@ fn new_key(name: &str, algorithm: Algorithm, residency: Residency) -> CreateKey 
         algorithm,
         device: None,
         residency: Some(residency),
+        pcrs: None,
         domain: None,
         rotation: Default::default(),
         retention: Default::default(),

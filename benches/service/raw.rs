@@ -311,7 +311,7 @@ fn tpm(tcti: String, sessions: bool) {
     ];
     for algorithm in algorithms {
         let id = KeyId::random().expect("an id");
-        let spec = KeySpec { id, version: Version::FIRST, algorithm, residency: Residency::Wrapped };
+        let spec = KeySpec { id, version: Version::FIRST, algorithm, residency: Residency::Wrapped, pcrs: None };
         let made = device.generate(&spec).expect("a key");
         let key = KeyRef { id, version: Version::FIRST, algorithm, locator: made.locator };
         // What it decrypts, where that is its role.

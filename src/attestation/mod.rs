@@ -3,7 +3,7 @@
 //! ```text
 //! {
 //!   "format": "signet-attestation@v1",
-//!   "claim": { installation, key, id, version, algorithm, residency, public_key, nonce },   what is claimed
+//!   "claim": { installation, key, id, version, algorithm, residency, public_key, pcrs, nonce },   what is claimed
 //!   "attestation_key": "MFkw…",                                                             who says so, as SPKI
 //!   "evidence": { "kind": "tpm" or "pkcs11", … }                                            how: see `tpm` and `token`
 //! }
@@ -30,7 +30,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Error, Kind, Result};
-use crate::types::{Algorithm, Base64Bytes, KeyId, KeyName, PublicKey, Residency, Role, Verifier, Version, sha256};
+use crate::types::{
+    Algorithm, Base64Bytes, KeyId, KeyName, PcrValues, PublicKey, Residency, Role, Verifier, Version, sha256,
+};
 
 /// The format, and the domain of bindings.
 pub const FORMAT: &str = "signet-attestation@v1";
@@ -69,6 +71,9 @@ pub struct Claim {
     /// The public half of a signing key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_key: Option<Base64Bytes>,
+    /// What must stand in which registers of the machine for a TPM to use it; none where it is not bound to them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pcrs: Option<PcrValues>,
     /// What whoever asked wanted in it; none where it was made at the birth of the version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nonce: Option<Nonce>,

@@ -140,15 +140,25 @@ impl Stated {
                 report.fact("made", format!("in the token (CKA_LOCAL), by {}", kind.generator), DRIVER);
                 report.fact("kept", "always sensitive, never extractable, an object of the token", DRIVER);
             }
-            (Residency::Wrapped, Some(kek)) => {
-                require("the key-encryption key", &kek.attributes, &of_kek())?;
+            (Residency::Wrapped | Residency::Shared, Some(kek)) => {
+                let shared = claim.residency == Residency::Shared;
+                let wanted = if shared { of_shared_kek() } else { of_own_kek() };
+                require("the key-encryption key", &kek.attributes, &wanted)?;
                 require("the unwrap template", &kek.unwraps, &of_unwrapped(claim.algorithm.role(), kind.class))?;
+                let of = if shared { "that several tokens share" } else { "of the token" };
                 report.fact(
                     "kept",
-                    "as a blob under a key-encryption key of the token; sensitive, not extractable once loaded",
+                    format!("as a blob under a key-encryption key {of}; sensitive, not extractable once loaded"),
                     DRIVER,
                 );
-                report.fact("opened by", "a key that was made in the token, was never extractable, and makes of every blob a key that is not", DRIVER);
+                if shared {
+                    report.fact("opened by", "a key that leaves the token under keys alone that its security officer made trusted, and makes of every blob a key that is not extractable", DRIVER);
+                    report.unproven(
+                        "which other tokens open it: each says of itself that it does, and none that no other can",
+                    );
+                } else {
+                    report.fact("opened by", "a key that was made in the token, was never extractable, and makes of every blob a key that is not", DRIVER);
+                }
                 match born {
                     Some(born) => {
                         require("the key at its birth", born, &at_birth(kind.generator))?;
@@ -157,7 +167,7 @@ impl Stated {
                     None => report.unproven("that the key was made in the token: only the process that made a wrapped key saw that, and said it at its birth"),
                 }
             }
-            (Residency::Resident, Some(_)) | (Residency::Wrapped, None) => {
+            (Residency::Resident, Some(_)) | (Residency::Wrapped | Residency::Shared, None) => {
                 return Err(broken(format!("the statement is not one of a {} key", claim.residency)));
             }
         }
@@ -285,9 +295,9 @@ fn at_birth(generator: &str) -> Wanted {
     ])
 }
 
-/// A key-encryption key: AES, made here.
+/// A key-encryption key: AES.
 fn of_kek() -> Wanted {
-    let mut all = wanted(&[
+    wanted(&[
         ("CKA_CLASS", SECRET),
         ("CKA_KEY_TYPE", "0x1f"),
         ("CKA_TOKEN", "true"),
@@ -298,9 +308,25 @@ fn of_kek() -> Wanted {
         ("CKA_ENCRYPT", "false"),
         ("CKA_DECRYPT", "false"),
         ("CKA_DERIVE", "false"),
-    ]);
-    all.extend(closed());
+        ("CKA_PRIVATE", "true"),
+        ("CKA_SENSITIVE", "true"),
+        ("CKA_MODIFIABLE", "false"),
+        ("CKA_COPYABLE", "false"),
+    ])
+}
+
+/// One that was made here, and never leaves.
+fn of_own_kek() -> Wanted {
+    let mut all = of_kek();
+    all.extend(wanted(&[("CKA_EXTRACTABLE", "false")]));
     all.extend(guarded_from_birth("0x1080"));
+    all
+}
+
+/// One that came from elsewhere, and goes on under trusted keys alone.
+fn of_shared_kek() -> Wanted {
+    let mut all = of_kek();
+    all.extend(wanted(&[("CKA_EXTRACTABLE", "true"), ("CKA_WRAP_WITH_TRUSTED", "true"), ("CKA_LOCAL", "false")]));
     all
 }
 

@@ -19,10 +19,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{Claim, Report, broken};
 use crate::error::Result;
-use crate::types::{Algorithm, Base64Bytes, Curve, Hash, PublicKey, Residency, Role, Verifier, sha256};
+use crate::types::{Algorithm, Base64Bytes, Curve, Hash, PcrValues, PublicKey, Residency, Role, Verifier, sha256};
 
 /// `fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, noDA, sign`: nothing else of TPMA_OBJECT.
 const KEY: u32 = 0x0004_0472;
+/// What a key that is bound to registers of the machine does not have: it is used by its policy alone.
+const USER_WITH_AUTH: u32 = 0x0000_0040;
 /// As a key, with `decrypt` in the place of `sign`.
 const OPENS: u32 = 0x0002_0472;
 /// As a key, and `restricted`.
@@ -80,11 +82,16 @@ impl Certified {
             Role::Agree | Role::Decrypt => OPENS,
             Role::Cipher => return Err(broken(format!("a TPM has no keys of {}", claim.algorithm))),
         };
+        let wanted = if claim.pcrs.is_some() { wanted & !USER_WITH_AUTH } else { wanted };
         if object.attributes != wanted {
             return Err(broken(format!(
                 "the attributes of the object are {:#010x}, and should be {wanted:#010x}",
                 object.attributes
             )));
+        }
+        let policy = claim.pcrs.as_ref().map(PcrValues::policy);
+        if object.policy != policy.as_ref().map_or([].as_slice(), <[u8; 32]>::as_slice) {
+            return Err(broken("the policy of the object is not that of the PCRs that are claimed"));
         }
         if Some(object.kind) != Scheme::of(claim.algorithm) {
             return Err(broken(format!("the object is no key of {}", claim.algorithm)));
@@ -94,7 +101,7 @@ impl Certified {
         }
         // 2. The attestation key.
         let signer = Area::parse(&self.signer.0)?;
-        if signer.attributes != SIGNER || Some(signer.kind) != Scheme::of(Algorithm::EcdsaP256) {
+        if !signer.is_attestation_key() {
             return Err(broken("the attestation key is none that signs only what its TPM says"));
         }
         if signer.public_key()?.as_ref() != Some(key) {
@@ -112,6 +119,14 @@ impl Certified {
         report.fact("does", format!("one thing, by the scheme of {}", claim.algorithm), TPM);
         if claim.public_key.is_some() {
             report.fact("public key", "it is the object's", TPM);
+        }
+        if let Some(pcrs) = &claim.pcrs {
+            let bound = format!(
+                "while the PCRs {} hold the values of the claim, and with its authorisation value",
+                pcrs.registers()
+            );
+            report.fact("used", bound, TPM);
+            report.unproven("what those values of PCRs stand for: compare them with a log of the boot that you trust");
         }
         report.fact("firmware", format!("{:016x}", attest.firmware), TPM);
         report.fact(
@@ -212,6 +227,8 @@ impl Scheme {
 #[derive(Debug, PartialEq, Eq)]
 struct Area<'a> {
     attributes: u32,
+    /// The digest of its policy; empty where it has none.
+    policy: &'a [u8],
     kind: Scheme,
     /// X and Y, the modulus, or the digest of a secret.
     unique: (&'a [u8], &'a [u8]),
@@ -225,7 +242,7 @@ impl<'a> Area<'a> {
             let (kind, name_hash) = (rest.number()?, rest.take(2)?);
             let attributes = u32::from_be_bytes(rest.take(4)?.try_into().ok()?);
             let policy = rest.sized()?;
-            if name_hash != SHA256_ID || !policy.is_empty() {
+            if name_hash != SHA256_ID {
                 return None;
             }
             let (kind, unique) = match kind {
@@ -275,9 +292,15 @@ impl<'a> Area<'a> {
                 }
                 _ => return None,
             };
-            rest.0.is_empty().then_some(Self { attributes, kind, unique })
+            rest.0.is_empty().then_some(Self { attributes, policy, kind, unique })
         };
         read().ok_or_else(|| broken("the object is no public area of a key that Signet makes"))
+    }
+
+    /// Whether such a key signs nothing but what its TPM says.
+    fn is_attestation_key(&self) -> bool {
+        let alike = self.attributes == SIGNER && Some(self.kind) == Scheme::of(Algorithm::EcdsaP256);
+        alike && self.policy.is_empty()
     }
 
     fn public_key(&self) -> Result<Option<PublicKey>> {
@@ -308,7 +331,7 @@ impl<'a> Area<'a> {
 /// `DoesNotOpen` for any other object.
 pub fn attestation_key(area: &[u8]) -> Result<PublicKey> {
     let parsed = Area::parse(area)?;
-    if parsed.attributes != SIGNER || Some(parsed.kind) != Scheme::of(Algorithm::EcdsaP256) {
+    if !parsed.is_attestation_key() {
         return Err(broken("it is no attestation key of a TPM"));
     }
     parsed.public_key()?.ok_or_else(|| broken("it is no attestation key of a TPM"))

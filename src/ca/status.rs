@@ -696,6 +696,7 @@ fn responder_key(name: KeyName, algorithm: Algorithm, device: Name) -> NewKey {
         algorithm,
         device,
         residency: None,
+        pcrs: None,
         domain: Some(Domain::X509),
         rotation: Rotation { every: Some(crate::types::Period::seconds(90 * 86_400)), ..Rotation::default() },
         retention: Retention { versions: Some(1), ..Retention::default() },

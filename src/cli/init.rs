@@ -9,7 +9,9 @@ use super::serve::ConfigFile;
 use super::sink::{self, Access};
 use super::{App, service_runtime};
 use crate::cli::input::parsed;
-use crate::error::Result;
+use crate::config::Config;
+use crate::device::PinSource;
+use crate::error::{Error, Kind, Result};
 use crate::server::{self, Options};
 use crate::types::Name;
 
@@ -24,6 +26,7 @@ Examples:
   signet init --config signet.toml
   signet init --config signet.toml --token-out first.token
   signet init --config signet.toml --enrol tpm
+  signet init --config signet.toml --share hsm-a --share hsm-b
   signet init --config signet.toml --upgrade
   signet init --config signet.toml --new-administrator")]
 pub(super) struct Init {
@@ -35,12 +38,19 @@ pub(super) struct Init {
     /// Enrol one more device in an installation that exists and is not running.
     #[arg(long, value_name = "DEVICE", value_parser = parsed::<Name>, conflicts_with = "token_out")]
     enrol: Option<Name>,
+    /// Have two devices share key-encryption keys, in an installation that is not running: a key of residency `shared` is in both then,
+    /// and outlives either. A device that was replaced gets them from the one that is left, by leave of that one's security officer.
+    #[arg(long, value_name = "DEVICE", value_parser = parsed::<Name>, conflicts_with_all = ["enrol", "token_out", "new_administrator"])]
+    share: Vec<Name>,
+    /// The file with the PIN of the security officer, of the device that shares keys already.
+    #[arg(long, value_name = "FILE", requires = "share")]
+    officer_pin: Option<PathBuf>,
     /// Make another token of an administrator, where nobody has one any more. The service must not be running.
     #[arg(long, conflicts_with = "enrol")]
     new_administrator: bool,
     /// Make what newer installations are born with, in an installation that is older and not running: an attestation key,
     /// key-encryption keys and an anchor in each device, and an Ed25519 key of the audit log where a device keeps one.
-    #[arg(long, conflicts_with_all = ["enrol", "new_administrator", "token_out"])]
+    #[arg(long, conflicts_with_all = ["enrol", "share", "new_administrator", "token_out"])]
     upgrade: bool,
 }
 
@@ -52,6 +62,9 @@ impl Init {
             service_runtime(server::enrol(&config, &options, device))?;
             note(format!("device {device} is enrolled"));
             return Ok(());
+        }
+        if !self.share.is_empty() {
+            return self.share(&config, &options);
         }
         if self.upgrade {
             let made = service_runtime(server::upgrade(&config, &options))?;
@@ -103,6 +116,24 @@ impl Init {
             "  signet token create NAME --group administrators --ttl 90d --out admin.token {server} --token-file {first}"
         ));
         note(format!("  signet login {server} < admin.token"));
+        Ok(())
+    }
+}
+
+impl Init {
+    fn share(&self, config: &Config, options: &Options) -> Result<()> {
+        let [one, other] = self.share.as_slice() else {
+            return Err(Error::new(Kind::Invalid, "two devices share keys").hint("`--share ONE --share OTHER`"));
+        };
+        let officer = self.officer_pin.clone().map(PinSource::File);
+        note(match service_runtime(server::share(config, options, [one, other], officer))? {
+            server::Shared::Anew => format!("devices {one} and {other} share key-encryption keys"),
+            server::Shared::PassedOn => {
+                format!("devices {one} and {other} have all shared keys now, old ones included")
+            }
+            server::Shared::Already => "nothing was to be done: they share already".to_owned(),
+        });
+        note("make keys that outlive either: `signet key create NAME --residency shared`");
         Ok(())
     }
 }

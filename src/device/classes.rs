@@ -44,12 +44,13 @@ pub struct Row {
 
 impl Class {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Retry,
         Self::Ambiguous,
         Self::DeviceGone,
         Self::KeyGone,
         Self::KeyDamaged,
+        Self::PcrsChanged,
         Self::PinRefused,
         Self::PinLocked,
         Self::Full,
@@ -95,6 +96,12 @@ impl Class {
                 "nobody, and nothing is released",
                 Effect::Nothing,
                 "compare the token with its backup, and rotate the key",
+            ),
+            Self::PcrsChanged => row(
+                "the machine's PCRs are not what the key was bound to",
+                "nobody, before the machine is as it was",
+                Effect::Nothing,
+                "start the machine as it was when the version was made, or rotate the key: the new version is bound to what stands there now",
             ),
             Self::PinRefused => row(
                 "the PIN is wrong, or the token says that a wrong one was entered",

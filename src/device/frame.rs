@@ -17,10 +17,10 @@ use zeroize::Zeroize;
 
 use super::{
     AnchorPlace, AnchorSlot, AnchorWrite, Attempt, Attest, AttestationKey, Class, Description, Fault, Generated,
-    Health, Identity, Inventory, Kek, KeyRef, KeySpec, Settings, TpmChallenge,
+    Health, Identity, Inventory, Kek, KekRole, KeyRef, KeySpec, PinSource, Settings, SharedKek, TpmChallenge,
 };
 use crate::attestation::Evidence;
-use crate::types::{KeyId, Role, SecretBytes, Version};
+use crate::types::{KeyId, PcrValues, Pcrs, PublicKey, Role, SecretBytes, Version};
 
 /// The most bytes that follow the length.
 pub(super) const MAX_FRAME: usize = 1 << 20;
@@ -69,8 +69,19 @@ pub(super) enum Job {
     WriteAnchor(AnchorWrite),
     MakeAttestationKey,
     MakeMissingKeks,
+    OpenTransport,
+    MakeShared {
+        roles: Vec<KekRole>,
+        transports: Vec<PublicKey>,
+    },
+    PassOnShared {
+        transport: PublicKey,
+        officer: PinSource,
+    },
+    TakeShared(Vec<SharedKek>),
     Attest(Box<Attest>),
     Endorsement,
+    Pcrs(Pcrs),
     Challenge(TpmChallenge),
 }
 
@@ -84,8 +95,13 @@ impl Job {
             Self::MakeAnchor(_) | Self::ReadAnchor(_) | Self::WriteAnchor(_) => false,
             Self::MakeAttestationKey
             | Self::MakeMissingKeks
+            | Self::OpenTransport
+            | Self::MakeShared { .. }
+            | Self::PassOnShared { .. }
+            | Self::TakeShared(_)
             | Self::Attest(_)
             | Self::Endorsement
+            | Self::Pcrs(_)
             | Self::Challenge(_) => false,
         }
     }
@@ -98,7 +114,7 @@ pub(super) type Reply = Result<Answer, Fault>;
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Answer {
     Done,
-    Enrolled(#[serde(with = "as_json")] Identity),
+    Enrolled(#[serde(with = "as_json")] Box<Identity>),
     Described(Description),
     Generated(Generated),
     Used(Vec<Result<SecretBytes, Fault>>),
@@ -109,7 +125,10 @@ pub(super) enum Answer {
     Anchor(Vec<AnchorSlot>),
     AttestationKey(AttestationKey),
     Keks(#[serde(with = "as_json")] Vec<Kek>),
+    Transport(PublicKey),
+    Shared(Vec<Vec<SharedKek>>),
     Endorsement(Vec<u8>),
+    Pcrs(PcrValues),
     Attested(#[serde(with = "as_json")] Box<Evidence>),
 }
 
@@ -235,13 +254,24 @@ mod tests {
 
     #[test]
     fn what_files_leave_out_survives_a_frame() {
-        let kek = |wrapping| Kek { role: KekRole::Mac, id: KeyId::random().unwrap(), wrapping };
-        let keks = vec![kek(Wrapping::Pad), kek(Wrapping::Kwp)];
+        let kek = |wrapping, shared| Kek { role: KekRole::Mac, id: KeyId::random().unwrap(), wrapping, shared };
+        let keks = vec![kek(Wrapping::Pad, false), kek(Wrapping::Kwp, true)];
         let (mut stream, mut decoder) = (Vec::new(), Decoder::default());
         encode(1, &Answer::Keks(keks.clone()), &mut stream).unwrap();
         decoder.push(&mut stream);
         let answer = decoder.next::<Answer>().unwrap();
         assert!(matches!(answer, Some((1, Answer::Keks(got))) if got == keks));
+    }
+
+    #[test]
+    fn the_values_of_registers_cross_a_frame() {
+        let of: Pcrs = "sha256:2,10".parse().unwrap();
+        let values = PcrValues::new(of, vec![vec![2; 32], vec![10; 32]]).unwrap();
+        let (mut stream, mut decoder) = (Vec::new(), Decoder::default());
+        encode(1, &Answer::Pcrs(values.clone()), &mut stream).unwrap();
+        decoder.push(&mut stream);
+        let answer = decoder.next::<Answer>().unwrap();
+        assert!(matches!(answer, Some((1, Answer::Pcrs(got))) if got == values));
     }
 
     proptest! {

@@ -42,7 +42,8 @@ use serde::{Deserialize, Serialize};
 use crate::attestation::Evidence;
 use crate::error::{Error, Kind};
 use crate::types::{
-    Algorithm, CipherCall, Direction, KeyId, Protection, PublicKey, Residency, Role, SecretBytes, Version,
+    Algorithm, CipherCall, Direction, KeyId, PcrValues, Pcrs, Protection, PublicKey, Residency, Role, SecretBytes,
+    Version,
 };
 
 /// One session of a token, or the one context of a TPM, owned by one thread that may block.
@@ -175,6 +176,31 @@ pub trait Device {
     /// Those of [`Self::generate`]. What was made before a failure stays in the device, and nothing points to it.
     fn make_missing_keks(&mut self) -> Result<Vec<Kek>, Fault>;
 
+    /// Makes a pair for key-encryption keys to come in under, and answers its public half. It serves [`Self::take_shared`] once.
+    ///
+    /// # Errors
+    /// [`Class::Unsupported`] where the device keeps no such keys, and the general ones.
+    fn open_transport(&mut self) -> Result<PublicKey, Fault>;
+
+    /// Makes key-encryption keys of which nothing stays here, and answers them once for each transport, in order.
+    ///
+    /// # Errors
+    /// [`Class::Refused`] where the device shares keys already, and those of [`Self::open_transport`].
+    fn make_shared(&mut self, roles: &[KekRole], transports: &[PublicKey]) -> Result<Vec<Vec<SharedKek>>, Fault>;
+
+    /// Gives out the key-encryption keys that the device shares, once more, by leave of its security officer.
+    ///
+    /// # Errors
+    /// [`Class::PinRefused`] for the officer's PIN, [`Class::Refused`] where the device shares none, and the general ones.
+    fn pass_on_shared(&mut self, transport: &PublicKey, officer: &PinSource) -> Result<Vec<SharedKek>, Fault>;
+
+    /// Takes in what came for its own transport, and keeps it. Durable when this returns.
+    ///
+    /// # Errors
+    /// [`Class::Unsupported`] where the device would let such a key out again without its security officer; those of
+    /// [`Self::generate`].
+    fn take_shared(&mut self, keks: &[SharedKek]) -> Result<Vec<Kek>, Fault>;
+
     /// What the device says of a key, signed by its attestation key together with the binding.
     ///
     /// # Errors
@@ -187,6 +213,12 @@ pub trait Device {
     /// # Errors
     /// [`Class::Unsupported`] where it has none, and the general ones.
     fn endorsement(&mut self) -> Result<Vec<u8>, Fault>;
+
+    /// What stands in these registers now.
+    ///
+    /// # Errors
+    /// [`Class::Unsupported`] where the device has no such registers, and the general ones.
+    fn pcrs(&mut self, wanted: Pcrs) -> Result<PcrValues, Fault>;
 
     /// Opens a challenge that was made for its endorsement key and its attestation key.
     ///
@@ -449,6 +481,19 @@ pub struct Identity {
     pub attestation_key: Option<AttestationKey>,
 }
 
+impl Identity {
+    /// Whether the device opens what was wrapped under a key-encryption key that several share.
+    #[must_use]
+    pub fn shares(&self, kek: KeyId) -> bool {
+        self.keks.iter().any(|own| own.shared && own.id == kek)
+    }
+
+    /// The ids of the key-encryption keys that it shares with others.
+    pub fn shared_keks(&self) -> impl Iterator<Item = KeyId> {
+        self.keks.iter().filter(|kek| kek.shared).map(|kek| kek.id)
+    }
+}
+
 /// The key that signs what a device says of its keys, and nothing else: ECDSA P-256.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttestationKey {
@@ -468,6 +513,30 @@ pub struct Kek {
     /// The one mechanism that it wraps by, and so the one that made each blob under it.
     #[serde(default, skip_serializing_if = "Wrapping::is_pad")]
     pub wrapping: Wrapping,
+    /// Whether other tokens have it too.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub shared: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
+/// The name, in the token that passes shared keys on, of the public key that they leave under. It is there for that moment, and after
+/// it only where a worker died then: worthless, as the private half has gone with its session.
+pub(crate) const LEFT_TRANSPORT: KeyId = KeyId::from_bytes(*b"signet transport");
+
+/// A key-encryption key on its way to a token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedKek {
+    /// What its unwrap template is to make of a blob.
+    pub role: KekRole,
+    /// Its id, the same in each token.
+    pub id: KeyId,
+    /// The key, encrypted to the token's transport.
+    #[serde(with = "serde_bytes")]
+    pub blob: Vec<u8>,
 }
 
 /// How a token wraps keys: two numbers of the standard for what is [RFC 5649](https://www.rfc-editor.org/rfc/rfc5649) in most tokens.
@@ -519,6 +588,8 @@ pub struct KeySpec {
     pub algorithm: Algorithm,
     /// Where it stays.
     pub residency: Residency,
+    /// The registers of the machine whose present values it is bound to: it works while these stand there, and only then.
+    pub pcrs: Option<Pcrs>,
 }
 
 /// A version's private part, as the device needs it named.
@@ -553,6 +624,14 @@ pub enum Locator {
         #[serde(with = "serde_bytes")]
         blob: Vec<u8>,
     },
+    /// A blob under a key-encryption key that several tokens share: each of them opens it.
+    Shared {
+        /// The key-encryption key.
+        kek: KeyId,
+        /// What `C_WrapKey` gave.
+        #[serde(with = "serde_bytes")]
+        blob: Vec<u8>,
+    },
     /// A TPM object under the storage key.
     Tpm {
         /// The Name of the storage key it was made under.
@@ -567,6 +646,23 @@ pub enum Locator {
         /// The object's random authorisation value.
         auth: SecretBytes,
     },
+    /// A TPM object that is used only while the machine is as it was at its birth. A variant of its own, so that the files of
+    /// installations without such keys stay as they are to the byte.
+    TpmBound {
+        /// The Name of the storage key it was made under.
+        #[serde(with = "serde_bytes")]
+        parent: Vec<u8>,
+        /// TPM2B_PUBLIC, with the policy of `pcrs`.
+        #[serde(with = "serde_bytes")]
+        public: Vec<u8>,
+        /// TPM2B_PRIVATE.
+        #[serde(with = "serde_bytes")]
+        private: Vec<u8>,
+        /// The object's random authorisation value.
+        auth: SecretBytes,
+        /// What must stand in which registers.
+        pcrs: PcrValues,
+    },
 }
 
 impl Locator {
@@ -576,12 +672,29 @@ impl Locator {
         match self {
             Self::Resident => Self::Resident,
             Self::Wrapped { kek, blob } => Self::Wrapped { kek: *kek, blob: blob.clone() },
+            Self::Shared { kek, blob } => Self::Shared { kek: *kek, blob: blob.clone() },
             Self::Tpm { parent, public, private, auth } => Self::Tpm {
                 parent: parent.clone(),
                 public: public.clone(),
                 private: private.clone(),
                 auth: auth.duplicate(),
             },
+            Self::TpmBound { parent, public, private, auth, pcrs } => Self::TpmBound {
+                parent: parent.clone(),
+                public: public.clone(),
+                private: private.clone(),
+                auth: auth.duplicate(),
+                pcrs: pcrs.clone(),
+            },
+        }
+    }
+
+    /// What must stand in which registers of the machine for the key to be used.
+    #[must_use]
+    pub const fn pcrs(&self) -> Option<&PcrValues> {
+        match self {
+            Self::TpmBound { pcrs, .. } => Some(pcrs),
+            Self::Resident | Self::Wrapped { .. } | Self::Shared { .. } | Self::Tpm { .. } => None,
         }
     }
 
@@ -591,7 +704,8 @@ impl Locator {
         match self {
             Self::Resident => Protection::Hsm,
             Self::Wrapped { .. } => Protection::HsmWrapped,
-            Self::Tpm { .. } => Protection::Tpm,
+            Self::Shared { .. } => Protection::HsmShared,
+            Self::Tpm { .. } | Self::TpmBound { .. } => Protection::Tpm,
         }
     }
 
@@ -600,7 +714,8 @@ impl Locator {
     pub const fn residency(&self) -> Residency {
         match self {
             Self::Resident => Residency::Resident,
-            Self::Wrapped { .. } | Self::Tpm { .. } => Residency::Wrapped,
+            Self::Wrapped { .. } | Self::Tpm { .. } | Self::TpmBound { .. } => Residency::Wrapped,
+            Self::Shared { .. } => Residency::Shared,
         }
     }
 }
@@ -609,11 +724,19 @@ impl PartialEq for Locator {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Resident, Self::Resident) => true,
-            (Self::Wrapped { kek, blob }, Self::Wrapped { kek: kek2, blob: blob2 }) => kek == kek2 && blob == blob2,
+            (Self::Wrapped { kek, blob }, Self::Wrapped { kek: kek2, blob: blob2 })
+            | (Self::Shared { kek, blob }, Self::Shared { kek: kek2, blob: blob2 }) => kek == kek2 && blob == blob2,
             (Self::Tpm { public, private, .. }, Self::Tpm { public: public2, private: private2, .. }) => {
                 public == public2 && private == private2
             }
-            (Self::Resident | Self::Wrapped { .. } | Self::Tpm { .. }, _) => false,
+            (
+                Self::TpmBound { public, private, pcrs, .. },
+                Self::TpmBound { public: public2, private: private2, pcrs: pcrs2, .. },
+            ) => public == public2 && private == private2 && pcrs == pcrs2,
+            (
+                Self::Resident | Self::Wrapped { .. } | Self::Shared { .. } | Self::Tpm { .. } | Self::TpmBound { .. },
+                _,
+            ) => false,
         }
     }
 }
@@ -745,6 +868,8 @@ pub enum Class {
     KeyGone,
     /// The key is there, but not as it was made, or gives wrong results.
     KeyDamaged,
+    /// The key is bound to registers of the machine in which something else stands now.
+    PcrsChanged,
     /// The PIN is wrong; it is not tried again.
     PinRefused,
     /// The PIN is locked, or the TPM is in lockout.
@@ -765,6 +890,19 @@ pub enum Class {
     Config,
     /// A defect of ours or of the library.
     Internal,
+}
+
+impl Class {
+    /// Whether it says of the device alone that it cannot now, and nothing of the key.
+    #[must_use]
+    pub const fn is_of_the_moment(self) -> bool {
+        match self {
+            Self::Retry | Self::DeviceGone | Self::PinRefused | Self::PinLocked => true,
+            Self::Busy | Self::Expired | Self::WorkerLost | Self::Config => true,
+            Self::Ambiguous | Self::KeyGone | Self::KeyDamaged | Self::Full => false,
+            Self::Unsupported | Self::Refused | Self::PcrsChanged | Self::Internal => false,
+        }
+    }
 }
 
 /// A failure of a device, fit to cross the socket: no secret in it.
@@ -815,6 +953,7 @@ impl From<Fault> for Error {
             Class::DeviceGone => (Kind::Unavailable, "the device is not there".to_owned()),
             Class::KeyGone => (Kind::Unavailable, "the device does not show this key".to_owned()),
             Class::KeyDamaged => (Kind::Tampered, "the key in the device is damaged".to_owned()),
+            Class::PcrsChanged => (Kind::State, fault.text.clone()),
             Class::PinRefused => (Kind::Unavailable, "the device refuses its PIN".to_owned()),
             Class::PinLocked => (Kind::Unavailable, "the device is locked".to_owned()),
             Class::Full => (Kind::Unavailable, "the device has no room for another key".to_owned()),

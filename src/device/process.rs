@@ -196,7 +196,7 @@ impl<'d> Lane<'d> {
             return Err(Fault::new(Class::Expired, "the device did not get to this in time"));
         }
         if matches!(job, Job::Enrol) {
-            return self.driver.enrol().map(Answer::Enrolled);
+            return self.driver.enrol().map(|identity| Answer::Enrolled(Box::new(identity)));
         }
         let device = match &mut self.device {
             Some(device) => device,
@@ -236,7 +236,14 @@ fn perform(device: &mut dyn Device, job: Job) -> Reply {
         Job::WriteAnchor(write) => device.write_anchor(&write).map(|()| Answer::Done),
         Job::MakeAttestationKey => device.make_attestation_key().map(Answer::AttestationKey),
         Job::MakeMissingKeks => device.make_missing_keks().map(Answer::Keks),
+        Job::OpenTransport => device.open_transport().map(Answer::Transport),
+        Job::MakeShared { roles, transports } => device.make_shared(&roles, &transports).map(Answer::Shared),
+        Job::PassOnShared { transport, officer } => {
+            device.pass_on_shared(&transport, &officer).map(|keks| Answer::Shared(vec![keks]))
+        }
+        Job::TakeShared(keks) => device.take_shared(&keks).map(Answer::Keks),
         Job::Endorsement => device.endorsement().map(Answer::Endorsement),
+        Job::Pcrs(wanted) => device.pcrs(wanted).map(Answer::Pcrs),
         Job::Challenge(challenge) => device.answer(&challenge).map(Answer::Random),
         Job::Attest(wanted) => device.attest(&wanted).map(|evidence| Answer::Attested(Box::new(evidence))),
     }

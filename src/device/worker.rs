@@ -30,11 +30,12 @@ use super::link::{Limit, Link, Route, lost};
 use super::refused::{May, Refused, Stamp};
 use super::{
     AnchorPlace, AnchorSlot, AnchorWrite, Attempt, Attest, AttestationKey, Class, Description, Effect, Fault,
-    Generated, Health, Identity, Inventory, Kek, KeyRef, KeySpec, Settings, TpmChallenge,
+    Generated, Health, Identity, Inventory, Kek, KekRole, KeyRef, KeySpec, PinSource, Settings, SharedKek,
+    TpmChallenge,
 };
 use crate::attestation::Evidence;
 use crate::telemetry::{Metrics, Operation};
-use crate::types::{Algorithm, KeyId, Role, SecretBytes, Verifier, Version};
+use crate::types::{Algorithm, KeyId, PcrValues, Pcrs, PublicKey, Role, SecretBytes, Verifier, Version};
 
 /// The most jobs at a device and in its queue.
 pub const MAX_JOBS: usize = 1024;
@@ -60,6 +61,9 @@ const PIN_LOOK: Duration = Duration::from_secs(10);
 const MAX_EVENTS: usize = 128;
 /// How often the sentinel may fail to prove itself, for reasons that may pass, before the worker is ended.
 const MAX_UNPROVED: u32 = 3;
+/// How old the last proof of a device may be that is asked before another one which has the key too: half as long again as the pause
+/// between two.
+const LIVELY: Duration = Duration::from_millis(1500);
 
 /// A supervised device.
 #[derive(Debug)]
@@ -234,6 +238,13 @@ impl Worker {
         self.shared.proved.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether it answers, and has proved so within the last moments: one that hangs is known to be down only seconds later.
+    #[must_use]
+    pub fn is_lively(&self) -> bool {
+        let proved = self.shared.proved.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(at, _)| *at);
+        self.state().is_ok() && proved.is_some_and(|at| at.elapsed() < LIVELY)
+    }
+
     /// How often the worker process was replaced.
     #[must_use]
     pub fn restarts(&self) -> u64 {
@@ -254,7 +265,7 @@ impl Worker {
         let Answer::Enrolled(identity) = self.long("enrol", Job::Enrol, Limit::whole(GENERATE_LIMIT)).await? else {
             return Err(unexpected());
         };
-        Ok(identity)
+        Ok(*identity)
     }
 
     /// What the device is and can do; asked once of each worker process, since a new one may have found another firmware.
@@ -377,6 +388,61 @@ impl Worker {
         Ok(made)
     }
 
+    /// Makes a pair for key-encryption keys to come in under.
+    ///
+    /// # Errors
+    /// As [`super::Device::open_transport`]; never done twice.
+    pub async fn open_transport(&self) -> Result<PublicKey, Fault> {
+        let answer = self.long("open-transport", Job::OpenTransport, Limit::whole(GENERATE_LIMIT)).await?;
+        let Answer::Transport(public) = answer else { return Err(unexpected()) };
+        Ok(public)
+    }
+
+    /// Makes key-encryption keys for several tokens to share: one list for each transport.
+    ///
+    /// # Errors
+    /// As [`super::Device::make_shared`]; never done twice.
+    pub async fn make_shared(
+        &self,
+        roles: Vec<KekRole>,
+        transports: Vec<PublicKey>,
+    ) -> Result<Vec<Vec<SharedKek>>, Fault> {
+        let job = Job::MakeShared { roles, transports };
+        let Answer::Shared(made) = self.long("make-shared", job, Limit::whole(GENERATE_LIMIT)).await? else {
+            return Err(unexpected());
+        };
+        Ok(made)
+    }
+
+    /// Gives out the key-encryption keys that the device shares, by leave of its security officer.
+    ///
+    /// # Errors
+    /// As [`super::Device::pass_on_shared`]; never done twice.
+    pub async fn pass_on_shared(&self, transport: PublicKey, officer: PinSource) -> Result<Vec<SharedKek>, Fault> {
+        let job = Job::PassOnShared { transport, officer };
+        let Answer::Shared(mut given) = self.long("pass-on-shared", job, Limit::whole(GENERATE_LIMIT)).await? else {
+            return Err(unexpected());
+        };
+        given.pop().ok_or_else(unexpected)
+    }
+
+    /// Takes in key-encryption keys that came for the device's own transport.
+    ///
+    /// # Errors
+    /// As [`super::Device::take_shared`]; never done twice.
+    pub async fn take_shared(&self, keks: Vec<SharedKek>) -> Result<Vec<Kek>, Fault> {
+        let limit = Limit::whole(GENERATE_LIMIT);
+        let Answer::Keks(taken) = self.long("take-shared", Job::TakeShared(keks), limit).await? else {
+            return Err(unexpected());
+        };
+        Ok(taken)
+    }
+
+    /// Counts uses that this device made in the place of another one that has the key as well.
+    pub fn stood_in(&self, uses: usize) {
+        self.shared.metrics.device_stood_in(&self.shared.name, uses);
+    }
+
     /// What the device says of a key.
     ///
     /// # Errors
@@ -399,6 +465,26 @@ impl Worker {
         let answer = self.repeatable("endorsement", Route::Control, || Job::Endorsement, limit).await?;
         let Answer::Endorsement(certificate) = answer else { return Err(unexpected()) };
         Ok(certificate)
+    }
+
+    /// What stands in registers of the machine now.
+    ///
+    /// # Errors
+    /// As [`super::Device::pcrs`].
+    pub async fn pcrs(&self, wanted: Pcrs) -> Result<PcrValues, Fault> {
+        let job = || Job::Pcrs(wanted);
+        let answer = self.repeatable("pcrs", Route::Control, job, Limit::whole(self.limit(1))).await?;
+        let Answer::Pcrs(values) = answer else { return Err(unexpected()) };
+        Ok(values)
+    }
+
+    /// Whether the device has registers of the machine, to whose values a key can be bound.
+    #[must_use]
+    pub fn has_pcrs(&self) -> bool {
+        match &self.shared.settings {
+            Settings::Pkcs11(_) => false,
+            Settings::Tpm(_) => true,
+        }
     }
 
     /// Opens a challenge.

@@ -3,6 +3,7 @@
 //! Works without the service, on its configuration, its data folder and, while nobody else uses them, its devices. It changes
 //! nothing and prints no secret.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -10,7 +11,7 @@ use serde::Serialize;
 
 use crate::audit::{HeadKeys, cosigned, count, sent, verify, vouched};
 use crate::config::{Archive, Config, Cosigner, SinkKind};
-use crate::device::{Ability, Attempt, Class, Effect, PinSource, Row, Settings, Worker};
+use crate::device::{Ability, Attempt, Class, Effect, Identity, PinSource, Row, Settings, Worker};
 use crate::error::{Error, Kind, Result};
 use crate::otlp::Settings as CollectorSettings;
 use crate::telemetry::Metrics;
@@ -107,6 +108,7 @@ pub async fn examine(config: &Config, program: &Path) -> Vec<Finding> {
     }
     findings.extend(config.witnesses.iter().map(|one| witness(&config.data.join("audit"), one)));
     findings.extend(config.ending.as_ref().map(|ending| receiver(&ending.webhook)));
+    findings.extend(sharing(config));
     for (name, settings) in &config.devices {
         findings.extend(paths(name, settings));
         if !running {
@@ -315,6 +317,29 @@ fn witness(folder: &Path, cosigner: &Cosigner) -> Finding {
         Err(error) if cosigned(folder, &cosigner.key).is_none() => note(what, error.public()),
         Err(error) => wrong(what, error.public(), "keep both as evidence; put the newest log back"),
     }
+}
+
+/// Which devices share key-encryption keys, and which of them with no other that is configured.
+fn sharing(config: &Config) -> Vec<Finding> {
+    let text = std::fs::read(config.data.join("root.json")).unwrap_or_default();
+    let root: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+    let pinned = root.get("devices").cloned().unwrap_or_default();
+    let mut pinned: BTreeMap<Name, Identity> = serde_json::from_value(pinned).unwrap_or_default();
+    pinned.retain(|name, _| config.devices.contains_key(name));
+    let of = |(name, own): (&Name, &Identity)| {
+        let first = own.shared_keks().next()?;
+        let others = pinned.iter().filter(|(other, identity)| *other != name && identity.shares(first));
+        let others: Vec<_> = others.map(|(other, _)| other.to_string()).collect();
+        let what = format!("device {name}");
+        Some(if others.is_empty() {
+            let text = "no other device of the configuration has the key-encryption keys that it shares: with it, all shared keys would be lost";
+            let mend = format!("enrol another one, then `signet init --share {name} --share OTHER --officer-pin FILE`");
+            wrong(what, text, mend)
+        } else {
+            good(what, format!("shares key-encryption keys with {}", others.join(", ")))
+        })
+    };
+    pinned.iter().filter_map(of).collect()
 }
 
 fn paths(name: &Name, settings: &Settings) -> Vec<Finding> {

@@ -61,6 +61,7 @@ impl Keyring {
             algorithm: key.algorithm,
             residency: key.locator.residency(),
             public_key: public.as_ref().map(|public| Base64Bytes(public.as_der().to_vec())),
+            pcrs: key.locator.pcrs().cloned(),
             nonce,
         };
         let binding = claim.binding().map_err(defect)?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::record::{
     FORMAT, KeyCopy, KeyRecord, Pending, VersionRecord, attestation_path, key_path, pending_path, put, version_path,
 };
-use super::{Key, KeyVersion, Keyring, MAX_PUBLISHED, check};
+use super::{Key, KeyVersion, Keyring, MAX_PUBLISHED, check, holders_of};
 use crate::admission::{Details, Permit};
 use crate::audit::Phase;
 use crate::crash_point;
@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::store::{Change, Expected};
 use crate::types::operation::{CreateKey, Includes, Operation};
 use crate::types::{
-    Algorithm, Domain, Encapsulated, Hash, KeyId, KeyName, Name, PublicKey, Purpose, Residency, Retention, Role,
+    Algorithm, Domain, Encapsulated, Hash, KeyId, KeyName, Name, Pcrs, PublicKey, Purpose, Residency, Retention, Role,
     Rotation, State, Verifier, Version, blocking, same,
 };
 
@@ -34,6 +34,8 @@ pub struct NewKey {
     pub device: Name,
     /// Where the private part stays; the first that the device can where absent.
     pub residency: Option<Residency>,
+    /// The registers of the machine whose values at the birth of a version it is bound to.
+    pub pcrs: Option<Pcrs>,
     /// What a signing key may sign; `artifact` where absent.
     pub domain: Option<Domain>,
     /// When a new version is made by itself.
@@ -48,6 +50,8 @@ pub struct NewKey {
 
 /// What the device has made and proved.
 pub(super) struct Born {
+    /// The device that made it.
+    device: Name,
     locator: Locator,
     public: Option<Vec<u8>>,
     check: Option<Vec<u8>>,
@@ -109,6 +113,9 @@ impl Keyring {
         }
         let domain = check_rules(&new)?;
         let worker = self.worker(&new.device)?.clone();
+        if new.pcrs.is_some() && !worker.has_pcrs() {
+            return Err(self.without_pcrs(&new.device));
+        }
         let residency = match choose_residency(&worker, new.algorithm, new.residency).await {
             Err(error) if error.kind() == Kind::Unsupported => {
                 return Err(self.elsewhere(error, &new.device, new.algorithm).await);
@@ -124,6 +131,7 @@ impl Keyring {
             domain,
             device: new.device,
             residency,
+            pcrs: new.pcrs,
             rotation: new.rotation,
             retention: new.retention,
             labels: new.labels,
@@ -144,6 +152,18 @@ impl Keyring {
             );
         }
         Ok(())
+    }
+
+    /// Why a device binds no key to the state of the machine, and which ones do.
+    fn without_pcrs(&self, refusing: &Name) -> Error {
+        let able: Vec<_> =
+            self.devices.iter().filter(|(_, worker)| worker.has_pcrs()).map(|(name, _)| name.as_str()).collect();
+        let mend = if able.is_empty() {
+            "only a TPM does, and the configuration names none".to_owned()
+        } else {
+            format!("these do: {}", able.join(", "))
+        };
+        Error::new(Kind::Unsupported, format!("device {refusing} has no PCRs to bind a key to")).hint(mend)
     }
 
     /// A refusal that names the other devices which can keep such keys.
@@ -170,7 +190,10 @@ impl Keyring {
         version: Version,
         worker: &Arc<Worker>,
     ) -> Result<Born> {
-        let details = Details::of(key.id, version).fact("device", &key.device).fact("algorithm", key.algorithm);
+        let mut details = Details::of(key.id, version).fact("device", worker.name()).fact("algorithm", key.algorithm);
+        if let Some(pcrs) = key.pcrs {
+            details = details.fact("pcrs", pcrs);
+        }
         permit.intent(&details).await?;
         let pending = Pending {
             format: FORMAT,
@@ -178,14 +201,18 @@ impl Keyring {
             key: key.id,
             version,
             algorithm: key.algorithm,
-            device: key.device.clone(),
+            device: Name::new(worker.name())?,
             residency: key.residency,
         };
         let path = pending_path(key.id, version);
         self.finish_earlier(&path, worker, &pending).await?;
         let change = put(path, Expected::Any, &pending)?;
         self.ledger.commit(permit.record(Phase::Change, &details), vec![change]).await?;
-        let spec = KeySpec { id: key.id, version, algorithm: key.algorithm, residency: key.residency };
+        if key.residency == Residency::Shared {
+            // As another device made an earlier try at this version, this one may have loaded that.
+            worker.forget(key.id, version).await?;
+        }
+        let spec = KeySpec { id: key.id, version, algorithm: key.algorithm, residency: key.residency, pcrs: key.pcrs };
         let made = match generate(worker, spec).await {
             // What the device refuses was not made by this birth. It may have such an object of somebody else's already.
             Err(fault) if fault.class == Class::Refused => {
@@ -194,6 +221,10 @@ impl Keyring {
             }
             Err(fault) => Err(fault),
             Ok(generated) => prove(worker, &pending, generated).await,
+        };
+        let made = match made {
+            Ok(born) => self.prove_elsewhere(&pending, born).await,
+            Err(fault) => Err(fault),
         };
         let made = match made {
             Ok(born) => self.attest_birth(worker, &pending, born).await,
@@ -206,6 +237,58 @@ impl Keyring {
                 Err(fault.into())
             }
         }
+    }
+
+    /// Has each other device that shares the new version and answers prove that it has it too. Where none does, the device of its birth
+    /// proves an older one: a key-encryption key that somebody put in the place of the shared one opens neither.
+    async fn prove_elsewhere(&self, pending: &Pending, born: Born) -> Result<Born, Fault> {
+        let Pending { key: id, version, algorithm, .. } = *pending;
+        let copy = KeyCopy::new(born.device.clone(), &born.locator);
+        let Some(kek) = copy.shared_kek() else { return Ok(born) };
+        let (key, mut is_proved) = (Arc::new(copy.key_ref(id, version, algorithm)), false);
+        let public = born.public.clone().map(PublicKey::from_der);
+        for worker in holders_of(&copy, &self.devices) {
+            if worker.name() == born.device.as_str() || worker.state().is_err() {
+                continue;
+            }
+            // An earlier try at this version may be loaded there.
+            match probe_anew(&worker, &key, public.as_ref(), born.check.as_deref()).await {
+                Ok(()) => is_proved = true,
+                Err(fault) if fault.class.is_of_the_moment() => {
+                    tracing::warn!(device = worker.name(), key = %pending.name, cause = %fault, "a new version is unproved there");
+                }
+                Err(fault) => {
+                    let text = format!("device {} does not prove the new key: {}", worker.name(), fault.text);
+                    return Err(Fault { text, ..fault });
+                }
+            }
+            crash_point!("keyring.probed_elsewhere");
+        }
+        if !is_proved {
+            self.prove_older(kek, &born.device).await?;
+        }
+        Ok(born)
+    }
+
+    /// Has a device open a version that was there before, under a key-encryption key that it shares.
+    async fn prove_older(&self, kek: KeyId, device: &Name) -> Result<(), Fault> {
+        let keys = self.all();
+        let mut versions = keys.iter().flat_map(|key| key.versions());
+        let older = versions.find_map(|version| {
+            let record = &version.record;
+            let is_so = record.copies.iter().any(|copy| copy.shared_kek() == Some(kek));
+            version.key_ref.as_ref().filter(|_| is_so).map(|key| (key, record))
+        });
+        let (Some((key, record)), Some(worker)) = (older, self.devices.get(device)) else {
+            let text = "no other device that shares it answers, and no older key proves the one that wraps it";
+            return Err(
+                Fault::new(Class::Config, text).hint("make the first shared key of its kind while both devices answer")
+            );
+        };
+        probe_anew(worker, key, record.public_key().as_ref(), record.check.as_deref()).await.map_err(|fault| {
+            let text = format!("an older key that device {device} shares does not open there: {}", fault.text);
+            Fault { text, ..fault }
+        })
     }
 
     /// Has the device say what it made.
@@ -276,21 +359,34 @@ pub(super) async fn generate(worker: &Arc<Worker>, spec: KeySpec) -> Result<Gene
 pub(super) async fn prove(worker: &Arc<Worker>, pending: &Pending, generated: Generated) -> Result<Born, Fault> {
     let Pending { key: id, version, algorithm, .. } = *pending;
     let key = Arc::new(KeyRef { id, version, algorithm, locator: generated.locator });
-    let check = match algorithm.role() {
-        Role::Sign => {
-            probe_signature(worker, &key, generated.public.as_ref()).await?;
-            None
-        }
-        Role::Agree | Role::Decrypt => {
-            probe_secret(worker, &key, generated.public.as_ref()).await?;
-            None
-        }
-        Role::Mac => Some(probe_mac(worker, &key).await?),
-        Role::Cipher => Some(probe_cipher(worker, &key).await?),
-    };
+    let check = probe(worker, &key, generated.public.as_ref()).await?;
     crash_point!("keyring.probed");
     let public = generated.public.map(|public| public.as_der().to_vec());
-    Ok(Born { locator: key.locator.duplicate(), public, check, attestation: None })
+    Ok(Born { device: pending.device.clone(), locator: key.locator.duplicate(), public, check, attestation: None })
+}
+
+/// Has a key that is not loaded any more do its one thing in a device: it is what `public` or `check` says.
+async fn probe_anew(
+    worker: &Worker,
+    key: &Arc<KeyRef>,
+    public: Option<&PublicKey>,
+    check: Option<&[u8]>,
+) -> Result<(), Fault> {
+    worker.forget(key.id, key.version).await?;
+    if probe(worker, key, public).await?.as_deref() == check {
+        return Ok(());
+    }
+    Err(Fault::new(Class::KeyDamaged, format!("device {} has another key", worker.name())))
+}
+
+/// Has a key do its one thing in a device. Answers the check value of one that has no public half.
+async fn probe(worker: &Worker, key: &Arc<KeyRef>, public: Option<&PublicKey>) -> Result<Option<Vec<u8>>, Fault> {
+    match key.algorithm.role() {
+        Role::Sign => probe_signature(worker, key, public).await.map(|()| None),
+        Role::Agree | Role::Decrypt => probe_secret(worker, key, public).await.map(|()| None),
+        Role::Mac => probe_mac(worker, key).await.map(Some),
+        Role::Cipher => probe_cipher(worker, key).await.map(Some),
+    }
 }
 
 async fn probe_signature(worker: &Worker, key: &Arc<KeyRef>, public: Option<&PublicKey>) -> Result<(), Fault> {
@@ -343,7 +439,7 @@ pub(super) fn version_record(
     born: Born,
     now: jiff::Timestamp,
 ) -> VersionRecord {
-    let Born { locator, public, check, attestation: _ } = born;
+    let Born { device, locator, public, check, attestation: _ } = born;
     VersionRecord {
         format: FORMAT,
         key: key.id,
@@ -353,7 +449,7 @@ pub(super) fn version_record(
         created: now,
         changed: now,
         destroy_at: None,
-        copies: vec![KeyCopy::new(key.device.clone(), &locator)],
+        copies: vec![KeyCopy::new(device, &locator)],
         public,
         check,
     }
@@ -370,16 +466,18 @@ async fn choose_residency(worker: &Worker, algorithm: Algorithm, wanted: Option<
     let of =
         |residency| description.abilities.iter().find(|one| one.algorithm == algorithm && one.residency == residency);
     let able = |residency: &Residency| of(*residency).is_some_and(|ability| ability.refusal.is_none());
-    if let Some(found) = wanted.map_or_else(|| Residency::ALL.iter().copied().find(able), |one| Some(one).filter(able))
-    {
+    let choices = wanted.map_or_else(|| Residency::ALONE.to_vec(), |one| vec![one]);
+    if let Some(found) = choices.iter().copied().find(able) {
         return Ok(found);
     }
-    let why: Vec<_> = Residency::ALL
+    let why: Vec<_> = choices
         .iter()
-        .filter(|residency| wanted.is_none_or(|wanted| wanted == **residency))
         .map(|residency| {
-            let refusal =
-                of(*residency).and_then(|ability| ability.refusal.as_deref()).unwrap_or("it is unknown to it");
+            let unknown = match residency {
+                Residency::Shared => "it shares no keys with another device: `signet init --share` has two do so",
+                Residency::Resident | Residency::Wrapped => "it is unknown to it",
+            };
+            let refusal = of(*residency).and_then(|ability| ability.refusal.as_deref()).unwrap_or(unknown);
             format!("{residency}: {refusal}")
         })
         .collect();

@@ -99,7 +99,10 @@ impl Keyring {
         for some in both.chunks(RECORDS_AT_ONCE) {
             let intents = some.iter().map(|(permit, (record, _))| async move {
                 let details = Details::of(record.id, Version::FIRST);
-                let details = details.fact("device", &record.device).fact("algorithm", record.algorithm);
+                let mut details = details.fact("device", &record.device).fact("algorithm", record.algorithm);
+                if let Some(pcrs) = record.pcrs {
+                    details = details.fact("pcrs", pcrs);
+                }
                 permit.intent(&details).await
             });
             for recorded in join_all(intents).await {
@@ -127,7 +130,7 @@ impl Keyring {
     }
 
     async fn bear(&self, record: &KeyRecord, worker: &Arc<Worker>) -> Result<Born> {
-        let KeyRecord { id, algorithm, residency, .. } = *record;
+        let KeyRecord { id, algorithm, residency, pcrs, .. } = *record;
         let version = Version::FIRST;
         let pending = Pending {
             format: FORMAT,
@@ -139,7 +142,7 @@ impl Keyring {
             residency,
         };
         let made = async {
-            let generated = generate(worker, KeySpec { id, version, algorithm, residency }).await?;
+            let generated = generate(worker, KeySpec { id, version, algorithm, residency, pcrs }).await?;
             let born = prove(worker, &pending, generated).await?;
             self.attest_birth(worker, &pending, born).await
         };

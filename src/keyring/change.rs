@@ -12,6 +12,7 @@ use super::{Key, KeyVersion, Keyring, resource};
 use crate::admission::{Details, Permit};
 use crate::audit::{Phase, Record};
 use crate::crash_point;
+use crate::device::{KeyRef, Worker};
 use crate::error::{Error, Kind, Result};
 use crate::policy::{Facts, Target};
 use crate::store::{Change, Expected};
@@ -58,7 +59,7 @@ impl Keyring {
         if key.versions.iter().all(|version| version.state() == State::Destroyed) {
             return Err(Error::new(Kind::State, format!("{name} is destroyed")).hint("make a new key"));
         }
-        let worker = self.worker(&key.record.device)?.clone();
+        let worker = self.maker(&key)?;
         let number = key.record.latest.next()?;
         let mut born = self.give_birth(permit, &key.record, number, &worker).await?;
         let attested = born.attested(key.record.id, number);
@@ -78,7 +79,7 @@ impl Keyring {
             changes.push(put(version_path(record.key, record.version), Expected::Revision(old.revision), record)?);
         }
         changes.extend(also(&record)?);
-        let details = Details::of(record.id, number).fact("device", &record.device);
+        let details = Details::of(record.id, number).fact("device", worker.name());
         let revision = self.ledger.commit(permit.record(Phase::Change, &details), changes).await?;
         crash_point!("keyring.published");
         let mut versions = key.versions.clone();
@@ -106,7 +107,10 @@ impl Keyring {
         let key = self.find(name)?;
         let target = Target { resource: resource(name), key: Some(key.facts()) };
         let permit = self.admission.admit::<RotateKey>(caller, &target, &Facts::default()).await?;
-        let rotated = self.rotate(&permit, name, expected, false, |_| Ok(None)).await;
+        let rotated = match self.stays_bound(&key).await {
+            Ok(()) => self.rotate(&permit, name, expected, false, |_| Ok(None)).await,
+            Err(error) => Err(error),
+        };
         let details =
             rotated.as_ref().map_or_else(|_| Details::default(), |key| Details::of(key.record.id, key.record.latest));
         permit.close(rotated, details).await.map(crate::admission::Released::into_inner)
@@ -237,9 +241,8 @@ impl Keyring {
         permit.intent(&details).await?;
         crash_point!("keyring.before_destroy");
         // Each copy: a version is destroyed when nothing of it is left anywhere.
-        for copy in &version.record.copies {
-            let worker = self.worker(&copy.device)?;
-            worker.destroy(copy.key_ref(key.record.id, number, key.record.algorithm)).await?;
+        for (worker, key) in self.copies_to_destroy(&key, &version)? {
+            worker.destroy(key).await?;
         }
         crash_point!("keyring.destroyed");
         let changed = VersionRecord {
@@ -261,6 +264,23 @@ impl Keyring {
         let key = Arc::new(Key { record: key.record.clone(), revision: key.revision, versions });
         self.publish(key.clone());
         Ok(key)
+    }
+
+    /// Where something of a version is. Of a shared one nothing is loaded in a device that is down, as its process has ended.
+    fn copies_to_destroy(&self, key: &Key, version: &KeyVersion) -> Result<Vec<(Arc<Worker>, KeyRef)>> {
+        let mut all = Vec::new();
+        for copy in &version.record.copies {
+            let mut workers = super::holders_of(copy, &self.devices);
+            if workers.iter().any(|worker| worker.state().is_ok()) {
+                workers.retain(|worker| worker.state().is_ok());
+            }
+            if workers.is_empty() {
+                workers.push(self.worker(&copy.device)?.clone());
+            }
+            let place = || copy.key_ref(key.record.id, version.number(), key.record.algorithm);
+            all.extend(workers.into_iter().map(|worker| (worker, place())));
+        }
+        Ok(all)
     }
 
     /// Changes the rules and labels of a key.

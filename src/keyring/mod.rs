@@ -10,6 +10,7 @@
 
 mod attest;
 mod birth;
+mod bound;
 mod bulk;
 mod catalogue;
 mod change;
@@ -137,12 +138,13 @@ pub struct KeyVersion {
     pub(crate) revision: u64,
     id: KeyId,
     algorithm: crate::types::Algorithm,
-    /// What its device needs, and the device; `None` once it is destroyed, or where no device that has it is configured.
-    place: Option<(Arc<KeyRef>, Arc<Worker>)>,
+    /// What its devices need; `None` once it is destroyed, or where no device that has it is configured.
+    key_ref: Option<Arc<KeyRef>>,
+    /// The devices that have it, that of its birth first: one, or several that share it.
+    holders: Arc<[Holder]>,
     verifier: OnceLock<Option<Verifier>>,
     kid: OnceLock<Arc<str>>,
     expected: Option<Arc<[u8]>>,
-    gate: Arc<Gate>,
     counter: Arc<Counter>,
 }
 
@@ -159,19 +161,40 @@ impl KeyVersion {
         self.record.state
     }
 
-    /// The device that uses it and how it is named there.
+    /// A device that has it, one that answers where there is one, and how it is named there.
     ///
     /// # Errors
     /// [`Kind::State`] once it is destroyed, [`Kind::Unavailable`] where its device is not configured.
     pub fn place(&self) -> Result<(&Arc<KeyRef>, &Arc<Worker>)> {
+        let mut holders = self.holders();
+        self.key_ref.as_ref().zip(holders.next().map(|holder| &holder.worker)).ok_or_else(|| self.placeless())
+    }
+
+    /// The devices that have it, beginning with the first that answers, and rather one that proved so a moment ago.
+    fn holders(&self) -> impl Iterator<Item = &Holder> {
+        let which = |is: fn(&Worker) -> bool| self.holders.iter().position(|holder| is(&holder.worker));
+        let first = match &*self.holders {
+            [] | [_] => 0,
+            _ => which(Worker::is_lively).or_else(|| which(|worker| worker.state().is_ok())).unwrap_or(0),
+        };
+        self.holders.iter().cycle().skip(first).take(self.holders.len())
+    }
+
+    /// How many of the configured devices have a shared version; `None` for all others.
+    #[must_use]
+    pub fn shared_by(&self) -> Option<usize> {
+        self.record.copies.iter().find_map(KeyCopy::shared_kek).map(|_| self.holders.len())
+    }
+
+    fn placeless(&self) -> Error {
         let VersionRecord { version, copies, .. } = &self.record;
-        self.place.as_ref().map(|(key, worker)| (key, worker)).ok_or_else(|| match copies.first() {
+        match copies.first() {
             None => Error::new(Kind::State, format!("version {version} is destroyed")),
             Some(KeyCopy { device, .. }) => {
                 let text = format!("version {version} is in device {device}, which is not configured");
                 Error::new(Kind::Unavailable, text).hint(format!("put the stanza [devices.{device}] back"))
             }
-        })
+        }
     }
 
     /// What protects it; a destroyed version is shown as its algorithm's last place would be.
@@ -227,32 +250,91 @@ impl KeyVersion {
     /// # Errors
     /// Per input, those of the device; for all, those of the check.
     pub async fn mac(&self, inputs: Vec<Vec<u8>>) -> Result<Vec<Result<SecretBytes>>> {
-        let (key, worker) = self.place()?;
-        let results: Vec<Result<SecretBytes>> = if worker.authenticates_answers() {
-            self.ask(inputs).await?
-        } else {
-            let count = inputs.len();
-            let mut first = worker.use_key_batch(key, [inputs.clone(), inputs].concat()).await;
-            let second = first.split_off(count.min(first.len()));
-            first.into_iter().zip(second).map(|(one, other)| same_twice(one?, &other?)).collect()
-        };
-        if results.iter().any(Result::is_ok) {
-            self.check().await?;
-        }
-        Ok(results)
+        self.answers(inputs, Proof::Key).await
     }
 
-    /// What the device answers to each input, for a result that authenticates itself afterwards, as an unwrapped plaintext does.
+    /// What the device answers to each input, for a result that is judged afterwards, as a signature is, or authenticates itself, as an
+    /// unwrapped plaintext does.
     ///
     /// # Errors
     /// Per input, those of the device.
     pub async fn ask(&self, inputs: Vec<Vec<u8>>) -> Result<Vec<Result<SecretBytes>>> {
-        let (key, worker) = self.place()?;
-        if inputs.len() == 1 {
-            let input = inputs.into_iter().next().unwrap_or_default();
-            return Ok(vec![worker.use_key(key, input).await.map_err(Error::from)]);
+        self.answers(inputs, Proof::Later).await
+    }
+
+    /// Has the devices that have it answer, one after the other: what one cannot answer now, the next one is asked. Each proves its own.
+    async fn answers(&self, inputs: Vec<Vec<u8>>, proof: Proof) -> Result<Vec<Result<SecretBytes>>> {
+        let key = self.key_ref.as_ref().ok_or_else(|| self.placeless())?;
+        if let [only] = &*self.holders {
+            return self.answers_of(key, only, inputs, proof).await;
         }
-        Ok(worker.use_key_batch(key, inputs).await.into_iter().map(|one| one.map_err(Error::from)).collect())
+        let mut answers: Vec<Option<Result<SecretBytes>>> = inputs.iter().map(|_| None).collect();
+        let mut left: Vec<(usize, Vec<u8>)> = inputs.into_iter().enumerate().collect();
+        let mut last = None;
+        for holder in self.holders() {
+            let asked = left.iter().map(|(_, input)| input.clone()).collect();
+            let given = match self.answers_of(key, holder, asked, proof).await {
+                Err(error) if passes(&error) => {
+                    last = Some(error);
+                    continue;
+                }
+                other => other?,
+            };
+            if self.holders.first().is_some_and(|home| !std::ptr::eq(home, holder)) {
+                holder.worker.stood_in(given.iter().filter(|answer| answer.is_ok()).count());
+            }
+            let mut again = Vec::new();
+            for ((index, input), answer) in left.into_iter().zip(given) {
+                if answer.as_ref().is_err_and(passes) {
+                    again.push((index, input));
+                }
+                if let Some(slot) = answers.get_mut(index) {
+                    *slot = Some(answer);
+                }
+            }
+            left = again;
+            if left.is_empty() {
+                break;
+            }
+        }
+        match last {
+            Some(error) if answers.iter().all(Option::is_none) => Err(error),
+            _ => Ok(answers.into_iter().map(|one| one.unwrap_or_else(no_answer)).collect()),
+        }
+    }
+
+    async fn answers_of(
+        &self,
+        key: &Arc<KeyRef>,
+        holder: &Holder,
+        inputs: Vec<Vec<u8>>,
+        proof: Proof,
+    ) -> Result<Vec<Result<SecretBytes>>> {
+        match proof {
+            Proof::Later => Ok(holder.ask(key, inputs).await),
+            Proof::Key => self.mac_of(key, holder, inputs).await,
+            Proof::Result => self.encrypt_of(key, holder, inputs).await,
+        }
+    }
+
+    async fn mac_of(
+        &self,
+        key: &Arc<KeyRef>,
+        holder: &Holder,
+        inputs: Vec<Vec<u8>>,
+    ) -> Result<Vec<Result<SecretBytes>>> {
+        let results: Vec<Result<SecretBytes>> = if holder.worker.authenticates_answers() {
+            holder.ask(key, inputs).await
+        } else {
+            let count = inputs.len();
+            let mut first = holder.worker.use_key_batch(key, [inputs.clone(), inputs].concat()).await;
+            let second = first.split_off(count.min(first.len()));
+            first.into_iter().zip(second).map(|(one, other)| same_twice(one?, &other?)).collect()
+        };
+        if results.iter().any(Result::is_ok) {
+            self.check(key, holder).await?;
+        }
+        Ok(results)
     }
 
     /// What the device encrypts by each of these calls ([`CipherCall`]), released only after it has decrypted it to the same again, and
@@ -264,7 +346,16 @@ impl KeyVersion {
         if calls.is_empty() {
             return Ok(Vec::new());
         }
-        let encrypted = self.ask(calls.clone()).await?;
+        self.answers(calls, Proof::Result).await
+    }
+
+    async fn encrypt_of(
+        &self,
+        key: &Arc<KeyRef>,
+        holder: &Holder,
+        calls: Vec<Vec<u8>>,
+    ) -> Result<Vec<Result<SecretBytes>>> {
+        let encrypted = holder.ask(key, calls.clone()).await;
         let asked: Vec<_> = calls.iter().map(|call| CipherCall::parse(call).map(|(_, call)| call)).collect();
         let back = |(call, encrypted): (&Option<CipherCall<'_>>, &Result<SecretBytes>)| {
             let data = encrypted.as_ref().ok()?.expose();
@@ -275,9 +366,9 @@ impl KeyVersion {
             return Ok(encrypted);
         }
         // Both begin after the device has encrypted.
-        let (decrypted, checked) = futures_util::future::join(self.ask(back), self.check()).await;
+        let (decrypted, checked) = futures_util::future::join(holder.ask(key, back), self.check(key, holder)).await;
         checked?;
-        let mut decrypted = decrypted?.into_iter();
+        let mut decrypted = decrypted.into_iter();
         let release = |(call, encrypted): (Option<CipherCall<'_>>, Result<SecretBytes>)| {
             let encrypted = encrypted?;
             match (call, decrypted.next()) {
@@ -297,7 +388,7 @@ impl KeyVersion {
     pub async fn acquit(&self, sent: &[u8], found: Option<&SecretBytes>) -> Result<()> {
         let (known, inside) = self.known()?;
         let mut answers = self.ask(vec![sent.to_vec(), known]).await?.into_iter();
-        let mut next = || answers.next().unwrap_or_else(|| Err(Error::internal("the device gave no answer")));
+        let mut next = || answers.next().unwrap_or_else(no_answer);
         let refused = |error: &Error| error.kind() == Kind::Invalid;
         match (next(), found) {
             (Err(error), None) if refused(&error) => {}
@@ -315,7 +406,7 @@ impl KeyVersion {
     /// A ciphertext for this key, and what is in it: of a key that encrypts the one that it made at its birth.
     fn known(&self) -> Result<(Vec<u8>, SecretBytes)> {
         if self.algorithm.role() == Role::Cipher {
-            let (key, _) = self.place()?;
+            let key = self.key_ref.as_ref().ok_or_else(|| self.placeless())?;
             let made = self.expected.as_deref().unwrap_or_default();
             return Ok((check::back(key, made), SecretBytes::new(check::text(key.id, key.version))));
         }
@@ -323,14 +414,13 @@ impl KeyVersion {
         Ok((sent, secret))
     }
 
-    /// Waits for a check of a secret key that begins from now on.
-    async fn check(&self) -> Result<()> {
-        let (key, worker) = self.place()?;
+    /// Waits for a check of a secret key in a device that begins from now on.
+    async fn check(&self, key: &Arc<KeyRef>, holder: &Holder) -> Result<()> {
         let expected = self
             .expected
             .as_ref()
             .ok_or_else(|| Error::new(Kind::Tampered, format!("version {} has no check value", self.record.version)))?;
-        self.gate.check(worker, key, expected).await
+        holder.gate.check(&holder.worker, key, expected).await
     }
 
     /// Whether uses of this version count, and the wrong place to ask for the sum of a whole key.
@@ -341,28 +431,32 @@ impl KeyVersion {
         devices: &BTreeMap<Name, Arc<Worker>>,
         lease: Lease,
     ) -> Self {
-        let place = record.copies.iter().find_map(|copy| {
-            let worker = devices.get(&copy.device)?;
-            Some((Arc::new(copy.key_ref(record.key, record.version, algorithm)), worker.clone()))
+        let held = record.copies.iter().find_map(|copy| {
+            let holders: Arc<[_]> = holders_of(copy, devices).into_iter().map(Holder::new).collect();
+            let key = || Arc::new(copy.key_ref(record.key, record.version, algorithm));
+            (!holders.is_empty()).then(|| (key(), holders))
         });
+        let (key_ref, holders) = held.unzip();
         Self {
             id: record.key,
             expected: record.check.clone().map(Arc::from),
             record,
             revision,
             algorithm,
-            place,
+            key_ref,
+            holders: holders.unwrap_or_default(),
             verifier: OnceLock::new(),
             kid: OnceLock::new(),
-            gate: Arc::default(),
             counter: Arc::new(Counter::new(lease)),
         }
     }
 
     /// The same version with another record: its checks and counts go on.
     fn changed(&self, record: VersionRecord, revision: u64) -> Self {
+        let lives = !record.copies.is_empty();
         Self {
-            place: if record.copies.is_empty() { None } else { self.place.clone() },
+            key_ref: self.key_ref.clone().filter(|_| lives),
+            holders: if lives { self.holders.clone() } else { Arc::default() },
             record,
             revision,
             id: self.id,
@@ -370,10 +464,55 @@ impl KeyVersion {
             verifier: OnceLock::new(),
             kid: OnceLock::new(),
             expected: self.expected.clone(),
-            gate: self.gate.clone(),
             counter: self.counter.clone(),
         }
     }
+}
+
+/// A device that has a version.
+#[derive(Debug)]
+struct Holder {
+    worker: Arc<Worker>,
+    gate: Arc<Gate>,
+}
+
+impl Holder {
+    fn new(worker: Arc<Worker>) -> Self {
+        Self { worker, gate: Arc::default() }
+    }
+
+    async fn ask(&self, key: &Arc<KeyRef>, inputs: Vec<Vec<u8>>) -> Vec<Result<SecretBytes>> {
+        if inputs.len() == 1 {
+            let input = inputs.into_iter().next().unwrap_or_default();
+            return vec![self.worker.use_key(key, input).await.map_err(Error::from)];
+        }
+        self.worker.use_key_batch(key, inputs).await.into_iter().map(|one| one.map_err(Error::from)).collect()
+    }
+}
+
+/// How an answer of a device is proved.
+#[derive(Clone, Copy, Debug)]
+enum Proof {
+    /// By whoever asked.
+    Later,
+    /// The key proves that it is itself, and the device gives each result twice.
+    Key,
+    /// As that, and the device decrypts what it encrypted.
+    Result,
+}
+
+/// Whether another device that has the key may do what this one cannot now.
+fn passes(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Unavailable | Kind::Busy)
+}
+
+/// The configured devices that have a copy, that of its birth first.
+fn holders_of(copy: &KeyCopy, devices: &BTreeMap<Name, Arc<Worker>>) -> Vec<Arc<Worker>> {
+    let home = devices.get(&copy.device);
+    let Some(kek) = copy.shared_kek() else { return home.cloned().into_iter().collect() };
+    let shares = |worker: &&Arc<Worker>| worker.identity().is_some_and(|identity| identity.shares(kek));
+    let others = devices.iter().filter(|(name, _)| **name != copy.device).map(|(_, worker)| worker);
+    home.into_iter().chain(others).filter(shares).cloned().collect()
 }
 
 /// All keys.
@@ -546,6 +685,28 @@ impl Keyring {
         }
     }
 
+    /// Versions of shared keys that fewer than two of the configured devices have: the next loss may be their last.
+    #[must_use]
+    pub fn single_copies(&self) -> Vec<(KeyName, Version)> {
+        let mut found = Vec::new();
+        for key in self.all() {
+            let single = key.versions().iter().filter(|version| version.shared_by().is_some_and(|count| count < 2));
+            found.extend(single.map(|version| (key.record.name.clone(), version.number())));
+        }
+        found
+    }
+
+    /// The device that makes the next version of a key: its own, or, where that does not answer, another one that shares its versions.
+    fn maker(&self, key: &Key) -> Result<Arc<Worker>> {
+        let own = self.worker(&key.record.device);
+        if own.as_ref().is_ok_and(|own| own.state().is_ok()) {
+            return own.cloned();
+        }
+        let shared = key.versions.iter().rev().filter(|version| version.shared_by().is_some());
+        let others = shared.filter_map(|version| version.place().ok()).map(|(_, worker)| worker);
+        others.into_iter().find(|worker| worker.state().is_ok()).map_or_else(|| own.cloned(), |found| Ok(found.clone()))
+    }
+
     fn publish(&self, key: Arc<Key>) {
         self.catalogue.put([key]);
     }
@@ -596,6 +757,10 @@ fn same_twice(one: SecretBytes, other: &SecretBytes) -> Result<SecretBytes> {
         return Ok(one);
     }
     Err(two_results())
+}
+
+fn no_answer<T>() -> Result<T> {
+    Err(Error::internal("the device gave no answer"))
 }
 
 fn two_results() -> Error {

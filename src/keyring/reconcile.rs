@@ -11,10 +11,10 @@ use super::change::system_record;
 use super::record::{Pending, VersionRecord, key_path, put, read, version_path};
 use super::{Key, KeyVersion, Keyring};
 use crate::crash_point;
-use crate::device::{Locator, Settings};
+use crate::device::{LEFT_TRANSPORT, Locator, Settings};
 use crate::error::Result;
 use crate::store::Expected;
-use crate::types::{Action, KeyId, KeyName, Name, Version, blocking};
+use crate::types::{Action, KeyId, KeyName, Name, Residency, Version, blocking};
 
 /// What reconciliation found.
 #[derive(Debug, Default)]
@@ -59,6 +59,13 @@ impl Keyring {
                 continue;
             }
             let Some(worker) = self.devices.get(device) else {
+                if pending.residency == Residency::Shared {
+                    // It was a blob that nobody kept: there is nothing of it anywhere.
+                    let leaf = system_record("reconcile", Action::Start, name);
+                    self.ledger.commit(leaf, vec![remove(record.path)]).await?;
+                    report.mended.push(format!("version {version} of {name} was begun and never finished: forgot it"));
+                    continue;
+                }
                 report
                     .problems
                     .push(format!("version {version} of {name} is unfinished on {device}, which is not configured"));
@@ -182,7 +189,13 @@ impl Keyring {
             ));
         }
         for (id, version) in &inventory.halves {
-            report.problems.push(format!("{device} holds half a key pair of key {id} version {version}: a leftover"));
+            report.problems.push(if *id == LEFT_TRANSPORT {
+                format!(
+                    "{device} holds the trusted key of a `signet init --share` that was cut short: the next one from {device} removes it"
+                )
+            } else {
+                format!("{device} holds half a key pair of key {id} version {version}: a leftover")
+            });
         }
         Ok(())
     }

@@ -19,8 +19,8 @@ use crate::device::{KeyRef, Locator};
 use crate::error::{Error, Kind, Result};
 use crate::store::{Change, Expected, Record};
 use crate::types::{
-    Algorithm, Base64Bytes, Domain, KeyId, KeyName, Name, Protection, PublicKey, Residency, Retention, Rotation,
-    SecretBytes, State, Version,
+    Algorithm, Base64Bytes, Domain, KeyId, KeyName, Name, PcrValues, Pcrs, Protection, PublicKey, Residency, Retention,
+    Rotation, SecretBytes, State, Version,
 };
 
 /// The format of all records here.
@@ -42,6 +42,9 @@ pub struct KeyRecord {
     pub device: Name,
     /// Where the private part of its next version stays.
     pub residency: Residency,
+    /// The registers of the machine to whose values at its birth its next version is bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pcrs: Option<Pcrs>,
     /// When a new version is made by itself.
     pub rotation: Rotation,
     /// Which old versions are scheduled for destruction by themselves.
@@ -118,7 +121,7 @@ impl VersionRecord {
 /// One copy of a version's private part.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct KeyCopy {
-    /// The device that holds it or can open it.
+    /// The device that holds it or can open it; of a shared one that where it was made: each that has its key-encryption key opens it.
     pub device: Name,
     #[serde(flatten)]
     place: Place,
@@ -128,8 +131,22 @@ pub struct KeyCopy {
 #[serde(tag = "residency", rename_all = "snake_case")]
 enum Place {
     Resident,
-    Wrapped { kek: KeyId, blob: Base64Bytes },
-    Tpm { parent: Base64Bytes, public: Base64Bytes, private: Base64Bytes, auth: Base64Bytes },
+    Wrapped {
+        kek: KeyId,
+        blob: Base64Bytes,
+    },
+    Shared {
+        kek: KeyId,
+        blob: Base64Bytes,
+    },
+    Tpm {
+        parent: Base64Bytes,
+        public: Base64Bytes,
+        private: Base64Bytes,
+        auth: Base64Bytes,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pcrs: Option<PcrValues>,
+    },
 }
 
 impl KeyCopy {
@@ -137,14 +154,26 @@ impl KeyCopy {
         let place = match locator {
             Locator::Resident => Place::Resident,
             Locator::Wrapped { kek, blob } => Place::Wrapped { kek: *kek, blob: Base64Bytes(blob.clone()) },
-            Locator::Tpm { parent, public, private, auth } => Place::Tpm {
+            Locator::Shared { kek, blob } => Place::Shared { kek: *kek, blob: Base64Bytes(blob.clone()) },
+            Locator::Tpm { parent, public, private, auth }
+            | Locator::TpmBound { parent, public, private, auth, pcrs: _ } => Place::Tpm {
                 parent: Base64Bytes(parent.clone()),
                 public: Base64Bytes(public.clone()),
                 private: Base64Bytes(private.clone()),
                 auth: Base64Bytes(auth.expose().to_vec()),
+                pcrs: locator.pcrs().cloned(),
             },
         };
         Self { device, place }
+    }
+
+    /// What must stand in which registers of the machine for it to be used.
+    #[must_use]
+    pub const fn pcrs(&self) -> Option<&PcrValues> {
+        match &self.place {
+            Place::Tpm { pcrs, .. } => pcrs.as_ref(),
+            Place::Resident | Place::Wrapped { .. } | Place::Shared { .. } => None,
+        }
     }
 
     /// What protects it.
@@ -152,7 +181,16 @@ impl KeyCopy {
         match self.place {
             Place::Resident => Protection::Hsm,
             Place::Wrapped { .. } => Protection::HsmWrapped,
+            Place::Shared { .. } => Protection::HsmShared,
             Place::Tpm { .. } => Protection::Tpm,
+        }
+    }
+
+    /// The key-encryption key that several devices share, and each of them opens it by.
+    pub(super) const fn shared_kek(&self) -> Option<KeyId> {
+        match self.place {
+            Place::Shared { kek, .. } => Some(kek),
+            Place::Resident | Place::Wrapped { .. } | Place::Tpm { .. } => None,
         }
     }
 
@@ -162,12 +200,15 @@ impl KeyCopy {
         let locator = match &self.place {
             Place::Resident => Locator::Resident,
             Place::Wrapped { kek, blob } => Locator::Wrapped { kek: *kek, blob: blob.0.clone() },
-            Place::Tpm { parent, public, private, auth } => Locator::Tpm {
-                parent: parent.0.clone(),
-                public: public.0.clone(),
-                private: private.0.clone(),
-                auth: SecretBytes::new(auth.0.clone()),
-            },
+            Place::Shared { kek, blob } => Locator::Shared { kek: *kek, blob: blob.0.clone() },
+            Place::Tpm { parent, public, private, auth, pcrs } => {
+                let (parent, public, private) = (parent.0.clone(), public.0.clone(), private.0.clone());
+                let auth = SecretBytes::new(auth.0.clone());
+                match pcrs.clone() {
+                    None => Locator::Tpm { parent, public, private, auth },
+                    Some(pcrs) => Locator::TpmBound { parent, public, private, auth, pcrs },
+                }
+            }
         };
         KeyRef { id, version, algorithm, locator }
     }

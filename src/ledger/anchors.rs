@@ -308,7 +308,7 @@ pub(super) async fn advance(anchors: &mut [Watched], mark: Mark, urgency: Urgenc
 fn unreadable(name: &str, fault: Fault) -> Error {
     let text = format!("the anchor in {name} cannot be read: {fault}");
     let kind = match fault.class {
-        Class::KeyGone | Class::KeyDamaged => Kind::Tampered,
+        Class::KeyGone | Class::KeyDamaged | Class::PcrsChanged => Kind::Tampered,
         Class::Retry | Class::Ambiguous | Class::DeviceGone | Class::PinRefused | Class::PinLocked => Kind::Unavailable,
         Class::Full | Class::Unsupported | Class::Refused | Class::Busy | Class::Expired => Kind::Unavailable,
         Class::WorkerLost | Class::Config | Class::Internal => Kind::Unavailable,

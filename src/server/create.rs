@@ -191,7 +191,7 @@ async fn upgrade_with(
 }
 
 /// The devices that are enrolled: the root key is in one of them, and some hold anchors.
-fn start_enrolled(
+pub(super) fn start_enrolled(
     config: &Config,
     options: &Options,
     root: &Root,
@@ -204,7 +204,7 @@ fn start_enrolled(
 
 /// The store with its log and its anchors, as at a start, and where the anchors of `devices` are or would be. The store vouches for a
 /// `root.json` of that fingerprint.
-async fn open_store<'a>(
+pub(super) async fn open_store<'a>(
     config: &Config,
     options: &Options,
     root: &Root,
@@ -231,7 +231,7 @@ async fn open_store<'a>(
 }
 
 /// Replaces `root.json`. For as long as that is under way the store vouches for both: whichever a crash leaves, the service starts.
-async fn replace_root(
+pub(super) async fn replace_root(
     config: &Config,
     ledger: &Ledger,
     root: &Root,

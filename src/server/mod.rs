@@ -16,11 +16,13 @@ mod create;
 pub mod listen;
 mod restore;
 mod root;
+mod share;
 mod tls;
 
 pub use attest::{answer, attestation_key, endorsement};
 pub use create::{Created, Upgraded, accept_rollback, create, enrol, new_administrator, upgrade};
 pub use restore::{Restored, restore};
+pub use share::{Shared, share};
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -204,7 +204,7 @@ async fn able(worker: &Worker, algorithm: Algorithm) -> Result<Option<Residency>
             .iter()
             .any(|row| row.algorithm == algorithm && row.residency == **residency && row.refusal.is_none())
     };
-    Ok(Residency::ALL.iter().find(able).copied())
+    Ok(Residency::ALONE.iter().find(able).copied())
 }
 
 /// A key that the house cannot do without.
@@ -223,7 +223,7 @@ async fn make_for_house(worker: &Worker, algorithm: Algorithm) -> Result<(KeyRef
 async fn make(worker: &Worker, algorithm: Algorithm, residency: Residency) -> Result<(KeyRef, Option<PublicKey>)> {
     let (id, version) = (KeyId::random()?, Version::FIRST);
     crash_point!("init.before_generate");
-    let made = worker.generate(KeySpec { id, version, algorithm, residency }).await?;
+    let made = worker.generate(KeySpec { id, version, algorithm, residency, pcrs: None }).await?;
     crash_point!("init.generated");
     Ok((KeyRef { id, version, algorithm, locator: made.locator }, made.public))
 }

@@ -1,5 +1,6 @@
 //! Keys and versions.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::idempotency::Turn;
@@ -25,6 +26,9 @@ pub struct KeyPage {
     /// The last one looked at, where there may be more.
     pub next: Option<KeyName>,
 }
+
+/// A key, and the changed registers of each of its bound versions.
+pub type Versions = (Arc<Key>, BTreeMap<Version, Vec<u8>>);
 
 /// A change of a version's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +108,23 @@ impl Service {
     pub async fn read_key(&self, caller: &Caller, name: &KeyName) -> Result<Released<Arc<Key>>> {
         let permit = self.admit_key::<ReadKey>(caller, name, &[Facts::default()]).await?;
         close_key(self.parts.keyring.find(name), permit).await
+    }
+
+    /// Reads a key, and for each bound version the registers of the machine in which something else stands now.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn read_versions(&self, caller: &Caller, name: &KeyName) -> Result<Released<Versions>> {
+        let permit = self.admit_key::<ReadKey>(caller, name, &[Facts::default()]).await?;
+        let read = match self.parts.keyring.find(name) {
+            Ok(key) => Ok((key.clone(), self.parts.keyring.changed_pcrs(&key).await)),
+            Err(error) => Err(error),
+        };
+        let details = match &read {
+            Ok((key, _)) => Details::of(key.record.id, key.record.latest),
+            Err(_) => Details::default(),
+        };
+        permit.close(read, details).await
     }
 
     /// Lists the keys that the caller may read, of one namespace or of all.

@@ -59,7 +59,7 @@ pub use est::Enrolment;
 pub use heads::{HeadKey, Heads};
 pub use idempotency::{Idempotency, MAX_KEY, Outcome, PATIENCE};
 pub use issuers::IssuerPage;
-pub use keys::{KeyPage, VersionStep};
+pub use keys::{KeyPage, VersionStep, Versions};
 pub use own::{CertificateSource, Held as OwnCertificate, OwnKey, OwnWish, Served, Shown as ShownCertificate};
 pub use prune::{PruneWish, Pruning, Retention};
 pub use restored::Restoration;

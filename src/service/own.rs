@@ -474,6 +474,7 @@ fn device_key(name: KeyName, device: Name) -> NewKey {
         algorithm: Algorithm::EcdsaP256,
         device,
         residency: None,
+        pcrs: None,
         domain: Some(Domain::Tls),
         rotation: Rotation { every: Some(Period::seconds(90 * 86_400)), ..Rotation::default() },
         retention: Retention { versions: Some(1), ..Retention::default() },

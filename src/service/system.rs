@@ -23,6 +23,9 @@ use crate::types::{Algorithm, Caller, KeyName, Name, Resource, State, Version, b
 /// How old the last proof of a device, and the last head of the log, may be for the service to be ready.
 const FRESH: Duration = Duration::from_secs(5);
 
+/// How many versions a problem names.
+const NAMED: usize = 5;
+
 /// The state of the service.
 #[derive(Debug)]
 pub struct Status {
@@ -192,6 +195,7 @@ impl Service {
         problems.extend(following.filter_map(|witness| witness.trouble.clone()));
         problems.extend(witnesses.iter().filter_map(|witness| witness.forgot.clone()));
         problems.extend(self.parts.problems.iter().cloned());
+        problems.extend(single_copies(&self.parts.keyring.single_copies()));
         // One that is required is what keeps the log from being ready.
         let sinks = self.parts.log.sinks();
         problems.extend(sinks.iter().filter(|sink| !sink.required).filter_map(|sink| sink.trouble.clone()));
@@ -199,6 +203,7 @@ impl Service {
         problems.extend(rejecting.map(|sink| format!("sink {} did not accept {} records", sink.name, sink.rejected)));
         problems.extend(self.parts.authority.problems());
         problems.extend(self.own_problems());
+        problems.extend(self.parts.keyring.unusable().await);
         let status = Status {
             ready,
             problems,
@@ -293,7 +298,11 @@ impl Service {
                     let reason = match place.locator {
                         Locator::Resident => "a token object, which is in no backup",
                         Locator::Wrapped { .. } => "a blob that only the key-encryption key of the token opens",
+                        Locator::Shared { .. } => "a blob that only the tokens open which share its key-encryption key",
                         Locator::Tpm { .. } => "a blob that only this TPM loads",
+                        Locator::TpmBound { .. } => {
+                            "a blob that only this TPM loads, and uses while the machine is in the state of its birth"
+                        }
                     };
                     let count = counts.entry((copy.device.clone(), reason)).or_insert(0);
                     *count += 1;
@@ -322,6 +331,19 @@ fn copy_store(store: &dyn crate::store::Store, scratch: &Path) -> Result<(tempfi
     store.copy_to(&file)?;
     crash_point!("backup.copied");
     Ok((folder, file))
+}
+
+/// What an operator should know of versions that were to have two copies.
+fn single_copies(found: &[(KeyName, Version)]) -> Option<String> {
+    let some: Vec<_> = found.iter().take(NAMED).map(|(key, version)| format!("{key} version {version}")).collect();
+    let more = match found.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (!found.is_empty()).then(|| {
+        let some = some.join(", ");
+        format!("of shared keys, these versions are in fewer than two devices: {some}{more}; `signet init --share` brings them into another one")
+    })
 }
 
 fn proved(worker: &Worker) -> bool {

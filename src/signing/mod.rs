@@ -12,7 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::keyring::{Key, KeyVersion, Keyring, demand};
 use crate::types::operation::{Builds, Includes, Mac, Operation, Sign, Structure, Verify, VerifyMac};
 use crate::types::{
-    Algorithm, Domain, Hash, KeyName, Purpose, SignatureFormat, State, Verified, Version, blocking, same,
+    Algorithm, Domain, Hash, KeyName, Purpose, SecretBytes, SignatureFormat, State, Verified, Version, blocking, same,
 };
 
 /// The longest message, in bytes.
@@ -231,13 +231,8 @@ impl Signing {
 
 /// Has the device sign what could be prepared, and verifies what it answers.
 async fn sign_prepared(version: &Arc<KeyVersion>, prepared: Vec<Result<Vec<u8>>>) -> Result<Vec<Result<Verified>>> {
-    let (place, worker) = version.place()?;
     let inputs: Vec<_> = prepared.iter().flatten().cloned().collect();
-    let signatures = if let [input] = inputs.as_slice() {
-        vec![worker.use_key(place, input.clone()).await]
-    } else {
-        worker.use_key_batch(place, inputs.clone()).await
-    };
+    let signatures = version.ask(inputs.clone()).await?;
     let mut checked = check_all(version, inputs, signatures).await?.into_iter();
     Ok(prepared.into_iter().map(|one| one.and_then(|_| checked.next().unwrap_or_else(no_answer))).collect())
 }
@@ -305,7 +300,7 @@ fn prepare(key: &Key, input: Input) -> Result<Vec<u8>> {
 async fn check_all(
     version: &Arc<KeyVersion>,
     inputs: Vec<Vec<u8>>,
-    signatures: Vec<Result<crate::types::SecretBytes, crate::device::Fault>>,
+    signatures: Vec<Result<SecretBytes>>,
 ) -> Result<Vec<Result<Verified>>> {
     let (judge, many) = (version.clone(), inputs.len() >= MANY);
     let check = move || {
@@ -314,11 +309,7 @@ async fn check_all(
     if many { blocking(check).await } else { check() }
 }
 
-fn check(
-    version: &KeyVersion,
-    input: Vec<u8>,
-    signature: Result<crate::types::SecretBytes, crate::device::Fault>,
-) -> Result<Verified> {
+fn check(version: &KeyVersion, input: Vec<u8>, signature: Result<SecretBytes>) -> Result<Verified> {
     version.verifier()?.prove(input, signature?.expose().to_vec()).ok_or_else(|| {
         Error::new(Kind::Tampered, "the device gave a signature that does not verify")
             .hint("nothing was released: look at the device, and rotate the key once it is sound")

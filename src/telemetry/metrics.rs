@@ -130,6 +130,7 @@ pub struct Metrics {
     device_events: Family<DeviceEvent, Counter>,
     device_restarts: Family<Device, Counter>,
     device_retries: Family<Device, Counter>,
+    device_stood_in: Family<Device, Counter>,
     device_sessions: Family<Device, Gauge>,
     rotations_due: Gauge,
     rotations_overdue: Gauge,
@@ -184,6 +185,7 @@ impl Metrics {
             device_events: Family::default(),
             device_restarts: Family::default(),
             device_retries: Family::default(),
+            device_stood_in: Family::default(),
             device_sessions: Family::default(),
             rotations_due: Gauge::default(),
             rotations_overdue: Gauge::default(),
@@ -227,6 +229,11 @@ impl Metrics {
         r.register("device_events", "What became of a device", all.device_events.clone());
         r.register("device_restarts", "Replacements of a device's worker process", all.device_restarts.clone());
         r.register("device_retries", "Jobs that were done again after a failure", all.device_retries.clone());
+        r.register(
+            "device_stood_in",
+            "Uses of shared keys that a device made in the place of another one",
+            all.device_stood_in.clone(),
+        );
         r.register("device_sessions", "Open sessions or loaded handles of a device", all.device_sessions.clone());
         r.register("rotations_due", "Keys whose rotation falls due within a day", all.rotations_due.clone());
         r.register(
@@ -335,6 +342,11 @@ impl Metrics {
     /// Counts a job that is done again.
     pub fn device_retried(&self, device: &Arc<str>) {
         self.device_retries.get_or_create(&Device { device: device.clone() }).inc();
+    }
+
+    /// Counts uses of shared keys that a device made in the place of another one.
+    pub fn device_stood_in(&self, device: &Arc<str>, uses: usize) {
+        self.device_stood_in.get_or_create(&Device { device: device.clone() }).inc_by(uses as u64);
     }
 
     /// Says how many sessions or handles a device has.

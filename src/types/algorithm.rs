@@ -155,6 +155,8 @@ words! {
         Resident = "resident",
         /// Wrapped by a key-encryption key of the token, unwrapped into the token for use.
         Wrapped = "wrapped",
+        /// Wrapped by a key-encryption key that several tokens share, unwrapped into any of them for use.
+        Shared = "shared",
     }
 }
 
@@ -165,6 +167,8 @@ words! {
         Hsm = "hsm",
         /// A blob that only the PKCS#11 device can open.
         HsmWrapped = "hsm (wrapped)",
+        /// A blob that only the PKCS#11 devices can open which share its key-encryption key.
+        HsmShared = "hsm (shared)",
         /// A blob that only the TPM can load.
         Tpm = "tpm",
     }
@@ -256,6 +260,11 @@ impl Hash {
         };
         aws_lc_rs::digest::digest(algorithm, message).as_ref().to_vec()
     }
+}
+
+impl Residency {
+    /// Those of a device that shares nothing with another one, the first choice first.
+    pub const ALONE: [Self; 2] = [Self::Resident, Self::Wrapped];
 }
 
 impl Curve {

@@ -67,6 +67,16 @@ impl PublicKey {
         encode(RSA_ENCRYPTION, Some(AnyRef::NULL), &key.to_der().map_err(malformed)?)
     }
 
+    /// Modulus and exponent of an RSA key, big-endian and without leading zeros.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] where it is none.
+    pub fn rsa_numbers(&self) -> Result<(Vec<u8>, Vec<u8>)> {
+        let raw = self.raw()?;
+        let key = pkcs1::RsaPublicKeyRef::from_der(&raw).map_err(malformed)?;
+        Ok((key.modulus.as_bytes().to_vec(), key.public_exponent.as_bytes().to_vec()))
+    }
+
     /// Reads PEM with the label `PUBLIC KEY`; whoever uses the key judges it.
     ///
     /// # Errors

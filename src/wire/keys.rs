@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::types::{
-    Algorithm, Domain, KeyId, KeyName, Name, Period, Protection, Purpose, Residency, Retention, Rotation, State,
-    Version, entries, optional_entries,
+    Algorithm, Domain, KeyId, KeyName, Name, PcrValues, Pcrs, Period, Protection, Purpose, Residency, Retention,
+    Rotation, State, Version, entries, optional_entries,
 };
 
 /// Makes a key and its first version.
@@ -29,6 +29,11 @@ pub struct CreateKey {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, example = "wrapped")]
     pub residency: Option<Residency>,
+    /// In a TPM: the platform configuration registers to whose values each version is bound at its birth. It works while these stand
+    /// there, and only then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "sha256:0,2,7")]
+    pub pcrs: Option<Pcrs>,
     /// What a signing key may sign: `artifact` where absent. Not for other purposes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, example = "artifact")]
@@ -94,6 +99,10 @@ pub struct Key {
     /// What protects it.
     #[schema(value_type = String, example = "hsm")]
     pub protection: Protection,
+    /// The registers of the machine to whose values at its birth its next version is bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "sha256:0,2,7")]
+    pub pcrs: Option<Pcrs>,
     /// The version that wraps, signs or MACs now; absent where none may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u32>)]
@@ -140,6 +149,14 @@ pub struct KeyVersion {
     /// The devices that hold it.
     #[schema(value_type = Vec<String>)]
     pub devices: Vec<Name>,
+    /// What must stand in which registers of the machine for it to be used: `{"bank": "sha256", "values": {"7": "…"}}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub pcrs: Option<PcrValues>,
+    /// The registers in which something else stands now: where there is one, the device does not use this version. Absent where it is
+    /// bound to none, where the device cannot be asked, and in the answer to a change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pcrs_changed: Option<Vec<u8>>,
     /// When it was made.
     #[schema(value_type = String, format = DateTime)]
     pub created: Timestamp,

@@ -41,13 +41,14 @@ impl Pinned {
             let mut rows = description.abilities.iter().filter(|row| row.algorithm == Algorithm::Ed25519);
             rows.any(|row| row.residency == **residency && row.refusal.is_none())
         };
-        let residency = *Residency::ALL.iter().find(able).ok_or_else(|| {
+        let residency = *Residency::ALONE.iter().find(able).ok_or_else(|| {
             Error::new(Kind::Unsupported, "the device keeps no Ed25519 keys, which cosignatures are made with")
                 .hint("choose another token; `signet status --abilities` shows what one can keep")
         })?;
         let (id, version) = (KeyId::random()?, Version::FIRST);
         crash_point!("witness.before_generate");
-        let made = worker.generate(KeySpec { id, version, algorithm: Algorithm::Ed25519, residency }).await?;
+        let made =
+            worker.generate(KeySpec { id, version, algorithm: Algorithm::Ed25519, residency, pcrs: None }).await?;
         crash_point!("witness.generated");
         let public = made.public.ok_or_else(|| Error::internal("the device gave no public key"))?;
         let key = KeyRef { id, version, algorithm: Algorithm::Ed25519, locator: made.locator };

@@ -137,7 +137,7 @@ impl Bench {
     }
 
     pub(crate) async fn try_make(&self, algorithm: Algorithm, residency: Residency) -> Result<Key, (KeyId, Fault)> {
-        let spec = KeySpec { id: KeyId::random().unwrap(), version: Version::FIRST, algorithm, residency };
+        let spec = KeySpec { id: KeyId::random().unwrap(), version: Version::FIRST, algorithm, residency, pcrs: None };
         let id = spec.id;
         let made = self.worker.generate(spec).await.map_err(|fault| (id, fault))?;
         let signs = |_: &&PublicKey| algorithm.role() == Role::Sign;

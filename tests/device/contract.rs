@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 
 use signet::device::{
-    ANCHOR_SLOT, Ability, AnchorPlace, AnchorSlot, AnchorWrite, Class, Fault, Locator, Settings, Worker,
+    ANCHOR_SLOT, Ability, AnchorPlace, AnchorSlot, AnchorWrite, Class, Fault, KekRole, Locator, Settings, Worker,
 };
 use signet::types::{Agreed, Algorithm, CipherCall, Direction, Encapsulated, Residency, Role, SecretBytes, Verifier};
 
@@ -197,12 +197,12 @@ async fn keeps_the_contract(device: Device) -> Option<Vec<Ability>> {
 
 fn declares_everything_once(abilities: &[Ability]) {
     for &algorithm in Algorithm::ALL {
-        for &residency in Residency::ALL {
+        for residency in Residency::ALONE {
             let rows = abilities.iter().filter(|one| one.algorithm == algorithm && one.residency == residency).count();
             assert_eq!(rows, 1, "{algorithm} {residency}");
         }
     }
-    assert_eq!(abilities.len(), Algorithm::ALL.len() * Residency::ALL.len());
+    assert_eq!(abilities.len(), Algorithm::ALL.len() * Residency::ALONE.len());
 }
 
 async fn refuses(bench: &Bench, ability: &Ability, refusal: &str) {
@@ -220,13 +220,7 @@ async fn lives_and_dies(bench: &Bench, algorithm: Algorithm, residency: Residenc
     let stored = matches!(key.key.locator, Locator::Resident);
     assert_eq!(bench.has(key.key.id).await, stored, "{algorithm} {residency}");
     // 2. Used and judged.
-    match algorithm.role() {
-        Role::Sign => signs(bench, &key).await,
-        Role::Mac => macs(bench, &key, residency).await,
-        Role::Agree => agrees(bench, &key).await,
-        Role::Decrypt => decrypts(bench, &key).await,
-        Role::Cipher => ciphers(bench, &key, residency).await,
-    }
+    does_its_one_thing(bench, &key, residency).await;
     // 3. Destroyed, and again: gone already is success.
     for _ in 0..2 {
         bench.worker.destroy((*key.key).clone()).await.unwrap();
@@ -234,6 +228,16 @@ async fn lives_and_dies(bench: &Bench, algorithm: Algorithm, residency: Residenc
     assert!(!bench.has(key.key.id).await);
     if stored {
         assert_eq!(bench.class(&key).await, Some(Class::KeyGone), "{algorithm}");
+    }
+}
+
+async fn does_its_one_thing(bench: &Bench, key: &Key, residency: Residency) {
+    match key.key.algorithm.role() {
+        Role::Sign => signs(bench, key).await,
+        Role::Mac => macs(bench, key, residency).await,
+        Role::Agree => agrees(bench, key).await,
+        Role::Decrypt => decrypts(bench, key).await,
+        Role::Cipher => ciphers(bench, key, residency).await,
     }
 }
 
@@ -381,7 +385,7 @@ async fn proves_its_sentinel(bench: &Bench) {
 
 /// What was forgotten works all the same.
 async fn forgets(bench: &Bench, abilities: &[Ability]) {
-    for &residency in Residency::ALL {
+    for residency in Residency::ALONE {
         let able = |one: &&Ability| one.algorithm == Algorithm::EcdsaP256 && one.residency == residency;
         if abilities.iter().find(able).is_some_and(|one| one.refusal.is_none()) {
             let key = bench.make(Algorithm::EcdsaP256, residency).await;
@@ -411,11 +415,87 @@ async fn refuses_the_key_of_another_device(bench: &Bench, abilities: &[Ability])
     bench.works(&key).await;
 }
 
+/// What one makes, the other one does as well: tokens that share keys keep the contract together.
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_that_share_keep_the_contract_together() {
+    for [maker, other] in
+        [[Device::SoftHsm, Device::SoftHsm], [Device::SoftHsm, Device::Kryoptic], [Device::Kryoptic, Device::SoftHsm]]
+    {
+        let (Some((_alive, one)), Some((_too, another))) = (maker.start(), other.start()) else { continue };
+        let [maker, other] = share(Bench::enrol(one).await, Bench::enrol(another).await).await;
+        let able = |abilities: &[Ability], algorithm| {
+            let mut rows = abilities.iter();
+            let row = rows.find(|row| row.algorithm == algorithm && row.residency == Residency::Shared).unwrap();
+            row.refusal.is_none()
+        };
+        let [ours, theirs] =
+            [&maker, &other].map(|bench| async { bench.worker.describe().await.unwrap().abilities.clone() });
+        let (ours, theirs) = (ours.await, theirs.await);
+        let mut shared = 0;
+        for &algorithm in Algorithm::ALL {
+            let slow = algorithm.rsa_bits().is_some_and(|bits| bits > 2048);
+            if slow || !able(&ours, algorithm) || !able(&theirs, algorithm) {
+                continue;
+            }
+            let key = maker.make(algorithm, Residency::Shared).await;
+            assert!(!maker.has(key.key.id).await, "nothing of it stays in the token");
+            for bench in [&maker, &other] {
+                does_its_one_thing(bench, &key, Residency::Shared).await;
+            }
+            for bench in [&maker, &other] {
+                bench.worker.destroy((*key.key).clone()).await.unwrap();
+            }
+            shared += 1;
+        }
+        assert!(shared >= 9, "only {shared} kinds of keys");
+        for bench in [maker, other] {
+            assert_eq!(bench.worker.restarts(), 0);
+            bench.worker.shutdown().await;
+        }
+    }
+}
+
+/// Has two devices share, and opens them with what is pinned then.
+async fn share(one: Bench, other: Bench) -> [Bench; 2] {
+    let unsupported = one.try_make(Algorithm::EcdsaP256, Residency::Shared).await.err().unwrap().1;
+    assert_eq!(unsupported.class, Class::Unsupported);
+    let transports = vec![one.worker.open_transport().await.unwrap(), other.worker.open_transport().await.unwrap()];
+    let made = one.worker.make_shared(KekRole::ALL.to_vec(), transports).await.unwrap();
+    let [ours, theirs]: [Vec<_>; 2] = made.try_into().unwrap();
+    // 1. What is for one transport does not open with another, and that leaves nothing; a transport serves once.
+    let before = other.worker.inventory().await.unwrap();
+    other.worker.take_shared(ours.clone()).await.unwrap_err();
+    assert_eq!(other.worker.inventory().await.unwrap(), before);
+    assert_eq!(other.worker.take_shared(theirs).await.unwrap_err().class, Class::Refused, "it was used");
+    one.worker.take_shared(ours).await.unwrap();
+    let again = one.worker.open_transport().await.unwrap();
+    let refused = one.worker.make_shared(KekRole::ALL.to_vec(), vec![again]).await.unwrap_err();
+    assert_eq!(refused.class, Class::Refused, "it shares already");
+    // 2. On two devices that are opened anew, it goes well.
+    let (mut one, mut other) = (opened_anew(one).await, opened_anew(other).await);
+    let transports = vec![one.worker.open_transport().await.unwrap(), other.worker.open_transport().await.unwrap()];
+    let made = one.worker.make_shared(KekRole::ALL.to_vec(), transports).await.unwrap();
+    for (bench, keks) in [&mut one, &mut other].into_iter().zip(made) {
+        bench.identity.keks.extend(bench.worker.take_shared(keks).await.unwrap());
+    }
+    [opened_anew(one).await, opened_anew(other).await]
+}
+
+async fn opened_anew(bench: Bench) -> Bench {
+    let Bench { worker, settings, identity } = bench;
+    worker.shutdown().await;
+    let worker = Bench::open(settings.clone(), &identity);
+    worker.settled().await.unwrap();
+    Bench { worker: worker.into(), settings, identity }
+}
+
 /// The matrix as a text: `yes`, or the number of a reason below.
 fn table(matrix: &[(Device, Vec<Ability>)]) -> String {
     let columns: Vec<_> = matrix
         .iter()
-        .flat_map(|(device, abilities)| Residency::ALL.iter().map(move |&residency| (device, abilities, residency)))
+        .flat_map(|(device, abilities)| {
+            Residency::ALONE.into_iter().map(move |residency| (device, abilities, residency))
+        })
         .collect();
     let (mut out, mut reasons) = (String::new(), Vec::new());
     write!(out, "{:<22}", "").unwrap();

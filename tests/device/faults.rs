@@ -498,7 +498,7 @@ async fn only_an_answer_costs_an_ability_and_only_for_the_life_of_a_worker() {
         let description = bench.worker.describe().await.unwrap();
         let is_refused =
             |residency| description.abilities.iter().all(|one| one.residency != residency || one.refusal.is_some());
-        Residency::ALL.iter().copied().filter(|residency| is_refused(*residency)).collect::<Vec<_>>()
+        Residency::ALONE.iter().copied().filter(|residency| is_refused(*residency)).collect::<Vec<_>>()
     };
     // 1. A device that keeps failing has not said that it cannot.
     replaced(&bench, &hsm).await;

@@ -32,6 +32,7 @@ mod front;
 mod kills;
 mod matrix;
 mod quirks;
+mod share;
 mod strict;
 #[cfg(feature = "tpm")]
 mod tpm_away;

@@ -11,6 +11,7 @@ mod nth;
 mod past;
 mod prune;
 mod setup;
+mod share;
 mod tpm;
 
 use std::collections::BTreeSet;
@@ -406,7 +407,10 @@ fn each_point_of_the_register_is_tried() {
     tried.extend(DESTRUCTION.iter().map(|point| (plain(point), "destroy".to_owned())));
     tried.extend(MENDING.iter().copied().flatten().map(|point| (plain(point), String::new())));
     tried.extend(
-        [birth::POINTS, setup::POINTS, backup::POINTS].concat().iter().map(|point| (plain(point), String::new())),
+        [birth::POINTS, setup::POINTS, backup::POINTS, share::POINTS]
+            .concat()
+            .iter()
+            .map(|point| (plain(point), String::new())),
     );
     tried.extend(agent::points().map(|point| (plain(point), String::new())));
     tried.extend(crate::witness::points().map(|point| (plain(point), String::new())));

@@ -318,7 +318,7 @@ async fn the_second_signature_is_made_beside_the_first() {
     worker.settled().await.unwrap();
     let key = async |algorithm| {
         let (id, version, residency) = (KeyId::random().unwrap(), Version::FIRST, Residency::Resident);
-        let made = worker.generate(KeySpec { id, version, algorithm, residency }).await.unwrap();
+        let made = worker.generate(KeySpec { id, version, algorithm, residency, pcrs: None }).await.unwrap();
         let key = KeyRef { id, version, algorithm, locator: made.locator };
         HeadKey::new(worker.clone(), key, made.public.unwrap()).unwrap()
     };

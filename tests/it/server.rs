@@ -198,6 +198,7 @@ pub(crate) fn new_key(name: &str, algorithm: &str) -> CreateKey {
         algorithm: algorithm.parse().unwrap(),
         device: None,
         residency: None,
+        pcrs: None,
         domain: None,
         rotation: Default::default(),
         retention: Default::default(),

@@ -66,8 +66,23 @@ else:
     (attributes,) = struct.unpack_from(">I", area, 4)
     # fixedTPM, fixedParent, sensitiveDataOrigin.
     assert attributes & 0x32 == 0x32
+    (length,) = struct.unpack_from(">H", area, 8)
+    policy, pcrs = area[10 : 10 + length], read["claim"].get("pcrs")
+    # userWithAuth: whatever is bound to PCRs is used by its policy alone.
+    assert bool(attributes & 0x40) == (pcrs is None)
+    if pcrs is None:
+        assert policy == b""
+    else:
+        registers = {int(register): bytes.fromhex(value) for register, value in pcrs["values"].items()}
+        mask = sum(1 << register for register in registers).to_bytes(3, "little")
+        values = b"".join(registers[register] for register in sorted(registers))
+        selection = struct.pack(">IHB", 1, {"sha256": 0x0B, "sha384": 0x0C, "sha512": 0x0D}[pcrs["bank"]], 3) + mask
+        # TPM2_PolicyPCR, then TPM2_PolicyAuthValue.
+        bound = hashlib.sha256(bytes(32) + struct.pack(">I", 0x17F) + selection + hashlib.sha256(values).digest()).digest()
+        assert policy == hashlib.sha256(bound + struct.pack(">I", 0x16B)).digest()
     if "public_key" in read["claim"]:
         public = load_der_public_key(base64.b64decode(read["claim"]["public_key"]))
-        modulus = public.public_numbers().n
-        assert area.endswith(modulus.to_bytes(public.key_size // 8, "big"))
+        numbers, size = public.public_numbers(), (public.key_size + 7) // 8
+        parts = [numbers.n] if hasattr(numbers, "n") else [numbers.x, numbers.y]
+        assert area.endswith(b"".join(struct.pack(">H", size) + part.to_bytes(size, "big") for part in parts))
 print("holds")

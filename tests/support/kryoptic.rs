@@ -27,6 +27,9 @@ pub(crate) struct Kryoptic {
 }
 
 impl Kryoptic {
+    /// The PIN of its security officer.
+    pub(crate) const OFFICER_PIN: &str = "83245019";
+
     /// Makes a token, or says that the test is skipped for want of the module.
     pub(crate) fn new() -> Option<Self> {
         Self::with("kryoptic", "")
@@ -58,7 +61,7 @@ impl Kryoptic {
         let slot = format!("[[slots]]\nslot = 1\ndbtype = \"sqlite\"\ndbargs = {:?}\n{more}", token.database());
         fs::write(token.conf(), slot).unwrap();
         token.set_pin_file(PIN);
-        let so = ["--so-pin", "83245019"];
+        let so = ["--so-pin", Self::OFFICER_PIN];
         token.tool(&[["--init-token", "--label", LABEL].as_slice(), &so].concat());
         token.tool(&[["--login", "--login-type", "so", "--init-pin", "--new-pin", PIN].as_slice(), &so].concat());
         Some(token)

@@ -2,6 +2,7 @@
 //!
 //! The software TPM speaks plain TPM commands on its data port, one connection each, and something of its own on the
 //! next port, which is passed on untouched.
+#![allow(dead_code, reason = "each test binary uses its own part of this")]
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -28,24 +29,57 @@ pub(crate) const SHUTDOWN: u32 = 0x145;
 pub(crate) enum Mishap {
     /// The TPM never sees it; this code is the answer.
     Answer(u32),
+    /// The TPM never sees it; the connection is closed.
+    Cut,
+    /// The TPM is restarted before it sees it, as after a power cut: [`Proxy::restarts`].
+    Restart,
+    /// One bit of the command is turned over, counted from its first.
+    SpoilCommand(usize),
+    /// The TPM does it; one bit of the answer is turned over, counted from its first.
+    SpoilAnswer(usize),
     /// The TPM does it; the answer is lost with the connection.
     HangUp,
     /// The TPM does it; one bit of the answer is turned over, counted from its end.
     Flip(usize),
 }
 
+/// Which command a mishap is for.
+#[derive(Clone, Copy, Debug)]
+enum Which {
+    Number(u32),
+    /// The one that comes after so many others.
+    After(usize),
+}
+
+/// A command that went by: its number and length, and the length of the answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Passed {
+    pub(crate) number: u32,
+    pub(crate) command: usize,
+    pub(crate) answer: usize,
+}
+
+/// Restarts the TPM.
+type Restart = Box<dyn FnMut() + Send>;
+
+/// What the wire knows.
+#[derive(Default)]
+struct Wire {
+    planned: Mutex<Vec<(Which, Mishap)>>,
+    last: AtomicU32,
+    passed: Mutex<Vec<Passed>>,
+    restart: Mutex<Option<Restart>>,
+}
+
 /// The wire.
-#[derive(Debug)]
 pub(crate) struct Proxy {
     port: u16,
-    planned: Arc<Mutex<Vec<(u32, Mishap)>>>,
-    last: Arc<AtomicU32>,
+    wire: Arc<Wire>,
 }
 
 impl Proxy {
     /// Lays the wire. Its threads end with the test's process.
     pub(crate) fn before(tpm: &Swtpm) -> Self {
-        let planned = Arc::new(Mutex::new(Vec::new()));
         let (port, data, control) = loop {
             let port = free_pair();
             let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
@@ -53,11 +87,11 @@ impl Proxy {
                 break (port, data, control);
             }
         };
-        let last = Arc::new(AtomicU32::new(0));
-        let (behind, plan, seen) = (tpm.port(), Arc::clone(&planned), Arc::clone(&last));
+        let wire = Arc::new(Wire::default());
+        let (behind, own) = (tpm.port(), Arc::clone(&wire));
         thread::spawn(move || {
             for client in data.incoming().flatten() {
-                let _ = relay(client, behind, &plan, &seen);
+                let _ = relay(client, behind, &own);
             }
         });
         thread::spawn(move || {
@@ -65,7 +99,7 @@ impl Proxy {
                 let _ = pass(&client, behind + 1);
             }
         });
-        Self { port, planned, last }
+        Self { port, wire }
     }
 
     /// How the driver finds it.
@@ -73,53 +107,108 @@ impl Proxy {
         TpmSettings { tcti: format!("swtpm:host=127.0.0.1,port={}", self.port), sessions, anchor_writes_per_day: None }
     }
 
+    /// How the TPM behind it is restarted.
+    pub(crate) fn restarts(&self, by: impl FnMut() + Send + 'static) {
+        *self.wire.restart.lock().unwrap() = Some(Box::new(by));
+    }
+
     /// Plans a mishap for the next commands of this number, one for each time it is planned.
     pub(crate) fn plan(&self, command: u32, mishap: Mishap, times: usize) {
-        self.planned.lock().unwrap().extend(std::iter::repeat_n((command, mishap), times));
+        self.wire.planned.lock().unwrap().extend(std::iter::repeat_n((Which::Number(command), mishap), times));
+    }
+
+    /// Plans a mishap for the command that comes after so many others from now.
+    pub(crate) fn plan_after(&self, others: usize, mishap: Mishap) {
+        self.wire.planned.lock().unwrap().push((Which::After(others), mishap));
     }
 
     /// The number of the last command that went by.
     pub(crate) fn last(&self) -> u32 {
-        self.last.load(Ordering::SeqCst)
+        self.wire.last.load(Ordering::SeqCst)
+    }
+
+    /// What went by since it was asked for last.
+    pub(crate) fn passed(&self) -> Vec<Passed> {
+        std::mem::take(&mut self.wire.passed.lock().unwrap())
     }
 
     /// How many planned mishaps have not happened yet.
     pub(crate) fn left(&self) -> usize {
-        self.planned.lock().unwrap().len()
+        self.wire.planned.lock().unwrap().len()
     }
 
     /// Drops what is still planned.
     pub(crate) fn clear(&self) {
-        self.planned.lock().unwrap().clear();
+        self.wire.planned.lock().unwrap().clear();
     }
 }
 
-fn relay(mut client: TcpStream, behind: u16, plan: &Mutex<Vec<(u32, Mishap)>>, seen: &AtomicU32) -> io::Result<()> {
-    while let Some(command) = read_message(&mut client)? {
-        let number = u32::from_be_bytes(command[6..10].try_into().unwrap());
-        seen.store(number, Ordering::SeqCst);
-        let mut planned = plan.lock().unwrap();
-        let place = planned.iter().position(|(which, _)| *which == number);
+impl Wire {
+    /// What is to happen to this command. Those that come after others come one nearer.
+    fn next(&self, number: u32) -> Option<Mishap> {
+        let mut planned = self.planned.lock().unwrap();
+        let place = planned.iter().position(|(which, _)| match which {
+            Which::Number(wanted) => *wanted == number,
+            Which::After(others) => *others == 0,
+        });
         let mishap = place.map(|place| planned.remove(place).1);
-        drop(planned);
-        if let Some(Mishap::Answer(code)) = mishap {
-            client.write_all(&[&[0x80, 0x01, 0, 0, 0, 10], code.to_be_bytes().as_slice()].concat())?;
-            continue;
+        for (which, _) in planned.iter_mut() {
+            if let Which::After(others) = which {
+                *others = others.saturating_sub(1);
+            }
+        }
+        mishap
+    }
+}
+
+/// One command: the library opens a connection for each. That its end is not waited for matters: a TPM that is restarted meanwhile may
+/// have inherited the other end.
+fn relay(mut client: TcpStream, behind: u16, wire: &Wire) -> io::Result<()> {
+    if let Some(mut command) = read_message(&mut client)? {
+        let number = u32::from_be_bytes(command[6..10].try_into().unwrap());
+        wire.last.store(number, Ordering::SeqCst);
+        let mishap = wire.next(number);
+        match mishap {
+            Some(Mishap::Answer(code)) => {
+                return client.write_all(&[&[0x80, 0x01, 0, 0, 0, 10], code.to_be_bytes().as_slice()].concat());
+            }
+            Some(Mishap::Cut) => return Ok(()),
+            Some(Mishap::Restart) => {
+                if let Some(restart) = wire.restart.lock().unwrap().as_mut() {
+                    restart();
+                }
+            }
+            Some(Mishap::SpoilCommand(bit)) => turn(&mut command, bit),
+            Some(Mishap::HangUp | Mishap::Flip(_) | Mishap::SpoilAnswer(_)) | None => {}
         }
         let mut tpm = TcpStream::connect((Ipv4Addr::LOCALHOST, behind))?;
         tpm.write_all(&command)?;
+        if let Some(Mishap::SpoilCommand(_)) = mishap {
+            // It may say that it is longer than it is.
+            tpm.shutdown(Shutdown::Write)?;
+        }
         let Some(mut answer) = read_message(&mut tpm)? else { return Ok(()) };
+        wire.passed.lock().unwrap().push(Passed { number, command: command.len(), answer: answer.len() });
         match mishap {
             Some(Mishap::HangUp) => return Ok(()),
             Some(Mishap::Flip(from_end)) => {
                 let place = answer.len() - from_end;
                 answer[place] ^= 1;
             }
-            Some(Mishap::Answer(_)) | None => {}
+            // It may say that it is longer than it is, too.
+            Some(Mishap::SpoilAnswer(bit)) => turn(&mut answer, bit),
+            Some(Mishap::Answer(_) | Mishap::Cut | Mishap::Restart | Mishap::SpoilCommand(_)) | None => {}
         }
         client.write_all(&answer)?;
     }
     Ok(())
+}
+
+/// Turns one bit over; beyond the end there is none.
+fn turn(message: &mut [u8], bit: usize) {
+    if let Some(byte) = message.get_mut(bit / 8) {
+        *byte ^= 1 << (bit % 8);
+    }
 }
 
 /// A TPM message says its own length in bytes 2 to 5.

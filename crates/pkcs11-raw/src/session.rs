@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use cryptoki_sys::{
     CK_ATTRIBUTE, CK_ATTRIBUTE_TYPE, CK_ECDH1_DERIVE_PARAMS, CK_GCM_PARAMS, CK_MECHANISM, CK_OBJECT_HANDLE,
-    CK_SESSION_HANDLE, CK_ULONG, CK_UNAVAILABLE_INFORMATION, CKA_VALUE, CKD_NULL, CKF_RW_SESSION, CKF_SERIAL_SESSION,
-    CKM_SHA256, CKR_ATTRIBUTE_SENSITIVE, CKR_ATTRIBUTE_TYPE_INVALID, CKR_GENERAL_ERROR, CKU_USER,
+    CK_SESSION_HANDLE, CK_ULONG, CK_UNAVAILABLE_INFORMATION, CK_USER_TYPE, CKA_VALUE, CKD_NULL, CKF_RW_SESSION,
+    CKF_SERIAL_SESSION, CKM_SHA256, CKR_ATTRIBUTE_SENSITIVE, CKR_ATTRIBUTE_TYPE_INVALID, CKR_GENERAL_ERROR, CKU_SO,
+    CKU_USER,
 };
 use zeroize::Zeroizing;
 
@@ -64,10 +65,31 @@ impl Session {
     ///
     /// # Errors
     /// What `C_Login` returned. The caller must not try a refused PIN again: tokens lock.
-    pub fn login(&self, mut pin: Zeroizing<Vec<u8>>) -> Result<()> {
+    pub fn login(&self, pin: Zeroizing<Vec<u8>>) -> Result<()> {
+        self.login_as(CKU_USER, pin)
+    }
+
+    /// Logs the security officer in, for all sessions of this process, of which none may be the user's then.
+    ///
+    /// # Errors
+    /// As [`Self::login`].
+    pub fn login_officer(&self, pin: Zeroizing<Vec<u8>>) -> Result<()> {
+        self.login_as(CKU_SO, pin)
+    }
+
+    fn login_as(&self, who: CK_USER_TYPE, mut pin: Zeroizing<Vec<u8>>) -> Result<()> {
         let length = pin.len() as CK_ULONG;
         // SAFETY: `pin` holds `length` bytes.
-        unsafe { call!(self.module, C_Login(self.handle, CKU_USER, pin.as_mut_ptr(), length)) }
+        unsafe { call!(self.module, C_Login(self.handle, who, pin.as_mut_ptr(), length)) }
+    }
+
+    /// Logs out, for all sessions of this process. No handle of a private object is good afterwards.
+    ///
+    /// # Errors
+    /// What `C_Logout` returned.
+    pub fn logout(&self) -> Result<()> {
+        // SAFETY: a session handle by value.
+        unsafe { call!(self.module, C_Logout(self.handle)) }
     }
 
     /// All objects that agree with `template`.

@@ -33,6 +33,7 @@ fn new(call: &Call, body: wire::CreateKey) -> NewKey {
         algorithm,
         device,
         residency,
+        pcrs,
         domain,
         rotation,
         retention,
@@ -40,7 +41,7 @@ fn new(call: &Call, body: wire::CreateKey) -> NewKey {
         deletion_protection,
     } = body;
     let device = device.unwrap_or_else(|| call.service.default_device().clone());
-    NewKey { name, algorithm, device, residency, domain, rotation, retention, labels, deletion_protection }
+    NewKey { name, algorithm, device, residency, pcrs, domain, rotation, retention, labels, deletion_protection }
 }
 
 pub(super) async fn list(call: Call) -> Result<Released<Reply<Page<wire::Key>>>> {
@@ -120,6 +121,7 @@ fn words(call: &Call, key: &Key) -> wire::Key {
         domain: record.domain,
         device: record.device.clone(),
         protection: shown.map_or(Protection::Hsm, |version| version.protection()),
+        pcrs: record.pcrs,
         primary: record.primary,
         latest: record.latest,
         rotation: record.rotation.clone(),

@@ -119,6 +119,7 @@ impl Authority {
             algorithm: new.algorithm,
             device: new.device.clone(),
             residency: new.residency,
+            pcrs: None,
             domain: Some(Domain::X509),
             rotation: Rotation::default(),
             retention: Retention::default(),

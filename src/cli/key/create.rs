@@ -12,7 +12,7 @@ use crate::cli::App;
 use crate::cli::input::{map, one_of, pair, parsed};
 use crate::cli::output::note;
 use crate::error::{Error, Result};
-use crate::types::{Algorithm, Domain, KeyName, Name, Period, Residency, Retention, Role, Rotation};
+use crate::types::{Algorithm, Domain, KeyName, Name, Pcrs, Period, Residency, Retention, Role, Rotation};
 use crate::wire::{Batch, CreateKey};
 
 /// Make a key and its first version, or many keys at once.
@@ -24,6 +24,7 @@ use crate::wire::{Batch, CreateKey};
 Examples:
   signet key create payments:card-data --algorithm aes256-gcm-derived --rotate-every 90d
   signet key create release --algorithm ecdsa-p256-sha256 --domain raw --label team=build
+  signet key create disk --algorithm aes256-gcm-derived --device tpm --pcr sha256:0,2,7
   signet key create tenants:data --algorithm aes256-gcm-derived --count 100000 --job first-tenants")]
 pub(in crate::cli) struct Create {
     /// The new key: NAME, or NAMESPACE:NAME.
@@ -38,6 +39,10 @@ pub(in crate::cli) struct Create {
     /// Where the private part stays, instead of the device's default.
     #[arg(long, value_name = "WHERE", value_parser = one_of(Residency::ALL, Residency::as_str))]
     residency: Option<Residency>,
+    /// In a TPM: bind each version to what stands in these registers of the machine at its birth. It works while that stands there,
+    /// and only then.
+    #[arg(long = "pcr", value_name = "BANK:N,N", value_parser = parsed::<Pcrs>)]
+    pcrs: Option<Pcrs>,
     /// What a signing key may sign: `artifact` where not given; `raw` signs digests of files of any size.
     #[arg(long, value_name = "DOMAIN", value_parser = one_of(Domain::ALL, Domain::as_str))]
     domain: Option<Domain>,
@@ -132,12 +137,14 @@ fn numbered(one: &CreateKey, number: u32) -> Result<CreateKey> {
 
 impl Create {
     pub(in crate::cli) fn run(self, app: &App) -> Result<()> {
-        let Self { name, algorithm, device, residency, domain, rules, labels, no_deletion_protection, many } = self;
+        let Self { name, algorithm, device, residency, pcrs, domain, rules, labels, no_deletion_protection, many } =
+            self;
         let body = CreateKey {
             name,
             algorithm,
             device,
             residency,
+            pcrs,
             domain,
             rotation: rules.rotation(Rotation::default()),
             retention: rules.retention(Retention::default()),

@@ -74,6 +74,7 @@ pub(super) fn shown(key: &Key) -> String {
         ("domain", or_dash(key.domain)),
         ("device", key.device.to_string()),
         ("protection", key.protection.to_string()),
+        ("bound to PCRs", or_dash(key.pcrs)),
         ("primary version", or_dash(key.primary)),
         ("latest version", key.latest.to_string()),
         ("rotation", rotation(&key.rotation)),

@@ -24,7 +24,7 @@ impl Versions {
     pub(in crate::cli) fn run(self, app: &App) -> Result<()> {
         let versions = app.online(async |client| all(async |page| client.versions(&self.name, page).await).await)?;
         let header =
-            ["VERSION", "STATE", "PRIMARY", "PROTECTION", "DEVICES", "CREATED", "CHANGED", "DESTROYED", "USES"];
+            ["VERSION", "STATE", "PRIMARY", "PROTECTION", "DEVICES", "PCRS", "CREATED", "CHANGED", "DESTROYED", "USES"];
         app.out.list(&versions, &versions.items, &header, row)
     }
 }
@@ -36,11 +36,23 @@ fn row(version: &KeyVersion) -> Vec<String> {
         yes_no(version.primary).to_owned(),
         version.protection.to_string(),
         joined(&version.devices),
+        pcrs(version),
         time(version.created),
         time(version.changed),
         or_dash(version.destroy_at.map(time)),
         or_dash(version.uses),
     ]
+}
+
+/// What a version is bound to, and whether that still holds.
+fn pcrs(version: &KeyVersion) -> String {
+    let Some(bound) = &version.pcrs else { return or_dash(None::<String>) };
+    let registers = bound.registers();
+    match version.pcrs_changed.as_deref() {
+        None => registers.to_string(),
+        Some([]) => format!("{registers} hold"),
+        Some(changed) => format!("{registers} CHANGED: {}", joined(changed)),
+    }
 }
 
 fn shown(version: &KeyVersion) -> String {

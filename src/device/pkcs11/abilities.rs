@@ -27,6 +27,9 @@ const MESSAGE: &[u8] = b"signet probe";
 const NO_KEK: &str =
     "this token was enrolled without a key-encryption key for such keys: `signet init --upgrade` makes one";
 
+/// Why a token shares no keys of a role, though it shares others.
+const NO_COMMON_KEK: &str = "the tokens that share keys could not all wrap such keys when they began to";
+
 /// All abilities, probed at the first question.
 pub(super) fn all(shared: &Arc<Shared>) -> Result<Arc<[Ability]>, Fault> {
     let mut known = shared.lock_abilities();
@@ -128,7 +131,9 @@ fn probe_all(shared: &Arc<Shared>) -> Result<Vec<Ability>, Fault> {
         findings.push((algorithm, fits(shared, algorithm, finding)));
     }
     let rows = |(algorithm, Finding { resident, wrapped }): (Algorithm, Finding)| {
-        [(Residency::Resident, resident), (Residency::Wrapped, wrapped)].map(|(residency, found)| Ability {
+        let common = as_shared(shared, algorithm, &wrapped).map(|found| (Residency::Shared, found));
+        let own = [(Residency::Resident, resident), (Residency::Wrapped, wrapped)];
+        own.into_iter().chain(common).map(move |(residency, found)| Ability {
             algorithm,
             residency,
             micros: found.as_ref().ok().copied().flatten(),
@@ -137,6 +142,19 @@ fn probe_all(shared: &Arc<Shared>) -> Result<Vec<Ability>, Fault> {
         })
     };
     Ok(findings.into_iter().flat_map(rows).collect())
+}
+
+/// A shared key is as a wrapped one, where the token shares a key-encryption key for it. `None` in a token that shares none.
+fn as_shared(shared: &Shared, algorithm: Algorithm, wrapped: &Result<Time, Refusal>) -> Option<Result<Time, Refusal>> {
+    let identity = shared.identity()?;
+    identity.shared_keks().next()?;
+    if !identity.keks.iter().any(|kek| kek.shared && kek.role == recipe::kek_role(algorithm)) {
+        return Some(Err(Refusal::sure(NO_COMMON_KEK.to_owned())));
+    }
+    Some(match wrapped {
+        Err(Refusal { clause, .. }) if clause == NO_KEK => Ok(None),
+        other => other.clone(),
+    })
 }
 
 /// The algorithm that is probed in the place of another.
@@ -160,7 +178,8 @@ const fn model(algorithm: Algorithm) -> Algorithm {
 
 /// Adds the limit of RSA sizes, which some tokens draw at 2048, and what an enrolment by an older program left out.
 fn fits(shared: &Shared, algorithm: Algorithm, finding: Finding) -> Finding {
-    let has_kek = |identity: &Identity| identity.keks.iter().any(|kek| kek.role == recipe::kek_role(algorithm));
+    let has_kek =
+        |identity: &Identity| identity.keks.iter().any(|kek| kek.role == recipe::kek_role(algorithm) && !kek.shared);
     if finding.wrapped.is_ok() && shared.identity().is_some_and(|identity| !has_kek(&identity)) {
         let clause = NO_KEK.to_owned();
         return Finding { wrapped: Err(Refusal::sure(clause)), ..finding };

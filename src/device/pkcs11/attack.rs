@@ -79,6 +79,14 @@ const ATTACKS: &[Attack] = &[
     ("wrap the wrapping key", false, |s| {
         s.session.wrap(recipe::wrapping(s.wrapping), s.wrapper()?, s.wrapper()?).map(|_| true)
     }),
+    ("have a shared wrapping key leave under any key", false, |s| {
+        s.change(s.shared()?, Attribute::flag(ck::CKA_WRAP_WITH_TRUSTED, false))
+    }),
+    ("copy a shared wrapping key as one that leaves under any key", false, |s| {
+        s.copied(s.shared()?, &[Attribute::flag(ck::CKA_WRAP_WITH_TRUSTED, false)])
+    }),
+    ("wrap a shared wrapping key under one that the attacker knows", false, |s| s.passed_on(s.known()?)),
+    ("make a known key trusted, and wrap a shared wrapping key", false, |s| s.passed_on(s.trusted()?)),
     ("learn the hash of a secret key", true, |s| s.session.digest_key(s.secret()?).map(|_| true)),
     ("destroy a key", true, |s| s.session.destroy(s.secret()?).map(|()| true)),
 ];
@@ -232,6 +240,28 @@ impl Scratch<'_> {
             Attribute::flag(ck::CKA_TOKEN, false),
             Attribute::flag(ck::CKA_WRAP, true),
         ])
+    }
+
+    /// The same, and trusted.
+    fn trusted(&self) -> Result<Object, Error> {
+        let known = self.known()?;
+        self.session.set(known, &[Attribute::flag(ck::CKA_TRUSTED, true)])?;
+        Ok(known)
+    }
+
+    /// A key that wraps others, and that other tokens are to have too.
+    fn shared(&self) -> Result<Object, Error> {
+        if self.maker == Maker::Ordinary {
+            return self.aes(32, &[ck::CKA_WRAP, ck::CKA_UNWRAP], true);
+        }
+        let mut template = template::kek(scratch_id(), KekRole::Mac, self.wrapping, Life::Shared);
+        template.retain(|stated| stated.kind() != ck::CKA_TOKEN);
+        template.extend([Attribute::flag(ck::CKA_TOKEN, false), Attribute::number(ck::CKA_VALUE_LEN, 32)]);
+        self.session.generate(Mechanism::AesKeyGen, &template)
+    }
+
+    fn passed_on(&self, wrapper: Object) -> Result<bool, Error> {
+        self.session.wrap(recipe::wrapping(self.wrapping), wrapper, self.shared()?).map(|_| true)
     }
 
     fn readable(&self, key: Object) -> Result<bool, Error> {

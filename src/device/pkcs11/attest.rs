@@ -144,8 +144,8 @@ impl Lane {
         let idle = |error| shared.fault(error, Effect::Idle);
         let object = self.call(|session| shown(session, loaded.object)).map_err(idle)?;
         let kek = match &key.locator {
-            Locator::Wrapped { kek, .. } => Some(self.kek_shown(*kek, key)?),
-            Locator::Resident | Locator::Tpm { .. } => None,
+            Locator::Wrapped { kek, .. } | Locator::Shared { kek, .. } => Some(self.kek_shown(*kek, key)?),
+            Locator::Resident | Locator::Tpm { .. } | Locator::TpmBound { .. } => None,
         };
         let born = kek.as_ref().and_then(|_| shared.take_birth((key.id, key.version)));
         // 3. Signed.
@@ -174,8 +174,17 @@ impl Lane {
 
     fn kek_shown(&mut self, id: KeyId, key: &KeyRef) -> Result<Kek, Fault> {
         let (shared, object) = (Arc::clone(&self.shared), self.kek(id, recipe::kek_role(key.algorithm))?.object);
-        self.call(|session| Ok(Kek { attributes: shown(session, object)?, unwraps: unwraps(session, object)? }))
-            .map_err(|error| shared.fault(error, Effect::Idle))
+        let trust = matches!(key.locator, Locator::Shared { .. });
+        self.call(|session| {
+            let mut attributes = shown(session, object)?;
+            if trust {
+                let value = session.attributes(object, &[ck::CKA_WRAP_WITH_TRUSTED])?.pop().flatten();
+                let written = value.and_then(|value| write(Form::Flag, &value));
+                attributes.extend(written.map(|value| ("CKA_WRAP_WITH_TRUSTED".to_owned(), value)));
+            }
+            Ok(Kek { attributes, unwraps: unwraps(session, object)? })
+        })
+        .map_err(|error| shared.fault(error, Effect::Idle))
     }
 
     /// The handle of the attestation key, which stays where those of the key-encryption keys are.

@@ -14,9 +14,12 @@ use crate::device::pkcs11::shared::Shared;
 use crate::device::pkcs11::{abilities, attack, recipe};
 use crate::device::{
     AnchorPlace, AnchorSlot, AnchorWrite, Attempt, Attest, AttestationKey, Class, Description, Device, Fault,
-    Generated, Health, Identity, Inventory, Kek, KeyRef, KeySpec, Locator, TpmChallenge,
+    Generated, Health, Identity, Inventory, Kek, KekRole, KeyRef, KeySpec, Locator, PinSource, SharedKek, TpmChallenge,
 };
-use crate::types::{Agreed, CipherCall, Direction, KeyId, Residency, Role, SecretBytes, Version, is_point, sha256};
+use crate::types::{
+    Agreed, CipherCall, Direction, KeyId, PcrValues, Pcrs, PublicKey, Residency, Role, SecretBytes, Version, is_point,
+    sha256,
+};
 
 /// The longest message of an HMAC. SoftHSM takes more; network HSMs have frames of about this size.
 const MAX_MAC_INPUT: usize = 64 * 1024;
@@ -112,6 +115,14 @@ fn may_be_the_ciphertext(fault: Fault) -> Fault {
     if fault.class == Class::KeyDamaged { Fault { class: Class::Refused, ..fault } } else { fault }
 }
 
+fn no_pcrs() -> Fault {
+    Fault::new(
+        Class::Unsupported,
+        "a PKCS#11 token knows nothing of the state of the machine: no key of it is bound to PCRs",
+    )
+    .hint("keep a key that is bound to PCRs in a TPM, or leave the PCRs out")
+}
+
 fn no_endorsement() -> Fault {
     Fault::new(
         Class::Unsupported,
@@ -148,9 +159,12 @@ impl Device for Lane {
 
     fn generate(&mut self, spec: &KeySpec) -> Result<Generated, Fault> {
         abilities::require(&self.shared, spec.algorithm, spec.residency)?;
+        if spec.pcrs.is_some() {
+            return Err(no_pcrs());
+        }
         match spec.residency {
             Residency::Resident => self.make_resident(spec),
-            Residency::Wrapped => self.make_wrapped(spec),
+            Residency::Wrapped | Residency::Shared => self.make_wrapped(spec),
         }
     }
 
@@ -220,7 +234,9 @@ impl Device for Lane {
         match key.locator {
             Locator::Resident => self.destroy_resident(key),
             // The blob is the store's to forget; what was loaded of it is gone.
-            Locator::Wrapped { .. } | Locator::Tpm { .. } => self.prove_sentinel(),
+            Locator::Wrapped { .. } | Locator::Shared { .. } | Locator::Tpm { .. } | Locator::TpmBound { .. } => {
+                self.prove_sentinel()
+            }
         }
     }
 
@@ -297,12 +313,32 @@ impl Device for Lane {
         Ok(made)
     }
 
+    fn open_transport(&mut self) -> Result<PublicKey, Fault> {
+        self.open_transport_pair()
+    }
+
+    fn make_shared(&mut self, roles: &[KekRole], transports: &[PublicKey]) -> Result<Vec<Vec<SharedKek>>, Fault> {
+        self.make_shared_keks(roles, transports)
+    }
+
+    fn pass_on_shared(&mut self, transport: &PublicKey, officer: &PinSource) -> Result<Vec<SharedKek>, Fault> {
+        self.pass_on_shared_keks(transport, officer)
+    }
+
+    fn take_shared(&mut self, keks: &[SharedKek]) -> Result<Vec<Kek>, Fault> {
+        self.take_shared_keks(keks)
+    }
+
     fn attest(&mut self, wanted: &Attest) -> Result<Evidence, Fault> {
         self.state(wanted).map(Evidence::Pkcs11)
     }
 
     fn endorsement(&mut self) -> Result<Vec<u8>, Fault> {
         Err(no_endorsement())
+    }
+
+    fn pcrs(&mut self, _: Pcrs) -> Result<PcrValues, Fault> {
+        Err(no_pcrs())
     }
 
     fn answer(&mut self, _: &TpmChallenge) -> Result<SecretBytes, Fault> {

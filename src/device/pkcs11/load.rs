@@ -31,8 +31,8 @@ impl Lane {
         }
         match &key.locator {
             Locator::Resident => self.load_resident(key),
-            Locator::Wrapped { kek, blob } => self.load_wrapped(key, *kek, blob),
-            Locator::Tpm { .. } => {
+            Locator::Wrapped { kek, blob } | Locator::Shared { kek, blob } => self.load_wrapped(key, *kek, blob),
+            Locator::Tpm { .. } | Locator::TpmBound { .. } => {
                 Err(Fault::new(Class::Refused, "this key is a TPM's, and this device is a PKCS#11 token"))
             }
         }
@@ -187,8 +187,9 @@ impl Lane {
         }
         let what = template::label(id, Version::FIRST);
         let object = self.find_one(id, Version::FIRST, ck::CKO_SECRET_KEY, &what)?;
-        let stated = template::kek(id, role, kek.wrapping, Life::Resident);
-        let wrong = self.look(|session| template::compare_kek(session, object, &stated, Life::Resident));
+        let life = if kek.shared { Life::Shared } else { Life::Resident };
+        let stated = template::kek(id, role, kek.wrapping, life);
+        let wrong = self.look(|session| template::compare_kek(session, object, &stated, life));
         let wrong = wrong.map_err(|fault| self.of_a_key(fault))?;
         accept(&what, wrong)?;
         self.shared.lock_keks().insert(id, object);

@@ -1,7 +1,7 @@
 //! Making and destroying keys.
 //!
 //! A token object is made under the exclusive lock, read back, and destroyed again if it is not what was asked for. A wrapped
-//! key is made as a session object, wrapped, and destroyed; from then on only its unwrapped copies exist, which cannot leave.
+//! key, shared or not, is made as a session object, wrapped, and destroyed; from then on only its unwrapped copies exist, which cannot leave.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::device::pkcs11::load::Wrapper;
 use crate::device::pkcs11::recipe;
 use crate::device::pkcs11::template::{self, Life};
 use crate::device::{Class, Fault, Generated, Identity, Kek, KekRole, KeyRef, KeySpec, Locator, Wrapping};
-use crate::types::{Algorithm, KeyId, PublicKey, Version};
+use crate::types::{Algorithm, KeyId, PublicKey, Residency, Version};
 
 /// What a generator call gave: the part that stays, and the public half of a pair.
 pub(super) struct Newborn {
@@ -56,7 +56,7 @@ pub(super) fn take_public(
 impl Lane {
     /// Makes a token object.
     pub(super) fn make_resident(&mut self, spec: &KeySpec) -> Result<Generated, Fault> {
-        let KeySpec { id, version, algorithm, residency: _ } = *spec;
+        let KeySpec { id, version, algorithm, residency: _, pcrs: _ } = *spec;
         let shared = Arc::clone(&self.shared);
         let changing = shared.changing();
         self.must_be_new(id, version)?;
@@ -99,11 +99,11 @@ impl Lane {
         wrong.and_then(ignores).map_err(|fault| self.undo(object, fault))?;
         shared.sync()?;
         shared.lock_keks().insert(id, object);
-        Ok(Kek { role, id, wrapping })
+        Ok(Kek { role, id, wrapping, shared: false })
     }
 
     /// Nothing stops a token from keeping two objects of one id; afterwards neither could be used.
-    fn must_be_new(&mut self, id: KeyId, version: Version) -> Result<(), Fault> {
+    pub(super) fn must_be_new(&mut self, id: KeyId, version: Version) -> Result<(), Fault> {
         let found = self.look(|session| session.find(&template::search(id, version, None)))?;
         if found.is_empty() {
             return Ok(());
@@ -113,7 +113,7 @@ impl Lane {
     }
 
     /// Destroys a key that is not right, and says what is left.
-    fn undo(&mut self, object: Object, fault: Fault) -> Fault {
+    pub(super) fn undo(&mut self, object: Object, fault: Fault) -> Fault {
         match self.call(|session| session.destroy(object)) {
             Ok(()) => fault,
             Err(_) => Fault { class: Class::Ambiguous, ..fault },
@@ -124,11 +124,15 @@ impl Lane {
     pub(super) fn make_wrapped(&mut self, spec: &KeySpec) -> Result<Generated, Fault> {
         let role = recipe::kek_role(spec.algorithm);
         let identity = self.enrolled()?;
-        let kek = identity.keks.iter().find(|kek| kek.role == role).map(|kek| kek.id).ok_or_else(|| {
-            Fault::new(
-                Class::Unsupported,
-                "this token has no key-encryption key for such keys: it was enrolled without",
-            )
+        let shared = spec.residency == Residency::Shared;
+        let own = identity.keks.iter().find(|kek| kek.role == role && kek.shared == shared);
+        let kek = own.map(|kek| kek.id).ok_or_else(|| {
+            let text = if shared {
+                "this token shares no key-encryption key for such keys with another one"
+            } else {
+                "this token has no key-encryption key for such keys: it was enrolled without"
+            };
+            Fault::new(Class::Unsupported, text)
         })?;
         let wrapper = self.kek(kek, role)?;
         let (blob, public) = match self.born_and_wrapped(spec, wrapper) {
@@ -141,7 +145,7 @@ impl Lane {
             }
             other => other?,
         };
-        let locator = Locator::Wrapped { kek, blob };
+        let locator = if shared { Locator::Shared { kek, blob } } else { Locator::Wrapped { kek, blob } };
         let key = KeyRef { id: spec.id, version: spec.version, algorithm: spec.algorithm, locator };
         // A blob that does not open again is no key.
         self.load(&key)?;
@@ -209,7 +213,7 @@ impl Lane {
 }
 
 /// A token that leaves attributes out is no place for keys.
-fn ignores(wrong: Option<String>) -> Result<(), Fault> {
+pub(super) fn ignores(wrong: Option<String>) -> Result<(), Fault> {
     wrong.map_or(Ok(()), |wrong| {
         let text = format!("this token makes keys otherwise than it was told: {wrong}");
         Err(Fault::new(Class::Unsupported, text).hint("such a token cannot keep keys safe: use another"))

@@ -27,6 +27,7 @@ mod make;
 mod pin;
 mod recipe;
 mod select;
+mod share;
 mod shared;
 mod template;
 
@@ -150,7 +151,7 @@ fn sentinel(lane: &mut Lane) -> Result<Identity, Fault> {
 /// Makes a key of the device's own.
 fn own_key(lane: &mut Lane) -> Result<(KeyRef, PublicKey), Fault> {
     let id = KeyId::random().map_err(|error| Fault::new(Class::Internal, error.chain()))?;
-    let spec = KeySpec { id, version: Version::FIRST, algorithm: SENTINEL, residency: Residency::Resident };
+    let spec = KeySpec { id, version: Version::FIRST, algorithm: SENTINEL, residency: Residency::Resident, pcrs: None };
     let made = lane.make_resident(&spec)?;
     let public = made.public.ok_or_else(|| Fault::new(Class::Internal, "the token gave a pair no public key"))?;
     Ok((KeyRef { id, version: spec.version, algorithm: SENTINEL, locator: Locator::Resident }, public))

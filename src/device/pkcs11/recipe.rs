@@ -130,8 +130,8 @@ pub(super) const fn kek_role(algorithm: Algorithm) -> KekRole {
     }
 }
 
-/// The mechanism of a way to wrap. A token that means something else by its number opens only its own blobs, and a blob never goes to
-/// another token.
+/// The mechanism of a way to wrap. A token that means something else by its number opens only its own blobs; where tokens share a key,
+/// each version shows in both what it is before it exists.
 pub(super) const fn wrapping(wrapping: Wrapping) -> Mechanism {
     match wrapping {
         Wrapping::Pad => Mechanism::AesKeyWrapPad,

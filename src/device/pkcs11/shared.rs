@@ -1,7 +1,7 @@
 //! What all lanes of one token share: the library, the login, the loaded keys and the locks.
 //!
 //! Locks, in the order in which they may be taken: `anchor`, then `objects`, then a [`Keeper`]'s session, then `keeper`, then those of
-//! the cache; `identity`, `keks`, `births` and `abilities` are leaves under which no call is made (`abilities` excepted, which one
+//! the cache; `identity`, `keks`, `births`, `transport` and `abilities` are leaves under which no call is made (`abilities` excepted, which one
 //! lane holds while it probes).
 
 use std::collections::HashMap;
@@ -16,6 +16,7 @@ use crate::attestation::token::Attributes;
 use crate::device::pkcs11::cache::{Cache, Keeper, Loaded, Name};
 use crate::device::pkcs11::codes::{self, Effect};
 use crate::device::pkcs11::select::{Selected, select};
+use crate::device::pkcs11::share::Transport;
 use crate::device::pkcs11::{anchor, keepsake, pin, recipe};
 use crate::device::{Ability, Class, Fault, Identity, Pkcs11Settings, Wrapping};
 use crate::types::KeyId;
@@ -45,6 +46,8 @@ pub(super) struct Shared {
     objects: RwLock<()>,
     /// How wrapped keys were born that nobody has asked to be attested yet.
     births: Mutex<HashMap<Name, Attributes>>,
+    /// What shared key-encryption keys come in under, between two jobs.
+    transport: Mutex<Option<Transport>>,
     /// The objects of the anchor.
     anchor: Mutex<anchor::Cached>,
     /// The session that holds the login and the unwrapped keys; `None` after the token was lost.
@@ -81,6 +84,7 @@ impl Shared {
             abilities: Mutex::default(),
             objects: RwLock::default(),
             births: Mutex::default(),
+            transport: Mutex::default(),
             anchor: Mutex::default(),
             keeper: Mutex::new(Some(Arc::new(Keeper::new(session)))),
             module,
@@ -177,6 +181,10 @@ impl Shared {
 
     pub(super) fn lock_keks(&self) -> MutexGuard<'_, HashMap<KeyId, Object>> {
         self.keks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn lock_transport(&self) -> MutexGuard<'_, Option<Transport>> {
+        self.transport.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn lock_anchor(&self) -> MutexGuard<'_, anchor::Cached> {

@@ -11,9 +11,9 @@
 
 use pkcs11_raw::{Attribute, Error, Object, Session, ck};
 
-use crate::device::pkcs11::recipe;
-use crate::device::{KekRole, Wrapping};
-use crate::types::{Algorithm, KeyId, Version};
+use crate::device::pkcs11::{recipe, share};
+use crate::device::{Fault, KekRole, Wrapping};
+use crate::types::{Algorithm, KeyId, PublicKey, Version};
 
 /// A key-encryption key has 256 bits, so that no wrapped key is stronger than its wrapping.
 const KEK_BYTES: ck::CK_ULONG = 32;
@@ -27,6 +27,8 @@ pub(super) enum Life {
     Unborn,
     /// A session object, unwrapped for use.
     Loaded,
+    /// A token object that came from another token, and goes on to others under trusted keys alone.
+    Shared,
 }
 
 /// `CKA_ID`: the id, then the version in big-endian.
@@ -87,17 +89,88 @@ pub(super) fn public_half(id: KeyId, version: Version, algorithm: Algorithm) -> 
 
 /// The template of a key-encryption key: it wraps and unwraps, and what it unwraps has exactly the flags of `role`.
 pub(super) fn kek(id: KeyId, role: KekRole, wrapping: Wrapping, life: Life) -> Vec<Attribute> {
-    let mut all = vec![
-        Attribute::number(ck::CKA_CLASS, ck::CKO_SECRET_KEY),
-        Attribute::number(ck::CKA_KEY_TYPE, ck::CKK_AES),
-        Attribute::number(ck::CKA_VALUE_LEN, KEK_BYTES),
-    ];
+    let mut all = aes();
+    if life == Life::Shared {
+        // Its length came with it.
+        all.push(Attribute::flag(ck::CKA_WRAP_WITH_TRUSTED, true));
+    } else {
+        all.push(Attribute::number(ck::CKA_VALUE_LEN, KEK_BYTES));
+    }
     all.extend(guards(life));
     all.extend(roles(ck::CKO_SECRET_KEY, &[ck::CKA_WRAP, ck::CKA_UNWRAP]));
     all.push(Attribute::numbers(ck::CKA_ALLOWED_MECHANISMS, &[recipe::wrapping(wrapping).number()]));
     all.extend(names(id, Version::FIRST));
     all.push(Attribute::template(ck::CKA_UNWRAP_TEMPLATE, unwrapped(role)));
     all.push(sealed());
+    all
+}
+
+fn aes() -> Vec<Attribute> {
+    vec![Attribute::number(ck::CKA_CLASS, ck::CKO_SECRET_KEY), Attribute::number(ck::CKA_KEY_TYPE, ck::CKK_AES)]
+}
+
+/// The template of a key-encryption key that is made to be sent to several tokens, and destroyed at once.
+pub(super) fn unborn_kek() -> Vec<Attribute> {
+    let mut all = aes();
+    all.push(Attribute::number(ck::CKA_VALUE_LEN, KEK_BYTES));
+    all.extend(guards(Life::Unborn));
+    all.extend(roles(ck::CKO_SECRET_KEY, &[ck::CKA_WRAP, ck::CKA_UNWRAP]));
+    all.push(sealed());
+    all
+}
+
+/// The template of the private half of a transport: it unwraps by one mechanism, and goes with its session.
+pub(super) fn transport() -> Vec<Attribute> {
+    let mut all =
+        vec![Attribute::number(ck::CKA_CLASS, ck::CKO_PRIVATE_KEY), Attribute::number(ck::CKA_KEY_TYPE, ck::CKK_RSA)];
+    all.extend(guards(Life::Loaded));
+    all.extend(roles(ck::CKO_PRIVATE_KEY, &[ck::CKA_UNWRAP]));
+    all.push(Attribute::numbers(ck::CKA_ALLOWED_MECHANISMS, &[share::OAEP.number()]));
+    all.push(sealed());
+    all
+}
+
+/// Reads the private half of a transport back.
+pub(super) fn compare_transport(
+    session: &Session,
+    object: Object,
+    stated: &[Attribute],
+) -> Result<Option<String>, Error> {
+    Ok(join(&compare(session, object, stated, Life::Loaded)?))
+}
+
+/// The template to make the public half of a transport with.
+pub(super) fn transport_half() -> Vec<Attribute> {
+    let mut all = wrapping_half(false);
+    all.extend(recipe::size_attributes(share::SHAPE));
+    all
+}
+
+/// The template of the public half of another token's transport: an object of one session.
+pub(super) fn known_transport(public: &PublicKey) -> Result<Vec<Attribute>, Fault> {
+    let mut all = wrapping_half(false);
+    all.extend(share::numbers(public)?);
+    all.push(sealed());
+    Ok(all)
+}
+
+/// The same as the security officer makes it: a token object that shared keys may leave under.
+pub(super) fn trusted_transport(id: KeyId, public: &PublicKey) -> Result<Vec<Attribute>, Fault> {
+    let mut all = wrapping_half(true);
+    all.extend(share::numbers(public)?);
+    all.push(Attribute::flag(ck::CKA_TRUSTED, true));
+    all.extend(names(id, Version::FIRST));
+    all.push(sealed());
+    Ok(all)
+}
+
+/// An RSA public key that wraps.
+fn wrapping_half(stays: bool) -> Vec<Attribute> {
+    let mut all =
+        vec![Attribute::number(ck::CKA_CLASS, ck::CKO_PUBLIC_KEY), Attribute::number(ck::CKA_KEY_TYPE, ck::CKK_RSA)];
+    all.extend([Attribute::flag(ck::CKA_TOKEN, stays), Attribute::flag(ck::CKA_PRIVATE, false)]);
+    let rights = [ck::CKA_VERIFY, ck::CKA_ENCRYPT, ck::CKA_WRAP, ck::CKA_DERIVE];
+    all.extend(rights.map(|right| Attribute::flag(right, right == ck::CKA_WRAP)));
     all
 }
 
@@ -130,10 +203,10 @@ pub(super) fn agreed(length: usize) -> Vec<Attribute> {
 /// Where the key is, and that it stays there as it is.
 fn guards(life: Life) -> [Attribute; 5] {
     [
-        Attribute::flag(ck::CKA_TOKEN, life == Life::Resident),
+        Attribute::flag(ck::CKA_TOKEN, matches!(life, Life::Resident | Life::Shared)),
         Attribute::flag(ck::CKA_PRIVATE, true),
         Attribute::flag(ck::CKA_SENSITIVE, true),
-        Attribute::flag(ck::CKA_EXTRACTABLE, life == Life::Unborn),
+        Attribute::flag(ck::CKA_EXTRACTABLE, matches!(life, Life::Unborn | Life::Shared)),
         Attribute::flag(ck::CKA_COPYABLE, false),
     ]
 }
@@ -248,6 +321,7 @@ fn attribute_name(kind: ck::CK_ATTRIBUTE_TYPE) -> &'static str {
         ck::CKA_ENCRYPT => "CKA_ENCRYPT",
         ck::CKA_DECRYPT => "CKA_DECRYPT",
         ck::CKA_WRAP => "CKA_WRAP",
+        ck::CKA_WRAP_WITH_TRUSTED => "CKA_WRAP_WITH_TRUSTED",
         ck::CKA_UNWRAP => "CKA_UNWRAP",
         ck::CKA_DERIVE => "CKA_DERIVE",
         ck::CKA_ALLOWED_MECHANISMS => "CKA_ALLOWED_MECHANISMS",

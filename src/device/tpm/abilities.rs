@@ -31,10 +31,11 @@ pub(super) fn describe(link: &mut Link) -> Result<Description, Trouble> {
     let version = version(link)?;
     let mut abilities = Vec::new();
     for &algorithm in Algorithm::ALL {
-        for &residency in Residency::ALL {
-            let found = match residency {
-                Residency::Resident => Err((NOTHING_RESIDENT.to_owned(), None)),
-                Residency::Wrapped => tried(link, algorithm)?,
+        for residency in Residency::ALONE {
+            let found = if residency == Residency::Resident {
+                Err((NOTHING_RESIDENT.to_owned(), None))
+            } else {
+                tried(link, algorithm)?
             };
             let (refusal, code, micros) = match found {
                 Ok(micros) => (None, None, micros),
@@ -75,7 +76,7 @@ fn tried(link: &mut Link, algorithm: Algorithm) -> Result<Result<Option<u64>, Re
 fn try_one(link: &mut Link, id: KeyId, algorithm: Algorithm) -> Result<Option<u64>, Trouble> {
     let version = Version::FIRST;
     let Some(hash) = algorithm.hash() else { return Ok(None) };
-    let made = link.create(id, version, algorithm)?;
+    let made = link.create(id, version, algorithm, None)?;
     let key = KeyRef { id, version, algorithm, locator: made.locator };
     let time = match algorithm.role() {
         Role::Sign => timed(|| engine::sign(link, &key, hash, &hash.digest(b"signet")))?.1,

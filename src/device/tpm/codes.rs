@@ -58,6 +58,7 @@ const HANDLE: u32 = 0x08b;
 const AUTH_FAIL: u32 = 0x08e;
 const BAD_AUTH: u32 = 0x0a2;
 const SIZE: u32 = 0x095;
+const POLICY_FAIL: u32 = 0x09d;
 const FAILURE: u32 = 0x101;
 
 /// The row of a response code.
@@ -133,6 +134,11 @@ impl Trouble {
         matches!(self, Self::Code(code, _) if [VALUE, SIZE, FAILURE].contains(&essence(*code)))
     }
 
+    /// Whether the policy of the object does not hold.
+    pub(super) fn is_policy_failure(&self) -> bool {
+        matches!(self, Self::Code(code, _) if essence(*code) == POLICY_FAIL)
+    }
+
     /// Whether an authorisation value was wrong.
     pub(super) fn is_wrong_value(&self) -> bool {
         matches!(self, Self::Code(code, _) if [AUTH_FAIL, BAD_AUTH].contains(&essence(*code)))
@@ -205,6 +211,8 @@ const ROOM: &str =
 const INDEX: &str =
     "somebody removed the anchor and made another in its place, or an installation was cut short: see docs/anchors.md";
 const AGAIN: &str = "try again; the TPM is busy with itself";
+/// What helps where the machine is not as it was.
+pub(super) const REBIND: &str = "start the machine as it was when the version was made, or rotate the key: the new version is bound to what stands there now";
 const UNABLE: &str = "choose another algorithm, or another device for this key; `signet doctor` lists what it can";
 
 const UNKNOWN: Row = exact(
@@ -219,7 +227,7 @@ const UNKNOWN: Row = exact(
 /// Format-one codes first (below 0x100), then errors, warnings and the layers above the TPM.
 #[rustfmt::skip]
 static TABLE: &[Row] = {
-    use Class::{Busy, DeviceGone, Full, Internal, KeyDamaged, PinLocked, Refused, Retry, Unsupported};
+    use Class::{Busy, DeviceGone, Full, Internal, KeyDamaged, PcrsChanged, PinLocked, Refused, Retry, Unsupported};
     use Remedy::{Rebuild, Report, Wait};
     &[
         exact(0x081, "TPM_RC_ASYMMETRIC", Unsupported, Report, "this TPM does not know that asymmetric algorithm", UNABLE),
@@ -246,7 +254,7 @@ static TABLE: &[Row] = {
         exact(0x09a, "TPM_RC_INSUFFICIENT", KeyDamaged, Report, "a structure is too short", BLOB),
         exact(0x09b, "TPM_RC_SIGNATURE", Internal, Report, "the signature is not valid", OURS),
         exact(0x09c, "TPM_RC_KEY", KeyDamaged, Report, "the key is not fit for this use", BLOB),
-        exact(0x09d, "TPM_RC_POLICY_FAIL", KeyDamaged, Report, "the key is under a policy, which ours never are", BLOB),
+        exact(POLICY_FAIL, "TPM_RC_POLICY_FAIL", PcrsChanged, Report, "the machine's PCRs are not what the key was bound to", REBIND),
         exact(0x09f, "TPM_RC_INTEGRITY", KeyDamaged, Report, "the key's blob is not as this TPM made it", BLOB),
         exact(0x0a0, "TPM_RC_TICKET", KeyDamaged, Report, "the key signs only what the TPM hashed, which ours never do", BLOB),
         exact(0x0a1, "TPM_RC_RESERVED_BITS", KeyDamaged, Report, "a structure has bits set that must not be", BLOB),
@@ -267,8 +275,8 @@ static TABLE: &[Row] = {
         exact(0x124, "TPM_RC_AUTH_TYPE", Internal, Rebuild, "the authorisation is of the wrong kind", OURS),
         exact(0x125, "TPM_RC_AUTH_MISSING", Internal, Rebuild, "the authorisation is missing", OURS),
         exact(0x126, "TPM_RC_POLICY", KeyDamaged, Report, "the key's policy is not valid", BLOB),
-        exact(0x127, "TPM_RC_PCR", KeyDamaged, Report, "the key is bound to the state of the machine, which ours never are", BLOB),
-        exact(0x128, "TPM_RC_PCR_CHANGED", KeyDamaged, Report, "the state of the machine changed in between", BLOB),
+        exact(0x127, "TPM_RC_PCR", Unsupported, Report, "this TPM does not have those PCRs", "`tpm2_getcap pcrs` lists the banks that it has"),
+        exact(0x128, "TPM_RC_PCR_CHANGED", Retry, Wait, "a PCR was extended in the middle of the command", AGAIN),
         exact(0x12d, "TPM_RC_UPGRADE", Busy, Report, "the TPM is in the middle of a firmware upgrade", "finish the upgrade"),
         exact(0x12e, "TPM_RC_TOO_MANY_CONTEXTS", DeviceGone, Report, "the TPM has used up its context numbers", "restart the machine"),
         exact(0x12f, "TPM_RC_AUTH_UNAVAILABLE", KeyDamaged, Report, "the key does not take an authorisation value", BLOB),

@@ -21,16 +21,17 @@ use tss_esapi::traits::Marshall;
 use tss_esapi::tss2_esys::TPMT_TK_HASHCHECK;
 
 use super::codes::{Remedy, Trouble, during};
-use super::link::Link;
+use super::link::{Blobs, Link};
 use super::tcti::Address;
 use super::{abilities, anchor, template};
 use crate::attestation::tpm::Certified;
 use crate::device::{
     AnchorPlace, AnchorSlot, AnchorWrite, Attest, AttestationKey, Class, Description, Fault, Generated, Health,
-    Identity, KeyRef, KeySpec, Locator, TpmChallenge, TpmSettings,
+    Identity, KeyRef, KeySpec, TpmChallenge, TpmSettings,
 };
 use crate::types::{
-    Agreed, Algorithm, Base64Bytes, Hash, KeyId, Residency, Role, SecretBytes, Verifier, Version, is_point, sha256,
+    Agreed, Algorithm, Base64Bytes, Hash, KeyId, PcrValues, Pcrs, Residency, Role, SecretBytes, Verifier, Version,
+    is_point, sha256,
 };
 
 /// The longest message of TPM2_HMAC. Longer ones take a sequence of commands that the wrapper crate does not have.
@@ -147,10 +148,11 @@ impl Engine {
         match spec.residency {
             Residency::Wrapped => {}
             Residency::Resident => return Err(Fault::new(Class::Unsupported, abilities::NOTHING_RESIDENT)),
+            Residency::Shared => return Err(super::shares_none()),
         }
         self.run(|link| match abilities::refusal(link, spec.algorithm)? {
             Some((refusal, _)) => Err(Fault::new(Class::Unsupported, refusal).into()),
-            None => link.create(spec.id, spec.version, spec.algorithm),
+            None => link.create(spec.id, spec.version, spec.algorithm, spec.pcrs),
         })
     }
 
@@ -230,7 +232,9 @@ impl Engine {
         health.map_err(|fault| match fault.class {
             Class::KeyGone | Class::KeyDamaged => Fault { class: Class::DeviceGone, ..fault },
             Class::Retry | Class::Ambiguous | Class::DeviceGone | Class::PinRefused | Class::PinLocked => fault,
-            Class::Full | Class::Unsupported | Class::Refused | Class::Busy | Class::Expired => fault,
+            Class::PcrsChanged | Class::Full | Class::Unsupported | Class::Refused | Class::Busy | Class::Expired => {
+                fault
+            }
             Class::WorkerLost | Class::Config | Class::Internal => fault,
         })
     }
@@ -267,13 +271,10 @@ impl Engine {
     pub(super) fn attest(&mut self, wanted: &Attest) -> Result<Certified, Fault> {
         let by = self.identity.as_ref().and_then(|identity| identity.attestation_key.clone());
         let by = by.ok_or_else(no_attestation_key)?.key;
-        let (Locator::Tpm { public: object, parent, .. }, Locator::Tpm { public: signer, .. }) =
-            (&wanted.key.locator, &by.locator)
-        else {
-            return Err(Fault::new(Class::Unsupported, "this key is not a TPM's: it has no TPM blobs"));
-        };
+        let (object, signer) = (Blobs::of(&wanted.key)?, Blobs::of(&by)?);
         let area = |blob: &[u8]| template::unsized_bytes(blob).map(|area| Base64Bytes(area.to_vec()));
-        let (object, signer, parent) = (area(object)?, area(signer)?, Base64Bytes(parent.clone()));
+        let parent = Base64Bytes(object.parent.to_vec());
+        let (object, signer) = (area(object.public)?, area(signer.public)?);
         let (attest, signature) = self.use_key(|link| {
             let (attest, signature) = link.certify(&wanted.key, &by, wanted.binding)?;
             let attest = attest.marshall().map_err(during("TPM2_Certify"))?;
@@ -287,6 +288,11 @@ impl Engine {
         self.run(Link::endorsement)
     }
 
+    /// See [`crate::device::Device::pcrs`].
+    pub(super) fn pcrs(&mut self, wanted: Pcrs) -> Result<PcrValues, Fault> {
+        self.run(|link| link.pcrs(wanted))
+    }
+
     /// See [`crate::device::Device::answer`].
     pub(super) fn answer(&mut self, challenge: &TpmChallenge) -> Result<SecretBytes, Fault> {
         let by = self.identity.as_ref().and_then(|identity| identity.attestation_key.clone());
@@ -298,7 +304,9 @@ impl Engine {
                     .hint("the challenge was made for another TPM or another attestation key")
             }
             Class::Retry | Class::Ambiguous | Class::DeviceGone | Class::PinRefused | Class::PinLocked => fault,
-            Class::Full | Class::Busy | Class::Expired | Class::WorkerLost | Class::Config => fault,
+            Class::PcrsChanged | Class::Full | Class::Busy | Class::Expired | Class::WorkerLost | Class::Config => {
+                fault
+            }
         })
     }
 
@@ -306,7 +314,7 @@ impl Engine {
     pub(super) fn enrol(&mut self) -> Result<Identity, Fault> {
         let (version, algorithm) = (Version::FIRST, Algorithm::EcdsaP256);
         let id = KeyId::random().map_err(|error| Fault::new(Class::Internal, error.chain()))?;
-        let (made, name) = self.run(|link| Ok((link.create(id, version, algorithm)?, link.name().to_vec())))?;
+        let (made, name) = self.run(|link| Ok((link.create(id, version, algorithm, None)?, link.name().to_vec())))?;
         let public = made.public.ok_or_else(|| Fault::new(Class::Internal, "the sentinel has no public half"))?;
         let identity = Identity {
             serial: hex::encode(&name),
@@ -350,7 +358,7 @@ pub(super) fn sign(link: &mut Link, key: &KeyRef, hash: Hash, digest: &[u8]) -> 
     let digest = Digest::try_from(digest).map_err(during("TPM2_Sign"))?;
     let ticket = no_ticket()?;
     let handle = link.handle(key)?;
-    let signature = link.authorised("TPM2_Sign", |tpm| tpm.sign(handle, digest, SignatureScheme::Null, ticket))?;
+    let signature = link.using(key, "TPM2_Sign", |tpm| tpm.sign(handle, digest, SignatureScheme::Null, ticket))?;
     raw(key.algorithm, hash, &signature)
 }
 
@@ -384,7 +392,7 @@ pub(super) fn raw(algorithm: Algorithm, hash: Hash, signature: &Signature) -> Re
 pub(super) fn mac(link: &mut Link, key: &KeyRef, hash: Hash, message: &[u8]) -> Result<Vec<u8>, Trouble> {
     let message = MaxBuffer::try_from(message).map_err(during("TPM2_HMAC"))?;
     let handle = link.handle(key)?;
-    let tag = link.authorised("TPM2_HMAC", |tpm| tpm.hmac(handle.into(), message, template::hash_of(hash)))?;
+    let tag = link.using(key, "TPM2_HMAC", |tpm| tpm.hmac(handle.into(), message, template::hash_of(hash)))?;
     if tag.value().len() != hash.size() {
         return Err(Fault::new(Class::KeyDamaged, "the TPM's HMAC has the wrong length").into());
     }
@@ -398,7 +406,7 @@ pub(super) fn agree(link: &mut Link, key: &KeyRef, point: &[u8]) -> Result<Vec<u
     let number = |bytes: &[u8]| EccParameter::try_from(bytes).map_err(during(COMMAND));
     let point = EccPoint::new(number(x)?, number(y)?);
     let handle = link.handle(key)?;
-    let common = link.authorised(COMMAND, |tpm| tpm.ecdh_z_gen(handle, point))?;
+    let common = link.using(key, COMMAND, |tpm| tpm.ecdh_z_gen(handle, point))?;
     Ok(template::padded(common.x().value(), Agreed::SECRET)?)
 }
 
@@ -409,7 +417,7 @@ fn decrypt(link: &mut Link, key: &KeyRef, ciphertext: &[u8]) -> Result<Vec<u8>, 
     let handle = link.handle(key)?;
     let input = PublicKeyRsa::try_from(ciphertext).map_err(during(COMMAND))?;
     let opened =
-        link.authorised(COMMAND, |tpm| tpm.rsa_decrypt(handle, input, RsaDecryptionScheme::Null, Data::default()));
+        link.using(key, COMMAND, |tpm| tpm.rsa_decrypt(handle, input, RsaDecryptionScheme::Null, Data::default()));
     match opened {
         Ok(plaintext) => Ok(plaintext.value().to_vec()),
         Err(trouble) if trouble.may_be_a_bad_ciphertext() && random(link, 1).is_ok() => {

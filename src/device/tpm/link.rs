@@ -12,7 +12,8 @@
 //! * with `sessions` of the settings, a salted HMAC session: authorisation values and results are encrypted on the bus,
 //!   and the Name of the key goes into the HMAC, so that the TPM itself refuses another key;
 //! * without, the Name behind a handle is read before each use, of the storage key too;
-//! * in both, each key has a random authorisation value of its own, which no other key takes. This alone would do, but
+//! * with a key that is bound to registers of the machine, a policy session of its own for each use, whose HMAC holds the Name too;
+//! * in all, each key has a random authorisation value of its own, which no other key takes. This alone would do, but
 //!   for keys of strangers that count wrong values towards lockout, and for the storage key, which has no value.
 
 use tss_esapi::Context;
@@ -25,16 +26,17 @@ use tss_esapi::interface_types::key_bits::RsaKeyBits;
 use tss_esapi::interface_types::resource_handles::Hierarchy;
 use tss_esapi::interface_types::session_handles::{AuthSession, PolicySession};
 use tss_esapi::structures::{
-    Attest, Auth, CapabilityData, CreatePrimaryKeyResult, Data, Digest, EncryptedSecret, IdObject, Nonce, Private,
-    Public, PublicParameters, Signature, SignatureScheme, SymmetricDefinition,
+    Attest, Auth, CapabilityData, CreatePrimaryKeyResult, Data, Digest, EncryptedSecret, IdObject, Nonce,
+    PcrSelectSize, PcrSelectionList, PcrSlot, Private, Public, PublicParameters, Signature, SignatureScheme,
+    SymmetricDefinition,
 };
 use zeroize::Zeroizing;
 
-use super::codes::{Trouble, during};
+use super::codes::{REBIND, Trouble, during};
 use super::tcti::Address;
 use super::template;
 use crate::device::{Class, Fault, Generated, KeyRef, Locator, TpmChallenge};
-use crate::types::{Algorithm, KeyId, SecretBytes, Version, sha256};
+use crate::types::{Algorithm, Hash, KeyId, PcrValues, Pcrs, SecretBytes, Version, sha256};
 
 /// The length of an authorisation value: nobody guesses 256 bits, which is why `noDA` costs nothing.
 const AUTH_BYTES: usize = 32;
@@ -69,6 +71,29 @@ pub(super) struct Link {
     anchor: Option<([u8; 8], NvIndexHandle)>,
 }
 
+/// What a TPM needs to load a key.
+pub(super) struct Blobs<'a> {
+    pub(super) parent: &'a [u8],
+    pub(super) public: &'a [u8],
+    private: &'a [u8],
+    auth: &'a SecretBytes,
+}
+
+impl<'a> Blobs<'a> {
+    /// Those of a key.
+    pub(super) fn of(key: &'a KeyRef) -> Result<Self, Fault> {
+        match &key.locator {
+            Locator::Tpm { parent, public, private, auth }
+            | Locator::TpmBound { parent, public, private, auth, pcrs: _ } => {
+                Ok(Self { parent, public, private, auth })
+            }
+            Locator::Resident | Locator::Wrapped { .. } | Locator::Shared { .. } => {
+                Err(Fault::new(Class::Unsupported, "this key is not a TPM's: it has no TPM blobs"))
+            }
+        }
+    }
+}
+
 /// A key in the TPM.
 struct Loaded {
     id: KeyId,
@@ -96,7 +121,7 @@ impl Link {
             return Err(another_tpm().into());
         }
         // 4. The session is salted to that key, so whoever sits on the bus had to be there at enrolment.
-        let session = if sessions { start_session(&mut context, made.key_handle)? } else { AuthSession::Password };
+        let session = if sessions { concealing(&mut context, made.key_handle)? } else { AuthSession::Password };
         Ok(Self { context, storage: made.key_handle, name, session, loaded: Vec::new(), anchor: None })
     }
 
@@ -119,6 +144,90 @@ impl Link {
         self.context.execute_with_session(Some(self.session), run).map_err(during(command))
     }
 
+    /// Runs a command that a key authorises: by the session, or, where it is bound to registers of the machine, by a policy session of
+    /// its own, satisfied just now. The TPM looks at the registers again when it runs the command.
+    pub(super) fn using<T>(
+        &mut self,
+        key: &KeyRef,
+        command: &'static str,
+        run: impl FnOnce(&mut Context) -> tss_esapi::Result<T>,
+    ) -> Result<T, Trouble> {
+        let Some(bound) = key.locator.pcrs() else { return self.authorised(command, run) };
+        let session = self.policy_session()?;
+        let done = self
+            .satisfy(session, bound.registers())
+            .and_then(|()| self.context.execute_with_session(Some(session), run).map_err(during(command)));
+        let flushed = flush(&mut self.context, session_object(session));
+        match done {
+            Ok(done) => flushed.map(|()| done),
+            Err(trouble) if trouble.is_policy_failure() => Err(self.why_not(bound)?),
+            Err(trouble) => Err(trouble),
+        }
+    }
+
+    /// A session whose policy is still empty. Where the other one conceals what goes over the bus, so does this.
+    fn policy_session(&mut self) -> Result<AuthSession, Trouble> {
+        match self.session {
+            AuthSession::Password => begin(&mut self.context, None, SessionType::Policy, false),
+            AuthSession::HmacSession(_) | AuthSession::PolicySession(_) => {
+                begin(&mut self.context, Some(self.storage), SessionType::Policy, true)
+            }
+        }
+    }
+
+    /// Has the session hold the present values of the registers, and ask for the authorisation value: [`PcrValues::policy`].
+    fn satisfy(&mut self, session: AuthSession, registers: Pcrs) -> Result<(), Trouble> {
+        let session = PolicySession::try_from(session).map_err(during("TPM2_PolicyPCR"))?;
+        let list = selection(registers.bank(), registers.registers())?;
+        self.context
+            .execute_without_session(|tpm| tpm.policy_pcr(session, Digest::default(), list))
+            .map_err(during("TPM2_PolicyPCR"))?;
+        self.context
+            .execute_without_session(|tpm| tpm.policy_auth_value(session))
+            .map_err(during("TPM2_PolicyAuthValue"))
+    }
+
+    /// Why the policy of a bound key does not hold: where the registers are as they should be, the handle is not.
+    fn why_not(&mut self, bound: &PcrValues) -> Result<Trouble, Trouble> {
+        let changed = bound.changed(&self.pcrs(bound.registers())?);
+        if changed.is_empty() {
+            return Ok(Trouble::Stale);
+        }
+        let which: Vec<_> = changed.iter().map(ToString::to_string).collect();
+        let text = format!(
+            "the machine's PCRs are not what the key was bound to: of {}, something else stands in {}",
+            bound.registers(),
+            which.join(", ")
+        );
+        Ok(Fault { code: Some("TPM_RC_POLICY_FAIL".to_owned()), ..Fault::new(Class::PcrsChanged, text).hint(REBIND) }
+            .into())
+    }
+
+    /// What stands in registers of the machine. Nothing authenticates that answer: whoever falsifies it on the bus makes a key that
+    /// fails its probe, or a wrong text of an error.
+    pub(super) fn pcrs(&mut self, wanted: Pcrs) -> Result<PcrValues, Trouble> {
+        const COMMAND: &str = "TPM2_PCR_Read";
+        /// As many as one answer holds.
+        const AT_ONCE: usize = 8;
+        let lacks = || {
+            let text = format!("this TPM does not keep all of {wanted}");
+            Fault::new(Class::Unsupported, text)
+                .hint("`tpm2_getcap pcrs` lists the banks that it keeps, and their PCRs")
+        };
+        let registers: Vec<_> = wanted.registers().collect();
+        let mut values = Vec::new();
+        for some in registers.chunks(AT_ONCE) {
+            let list = selection(wanted.bank(), some.iter().copied())?;
+            let read = self.context.execute_without_session(|tpm| tpm.pcr_read(list.clone()));
+            let (_, shown, digests) = read.map_err(during(COMMAND))?;
+            if shown != list {
+                return Err(lacks().into());
+            }
+            values.extend(digests.value().iter().map(|digest| digest.value().to_vec()));
+        }
+        Ok(PcrValues::new(wanted, values).ok_or_else(lacks)?)
+    }
+
     /// Runs a command that needs no authorisation; a session encrypts its answer all the same.
     pub(super) fn concealed<T>(
         &mut self,
@@ -131,7 +240,7 @@ impl Link {
 
     /// The handle of a key, loading it if need be.
     pub(super) fn handle(&mut self, key: &KeyRef) -> Result<KeyHandle, Trouble> {
-        self.handle_of(key, template::key)
+        self.handle_of(key, |algorithm| template::key(algorithm, key.locator.pcrs()))
     }
 
     /// The handle of a key that is made by this template.
@@ -140,16 +249,15 @@ impl Link {
         key: &KeyRef,
         template: impl FnOnce(Algorithm) -> Result<Public, Trouble>,
     ) -> Result<KeyHandle, Trouble> {
-        let Locator::Tpm { parent, public, private, auth } = &key.locator else {
-            return Err(Fault::new(Class::Unsupported, "this key is not a TPM's: it has no TPM blobs").into());
-        };
-        let algorithm = key.algorithm.as_str().as_bytes();
-        let fingerprint =
-            sha256(&[algorithm, &sha256(&[parent]), &sha256(&[public]), &sha256(&[private]), auth.expose()]);
+        let Blobs { parent, public, private, auth } = Blobs::of(key)?;
+        let (algorithm, policy) = (key.algorithm.as_str().as_bytes(), key.locator.pcrs().map(PcrValues::policy));
+        let blobs = [parent, public, private, policy.as_ref().map_or([].as_slice(), <[u8; 32]>::as_slice)];
+        let [parent_sum, public_sum, private_sum, policy_sum] = blobs.map(|blob| sha256(&[blob]));
+        let fingerprint = sha256(&[algorithm, &parent_sum, &public_sum, &private_sum, &policy_sum, auth.expose()]);
         if let Some(handle) = self.loaded_handle(key.id, key.version, &fingerprint)? {
             return Ok(handle);
         }
-        if *parent != self.name {
+        if parent != self.name {
             return Err(foreign_key().into());
         }
         self.load(key, &template(key.algorithm)?, fingerprint, public, private, auth)
@@ -211,14 +319,22 @@ impl Link {
         self.confirm(self.storage, &name)
     }
 
-    /// Makes a key and loads what was made. Nothing of it stays in the TPM but the loaded handle.
-    pub(super) fn create(&mut self, id: KeyId, version: Version, algorithm: Algorithm) -> Result<Generated, Trouble> {
-        self.create_by(template::key, id, version, algorithm)
+    /// Makes a key, perhaps bound to what stands in these registers now, and loads what was made. Nothing of it stays in the TPM but the
+    /// loaded handle.
+    pub(super) fn create(
+        &mut self,
+        id: KeyId,
+        version: Version,
+        algorithm: Algorithm,
+        pcrs: Option<Pcrs>,
+    ) -> Result<Generated, Trouble> {
+        let bound = pcrs.map(|pcrs| self.pcrs(pcrs)).transpose()?;
+        self.create_by(|algorithm| template::key(algorithm, bound.as_ref()), id, version, algorithm, bound.clone())
     }
 
     /// Makes the attestation key, as [`Self::create`].
     pub(super) fn create_attestation_key(&mut self, id: KeyId) -> Result<Generated, Trouble> {
-        self.create_by(|_| template::attestation_key(), id, Version::FIRST, Algorithm::EcdsaP256)
+        self.create_by(|_| template::attestation_key(), id, Version::FIRST, Algorithm::EcdsaP256, None)
     }
 
     fn create_by(
@@ -227,6 +343,7 @@ impl Link {
         id: KeyId,
         version: Version,
         algorithm: Algorithm,
+        bound: Option<PcrValues>,
     ) -> Result<Generated, Trouble> {
         let area = template(algorithm)?;
         let auth = draw_auth()?;
@@ -237,11 +354,11 @@ impl Link {
         let made =
             self.authorised("TPM2_Create", |context| context.create(storage, area, Some(value), None, None, None))?;
         template::check(algorithm, &template(algorithm)?, &made.out_public)?;
-        let locator = Locator::Tpm {
-            parent: self.name.clone(),
-            public: template::write_public(&made.out_public)?,
-            private: template::sized(made.out_private.value())?,
-            auth,
+        let (parent, public) = (self.name.clone(), template::write_public(&made.out_public)?);
+        let private = template::sized(made.out_private.value())?;
+        let locator = match bound {
+            None => Locator::Tpm { parent, public, private, auth },
+            Some(pcrs) => Locator::TpmBound { parent, public, private, auth, pcrs },
         };
         let public = template::public_key(algorithm, &made.out_public)?;
         let key = KeyRef { id, version, algorithm, locator };
@@ -279,7 +396,7 @@ impl Link {
         let signer = self.attestation_handle(by)?;
         let endorsement =
             ek::create_ek_object_2(&mut self.context, ENDORSEMENT, DefaultKey).map_err(during(COMMAND))?;
-        let policy = unsalted_policy(&mut self.context)?;
+        let policy = begin(&mut self.context, None, SessionType::Policy, false)?;
         let session = PolicySession::try_from(policy).map_err(during(COMMAND))?;
         self.context
             .execute_with_session(Some(AuthSession::Password), |tpm| {
@@ -321,7 +438,9 @@ impl Link {
     fn second_session(&mut self) -> Result<AuthSession, Trouble> {
         match self.session {
             AuthSession::Password => Ok(AuthSession::Password),
-            AuthSession::HmacSession(_) | AuthSession::PolicySession(_) => salted(&mut self.context, self.storage),
+            AuthSession::HmacSession(_) | AuthSession::PolicySession(_) => {
+                begin(&mut self.context, Some(self.storage), SessionType::Hmac, false)
+            }
         }
     }
 
@@ -435,40 +554,37 @@ fn draw_auth() -> Result<SecretBytes, Fault> {
     Ok(SecretBytes::new(bytes.to_vec()))
 }
 
-fn start_session(context: &mut Context, storage: KeyHandle) -> Result<AuthSession, Trouble> {
-    let session = salted(context, storage)?;
-    let (attributes, mask) =
-        SessionAttributesBuilder::new().with_decrypt(true).with_encrypt(true).with_continue_session(true).build();
+/// A session that is salted to the storage key and encrypts what goes over the bus.
+fn concealing(context: &mut Context, storage: KeyHandle) -> Result<AuthSession, Trouble> {
+    begin(context, Some(storage), SessionType::Hmac, true)
+}
+
+/// A session, salted to `salt` where there is one. Without a salt it must encrypt nothing.
+fn begin(
+    context: &mut Context,
+    salt: Option<KeyHandle>,
+    kind: SessionType,
+    conceals: bool,
+) -> Result<AuthSession, Trouble> {
+    let session = context
+        .execute_without_session(|context| {
+            let (cipher, hash) = (SymmetricDefinition::AES_256_CFB, HashingAlgorithm::Sha256);
+            context.start_auth_session(salt, None, None, kind, cipher, hash)
+        })
+        .map_err(during("TPM2_StartAuthSession"))?
+        .ok_or_else(|| Fault::new(Class::Internal, "TPM2_StartAuthSession gave no session"))?;
+    let attributes = SessionAttributesBuilder::new().with_decrypt(conceals).with_encrypt(conceals);
+    let (attributes, mask) = attributes.with_continue_session(true).build();
     context.tr_sess_set_attributes(session, attributes, mask).map_err(during("Esys_TRSess_SetAttributes"))?;
     Ok(session)
 }
 
-/// A session for a policy. It encrypts nothing, so it needs no salt.
-fn unsalted_policy(context: &mut Context) -> Result<AuthSession, Trouble> {
-    let session = context
-        .execute_without_session(|context| {
-            let (cipher, hash) = (SymmetricDefinition::AES_256_CFB, HashingAlgorithm::Sha256);
-            context.start_auth_session(None, None, None, SessionType::Policy, cipher, hash)
-        })
-        .map_err(during("TPM2_StartAuthSession"))?
-        .ok_or_else(|| Fault::new(Class::Internal, "TPM2_StartAuthSession gave no session"))?;
-    let (attributes, mask) = SessionAttributesBuilder::new().with_continue_session(true).build();
-    context.tr_sess_set_attributes(session, attributes, mask).map_err(during("Esys_TRSess_SetAttributes"))?;
-    Ok(session)
-}
-
-/// A session that is salted to the storage key, and encrypts nothing.
-fn salted(context: &mut Context, storage: KeyHandle) -> Result<AuthSession, Trouble> {
-    let session = context
-        .execute_without_session(|context| {
-            let (cipher, hash) = (SymmetricDefinition::AES_256_CFB, HashingAlgorithm::Sha256);
-            context.start_auth_session(Some(storage), None, None, SessionType::Hmac, cipher, hash)
-        })
-        .map_err(during("TPM2_StartAuthSession"))?
-        .ok_or_else(|| Fault::new(Class::Internal, "TPM2_StartAuthSession gave no session"))?;
-    let (attributes, mask) = SessionAttributesBuilder::new().with_continue_session(true).build();
-    context.tr_sess_set_attributes(session, attributes, mask).map_err(during("Esys_TRSess_SetAttributes"))?;
-    Ok(session)
+/// Registers of a bank, by the names that the wrapper crate has for them.
+fn selection(bank: Hash, registers: impl IntoIterator<Item = u8>) -> Result<PcrSelectionList, Trouble> {
+    let slots = registers.into_iter().map(|register| PcrSlot::try_from(1_u32 << register));
+    let slots = slots.collect::<tss_esapi::Result<Vec<_>>>().map_err(during("PCRs"))?;
+    let list = PcrSelectionList::builder().with_size_of_select(PcrSelectSize::ThreeOctets);
+    list.with_selection(template::hash_of(bank), &slots).build().map_err(during("PCRs"))
 }
 
 fn session_object(session: AuthSession) -> ObjectHandle {

@@ -43,10 +43,11 @@ use engine::Engine;
 
 use super::{
     AnchorPlace, AnchorSlot, AnchorWrite, Attempt, Attest, AttestationKey, Class, Description, Device, Driver, Fault,
-    Generated, Health, Identity, Inventory, Kek, KeyRef, KeySpec, TpmChallenge, TpmSettings,
+    Generated, Health, Identity, Inventory, Kek, KekRole, KeyRef, KeySpec, PinSource, SharedKek, TpmChallenge,
+    TpmSettings,
 };
 use crate::attestation::Evidence;
-use crate::types::{KeyId, SecretBytes, Version};
+use crate::types::{KeyId, PcrValues, Pcrs, PublicKey, SecretBytes, Version};
 
 /// An opened TPM.
 pub struct Tpm {
@@ -135,6 +136,22 @@ impl Device for Turn {
         Ok(Vec::new())
     }
 
+    fn open_transport(&mut self) -> Result<PublicKey, Fault> {
+        Err(shares_none())
+    }
+
+    fn make_shared(&mut self, _: &[KekRole], _: &[PublicKey]) -> Result<Vec<Vec<SharedKek>>, Fault> {
+        Err(shares_none())
+    }
+
+    fn pass_on_shared(&mut self, _: &PublicKey, _: &PinSource) -> Result<Vec<SharedKek>, Fault> {
+        Err(shares_none())
+    }
+
+    fn take_shared(&mut self, _: &[SharedKek]) -> Result<Vec<Kek>, Fault> {
+        Err(shares_none())
+    }
+
     fn cipher(&mut self, _: &KeyRef, _: &[u8]) -> Result<Vec<u8>, Fault> {
         Err(template::no_gcm())
     }
@@ -190,7 +207,16 @@ impl Device for Turn {
         lock(&self.engine).endorsement()
     }
 
+    fn pcrs(&mut self, wanted: Pcrs) -> Result<PcrValues, Fault> {
+        lock(&self.engine).pcrs(wanted)
+    }
+
     fn answer(&mut self, challenge: &TpmChallenge) -> Result<SecretBytes, Fault> {
         lock(&self.engine).answer(challenge)
     }
+}
+
+fn shares_none() -> Fault {
+    Fault::new(Class::Unsupported, "a TPM has no key-encryption keys that it could share")
+        .hint("keys that are to outlive their device belong into two PKCS#11 tokens")
 }

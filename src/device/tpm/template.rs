@@ -3,6 +3,9 @@
 //! Each key is fixed to its TPM and its parent, its secret was drawn in the TPM, it is used with an authorisation value
 //! of its own, it does one thing by one scheme with one hash, and it has `noDA`. Without `noDA` each boot after an
 //! unclean stop counts as a wrong password, and three of them lock all keys with right passwords.
+//!
+//! A key that is bound to registers of the machine has a policy, and no `userWithAuth`: the TPM uses it by that policy alone. Without
+//! `adminWithPolicy` it is certified by its authorisation value, also while the machine is another one.
 
 use tss_esapi::attributes::{ObjectAttributes, ObjectAttributesBuilder};
 use tss_esapi::interface_types::algorithm::{HashingAlgorithm, PublicAlgorithm};
@@ -17,7 +20,7 @@ use tss_esapi::traits::{Marshall, UnMarshall};
 
 use super::codes::{Trouble, during};
 use crate::device::{Class, Fault};
-use crate::types::{Algorithm, Curve, Hash, PublicKey, Role, sha256};
+use crate::types::{Algorithm, Curve, Hash, PcrValues, PublicKey, Role, sha256};
 
 /// The exponent of each RSA key here; the TPM writes 0 for it.
 const RSA_EXPONENT: [u8; 3] = [1, 0, 1];
@@ -36,12 +39,16 @@ pub(super) fn usual_storage() -> Result<Public, Trouble> {
 fn storage_by(cipher: SymmetricDefinitionObject) -> Result<Public, Trouble> {
     let parameters =
         PublicEccParameters::new(cipher, EccScheme::Null, EccCurve::NistP256, KeyDerivationFunctionScheme::Null);
-    build(PublicParameters::Ecc(parameters), attributes(|all| all.with_restricted(true).with_decrypt(true))?)
+    build(
+        PublicParameters::Ecc(parameters),
+        attributes(|all| all.with_restricted(true).with_decrypt(true), None)?,
+        None,
+    )
 }
 
 /// The template of a key for a file: ECDSA with the hash that the program chooses, or why there is none.
 pub(super) fn file_key(algorithm: Algorithm) -> Result<Public, Trouble> {
-    build(file_parameters(algorithm)?, attributes(|all| all.with_sign_encrypt(true))?)
+    build(file_parameters(algorithm)?, attributes(|all| all.with_sign_encrypt(true), None)?, None)
 }
 
 /// What the TPM is to make for a file.
@@ -55,18 +62,19 @@ pub(super) fn file_parameters(algorithm: Algorithm) -> Result<PublicParameters, 
     )))
 }
 
-/// The template of a key, or why a TPM has none.
-pub(super) fn key(algorithm: Algorithm) -> Result<Public, Trouble> {
+/// The template of a key, perhaps bound to the values of registers, or why a TPM has none.
+pub(super) fn key(algorithm: Algorithm, pcrs: Option<&PcrValues>) -> Result<Public, Trouble> {
     let role = |all: ObjectAttributesBuilder| match algorithm.role() {
         Role::Sign | Role::Mac | Role::Cipher => all.with_sign_encrypt(true),
         Role::Agree | Role::Decrypt => all.with_decrypt(true),
     };
-    build(parameters(algorithm)?, attributes(role)?)
+    build(parameters(algorithm)?, attributes(role, pcrs)?, pcrs)
 }
 
 /// The template of the attestation key: "restricted", so that it signs nothing but what the TPM itself says.
 pub(super) fn attestation_key() -> Result<Public, Trouble> {
-    build(parameters(Algorithm::EcdsaP256)?, attributes(|all| all.with_restricted(true).with_sign_encrypt(true))?)
+    let attributes = attributes(|all| all.with_restricted(true).with_sign_encrypt(true), None)?;
+    build(parameters(Algorithm::EcdsaP256)?, attributes, None)
 }
 
 /// What the TPM is to make, or why it cannot.
@@ -148,19 +156,27 @@ fn modulus_of(bits: u32) -> Result<RsaKeyBits, Fault> {
 
 fn attributes(
     role: impl FnOnce(ObjectAttributesBuilder) -> ObjectAttributesBuilder,
+    pcrs: Option<&PcrValues>,
 ) -> Result<ObjectAttributes, Trouble> {
     let all = ObjectAttributesBuilder::new()
         .with_fixed_tpm(true)
         .with_fixed_parent(true)
         .with_sensitive_data_origin(true)
-        .with_user_with_auth(true)
+        .with_user_with_auth(pcrs.is_none())
         .with_no_da(true);
     role(all).build().map_err(during("attributes"))
 }
 
-fn build(parameters: PublicParameters, attributes: ObjectAttributes) -> Result<Public, Trouble> {
-    let area =
-        PublicBuilder::new().with_name_hashing_algorithm(HashingAlgorithm::Sha256).with_object_attributes(attributes);
+fn build(
+    parameters: PublicParameters,
+    attributes: ObjectAttributes,
+    pcrs: Option<&PcrValues>,
+) -> Result<Public, Trouble> {
+    let policy = pcrs.map(|pcrs| pcrs.policy().to_vec()).unwrap_or_default();
+    let area = PublicBuilder::new()
+        .with_name_hashing_algorithm(HashingAlgorithm::Sha256)
+        .with_object_attributes(attributes)
+        .with_auth_policy(Digest::try_from(policy).map_err(during("template"))?);
     let area = match parameters {
         PublicParameters::Ecc(ecc) => area
             .with_public_algorithm(PublicAlgorithm::Ecc)

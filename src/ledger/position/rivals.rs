@@ -95,7 +95,7 @@ impl World {
         accepted
     }
 
-    fn commit(&mut self, who: usize) {
+    fn commits(&mut self, who: usize) {
         let service = &mut self.services[who];
         let Some(runs) = &mut service.runs else { return };
         if !self.copies.contains(&service.database) {
@@ -193,7 +193,7 @@ impl World {
             }
             // 2. A change.
             let mut world = self.clone();
-            world.commit(who);
+            world.commits(who);
             worlds.push(world);
             // 3. An anchor.
             for at in (0..2).filter(|at| !runs[*at].tried) {
@@ -232,7 +232,7 @@ fn copied(careful: bool) -> World {
     // One change that both have: the folder was copied after it.
     let database = first.services[0].database.clone();
     assert!(first.start(0, database));
-    first.commit(0);
+    first.commits(0);
     first.anchor(0, 0, Write::Done);
     first.anchor(0, 1, Write::Done);
     let database = first.services[0].database.clone();
