@@ -1,11 +1,12 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 //! A thin safe layer over the function list of a PKCS#11 library
-//! ([OASIS PKCS#11 v3.0](https://docs.oasis-open.org/pkcs11/pkcs11-base/v3.0/os/pkcs11-base-v3.0-os.html)).
+//! ([OASIS PKCS#11 v3.0](https://docs.oasis-open.org/pkcs11/pkcs11-base/v3.0/os/pkcs11-base-v3.0-os.html)), and what version 3.2 adds for keys
+//! that outlast quantum computers, where the library has it.
 //!
 //! One Rust method is one PKCS#11 call, or the shortest fixed sequence where the standard demands one (`C_SignInit` and one
 //! `C_Sign`, the three calls of a search). Nothing is retried, cached or guessed; an [`Error`] is the name of the function
 //! and the code it returned. What is offered is what a key service needs, so there is no call meant to bring key material in,
-//! and none that takes it out other than wrapped, but for the secret that two keys agree on.
+//! and none that takes it out other than wrapped, but for the secret that two keys agree on, or that is encapsulated to one.
 //!
 //! ```text
 //! Module ── a loaded library, initialised; finalised when the last owner lets go
@@ -33,13 +34,14 @@ pub use session::{InnerTemplate, Object, Session};
 pub mod ck {
     pub use cryptoki_sys::{
         CK_ATTRIBUTE_TYPE, CK_RV, CK_ULONG, CKA_ALLOWED_MECHANISMS, CKA_ALWAYS_SENSITIVE, CKA_APPLICATION, CKA_CLASS,
-        CKA_COPYABLE, CKA_DECRYPT, CKA_DERIVE, CKA_EC_PARAMS, CKA_EC_POINT, CKA_ENCRYPT, CKA_EXTRACTABLE, CKA_ID,
-        CKA_KEY_GEN_MECHANISM, CKA_KEY_TYPE, CKA_LABEL, CKA_LOCAL, CKA_MODIFIABLE, CKA_MODULUS, CKA_MODULUS_BITS,
-        CKA_NEVER_EXTRACTABLE, CKA_PARAMETER_SET, CKA_PRIVATE, CKA_PUBLIC_EXPONENT, CKA_SENSITIVE, CKA_SIGN,
-        CKA_SIGN_RECOVER, CKA_TOKEN, CKA_TRUSTED, CKA_UNWRAP, CKA_UNWRAP_TEMPLATE, CKA_VALUE, CKA_VALUE_LEN,
-        CKA_VERIFY, CKA_WRAP, CKK_AES, CKK_EC, CKK_EC_EDWARDS, CKK_GENERIC_SECRET, CKK_ML_DSA, CKK_RSA, CKM_AES_ECB,
-        CKM_AES_KEY_WRAP, CKM_ECDSA_SHA1, CKM_SHA_1_HMAC, CKO_DATA, CKO_PRIVATE_KEY, CKO_PUBLIC_KEY, CKO_SECRET_KEY,
-        CKP_ML_DSA_65, CKR_ACTION_PROHIBITED, CKR_ARGUMENTS_BAD, CKR_ATTRIBUTE_READ_ONLY, CKR_ATTRIBUTE_SENSITIVE,
+        CKA_COPYABLE, CKA_DECAPSULATE, CKA_DECRYPT, CKA_DERIVE, CKA_EC_PARAMS, CKA_EC_POINT, CKA_ENCAPSULATE,
+        CKA_ENCRYPT, CKA_EXTRACTABLE, CKA_ID, CKA_KEY_GEN_MECHANISM, CKA_KEY_TYPE, CKA_LABEL, CKA_LOCAL,
+        CKA_MODIFIABLE, CKA_MODULUS, CKA_MODULUS_BITS, CKA_NEVER_EXTRACTABLE, CKA_PARAMETER_SET, CKA_PRIVATE,
+        CKA_PUBLIC_EXPONENT, CKA_SENSITIVE, CKA_SIGN, CKA_SIGN_RECOVER, CKA_TOKEN, CKA_TRUSTED, CKA_UNWRAP,
+        CKA_UNWRAP_TEMPLATE, CKA_VALUE, CKA_VALUE_LEN, CKA_VERIFY, CKA_WRAP, CKK_AES, CKK_EC, CKK_EC_EDWARDS,
+        CKK_GENERIC_SECRET, CKK_ML_DSA, CKK_ML_KEM, CKK_RSA, CKM_AES_ECB, CKM_AES_KEY_WRAP, CKM_ECDSA_SHA1,
+        CKM_SHA_1_HMAC, CKO_DATA, CKO_PRIVATE_KEY, CKO_PUBLIC_KEY, CKO_SECRET_KEY, CKP_ML_DSA_65, CKP_ML_KEM_768,
+        CKR_ACTION_PROHIBITED, CKR_ARGUMENTS_BAD, CKR_ATTRIBUTE_READ_ONLY, CKR_ATTRIBUTE_SENSITIVE,
         CKR_ATTRIBUTE_TYPE_INVALID, CKR_ATTRIBUTE_VALUE_INVALID, CKR_BUFFER_TOO_SMALL,
         CKR_CRYPTOKI_ALREADY_INITIALIZED, CKR_CRYPTOKI_NOT_INITIALIZED, CKR_DEVICE_ERROR, CKR_DEVICE_MEMORY,
         CKR_DEVICE_REMOVED, CKR_FUNCTION_FAILED, CKR_FUNCTION_NOT_SUPPORTED, CKR_GENERAL_ERROR, CKR_KEY_HANDLE_INVALID,
