@@ -302,7 +302,7 @@ pub(super) async fn prove(worker: &Arc<Worker>, pending: &Pending, generated: Ge
             probe_signature(worker, &key, generated.public.as_ref()).await?;
             None
         }
-        Role::Agree | Role::Decrypt => {
+        Role::Agree | Role::Decrypt | Role::Decapsulate => {
             probe_secret(worker, &key, generated.public.as_ref()).await?;
             None
         }
