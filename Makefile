@@ -19,7 +19,7 @@ QUICK ?=
 SKIPS := $(CURDIR)/target/skipped.txt
 # What the long tests found, in figures.
 PROOFS := $(CURDIR)/target/soaked.txt
-# Without them their tests are skipped. With SIGNET_TEST_PQC=1 the second one builds a token that has ML-DSA as well.
+# Without them their tests are skipped. With SIGNET_TEST_PQC=1 the second one builds a token that has ML-DSA and ML-KEM as well.
 JUDGES := ./tests/judges/install || [ -n "$(ALLOW_SKIPS)" ]
 MODULE := CARGO="$(CARGO)" ./tests/kryoptic/install || [ -n "$(ALLOW_SKIPS)" ]
 
@@ -76,7 +76,7 @@ fuzz: ## throws damaged input at every decoder, FUZZ_SECONDS each
 	./.ci/deps fuzz
 	FUZZ_SECONDS="$(FUZZ_SECONDS)" ./fuzz/run $(FUZZ_TARGETS)
 
-soak: ## the long tests, some hours: many more random cases, ML-DSA in a token, and five minutes of each fuzz target
+soak: ## the long tests, some hours: many more random cases, ML-DSA and ML-KEM in a token, and five minutes of each fuzz target
 	./.ci/deps test fuzz
 	export SIGNET_TEST_PQC=1
 	mkdir -p target

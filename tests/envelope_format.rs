@@ -10,6 +10,7 @@
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::agreement::{self as lc, ECDH_P256, PrivateKey, UnparsedPublicKey};
 use aws_lc_rs::hmac;
+use aws_lc_rs::kem::{DecapsulationKey, ML_KEM_768};
 use aws_lc_rs::rsa::{OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, PrivateDecryptingKey};
 use proptest::prelude::*;
 use serde_json::Value;
@@ -115,15 +116,15 @@ fn hpke_blobs_of_others_open_and_ours_have_their_form() {
         let (public, label, context, blob) = hpke_case(case);
         assert_eq!(Label::parse(&blob).unwrap().0, label);
         assert_eq!(bytes(&case["info"]), [b"signet hpke v1".as_slice(), &label.encode()].concat());
-        let secret = agree(&case["private_key"], hpke::point(&blob).unwrap());
+        let secret = agree(&case["private_key"], hpke::enc(&blob).unwrap());
         assert_eq!(hpke::open(&secret, &public, &blob, &context.hash()).unwrap().expose(), bytes(&case["plaintext"]));
         // Ours open in the same way, and no two are alike.
         let [one, two] = [(); 2].map(|()| hpke::seal(&public, &label, &context.hash(), b"ours").unwrap());
         assert_ne!(one, two);
         for ours in [one, two] {
-            let secret = agree(&case["private_key"], hpke::point(&ours).unwrap());
+            let secret = agree(&case["private_key"], hpke::enc(&ours).unwrap());
             assert_eq!(hpke::open(&secret, &public, &ours, &context.hash()).unwrap().expose(), b"ours");
-            assert_eq!(ours.len(), 4 + hpke::OVERHEAD);
+            assert_eq!(ours.len(), 4 + hpke::OVERHEAD + 65);
         }
     }
 }
@@ -133,7 +134,7 @@ fn the_golden_hpke_ciphertext_opens_for_ever() {
     let golden = include_bytes!("golden/ciphertext-hpke-v1.bin");
     let case = &vectors("hpke.json")["cases"][2];
     let (public, _, context, _) = hpke_case(case);
-    let secret = agree(&case["private_key"], hpke::point(golden).unwrap());
+    let secret = agree(&case["private_key"], hpke::enc(golden).unwrap());
     let opened = hpke::open(&secret, &public, golden, &context.hash()).unwrap();
     assert_eq!(opened.expose(), b"data key of 32 bytes, or so long");
 }
@@ -142,7 +143,7 @@ fn the_golden_hpke_ciphertext_opens_for_ever() {
 fn no_flipped_bit_of_an_hpke_blob_goes_unnoticed() {
     let case = &vectors("hpke.json")["cases"][1];
     let (public, _, context, blob) = hpke_case(case);
-    let secret = agree(&case["private_key"], hpke::point(&blob).unwrap());
+    let secret = agree(&case["private_key"], hpke::enc(&blob).unwrap());
     for at in 0..blob.len() {
         for bit in 0..8 {
             let mut bad = blob.clone();
@@ -158,19 +159,109 @@ fn no_flipped_bit_of_an_hpke_blob_goes_unnoticed() {
             };
             assert_eq!(reason, expected, "byte {at}, bit {bit}");
             if (24..89).contains(&at) {
-                assert_eq!(hpke::point(&bad).unwrap_err(), OpenFailure::NoPoint);
+                assert_eq!(hpke::enc(&bad).unwrap_err(), OpenFailure::NoPoint);
             }
         }
     }
     for length in 0..blob.len() {
         let reason = hpke::open(&secret, &public, &blob[..length], &context.hash()).unwrap_err();
-        let expected = if length < hpke::OVERHEAD { OpenFailure::Truncated } else { OpenFailure::Damaged };
+        let expected = if length < hpke::OVERHEAD + 65 { OpenFailure::Truncated } else { OpenFailure::Damaged };
         assert_eq!(reason, expected, "{length} bytes");
     }
     let other = hpke::open(&secret, &public, &blob, &[7; 32]).unwrap_err();
     assert_eq!(other, OpenFailure::WrongKeyOrContext, "the context is sealed");
     let huge = [blob.as_slice(), &vec![0; MAX_PLAINTEXT]].concat();
     assert_eq!(hpke::open(&secret, &public, &huge, &context.hash()).unwrap_err(), OpenFailure::TooLong);
+}
+
+fn ml_kem_case(case: &Value) -> (PublicKey, Label, Context, SecretBytes, Vec<u8>) {
+    let number = u32::try_from(case["version"].as_u64().unwrap()).unwrap();
+    let (key_id, version) = (KeyId::from_bytes(array(&case["key_id"])), Version::new(number).unwrap());
+    (
+        PublicKey::ml_kem_768(&bytes(&case["public_key"])).unwrap(),
+        Label { algorithm: Algorithm::MlKem768, key_id, version },
+        serde_json::from_value(case["context"].clone()).unwrap(),
+        SecretBytes::new(bytes(&case["secret"])),
+        bytes(&case["blob"]),
+    )
+}
+
+#[test]
+fn ml_kem_blobs_of_others_open() {
+    let vectors = vectors("ml-kem.json");
+    let cases = vectors["cases"].as_array().unwrap();
+    assert_eq!(cases.len(), 4);
+    for case in cases {
+        let (public, label, context, secret, blob) = ml_kem_case(case);
+        assert_eq!(Label::parse(&blob).unwrap().0, label);
+        assert_eq!(bytes(&case["info"]), [b"signet hpke v1".as_slice(), &label.encode()].concat());
+        assert_eq!(hpke::enc(&blob).unwrap(), &blob[24..24 + 1088]);
+        let plaintext = bytes(&case["plaintext"]);
+        assert_eq!(hpke::open(&secret, &public, &blob, &context.hash()).unwrap().expose(), plaintext);
+        assert_eq!(blob.len(), plaintext.len() + hpke::OVERHEAD + 1088);
+        // A secret of another length is none.
+        let short = SecretBytes::new(secret.expose()[1..].to_vec());
+        assert_eq!(hpke::open(&short, &public, &blob, &context.hash()).unwrap_err(), OpenFailure::Damaged);
+    }
+}
+
+#[test]
+fn the_golden_ml_kem_ciphertext_opens_for_ever() {
+    let golden = include_bytes!("golden/ciphertext-ml-kem-v1.bin");
+    let (public, _, context, secret, _) = ml_kem_case(&vectors("ml-kem.json")["cases"][2]);
+    let opened = hpke::open(&secret, &public, golden, &context.hash()).unwrap();
+    assert_eq!(opened.expose(), b"data key of 32 bytes, or so long");
+}
+
+#[test]
+fn no_flipped_bit_of_an_ml_kem_blob_goes_unnoticed() {
+    let private = DecapsulationKey::generate(&ML_KEM_768).unwrap();
+    let raw = private.encapsulation_key().unwrap().key_bytes().unwrap().as_ref().to_vec();
+    let public = PublicKey::ml_kem_768(&raw).unwrap();
+    let (key_id, version) = (KeyId::from_bytes([9; 16]), Version::new(3).unwrap());
+    let label = Label { algorithm: Algorithm::MlKem768, key_id, version };
+    let context = [5; 32];
+    // What the device does, whatever was changed.
+    let open = |blob: &[u8]| {
+        let secret = private.decapsulate(hpke::enc(blob)?.into()).unwrap();
+        hpke::open(&SecretBytes::new(secret.as_ref().to_vec()), &public, blob, &context)
+    };
+    let [blob, other] = [(); 2].map(|()| hpke::seal(&public, &label, &context, b"ours").unwrap());
+    assert_ne!(blob, other);
+    assert_eq!((open(&blob).unwrap().expose(), open(&other).unwrap().expose()), (&b"ours"[..], &b"ours"[..]));
+    for at in 0..blob.len() {
+        let mut bad = blob.clone();
+        bad[at] ^= 1 << (at % 8);
+        let reason = open(&bad).unwrap_err();
+        let expected = match at {
+            0..=1 => OpenFailure::UnknownMagic,
+            2 => OpenFailure::UnknownFormat(bad[2]),
+            3 => reason,
+            _ => OpenFailure::Damaged,
+        };
+        assert_eq!(reason, expected, "byte {at}");
+    }
+    for length in 0..blob.len() {
+        let expected = if length < hpke::OVERHEAD + 1088 { OpenFailure::Truncated } else { OpenFailure::Damaged };
+        assert_eq!(open(&blob[..length]).unwrap_err(), expected, "{length} bytes");
+    }
+    assert_eq!(
+        open(&[&blob[..24], &other[24..24 + 1088], &blob[24 + 1088..]].concat()).unwrap_err(),
+        OpenFailure::Damaged
+    );
+    let huge = [blob.as_slice(), &vec![0; MAX_PLAINTEXT]].concat();
+    assert_eq!(open(&huge).unwrap_err(), OpenFailure::TooLong);
+    // Keys of other sizes and types, and one whose numbers are too large (FIPS 203, 7.2).
+    for bad in [
+        PublicKey::from_der(raw.clone()),
+        PublicKey::ml_kem_768(&[0xff; 1184]).unwrap(),
+        PublicKey::ed25519(&[7; 32]).unwrap(),
+    ] {
+        assert_eq!(hpke::seal(&bad, &label, &context, b"ours").unwrap_err().kind(), Kind::Invalid);
+    }
+    for bad in [&raw[1..], &[]] {
+        assert_eq!(PublicKey::ml_kem_768(bad).unwrap_err().kind(), Kind::Invalid);
+    }
 }
 
 fn decrypt(vectors: &Value, blob: &[u8]) -> SecretBytes {

@@ -155,7 +155,9 @@ fn hmac_keys_are_as_long_as_their_hash() {
     let mut device = driver.session().unwrap();
     let private_len = |device: &mut dyn Device, algorithm| match make(device, algorithm).0.locator {
         Locator::Tpm { private, .. } => private.len(),
-        Locator::Resident | Locator::Wrapped { .. } | Locator::TpmBound { .. } => panic!("a TPM key is a blob"),
+        Locator::Resident | Locator::Wrapped { .. } | Locator::Shared { .. } | Locator::TpmBound { .. } => {
+            panic!("a TPM key is a blob")
+        }
     };
     let short = private_len(&mut *device, Algorithm::HmacSha256);
     assert_eq!(private_len(&mut *device, Algorithm::HmacSha384), short + 16);

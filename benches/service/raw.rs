@@ -314,8 +314,8 @@ fn tpm(tcti: String, sessions: bool) {
         let spec = KeySpec { id, version: Version::FIRST, algorithm, residency: Residency::Wrapped, pcrs: None };
         let made = device.generate(&spec).expect("a key");
         let key = KeyRef { id, version: Version::FIRST, algorithm, locator: made.locator };
-        // What it decrypts, where that is its role.
-        let sent = (algorithm.role() == Role::Decrypt).then(|| {
+        // What it decrypts or decapsulates, where that is its role.
+        let sent = matches!(algorithm.role(), Role::Decrypt | Role::Decapsulate).then(|| {
             let public = made.public.as_ref().expect("a public key");
             Encapsulated::to(algorithm, public).expect("a secret for it").sent
         });
@@ -341,6 +341,7 @@ fn use_key(device: &mut dyn Device, key: &KeyRef, sent: Option<&[u8]>) {
         Role::Sign => device.sign(key, &[7; 32]),
         Role::Mac => device.mac(key, &[7; 102]),
         Role::Decrypt => device.decrypt(key, sent.expect("a ciphertext")),
+        Role::Decapsulate => device.decapsulate(key, sent.expect("a ciphertext")),
         // As long as a data key of 32 bytes is with its sum, bound to a header and a context.
         Role::Cipher => device
             .cipher(key, &CipherCall { nonce: &[7; 12], aad: &[7; 68], data: &[7; 64] }.encode(Direction::Encrypt)),

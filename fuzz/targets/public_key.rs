@@ -14,6 +14,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     }
     let _ = PublicKey::ed25519(bytes);
     let _ = PublicKey::ml_dsa_65(bytes);
+    let _ = PublicKey::ml_kem_768(bytes);
     let (modulus, exponent) = bytes.split_at(bytes.len() / 2);
     let _ = PublicKey::rsa(modulus, exponent);
 });

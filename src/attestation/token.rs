@@ -204,6 +204,7 @@ const fn kind(algorithm: Algorithm) -> Kind {
         }
         Algorithm::Aes256Gcm => Kind { class: SECRET, key_type: "0x1f", generator: "0x1080", mechanism: "0x1087" },
         Algorithm::HpkeP256 => Kind { class: PRIVATE, key_type: "0x3", generator: "0x1040", mechanism: "0x1050" },
+        Algorithm::MlKem768 => Kind { class: PRIVATE, key_type: "0x49", generator: "0xf", mechanism: "0x17" },
         Algorithm::Ed25519 => Kind { class: PRIVATE, key_type: "0x40", generator: "0x1055", mechanism: "0x1057" },
         Algorithm::MlDsa65 => Kind { class: PRIVATE, key_type: "0x4a", generator: "0x1c", mechanism: "0x1d" },
         Algorithm::Rsa2048Pkcs1 | Algorithm::Rsa3072Pkcs1 | Algorithm::Rsa4096Pkcs1 => {
@@ -256,18 +257,21 @@ fn closed() -> Wanted {
     ])
 }
 
-/// That it signs, makes HMACs, agrees on secrets, decrypts, or encrypts and decrypts, and does nothing else.
+/// That it signs, makes HMACs, agrees on secrets, decrypts, decapsulates, or encrypts and decrypts, and does nothing else.
 fn one_role(role: Role, class: &str) -> Wanted {
     let granted: &[&str] = match role {
         Role::Sign | Role::Mac => &["CKA_SIGN"],
         Role::Agree => &["CKA_DERIVE"],
         Role::Decrypt => &["CKA_DECRYPT"],
+        Role::Decapsulate => &["CKA_DECAPSULATE"],
         Role::Cipher => &["CKA_ENCRYPT", "CKA_DECRYPT"],
     };
     let of = |name| (name, if granted.contains(&name) { "true" } else { "false" });
     let mut all = wanted(&["CKA_SIGN", "CKA_DECRYPT", "CKA_UNWRAP", "CKA_DERIVE"].map(of));
     if class == PRIVATE {
         all.extend(wanted(&[of("CKA_SIGN_RECOVER")]));
+        // Only tokens of version 3.2 know it.
+        all.extend(granted.contains(&"CKA_DECAPSULATE").then(|| ("CKA_DECAPSULATE", "true".to_owned())));
     } else {
         all.extend(wanted(&["CKA_ENCRYPT", "CKA_WRAP", "CKA_VERIFY"].map(of)));
     }

@@ -80,7 +80,9 @@ impl Certified {
         let wanted = match claim.algorithm.role() {
             Role::Sign | Role::Mac => KEY,
             Role::Agree | Role::Decrypt => OPENS,
-            Role::Cipher => return Err(broken(format!("a TPM has no keys of {}", claim.algorithm))),
+            Role::Cipher | Role::Decapsulate => {
+                return Err(broken(format!("a TPM has no keys of {}", claim.algorithm)));
+            }
         };
         let wanted = if claim.pcrs.is_some() { wanted & !USER_WITH_AUTH } else { wanted };
         if object.attributes != wanted {

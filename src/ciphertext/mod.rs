@@ -24,13 +24,14 @@ pub const MAX_PLAINTEXT: usize = 64 * 1024;
 const MAGIC: [u8; 2] = *b"SE";
 const FORMAT: u8 = 1;
 /// The numbers of the algorithms.
-const NUMBERS: [(Algorithm, u8); 6] = [
+const NUMBERS: [(Algorithm, u8); 7] = [
     (Algorithm::Aes256GcmDerived, 1),
     (Algorithm::HpkeP256, 2),
     (Algorithm::Rsa2048Oaep, 3),
     (Algorithm::Rsa3072Oaep, 4),
     (Algorithm::Rsa4096Oaep, 5),
     (Algorithm::Aes256Gcm, 6),
+    (Algorithm::MlKem768, 7),
 ];
 
 /// What each blob begins with.
@@ -90,7 +91,7 @@ impl Label {
 /// [`Kind::Unsupported`] for an algorithm that does not wrap by a public key.
 pub fn seal_for(public: &PublicKey, label: &Label, context_hash: &[u8; 32], plaintext: &[u8]) -> Result<Vec<u8>> {
     match label.algorithm.role() {
-        Role::Agree => hpke::seal(public, label, context_hash, plaintext),
+        Role::Agree | Role::Decapsulate => hpke::seal(public, label, context_hash, plaintext),
         Role::Decrypt => oaep::seal(public, label, context_hash, plaintext),
         Role::Sign | Role::Mac | Role::Cipher => {
             Err(Error::new(Kind::Unsupported, format!("{} does not wrap by a public key", label.algorithm))

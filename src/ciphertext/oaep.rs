@@ -14,7 +14,7 @@ use aws_lc_rs::hmac;
 use super::derived::{DEVICE_LABEL, open_under, seal_under};
 use super::{Label, OpenFailure, check_length};
 use crate::error::{Error, Result};
-use crate::types::{Algorithm, Encapsulated, PublicKey, SecretBytes};
+use crate::types::{Algorithm, Encapsulated, PublicKey, Role, SecretBytes};
 
 /// Seals `plaintext` for whoever holds the private half of `public`.
 ///
@@ -51,7 +51,7 @@ pub fn open(seed: &SecretBytes, blob: &[u8], context_hash: &[u8; 32]) -> Result<
 
 /// The length of what RSA makes, in bytes.
 fn size(algorithm: Algorithm) -> Result<usize, OpenFailure> {
-    algorithm.rsa_bits().map(|bits| bits as usize / 8).ok_or(OpenFailure::WrongKeyOrContext)
+    Encapsulated::length(algorithm).filter(|_| algorithm.role() == Role::Decrypt).ok_or(OpenFailure::WrongKeyOrContext)
 }
 
 fn ikm(seed: &SecretBytes, header: &[u8], context_hash: &[u8; 32]) -> Option<zeroize::Zeroizing<[u8; 32]>> {

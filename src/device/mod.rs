@@ -98,6 +98,13 @@ pub trait Device {
     /// [`Class::Refused`] for a ciphertext that does not decrypt, whatever is wrong with it, and the general ones.
     fn decrypt(&mut self, key: &KeyRef, ciphertext: &[u8]) -> Result<Vec<u8>, Fault>;
 
+    /// The secret of 32 bytes that was encapsulated to the public half of the key. What nobody encapsulated to it gives a secret as well,
+    /// which nobody knows ([FIPS 203, 6.3](https://doi.org/10.6028/NIST.FIPS.203)). It leaves the device as in [`Self::agree`].
+    ///
+    /// # Errors
+    /// [`Class::Refused`] for a ciphertext of another length, and the general ones.
+    fn decapsulate(&mut self, key: &KeyRef, ciphertext: &[u8]) -> Result<Vec<u8>, Fault>;
+
     /// Encrypts or decrypts by AES-256-GCM, as `input` says: a [`crate::types::CipherCall`].
     ///
     /// # Errors
@@ -265,7 +272,7 @@ pub fn check_input(key: &KeyRef) -> Vec<u8> {
     let text = check_text(key.id, key.version);
     match key.algorithm.role() {
         Role::Cipher => CipherCall { nonce: &CHECK_NONCE, aad: &text, data: &text }.encode(Direction::Encrypt),
-        Role::Sign | Role::Mac | Role::Agree | Role::Decrypt => text,
+        Role::Sign | Role::Mac | Role::Agree | Role::Decrypt | Role::Decapsulate => text,
     }
 }
 
@@ -568,13 +575,15 @@ pub enum KekRole {
     Agree,
     /// Private keys that decrypt and do nothing else.
     Decrypt,
+    /// Private keys that decapsulate and do nothing else.
+    Decapsulate,
     /// Secret keys that encrypt and decrypt and do nothing else.
     Cipher,
 }
 
 impl KekRole {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Sign, Self::Mac, Self::Agree, Self::Decrypt, Self::Cipher];
+    pub const ALL: [Self; 6] = [Self::Sign, Self::Mac, Self::Agree, Self::Decrypt, Self::Decapsulate, Self::Cipher];
 }
 
 /// What to generate.

@@ -217,6 +217,7 @@ fn perform(device: &mut dyn Device, job: Job) -> Reply {
                 Role::Mac => device.mac(&key, input),
                 Role::Agree => device.agree(&key, input),
                 Role::Decrypt => device.decrypt(&key, input),
+                Role::Decapsulate => device.decapsulate(&key, input),
                 Role::Cipher => device.cipher(&key, input),
             };
             // A single failure is the failure of the job, so that the front can do it again.

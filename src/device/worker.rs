@@ -541,7 +541,7 @@ impl Worker {
         limit: Duration,
     ) -> Result<Vec<Result<SecretBytes, Fault>>, Fault> {
         let route = match key.algorithm.role() {
-            Role::Sign | Role::Agree | Role::Decrypt => Route::Any,
+            Role::Sign | Role::Agree | Role::Decrypt | Role::Decapsulate => Route::Any,
             Role::Mac | Role::Cipher => Route::First,
         };
         let inputs: Arc<Vec<_>> = Arc::new(inputs.into_iter().map(ByteBuf::from).collect());
@@ -569,7 +569,7 @@ impl Worker {
     /// How many threads work on a batch of this algorithm.
     fn spread(&self, algorithm: Algorithm) -> usize {
         match (&self.shared.settings, algorithm.role()) {
-            (Settings::Pkcs11(settings), Role::Sign | Role::Agree | Role::Decrypt) => {
+            (Settings::Pkcs11(settings), Role::Sign | Role::Agree | Role::Decrypt | Role::Decapsulate) => {
                 usize::from(settings.threads).max(1)
             }
             (Settings::Pkcs11(_), Role::Mac | Role::Cipher) | (Settings::Tpm(_), _) => 1,

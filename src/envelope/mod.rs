@@ -4,11 +4,12 @@
 //! | --- | --- | --- |
 //! | `aes256-gcm-derived` | makes the HMAC of header and context, and proves that it is itself | makes it again |
 //! | `hpke-p256` | is not asked: the public key is enough | agrees with the point in the ciphertext on a secret |
+//! | `ml-kem-768` | is not asked | decapsulates the secret in the ciphertext |
 //! | `rsa2048-oaep-sha256` and longer | is not asked | decrypts the seed in the ciphertext |
 //! | `aes256-gcm` | encrypts the plaintext, decrypts it again, and proves that it is itself | decrypts it |
 //!
 //! The rest is done in memory ([`crate::ciphertext`]). What is unwrapped proves itself by its tag, or by a sum where the device has judged the
-//! tag. Where it does not, a device that agreed or decrypted must show that the fault is not its own.
+//! tag. Where it does not, a device that agreed, decapsulated or decrypted must show that the fault is not its own.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -91,7 +92,7 @@ impl Envelope {
         let bytes = items.iter().map(|item| item.plaintext.expose().len()).sum();
         let (key, version) = self.keyring.primary(name, items.len(), bytes).await?;
         let results = match key.record.algorithm.role() {
-            Role::Agree | Role::Decrypt => seal_for_public_key(&key, &version, &items),
+            Role::Agree | Role::Decrypt | Role::Decapsulate => seal_for_public_key(&key, &version, &items),
             Role::Cipher => seal_in_device(&key, &version, &items).await,
             Role::Mac | Role::Sign => seal_by_mac(&key, &version, &items).await,
         };
@@ -224,7 +225,7 @@ fn ask<'a>(key: &Key, index: usize, sealed: &'a Sealed, allow_compromised: bool)
     state::may_open(number, version.state(), allow_compromised)?;
     let hash = sealed.context.hash();
     let input = match algorithm.role() {
-        Role::Agree => hpke::point(&sealed.blob).map_err(does_not_open)?.to_vec(),
+        Role::Agree | Role::Decapsulate => hpke::enc(&sealed.blob).map_err(does_not_open)?.to_vec(),
         Role::Decrypt => oaep::encrypted_seed(&sealed.blob).map_err(does_not_open)?.to_vec(),
         Role::Cipher => gcm::to_open(&sealed.blob, &hash).map_err(does_not_open)?,
         Role::Mac | Role::Sign => {
@@ -247,7 +248,7 @@ async fn open(key: &Key, version: &KeyVersion, asked: &Asked<'_>, answer: Result
         other => other?,
     };
     let opened = match role {
-        Role::Agree => hpke::open(&answer, &version.public_key()?, &sealed.blob, hash),
+        Role::Agree | Role::Decapsulate => hpke::open(&answer, &version.public_key()?, &sealed.blob, hash),
         Role::Decrypt => oaep::open(&answer, &sealed.blob, hash),
         Role::Cipher => gcm::open(&answer, &sealed.blob, hash),
         Role::Mac | Role::Sign => derived::open(&*ikm(&answer)?, &sealed.blob, hash),
@@ -258,7 +259,7 @@ async fn open(key: &Key, version: &KeyVersion, asked: &Asked<'_>, answer: Result
     };
     let doubtful = match role {
         // A context is compared after the tag held: then the device was right.
-        Role::Agree => reason == OpenFailure::Damaged,
+        Role::Agree | Role::Decapsulate => reason == OpenFailure::Damaged,
         Role::Decrypt => reason == OpenFailure::WrongKeyOrContext,
         // The device let the tag pass: it decrypted to something else than was encrypted.
         Role::Cipher => return Err(wrong_results("a plaintext is not the one that was wrapped: look at the device")),

@@ -20,7 +20,7 @@ use crate::types::{Algorithm, Curve, PublicKey, Role, sha256};
 pub struct Jwk {
     #[serde(flatten)]
     material: Material,
-    /// None for a key to encrypt with: its ciphertexts are none of JOSE.
+    /// None for a key to encrypt with, whose ciphertexts are none of JOSE, but where it is a part of the key.
     #[serde(skip_serializing_if = "Option::is_none")]
     alg: Option<&'static str>,
     #[serde(rename = "use")]
@@ -37,7 +37,8 @@ enum Material {
     /// Ed25519 ([RFC 8037](https://www.rfc-editor.org/rfc/rfc8037#section-2)).
     #[serde(rename = "OKP")]
     Okp { crv: &'static str, x: String },
-    /// ML-DSA ([RFC 9964](https://www.rfc-editor.org/rfc/rfc9964)), where `alg` is a part of the key.
+    /// ML-DSA ([RFC 9964](https://www.rfc-editor.org/rfc/rfc9964)) and ML-KEM
+    /// ([draft-ietf-jose-pqc-kem](https://datatracker.ietf.org/doc/draft-ietf-jose-pqc-kem/)), where `alg` is a part of the key.
     #[serde(rename = "AKP")]
     Akp {
         #[serde(skip)]
@@ -61,7 +62,8 @@ impl Jwk {
         let purpose = if algorithm.role() == Role::Sign { "sig" } else { "enc" };
         let material = Material::of(algorithm, &raw)?;
         let kid = to_base64(&sha256(&[material.canonical().as_bytes()]));
-        Ok(Self { material, alg: algorithm.jose(), purpose, kid })
+        let alg = if let Material::Akp { alg, .. } = &material { Some(*alg) } else { algorithm.jose() };
+        Ok(Self { material, alg, purpose, kid })
     }
 
     /// The thumbprint, which names the key.
@@ -163,7 +165,8 @@ impl Material {
             let key = pkcs1::RsaPublicKeyRef::from_der(raw).map_err(|e| malformed().because(e))?;
             return Ok(Self::Rsa { n: base64(key.modulus.as_bytes()), e: base64(key.public_exponent.as_bytes()) });
         }
-        if let (Algorithm::MlDsa65, Some(alg)) = (algorithm, algorithm.jose()) {
+        let names = [(Algorithm::MlDsa65, "ML-DSA-65"), (Algorithm::MlKem768, "ML-KEM-768")];
+        if let Some((_, alg)) = names.into_iter().find(|(one, _)| *one == algorithm) {
             return Ok(Self::Akp { alg, public: base64(raw) });
         }
         Ok(Self::Okp { crv: "Ed25519", x: base64(raw) })

@@ -383,7 +383,7 @@ async fn probe_anew(
 async fn probe(worker: &Worker, key: &Arc<KeyRef>, public: Option<&PublicKey>) -> Result<Option<Vec<u8>>, Fault> {
     match key.algorithm.role() {
         Role::Sign => probe_signature(worker, key, public).await.map(|()| None),
-        Role::Agree | Role::Decrypt => probe_secret(worker, key, public).await.map(|()| None),
+        Role::Agree | Role::Decrypt | Role::Decapsulate => probe_secret(worker, key, public).await.map(|()| None),
         Role::Mac => probe_mac(worker, key).await.map(Some),
         Role::Cipher => probe_cipher(worker, key).await.map(Some),
     }

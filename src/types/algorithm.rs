@@ -90,6 +90,10 @@ words! {
         /// HPKE in base mode ([RFC 9180](https://www.rfc-editor.org/rfc/rfc9180)): DHKEM(P-256, HKDF-SHA256), HKDF-SHA256, AES-256-GCM.
         /// Whoever has the public key wraps, without the service.
         HpkeP256 = "hpke-p256",
+        /// HPKE in base mode with ML-KEM-768 ([FIPS 203](https://doi.org/10.6028/NIST.FIPS.203)) as its KEM
+        /// ([draft-ietf-hpke-pq](https://datatracker.ietf.org/doc/html/draft-ietf-hpke-pq-05)), HKDF-SHA256 and AES-256-GCM: as `hpke-p256`, for
+        /// what must stay closed on a day when there are quantum computers.
+        MlKem768 = "ml-kem-768",
         /// RSA-OAEP with SHA-256 ([RFC 8017](https://www.rfc-editor.org/rfc/rfc8017#section-7.1)), 2048 bits, of a seed from which each
         /// ciphertext has a key of its own: for clients that demand RSA.
         Rsa2048Oaep = "rsa2048-oaep-sha256",
@@ -123,6 +127,8 @@ words! {
         Agree = "agree",
         /// Decrypts what was encrypted to its public half.
         Decrypt = "decrypt",
+        /// Finds the secret that was encapsulated to its public half.
+        Decapsulate = "decapsulate",
         /// Encrypts, and decrypts what it encrypted.
         Cipher = "cipher",
     }
@@ -288,7 +294,7 @@ impl Algorithm {
             Self::Rsa2048Pkcs1 | Self::Rsa3072Pkcs1 | Self::Rsa4096Pkcs1 => Purpose::Sign,
             Self::Rsa2048Pss | Self::Rsa3072Pss | Self::Rsa4096Pss => Purpose::Sign,
             Self::HmacSha256 | Self::HmacSha384 | Self::HmacSha512 => Purpose::Mac,
-            Self::Aes256GcmDerived | Self::Aes256Gcm | Self::HpkeP256 => Purpose::Wrap,
+            Self::Aes256GcmDerived | Self::Aes256Gcm | Self::HpkeP256 | Self::MlKem768 => Purpose::Wrap,
             Self::Rsa2048Oaep | Self::Rsa3072Oaep | Self::Rsa4096Oaep => Purpose::Wrap,
         }
     }
@@ -302,6 +308,7 @@ impl Algorithm {
             Self::Rsa2048Pss | Self::Rsa3072Pss | Self::Rsa4096Pss => Role::Sign,
             Self::HmacSha256 | Self::HmacSha384 | Self::HmacSha512 | Self::Aes256GcmDerived => Role::Mac,
             Self::HpkeP256 => Role::Agree,
+            Self::MlKem768 => Role::Decapsulate,
             Self::Rsa2048Oaep | Self::Rsa3072Oaep | Self::Rsa4096Oaep => Role::Decrypt,
             Self::Aes256Gcm => Role::Cipher,
         }
@@ -314,17 +321,17 @@ impl Algorithm {
             // "The total number of invocations of the authenticated encryption function shall not exceed 2^32" with nonces that
             // are drawn (SP 800-38D, 8.3). Half of that leaves the chance of two alike at 2^-35.
             Role::Cipher => Some(Uses { rotates: 1 << 30, stops: 1 << 31 }),
-            Role::Sign | Role::Mac | Role::Agree | Role::Decrypt => None,
+            Role::Sign | Role::Mac | Role::Agree | Role::Decrypt | Role::Decapsulate => None,
         }
     }
 
-    /// The hash that is part of the algorithm; Ed25519 and ML-DSA hash by themselves, and AES-GCM does not.
+    /// The hash that is part of the algorithm; Ed25519, ML-DSA and ML-KEM hash by themselves, and AES-GCM does not.
     #[must_use]
     pub const fn hash(self) -> Option<Hash> {
         match self {
             Self::EcdsaP384 | Self::HmacSha384 => Some(Hash::Sha384),
             Self::EcdsaP521 | Self::HmacSha512 => Some(Hash::Sha512),
-            Self::Ed25519 | Self::MlDsa65 | Self::Aes256Gcm => None,
+            Self::Ed25519 | Self::MlDsa65 | Self::MlKem768 | Self::Aes256Gcm => None,
             Self::EcdsaP256 | Self::HmacSha256 | Self::Aes256GcmDerived | Self::HpkeP256 => Some(Hash::Sha256),
             Self::Rsa2048Pkcs1 | Self::Rsa3072Pkcs1 | Self::Rsa4096Pkcs1 => Some(Hash::Sha256),
             Self::Rsa2048Pss | Self::Rsa3072Pss | Self::Rsa4096Pss => Some(Hash::Sha256),
@@ -340,7 +347,7 @@ impl Algorithm {
             Self::EcdsaP384 => Some(Curve::P384),
             Self::EcdsaP521 => Some(Curve::P521),
             Self::Ed25519 | Self::MlDsa65 | Self::HmacSha256 | Self::HmacSha384 | Self::HmacSha512 => None,
-            Self::Aes256GcmDerived | Self::Aes256Gcm => None,
+            Self::Aes256GcmDerived | Self::Aes256Gcm | Self::MlKem768 => None,
             Self::Rsa2048Pkcs1 | Self::Rsa3072Pkcs1 | Self::Rsa4096Pkcs1 => None,
             Self::Rsa2048Pss | Self::Rsa3072Pss | Self::Rsa4096Pss => None,
             Self::Rsa2048Oaep | Self::Rsa3072Oaep | Self::Rsa4096Oaep => None,
@@ -355,7 +362,7 @@ impl Algorithm {
             Self::Rsa3072Pkcs1 | Self::Rsa3072Pss | Self::Rsa3072Oaep => Some(3072),
             Self::Rsa4096Pkcs1 | Self::Rsa4096Pss | Self::Rsa4096Oaep => Some(4096),
             Self::EcdsaP256 | Self::EcdsaP384 | Self::EcdsaP521 | Self::HpkeP256 => None,
-            Self::Ed25519 | Self::MlDsa65 => None,
+            Self::Ed25519 | Self::MlDsa65 | Self::MlKem768 => None,
             Self::HmacSha256 | Self::HmacSha384 | Self::HmacSha512 => None,
             Self::Aes256GcmDerived | Self::Aes256Gcm => None,
         }
@@ -371,7 +378,7 @@ impl Algorithm {
     #[must_use]
     pub const fn secret_len(self) -> Option<usize> {
         match self.role() {
-            Role::Sign | Role::Agree | Role::Decrypt => None,
+            Role::Sign | Role::Agree | Role::Decrypt | Role::Decapsulate => None,
             Role::Cipher => Some(32),
             Role::Mac => match self.hash() {
                 Some(hash) => Some(hash.size()),
@@ -393,7 +400,7 @@ impl Algorithm {
             Self::Rsa2048Pkcs1 | Self::Rsa3072Pkcs1 | Self::Rsa4096Pkcs1 => Some("RS256"),
             Self::Rsa2048Pss | Self::Rsa3072Pss | Self::Rsa4096Pss => Some("PS256"),
             Self::HmacSha256 | Self::HmacSha384 | Self::HmacSha512 => None,
-            Self::Aes256GcmDerived | Self::Aes256Gcm | Self::HpkeP256 => None,
+            Self::Aes256GcmDerived | Self::Aes256Gcm | Self::HpkeP256 | Self::MlKem768 => None,
             Self::Rsa2048Oaep | Self::Rsa3072Oaep | Self::Rsa4096Oaep => None,
         }
     }

@@ -14,6 +14,7 @@ const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10
 const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 const ML_DSA_65: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.3.18");
+const ML_KEM_768: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.4.2");
 
 /// A public key as DER of SubjectPublicKeyInfo ([RFC 5280](https://www.rfc-editor.org/rfc/rfc5280#section-4.1.2.7)).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +54,17 @@ impl PublicKey {
             return Err(Error::new(Kind::Invalid, "an ML-DSA-65 public key has 1952 bytes"));
         }
         encode(ML_DSA_65, None, key)
+    }
+
+    /// The 1,184 bytes of an ML-KEM-768 key ([RFC 9935](https://www.rfc-editor.org/rfc/rfc9935)).
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] for another length; what is in them is checked by [`Encapsulated::to`].
+    pub fn ml_kem_768(key: &[u8]) -> Result<Self> {
+        if key.len() != 1184 {
+            return Err(Error::new(Kind::Invalid, "an ML-KEM-768 public key has 1184 bytes"));
+        }
+        encode(ML_KEM_768, None, key)
     }
 
     /// An RSA key of big-endian modulus and exponent ([RFC 8017](https://www.rfc-editor.org/rfc/rfc8017#appendix-A.1.1)).
@@ -101,7 +113,7 @@ impl PublicKey {
     pub fn check(&self, algorithm: Algorithm) -> Result<()> {
         match algorithm.role() {
             Role::Sign => Verifier::new(algorithm, self).map(drop),
-            Role::Agree | Role::Decrypt => Encapsulated::to(algorithm, self).map(drop),
+            Role::Agree | Role::Decrypt | Role::Decapsulate => Encapsulated::to(algorithm, self).map(drop),
             Role::Mac | Role::Cipher => Err(Error::new(Kind::Unsupported, format!("{algorithm} has no public keys"))),
         }
     }
@@ -121,7 +133,7 @@ impl PublicKey {
             .map_err(|e| Error::internal(format!("pem: {e}")))
     }
 
-    /// The bytes within the BIT STRING: a point, the bytes of an Ed25519 or ML-DSA key, or an RSAPublicKey.
+    /// The bytes within the BIT STRING: a point, the bytes of an Ed25519, ML-DSA or ML-KEM key, or an RSAPublicKey.
     ///
     /// # Errors
     /// [`Kind::Invalid`] where this is not an SPKI.
@@ -217,6 +229,7 @@ impl Verifier {
             | Algorithm::Aes256GcmDerived
             | Algorithm::Aes256Gcm
             | Algorithm::HpkeP256
+            | Algorithm::MlKem768
             | Algorithm::Rsa2048Oaep
             | Algorithm::Rsa3072Oaep
             | Algorithm::Rsa4096Oaep => {

@@ -69,6 +69,7 @@ impl KeyKind {
             | Algorithm::Aes256GcmDerived
             | Algorithm::Aes256Gcm
             | Algorithm::HpkeP256
+            | Algorithm::MlKem768
             | Algorithm::Rsa2048Oaep
             | Algorithm::Rsa3072Oaep
             | Algorithm::Rsa4096Oaep => {

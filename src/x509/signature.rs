@@ -52,6 +52,7 @@ pub fn algorithm_identifier(algorithm: Algorithm) -> Result<&'static [u8]> {
         | Algorithm::Aes256GcmDerived
         | Algorithm::Aes256Gcm
         | Algorithm::HpkeP256
+        | Algorithm::MlKem768
         | Algorithm::Rsa2048Oaep
         | Algorithm::Rsa3072Oaep
         | Algorithm::Rsa4096Oaep => Err(Error::new(Kind::Unsupported, format!("{algorithm} makes no signatures"))),

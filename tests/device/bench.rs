@@ -90,7 +90,7 @@ impl Key {
                 CipherCall { nonce: &[1; 12], aad: b"beside", data: message }.encode(Direction::Encrypt)
             }
             // Nothing can be said to such a key but what was made for it.
-            (Role::Agree | Role::Decrypt, _) => {
+            (Role::Agree | Role::Decrypt | Role::Decapsulate, _) => {
                 Encapsulated::to(self.key.algorithm, self.public.as_ref().unwrap()).unwrap().sent
             }
         }

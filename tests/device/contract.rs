@@ -44,7 +44,7 @@ impl Device {
         match self {
             Self::SoftHsm => "softhsm",
             Self::Kryoptic => "kryoptic",
-            Self::KryopticFull => "kryoptic with ML-DSA",
+            Self::KryopticFull => "kryoptic with ML-DSA and ML-KEM",
             #[cfg(feature = "tpm")]
             Self::Swtpm => "swtpm",
             #[cfg(feature = "tpm")]
@@ -115,14 +115,17 @@ async fn every_device_keeps_the_contract() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_with_ml_dsa_keeps_the_contract() {
+async fn a_token_with_ml_dsa_and_ml_kem_keeps_the_contract() {
     let Some(abilities) = keeps_the_contract(Device::KryopticFull).await else { return };
     let refused: Vec<_> = abilities.iter().filter(|one| one.refusal.is_some()).collect();
-    let [one] = refused[..] else { panic!("{refused:?}") };
-    assert_eq!((one.algorithm, one.residency), (Algorithm::MlDsa65, Residency::Wrapped));
-    let refusal = one.refusal.as_deref().unwrap();
-    assert!(refusal.starts_with("this token cannot wrap ml-dsa-65 keys"), "{refusal}");
-    proven("kinds of keys in a token with ML-DSA that keep the contract", abilities.len() - 1, refusal);
+    let [one, two] = refused[..] else { panic!("{refused:?}") };
+    for (one, algorithm) in [(one, Algorithm::MlDsa65), (two, Algorithm::MlKem768)] {
+        assert_eq!((one.algorithm, one.residency), (algorithm, Residency::Wrapped));
+        let refusal = one.refusal.as_deref().unwrap();
+        assert!(refusal.starts_with(&format!("this token cannot wrap {algorithm} keys")), "{refusal}");
+    }
+    let what = "kinds of keys in a token with ML-DSA and ML-KEM that keep the contract";
+    proven(what, abilities.len() - 2, one.refusal.as_deref().unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -237,6 +240,7 @@ async fn does_its_one_thing(bench: &Bench, key: &Key, residency: Residency) {
         Role::Mac => macs(bench, key, residency).await,
         Role::Agree => agrees(bench, key).await,
         Role::Decrypt => decrypts(bench, key).await,
+        Role::Decapsulate => decapsulates(bench, key).await,
         Role::Cipher => ciphers(bench, key, residency).await,
     }
 }
@@ -305,6 +309,31 @@ async fn decrypts(bench: &Bench, key: &Key) {
     let mut flipped = good.clone();
     flipped[100] ^= 1;
     for bad in [Vec::new(), vec![1], good[1..].to_vec(), vec![0; good.len()], vec![255; good.len()], flipped] {
+        let fault = bench.worker.use_key(&key.key, bad.clone()).await.unwrap_err();
+        assert_eq!(fault.class, Class::Refused, "{algorithm}, {} bytes: {fault}", bad.len());
+    }
+    let again = bench.worker.use_key(&key.key, good.clone()).await.unwrap();
+    assert_eq!(again.expose(), known[0].secret.expose(), "{algorithm}");
+}
+
+/// It finds what was encapsulated to its public half, as software says. What was changed gives another secret, always the same (FIPS 203, 6.3),
+/// and what has another length none.
+async fn decapsulates(bench: &Bench, key: &Key) {
+    let algorithm = key.key.algorithm;
+    let known: Vec<_> = (0..1000).map(|_| Encapsulated::to(algorithm, key.public.as_ref().unwrap()).unwrap()).collect();
+    let inputs = known.iter().map(|one| one.sent.clone()).collect();
+    for (known, secret) in known.iter().zip(bench.worker.use_key_batch(&key.key, inputs).await) {
+        assert_eq!(secret.unwrap().expose(), known.secret.expose(), "{algorithm}");
+    }
+    let good = &known[0].sent;
+    for at in [0, 500, good.len() - 1] {
+        let bad = flipped(good, at);
+        let [one, two] = [bench.worker.use_key(&key.key, bad.clone()).await, bench.worker.use_key(&key.key, bad).await];
+        let (one, two) = (one.unwrap(), two.unwrap());
+        assert_eq!((one.expose(), one.expose().len()), (two.expose(), Encapsulated::SECRET), "{algorithm}");
+        assert_ne!(one.expose(), known[0].secret.expose(), "{algorithm}");
+    }
+    for bad in [Vec::new(), vec![1], good[1..].to_vec(), [good.as_slice(), &[0]].concat()] {
         let fault = bench.worker.use_key(&key.key, bad.clone()).await.unwrap_err();
         assert_eq!(fault.class, Class::Refused, "{algorithm}, {} bytes: {fault}", bad.len());
     }

@@ -48,7 +48,7 @@ fn is_no_matter(name: &str, algorithm: Algorithm, residency: Residency, function
         ("C_UnwrapKey", _) => &["CKA_TOKEN", "CKA_VALUE_LEN"],
         (_, Role::Sign | Role::Mac) => &["CKA_EXTRACTABLE", "CKA_DERIVE", "CKA_SIGN"],
         (_, Role::Cipher) => &["CKA_EXTRACTABLE", "CKA_DERIVE", "CKA_ENCRYPT", "CKA_DECRYPT"],
-        (_, Role::Agree | Role::Decrypt) => &["CKA_EXTRACTABLE"],
+        (_, Role::Agree | Role::Decrypt | Role::Decapsulate) => &["CKA_EXTRACTABLE"],
     };
     let unborn = residency == Residency::Wrapped && function != "C_UnwrapKey";
     unborn || name == "CKA_PRIVATE" || stated_of_others.contains(&name) || own_choice.contains(&name)

@@ -49,6 +49,7 @@ mod mac;
 mod matrix;
 mod memory;
 mod ml_dsa;
+mod ml_kem;
 mod mutations;
 mod notices;
 mod otlp;

@@ -23,7 +23,7 @@ use crate::sign::base64;
 
 const KEY: &str = "release";
 
-async fn server(settings: Pkcs11Settings) -> TestServer {
+pub(crate) async fn server(settings: Pkcs11Settings) -> TestServer {
     TestServer::configured(Devices::SoftHsm, |config| {
         config.devices.insert("hsm".parse().unwrap(), Settings::Pkcs11(settings));
     })

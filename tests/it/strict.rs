@@ -102,7 +102,7 @@ async fn every_algorithm_lives_through_rotation_and_restart() {
         }
     }
     let refused = device.abilities.iter().filter(|one| one.refusal.is_some());
-    let needs_openssl = |algorithm| matches!(algorithm, Algorithm::Ed25519 | Algorithm::MlDsa65);
+    let needs_openssl = |algorithm| matches!(algorithm, Algorithm::Ed25519 | Algorithm::MlDsa65 | Algorithm::MlKem768);
     assert!(refused.clone().all(|one| needs_openssl(one.algorithm)), "{:?}", refused.collect::<Vec<_>>());
     // 3. All of it is there after a restart.
     t.restart().await;

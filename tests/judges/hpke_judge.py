@@ -2,7 +2,7 @@
 
     hpke_judge.py LIBRARY KEY.json PLAINTEXT [NAME=VALUE ...] > CIPHERTEXT
 
-LIBRARY is `cryptography` or `pyhpke`. KEY.json is what `signet key public-key KEY --json` writes.
+LIBRARY is `cryptography`, or for keys of P-256 `pyhpke`. KEY.json is what `signet key public-key KEY --json` writes.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 library, file, plaintext, *entries = sys.argv[1:]
 key = json.loads(pathlib.Path(file).read_text())
-assert key["algorithm"] == "hpke-p256"
+number, kem = {"hpke-p256": (2, "P256"), "ml-kem-768": (7, "MLKEM768")}[key["algorithm"]]
 public = load_pem_public_key(key["pem"].encode())
 
 
@@ -25,13 +25,13 @@ def text(value):
 context = dict(entry.split("=", 1) for entry in entries)
 encoded = b"".join(text(name) + text(context[name]) for name in sorted(context, key=str.encode))
 context_hash = hashlib.sha256(len(context).to_bytes(4, "big") + encoded).digest()
-label = b"SE\x01\x02" + bytes.fromhex(key["id"]) + key["version"].to_bytes(4, "big")
+label = bytes([*b"SE", 1, number]) + bytes.fromhex(key["id"]) + key["version"].to_bytes(4, "big")
 info, sealed = b"signet hpke v1" + label, context_hash + plaintext.encode()
 
 if library == "cryptography":
     from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
-    blob = Suite(KEM.P256, KDF.HKDF_SHA256, AEAD.AES_256_GCM).encrypt(sealed, public, info)
+    blob = Suite(getattr(KEM, kem), KDF.HKDF_SHA256, AEAD.AES_256_GCM).encrypt(sealed, public, info)
 else:
     from pyhpke import AEADId, CipherSuite, KDFId, KEMId
 

@@ -41,7 +41,7 @@ impl Kryoptic {
         Self::with("kryoptic", &format!("mechanisms = [\"DENY\", {}]\n", list.join(", ")))
     }
 
-    /// Makes a token of the build that has an OpenSSL of its own, and with it ML-DSA and Ed25519. It takes minutes to build, so the tests on
+    /// Makes a token of the build that has an OpenSSL of its own, and with it ML-DSA, ML-KEM and Ed25519. It takes minutes to build, so the tests on
     /// it belong to the suite only where `SIGNET_TEST_PQC` asks for them: nothing is skipped where it does not.
     pub(crate) fn full() -> Option<Self> {
         if std::env::var_os(PQC).is_none_or(|asked| asked.is_empty()) {

@@ -3,7 +3,7 @@
 
     python3 tests/vectors/make.py
 
-Random parts are fixed here, so a second run changes nothing. The formats are drawn in docs/formats.md.
+Random parts are fixed here, or taken from what stands there already, so a second run changes nothing. The formats are drawn in docs/formats.md.
 """
 import hmac
 import json
@@ -11,6 +11,7 @@ import pathlib
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ec import ECDH, SECP256R1, derive_private_key
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
 from cryptography.hazmat.primitives.asymmetric.padding import MGF1, OAEP
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -144,19 +145,24 @@ def labeled_expand(suite, key, label, info, length):
     return expand(key, length.to_bytes(2, "big"), b"HPKE-v1", suite, label, info, length=length)
 
 
+def hpke_encrypt(suite, shared, info, plaintext):
+    """RFC 9180, 5.1 and 5.2 in base mode, for the first message."""
+    context = b"\0" + labeled_extract(suite, b"", b"psk_id_hash", b"") + labeled_extract(suite, b"", b"info_hash", info)
+    secret = labeled_extract(suite, shared, b"secret", b"")
+    key, nonce = (labeled_expand(suite, secret, label, context, n) for label, n in ((b"key", 32), (b"base_nonce", 12)))
+    return AESGCM(key).encrypt(nonce, plaintext, b"")
+
+
 def hpke_seal(public, one_time, info, plaintext):
     """RFC 9180, SealBase, with a one-time key that is given, so that a second run changes nothing."""
     def point(key):
         return key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
 
-    kem, suite = b"KEM\0\x10", b"HPKE\0\x10\0\x01\0\x02"
+    kem = b"KEM\0\x10"
     enc, dh = point(one_time.public_key()), one_time.exchange(ECDH(), public)
     prk = labeled_extract(kem, b"", b"eae_prk", dh)
     shared = labeled_expand(kem, prk, b"shared_secret", enc + point(public), 32)
-    context = b"\0" + labeled_extract(suite, b"", b"psk_id_hash", b"") + labeled_extract(suite, b"", b"info_hash", info)
-    secret = labeled_extract(suite, shared, b"secret", b"")
-    key, nonce = (labeled_expand(suite, secret, label, context, n) for label, n in ((b"key", 32), (b"base_nonce", 12)))
-    return enc + AESGCM(key).encrypt(nonce, plaintext, b"")
+    return enc + hpke_encrypt(b"HPKE\0\x10\0\x01\0\x02", shared, info, plaintext)
 
 
 def hpke():
@@ -179,6 +185,32 @@ def hpke():
         })
     (GOLDEN / "ciphertext-hpke-v1.bin").write_bytes(bytes.fromhex(cases[2]["blob"]))
     write_json("hpke.json", {"cases": cases})
+
+
+def ml_kem():
+    """Ciphertexts of ml-kem-768. The HPKE of the cryptography library opens each. Its ML-KEM draws the randomness of an encapsulation by itself, so
+    `enc` is made once and taken from the file from then on."""
+    cases, file = [], VECTORS / "ml-kem.json"
+    older = json.loads(file.read_text(encoding="utf-8"))["cases"] if file.exists() else []
+    plaintexts = [b"", b"x", b"data key of 32 bytes, or so long", bytes(range(256)) * 5]
+    suite = Suite(KEM.MLKEM768, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+    for number, (plaintext, entries) in enumerate(zip(plaintexts, CONTEXTS[2:])):
+        seed = sha256(b"ml-kem private key %d" % number) + sha256(b"ml-kem rejection %d" % number)
+        private = MLKEM768PrivateKey.from_seed_bytes(seed)
+        key_id, version = sha256(b"ml-kem key id %d" % number)[:16], [1, 2, 70000, 0xFFFFFFFF][number]
+        label = b"SE\x01\x07" + key_id + version.to_bytes(4, "big")
+        info, context_hash = b"signet hpke v1" + label, sha256(encode_context(entries))
+        enc = bytes.fromhex(older[number]["blob"])[24:24 + 1088] if older else private.public_key().encapsulate()[1]
+        secret = private.decapsulate(enc)
+        sealed = enc + hpke_encrypt(b"HPKE\0\x41\0\x01\0\x02", secret, info, context_hash + plaintext)
+        assert suite.decrypt(sealed, private, info) == context_hash + plaintext
+        cases.append({
+            "private_seed": seed.hex(), "public_key": private.public_key().public_bytes_raw().hex(), "secret": secret.hex(),
+            "key_id": key_id.hex(), "version": version, "context": entries, "info": info.hex(),
+            "plaintext": plaintext.hex(), "blob": (label + sealed).hex(),
+        })
+    (GOLDEN / "ciphertext-ml-kem-v1.bin").write_bytes(bytes.fromhex(cases[2]["blob"]))
+    write_json("ml-kem.json", {"cases": cases})
 
 
 def oaep_encrypt(public, message, seed):
@@ -312,6 +344,7 @@ row()
 context()
 envelope()
 hpke()
+ml_kem()
 oaep()
 gcm()
 file()

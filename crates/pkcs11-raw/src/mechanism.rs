@@ -5,9 +5,9 @@ use cryptoki_sys::{
     CK_SIGN_ADDITIONAL_CONTEXT, CK_ULONG, CKG_MGF1_SHA1, CKG_MGF1_SHA256, CKG_MGF1_SHA384, CKG_MGF1_SHA512,
     CKH_HEDGE_REQUIRED, CKM_AES_GCM, CKM_AES_KEY_GEN, CKM_AES_KEY_WRAP_KWP, CKM_AES_KEY_WRAP_PAD,
     CKM_EC_EDWARDS_KEY_PAIR_GEN, CKM_EC_KEY_PAIR_GEN, CKM_ECDH1_DERIVE, CKM_ECDSA, CKM_EDDSA,
-    CKM_GENERIC_SECRET_KEY_GEN, CKM_ML_DSA, CKM_ML_DSA_KEY_PAIR_GEN, CKM_RSA_PKCS, CKM_RSA_PKCS_KEY_PAIR_GEN,
-    CKM_RSA_PKCS_OAEP, CKM_RSA_PKCS_PSS, CKM_SHA_1, CKM_SHA256, CKM_SHA256_HMAC, CKM_SHA384, CKM_SHA384_HMAC,
-    CKM_SHA512, CKM_SHA512_HMAC, CKZ_DATA_SPECIFIED,
+    CKM_GENERIC_SECRET_KEY_GEN, CKM_ML_DSA, CKM_ML_DSA_KEY_PAIR_GEN, CKM_ML_KEM, CKM_ML_KEM_KEY_PAIR_GEN, CKM_RSA_PKCS,
+    CKM_RSA_PKCS_KEY_PAIR_GEN, CKM_RSA_PKCS_OAEP, CKM_RSA_PKCS_PSS, CKM_SHA_1, CKM_SHA256, CKM_SHA256_HMAC, CKM_SHA384,
+    CKM_SHA384_HMAC, CKM_SHA512, CKM_SHA512_HMAC, CKZ_DATA_SPECIFIED,
 };
 
 /// A hash function as a parameter of PSS or OAEP.
@@ -32,6 +32,8 @@ pub enum Mechanism {
     EdwardsKeyPairGen,
     /// Makes an ML-DSA key pair of the size that `CKA_PARAMETER_SET` names.
     MlDsaKeyPairGen,
+    /// Makes an ML-KEM key pair of the size that `CKA_PARAMETER_SET` names.
+    MlKemKeyPairGen,
     /// Makes an RSA key pair.
     RsaPkcsKeyPairGen,
     /// Makes a generic secret of `CKA_VALUE_LEN` bytes.
@@ -49,6 +51,8 @@ pub enum Mechanism {
     /// Pure ML-DSA over a message ([FIPS 204, 5.2](https://doi.org/10.6028/NIST.FIPS.204)), with an empty context. The token has to draw
     /// randomness for each signature, or to refuse.
     MlDsa,
+    /// ML-KEM ([FIPS 203](https://doi.org/10.6028/NIST.FIPS.203)): [`crate::Session::decapsulate`].
+    MlKem,
     /// PKCS#1 v1.5 over a `DigestInfo`.
     RsaPkcs,
     /// PSS over a digest.
@@ -118,6 +122,7 @@ impl Mechanism {
             Self::EcKeyPairGen => CKM_EC_KEY_PAIR_GEN,
             Self::EdwardsKeyPairGen => CKM_EC_EDWARDS_KEY_PAIR_GEN,
             Self::MlDsaKeyPairGen => CKM_ML_DSA_KEY_PAIR_GEN,
+            Self::MlKemKeyPairGen => CKM_ML_KEM_KEY_PAIR_GEN,
             Self::RsaPkcsKeyPairGen => CKM_RSA_PKCS_KEY_PAIR_GEN,
             Self::GenericSecretKeyGen => CKM_GENERIC_SECRET_KEY_GEN,
             Self::AesKeyGen => CKM_AES_KEY_GEN,
@@ -126,6 +131,7 @@ impl Mechanism {
             Self::Ecdsa => CKM_ECDSA,
             Self::Eddsa => CKM_EDDSA,
             Self::MlDsa => CKM_ML_DSA,
+            Self::MlKem => CKM_ML_KEM,
             Self::RsaPkcs => CKM_RSA_PKCS,
             Self::RsaPss { .. } => CKM_RSA_PKCS_PSS,
             Self::RsaOaep { .. } => CKM_RSA_PKCS_OAEP,

@@ -7,10 +7,11 @@ use std::ptr::null_mut;
 use std::sync::Arc;
 
 use cryptoki_sys::{
-    CK_C_INITIALIZE_ARGS, CK_FUNCTION_LIST, CK_INFO, CK_MECHANISM_INFO, CK_MECHANISM_TYPE, CK_RV, CK_SLOT_ID,
-    CK_TOKEN_INFO, CK_TRUE, CK_ULONG, CK_UNAVAILABLE_INFORMATION, CKF_OS_LOCKING_OK, CKF_TOKEN_INITIALIZED,
-    CKF_USER_PIN_COUNT_LOW, CKF_USER_PIN_FINAL_TRY, CKF_USER_PIN_INITIALIZED, CKF_USER_PIN_LOCKED,
-    CKF_USER_PIN_TO_BE_CHANGED, CKF_WRITE_PROTECTED, CKR_BUFFER_TOO_SMALL,
+    CK_C_INITIALIZE_ARGS, CK_FLAGS, CK_FUNCTION_LIST, CK_FUNCTION_LIST_3_2, CK_INFO, CK_INTERFACE, CK_MECHANISM_INFO,
+    CK_MECHANISM_TYPE, CK_RV, CK_SLOT_ID, CK_TOKEN_INFO, CK_TRUE, CK_ULONG, CK_UNAVAILABLE_INFORMATION, CK_UTF8CHAR,
+    CK_VERSION, CKF_OS_LOCKING_OK, CKF_TOKEN_INITIALIZED, CKF_USER_PIN_COUNT_LOW, CKF_USER_PIN_FINAL_TRY,
+    CKF_USER_PIN_INITIALIZED, CKF_USER_PIN_LOCKED, CKF_USER_PIN_TO_BE_CHANGED, CKF_WRITE_PROTECTED,
+    CKR_BUFFER_TOO_SMALL,
 };
 use libloading::Library;
 
@@ -23,6 +24,8 @@ const LIST_TRIES: usize = 4;
 /// owner, that is never under a call.
 pub struct Module {
     functions: CK_FUNCTION_LIST,
+    /// What version 3.2 of the standard added, where the library has it.
+    newer: Option<CK_FUNCTION_LIST_3_2>,
     /// Never unloaded: libraries leave threads and exit handlers behind that would then run in unmapped memory.
     _library: ManuallyDrop<Library>,
 }
@@ -113,7 +116,8 @@ impl Module {
         // SAFETY: loading runs the library's constructors; the operator chose the library, and it runs in a process of its own.
         let library = unsafe { Library::new(path) }.map_err(LoadError::Library)?;
         let functions = function_list(&library)?;
-        let module = Self { functions, _library: ManuallyDrop::new(library) };
+        let newer = newer_functions(&library);
+        let module = Self { functions, newer, _library: ManuallyDrop::new(library) };
         // From here on a failure must not finalise what this call did not initialise.
         let module = ManuallyDrop::new(module);
         module.initialise().map_err(LoadError::Call)?;
@@ -135,6 +139,10 @@ impl Module {
 
     pub(crate) const fn functions(&self) -> &CK_FUNCTION_LIST {
         &self.functions
+    }
+
+    pub(crate) const fn newer_functions(&self) -> Option<&CK_FUNCTION_LIST_3_2> {
+        self.newer.as_ref()
     }
 
     /// The library's description and version, such as `Implementation of PKCS11 2.6`.
@@ -242,6 +250,27 @@ fn known(value: CK_ULONG) -> Option<u64> {
 /// A fixed field as text: padded with spaces by the standard, with zeros by some.
 fn text(field: &[u8]) -> String {
     String::from_utf8_lossy(field).trim_end_matches([' ', '\0']).to_owned()
+}
+
+/// The functions of version 3.2, or of a later one, which has them in the same places.
+fn newer_functions(library: &Library) -> Option<CK_FUNCTION_LIST_3_2> {
+    type GetInterface =
+        unsafe extern "C" fn(*mut CK_UTF8CHAR, *mut CK_VERSION, *mut *mut CK_INTERFACE, CK_FLAGS) -> CK_RV;
+    // SAFETY: the standard gives the symbol this type.
+    let entry = unsafe { library.get::<GetInterface>(c"C_GetInterface") }.ok()?;
+    let (mut version, mut interface) = (CK_VERSION { major: 3, minor: 2 }, null_mut());
+    let name = c"PKCS 11".as_ptr().cast_mut().cast();
+    // SAFETY: the name ends in a zero and is only read, as is the version; `interface` is a pointer to write to.
+    check("C_GetInterface", unsafe { entry(name, &raw mut version, &raw mut interface, 0) }).ok()?;
+    // SAFETY: null, or by the standard a CK_INTERFACE that lives as long as the library.
+    let list = unsafe { interface.as_ref() }?.pFunctionList.cast_const().cast::<CK_VERSION>();
+    // SAFETY: null, or by the standard a function list, which begins with its version.
+    let found = unsafe { list.as_ref() }?;
+    if (found.major, found.minor) < (3, 2) {
+        return None;
+    }
+    // SAFETY: not null, and by its own version a CK_FUNCTION_LIST_3_2 at least.
+    Some(unsafe { *list.cast::<CK_FUNCTION_LIST_3_2>() })
 }
 
 fn function_list(library: &Library) -> Result<CK_FUNCTION_LIST, LoadError> {

@@ -9,14 +9,14 @@ use std::sync::Arc;
 use cryptoki_sys::{
     CK_ATTRIBUTE, CK_ATTRIBUTE_TYPE, CK_ECDH1_DERIVE_PARAMS, CK_GCM_PARAMS, CK_MECHANISM, CK_OBJECT_HANDLE,
     CK_SESSION_HANDLE, CK_ULONG, CK_UNAVAILABLE_INFORMATION, CK_USER_TYPE, CKA_VALUE, CKD_NULL, CKF_RW_SESSION,
-    CKF_SERIAL_SESSION, CKM_SHA256, CKR_ATTRIBUTE_SENSITIVE, CKR_ATTRIBUTE_TYPE_INVALID, CKR_GENERAL_ERROR, CKU_SO,
-    CKU_USER,
+    CKF_SERIAL_SESSION, CKM_SHA256, CKR_ATTRIBUTE_SENSITIVE, CKR_ATTRIBUTE_TYPE_INVALID, CKR_FUNCTION_NOT_SUPPORTED,
+    CKR_GENERAL_ERROR, CKU_SO, CKU_USER,
 };
 use zeroize::Zeroizing;
 
 use crate::attribute::RawTemplate;
 use crate::module::Slot;
-use crate::{Attribute, Error, Mechanism, Module, Result, call};
+use crate::{Attribute, Error, Mechanism, Module, Result, call, check};
 
 /// Room for the largest signature: ML-DSA-87 has 4,627 bytes, RSA 8192 has 1,024.
 const SIGNATURE_ROOM: usize = 5120;
@@ -337,8 +337,43 @@ impl Session {
                 C_DeriveKey(self.handle, &raw mut mechanism, key.0, raw.as_mut_ptr(), raw.len(), &raw mut secret)
             )
         }?;
-        let value = self.attributes(Object(secret), &[CKA_VALUE])?.pop().flatten();
-        self.destroy(Object(secret))?;
+        self.take_value(Object(secret))
+    }
+
+    /// The secret that `ciphertext` holds for the private key `key`: `C_DecapsulateKey` to a session object by `template`, its value, and its
+    /// end. Where one of them fails, the object goes with its session.
+    ///
+    /// # Errors
+    /// What the calls returned; `CKR_FUNCTION_NOT_SUPPORTED` for a library older than version 3.2; `CKR_ATTRIBUTE_SENSITIVE` where the token
+    /// does not show the value.
+    pub fn decapsulate(
+        &self,
+        mechanism: Mechanism,
+        key: Object,
+        ciphertext: &[u8],
+        template: &[Attribute],
+    ) -> Result<Vec<u8>> {
+        const NAME: &str = "C_DecapsulateKey";
+        let Some(function) = self.module.newer_functions().and_then(|list| list.C_DecapsulateKey) else {
+            return Err(Error { function: NAME, code: CKR_FUNCTION_NOT_SUPPORTED });
+        };
+        let mut parameter = mechanism.parameter();
+        let mut mechanism = mechanism.raw(&mut parameter);
+        let mut raw = RawTemplate::new(template);
+        let mut secret = 0;
+        let (data, size) = (ciphertext.as_ptr().cast_mut(), ciphertext.len() as CK_ULONG);
+        // SAFETY: mechanism and template are alive during the call; `ciphertext` is only read; `secret` is written to.
+        let code = unsafe {
+            function(self.handle, &raw mut mechanism, key.0, raw.as_mut_ptr(), raw.len(), data, size, &raw mut secret)
+        };
+        check(NAME, code)?;
+        self.take_value(Object(secret))
+    }
+
+    /// The value of a secret, which is destroyed.
+    fn take_value(&self, secret: Object) -> Result<Vec<u8>> {
+        let value = self.attributes(secret, &[CKA_VALUE])?.pop().flatten();
+        self.destroy(secret)?;
         value.ok_or(Error { function: "C_GetAttributeValue", code: CKR_ATTRIBUTE_SENSITIVE })
     }
 

@@ -79,7 +79,7 @@ struct Many {
 const fn together(algorithm: Algorithm) -> u32 {
     match algorithm.role() {
         Role::Mac | Role::Cipher => 1000,
-        Role::Agree => 100,
+        Role::Agree | Role::Decapsulate => 100,
         Role::Sign | Role::Decrypt => 20,
     }
 }

@@ -171,7 +171,8 @@ const fn model(algorithm: Algorithm) -> Algorithm {
         | Algorithm::HmacSha384
         | Algorithm::HmacSha512
         | Algorithm::Aes256Gcm
-        | Algorithm::HpkeP256 => algorithm,
+        | Algorithm::HpkeP256
+        | Algorithm::MlKem768 => algorithm,
         Algorithm::Rsa2048Oaep | Algorithm::Rsa3072Oaep | Algorithm::Rsa4096Oaep => Algorithm::Rsa2048Oaep,
     }
 }
@@ -298,7 +299,7 @@ impl Probe {
     /// Has the key sign, judges the result, and says how long that took.
     fn uses(&mut self, key: Object, public: Option<&PublicKey>) -> Result<Time, Stop> {
         let algorithm = self.algorithm;
-        if matches!(algorithm.role(), Role::Agree | Role::Decrypt) {
+        if matches!(algorithm.role(), Role::Agree | Role::Decrypt | Role::Decapsulate) {
             return self.finds(key, public);
         }
         if algorithm.role() == Role::Cipher {
@@ -424,7 +425,7 @@ fn judge(right: bool, algorithm: Algorithm) -> Result<(), Stop> {
     let what = match algorithm.role() {
         Role::Sign => "signatures",
         Role::Mac => "MACs",
-        Role::Agree | Role::Decrypt => "secrets",
+        Role::Agree | Role::Decrypt | Role::Decapsulate => "secrets",
         Role::Cipher => "ciphertexts",
     };
     Err(Stop::Cannot(Refusal::doubtful(format!("this token makes wrong {algorithm} {what}"))))

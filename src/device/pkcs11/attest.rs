@@ -46,6 +46,7 @@ const SHOWN: &[(ck::CK_ATTRIBUTE_TYPE, &str, Form)] = &[
     (ck::CKA_WRAP, "CKA_WRAP", Form::Flag),
     (ck::CKA_UNWRAP, "CKA_UNWRAP", Form::Flag),
     (ck::CKA_DERIVE, "CKA_DERIVE", Form::Flag),
+    (ck::CKA_DECAPSULATE, "CKA_DECAPSULATE", Form::Flag),
 ];
 
 /// What an object shows. Values that are not of their form are left out, as those that are not shown.
@@ -122,7 +123,7 @@ impl Lane {
                 }
                 None
             }
-            (Role::Agree | Role::Decrypt, Some(public)) => {
+            (Role::Agree | Role::Decrypt | Role::Decapsulate, Some(public)) => {
                 let known = Encapsulated::to(key.algorithm, public)
                     .map_err(|error| Fault::new(Class::Refused, format!("the public key: {error}")))?;
                 if !same(&self.use_key(key, &known.sent)?, known.secret.expose()) {
@@ -135,7 +136,8 @@ impl Lane {
                 let check = self.use_key(key, &check_input(key))?;
                 Some(hex::encode(sha256(&[&check])))
             }
-            (Role::Sign | Role::Agree | Role::Decrypt, None) | (Role::Mac | Role::Cipher, Some(_)) => {
+            (Role::Sign | Role::Agree | Role::Decrypt | Role::Decapsulate, None)
+            | (Role::Mac | Role::Cipher, Some(_)) => {
                 return Err(Fault::new(Class::Refused, "pairs have a public key, and secret keys have none"));
             }
         };

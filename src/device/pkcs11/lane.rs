@@ -17,8 +17,8 @@ use crate::device::{
     Generated, Health, Identity, Inventory, Kek, KekRole, KeyRef, KeySpec, Locator, PinSource, SharedKek, TpmChallenge,
 };
 use crate::types::{
-    Agreed, CipherCall, Direction, KeyId, PcrValues, Pcrs, PublicKey, Residency, Role, SecretBytes, Version, is_point,
-    sha256,
+    Agreed, CipherCall, Direction, Encapsulated, KeyId, PcrValues, Pcrs, PublicKey, Residency, Role, SecretBytes,
+    Version, is_point, sha256,
 };
 
 /// The longest message of an HMAC. SoftHSM takes more; network HSMs have frames of about this size.
@@ -204,11 +204,26 @@ impl Device for Lane {
             return Err(Fault::new(Class::Refused, format!("{} decrypts nothing", key.algorithm)));
         }
         // Tokens say this in many ways, or ask for more room.
-        if key.algorithm.rsa_bits().is_some_and(|bits| ciphertext.len() * 8 != bits as usize) {
+        if Encapsulated::length(key.algorithm) != Some(ciphertext.len()) {
             let text = format!("a ciphertext of {} bytes is not one of {}", ciphertext.len(), key.algorithm);
             return Err(Fault::new(Class::Refused, text));
         }
         self.use_key(key, ciphertext).map_err(may_be_the_ciphertext)
+    }
+
+    fn decapsulate(&mut self, key: &KeyRef, ciphertext: &[u8]) -> Result<Vec<u8>, Fault> {
+        if key.algorithm.role() != Role::Decapsulate {
+            return Err(Fault::new(Class::Refused, format!("{} decapsulates nothing", key.algorithm)));
+        }
+        if Encapsulated::length(key.algorithm) != Some(ciphertext.len()) {
+            let text = format!("a ciphertext of {} bytes is not one of {}", ciphertext.len(), key.algorithm);
+            return Err(Fault::new(Class::Refused, text));
+        }
+        let secret = self.use_key(key, ciphertext)?;
+        if secret.len() == Encapsulated::SECRET {
+            return Ok(secret);
+        }
+        Err(Fault::new(Class::Internal, "the token gave a secret of another length"))
     }
 
     fn cipher(&mut self, key: &KeyRef, input: &[u8]) -> Result<Vec<u8>, Fault> {

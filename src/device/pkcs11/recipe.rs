@@ -9,7 +9,7 @@ use pkcs11_raw::{Attribute, Digest, Mechanism, Object, Session, ck};
 use crate::device::pkcs11::codes::{self, Effect};
 use crate::device::pkcs11::template;
 use crate::device::{Class, Fault, KekRole, Wrapping};
-use crate::types::{Agreed, Algorithm, CipherCall, Curve, Direction, Hash, PublicKey, Purpose, Role};
+use crate::types::{Agreed, Algorithm, CipherCall, Curve, Direction, Encapsulated, Hash, PublicKey, Purpose, Role};
 
 /// The `DigestInfo` of SHA-256 up to the digest ([RFC 8017, section 9.2, note 1](https://www.rfc-editor.org/rfc/rfc8017#page-47)).
 const DIGEST_INFO_SHA256: [u8; 19] =
@@ -38,7 +38,9 @@ pub(super) enum Family {
     /// Ed25519.
     Edwards,
     /// ML-DSA-65.
-    Lattice,
+    MlDsa,
+    /// ML-KEM-768.
+    MlKem,
     /// RSA with a modulus of so many bits.
     Rsa(u32),
     /// HMAC, of so many bytes.
@@ -54,7 +56,8 @@ pub(super) const fn family(algorithm: Algorithm) -> Family {
         Algorithm::EcdsaP384 => Family::Ec(Curve::P384),
         Algorithm::EcdsaP521 => Family::Ec(Curve::P521),
         Algorithm::Ed25519 => Family::Edwards,
-        Algorithm::MlDsa65 => Family::Lattice,
+        Algorithm::MlDsa65 => Family::MlDsa,
+        Algorithm::MlKem768 => Family::MlKem,
         Algorithm::Rsa2048Pkcs1 | Algorithm::Rsa2048Pss | Algorithm::Rsa2048Oaep => Family::Rsa(2048),
         Algorithm::Rsa3072Pkcs1 | Algorithm::Rsa3072Pss | Algorithm::Rsa3072Oaep => Family::Rsa(3072),
         Algorithm::Rsa4096Pkcs1 | Algorithm::Rsa4096Pss | Algorithm::Rsa4096Oaep => Family::Rsa(4096),
@@ -71,7 +74,8 @@ pub(super) const fn mechanism(algorithm: Algorithm) -> Mechanism {
         Family::Ec(_) if matches!(algorithm.role(), Role::Agree) => Mechanism::Ecdh1Derive,
         Family::Ec(_) => Mechanism::Ecdsa,
         Family::Edwards => Mechanism::Eddsa,
-        Family::Lattice => Mechanism::MlDsa,
+        Family::MlDsa => Mechanism::MlDsa,
+        Family::MlKem => Mechanism::MlKem,
         Family::Rsa(_) if matches!(algorithm.role(), Role::Decrypt) => {
             Mechanism::RsaOaep { hash: Digest::Sha256, mgf: Digest::Sha256 }
         }
@@ -91,7 +95,8 @@ pub(super) const fn generator(algorithm: Algorithm) -> Mechanism {
     match family(algorithm) {
         Family::Ec(_) => Mechanism::EcKeyPairGen,
         Family::Edwards => Mechanism::EdwardsKeyPairGen,
-        Family::Lattice => Mechanism::MlDsaKeyPairGen,
+        Family::MlDsa => Mechanism::MlDsaKeyPairGen,
+        Family::MlKem => Mechanism::MlKemKeyPairGen,
         Family::Rsa(_) => Mechanism::RsaPkcsKeyPairGen,
         Family::Secret(_) => Mechanism::GenericSecretKeyGen,
         Family::Aes => Mechanism::AesKeyGen,
@@ -101,7 +106,7 @@ pub(super) const fn generator(algorithm: Algorithm) -> Mechanism {
 /// `CKA_CLASS` of the part that stays in the token.
 pub(super) const fn class(algorithm: Algorithm) -> ck::CK_ULONG {
     match family(algorithm) {
-        Family::Ec(_) | Family::Edwards | Family::Lattice | Family::Rsa(_) => ck::CKO_PRIVATE_KEY,
+        Family::Ec(_) | Family::Edwards | Family::MlDsa | Family::MlKem | Family::Rsa(_) => ck::CKO_PRIVATE_KEY,
         Family::Secret(_) | Family::Aes => ck::CKO_SECRET_KEY,
     }
 }
@@ -111,7 +116,8 @@ pub(super) const fn key_type(algorithm: Algorithm) -> ck::CK_ULONG {
     match family(algorithm) {
         Family::Ec(_) => ck::CKK_EC,
         Family::Edwards => ck::CKK_EC_EDWARDS,
-        Family::Lattice => ck::CKK_ML_DSA,
+        Family::MlDsa => ck::CKK_ML_DSA,
+        Family::MlKem => ck::CKK_ML_KEM,
         Family::Rsa(_) => ck::CKK_RSA,
         // Not CKK_SHA256_HMAC and its sisters, which few tokens generate; the mechanism is fixed by CKA_ALLOWED_MECHANISMS.
         Family::Secret(_) => ck::CKK_GENERIC_SECRET,
@@ -126,6 +132,7 @@ pub(super) const fn kek_role(algorithm: Algorithm) -> KekRole {
         Role::Mac => KekRole::Mac,
         Role::Agree => KekRole::Agree,
         Role::Decrypt => KekRole::Decrypt,
+        Role::Decapsulate => KekRole::Decapsulate,
         Role::Cipher => KekRole::Cipher,
     }
 }
@@ -145,6 +152,7 @@ pub(super) const fn rights(role: KekRole) -> &'static [ck::CK_ATTRIBUTE_TYPE] {
         KekRole::Sign | KekRole::Mac => &[ck::CKA_SIGN],
         KekRole::Agree => &[ck::CKA_DERIVE],
         KekRole::Decrypt => &[ck::CKA_DECRYPT],
+        KekRole::Decapsulate => &[ck::CKA_DECAPSULATE],
         KekRole::Cipher => &[ck::CKA_ENCRYPT, ck::CKA_DECRYPT],
     }
 }
@@ -155,6 +163,7 @@ pub(super) const fn public_right(algorithm: Algorithm) -> ck::CK_ATTRIBUTE_TYPE 
         Role::Sign | Role::Mac | Role::Cipher => ck::CKA_VERIFY,
         Role::Agree => ck::CKA_DERIVE,
         Role::Decrypt => ck::CKA_ENCRYPT,
+        Role::Decapsulate => ck::CKA_ENCAPSULATE,
     }
 }
 
@@ -163,7 +172,10 @@ pub(super) fn act(session: &Session, algorithm: Algorithm, key: Object, input: &
     match algorithm.role() {
         Role::Sign | Role::Mac => session.sign(mechanism(algorithm), key, input),
         Role::Decrypt => session.decrypt(mechanism(algorithm), key, input),
-        Role::Agree => session.agree(key, input, &template::agreed(Agreed::SECRET)),
+        Role::Agree => session.agree(key, input, &template::found(Agreed::SECRET)),
+        Role::Decapsulate => {
+            session.decapsulate(mechanism(algorithm), key, input, &template::found(Encapsulated::SECRET))
+        }
         Role::Cipher => match CipherCall::parse(input) {
             Some((Direction::Encrypt, CipherCall { nonce, aad, data })) => session.seal(key, nonce, aad, data),
             Some((Direction::Decrypt, CipherCall { nonce, aad, data })) => session.open_sealed(key, nonce, aad, data),
@@ -177,7 +189,8 @@ pub(super) fn size_attributes(algorithm: Algorithm) -> Vec<Attribute> {
     match family(algorithm) {
         Family::Ec(curve) => vec![Attribute::bytes(ck::CKA_EC_PARAMS, curve_oid(curve))],
         Family::Edwards => vec![Attribute::bytes(ck::CKA_EC_PARAMS, ED25519)],
-        Family::Lattice => vec![Attribute::number(ck::CKA_PARAMETER_SET, ck::CKP_ML_DSA_65)],
+        Family::MlDsa => vec![Attribute::number(ck::CKA_PARAMETER_SET, ck::CKP_ML_DSA_65)],
+        Family::MlKem => vec![Attribute::number(ck::CKA_PARAMETER_SET, ck::CKP_ML_KEM_768)],
         Family::Rsa(bits) => vec![
             Attribute::number(ck::CKA_MODULUS_BITS, bits.into()),
             Attribute::bytes(ck::CKA_PUBLIC_EXPONENT, &PUBLIC_EXPONENT),
@@ -199,7 +212,7 @@ const fn curve_oid(curve: Curve) -> &'static [u8] {
 pub(super) const fn strength_attribute(algorithm: Algorithm) -> ck::CK_ATTRIBUTE_TYPE {
     match family(algorithm) {
         Family::Ec(_) | Family::Edwards => ck::CKA_EC_PARAMS,
-        Family::Lattice => ck::CKA_PARAMETER_SET,
+        Family::MlDsa | Family::MlKem => ck::CKA_PARAMETER_SET,
         Family::Rsa(_) => ck::CKA_MODULUS,
         Family::Secret(_) | Family::Aes => ck::CKA_VALUE_LEN,
     }
@@ -210,7 +223,8 @@ pub(super) fn is_strong(algorithm: Algorithm, value: &[u8]) -> bool {
     match family(algorithm) {
         Family::Ec(curve) => value == curve_oid(curve),
         Family::Edwards => value == ED25519 || value == ED25519_NAME,
-        Family::Lattice => Attribute::number(ck::CKA_PARAMETER_SET, ck::CKP_ML_DSA_65).agrees(value),
+        Family::MlDsa => Attribute::number(ck::CKA_PARAMETER_SET, ck::CKP_ML_DSA_65).agrees(value),
+        Family::MlKem => Attribute::number(ck::CKA_PARAMETER_SET, ck::CKP_ML_KEM_768).agrees(value),
         Family::Rsa(bits) => unsigned(value).len() * 8 == bits as usize,
         Family::Secret(hash) => Attribute::number(ck::CKA_VALUE_LEN, hash.size() as ck::CK_ULONG).agrees(value),
         Family::Aes => Attribute::number(ck::CKA_VALUE_LEN, AES_BYTES).agrees(value),
@@ -240,6 +254,8 @@ pub(super) fn sign_input(algorithm: Algorithm, input: &[u8]) -> Result<Cow<'_, [
         Mechanism::EcKeyPairGen
         | Mechanism::EdwardsKeyPairGen
         | Mechanism::MlDsaKeyPairGen
+        | Mechanism::MlKemKeyPairGen
+        | Mechanism::MlKem
         | Mechanism::RsaPkcsKeyPairGen
         | Mechanism::GenericSecretKeyGen
         | Mechanism::AesKeyGen
@@ -269,7 +285,8 @@ pub(super) fn public_key(session: &Session, object: Object, algorithm: Algorithm
             let values = read(&[ck::CKA_EC_POINT])?;
             point(first(&values), 32).map(PublicKey::ed25519)
         }
-        Family::Lattice => read(&[ck::CKA_VALUE])?.first().and_then(Option::as_deref).map(PublicKey::ml_dsa_65),
+        Family::MlDsa => read(&[ck::CKA_VALUE])?.first().and_then(Option::as_deref).map(PublicKey::ml_dsa_65),
+        Family::MlKem => read(&[ck::CKA_VALUE])?.first().and_then(Option::as_deref).map(PublicKey::ml_kem_768),
         Family::Rsa(_) => match read(&[ck::CKA_MODULUS, ck::CKA_PUBLIC_EXPONENT])?.as_slice() {
             [Some(modulus), Some(exponent)] => Some(PublicKey::rsa(unsigned(modulus), unsigned(exponent))),
             _ => None,
@@ -313,10 +330,12 @@ mod tests {
 
     #[test]
     fn only_one_parameter_set_is_right() {
-        for (set, right) in [(0, false), (1, false), (ck::CKP_ML_DSA_65, true), (3, false)] {
-            assert_eq!(is_strong(Algorithm::MlDsa65, &set.to_ne_bytes()), right, "{set}");
+        for (algorithm, set) in [(Algorithm::MlDsa65, ck::CKP_ML_DSA_65), (Algorithm::MlKem768, ck::CKP_ML_KEM_768)] {
+            for number in 0..4_u64 {
+                assert_eq!(is_strong(algorithm, &number.to_ne_bytes()), number == set, "{algorithm} {number}");
+            }
+            assert!(!is_strong(algorithm, &[]) && !is_strong(algorithm, &[2]), "{algorithm}");
         }
-        assert!(!is_strong(Algorithm::MlDsa65, &[]) && !is_strong(Algorithm::MlDsa65, &[2]));
     }
 
     #[test]
@@ -328,6 +347,8 @@ mod tests {
         assert_eq!(sign_input(Algorithm::Rsa2048Pkcs1, &[0; 32]).unwrap().len(), 51);
         assert_eq!(sign_input(Algorithm::Ed25519, &[0; 1000]).unwrap().len(), 1000);
         assert_eq!(sign_input(Algorithm::MlDsa65, &[0; 1000]).unwrap().len(), 1000);
-        assert_eq!(sign_input(Algorithm::HmacSha256, &[0; 32]).unwrap_err().class, Class::Refused);
+        for none in [Algorithm::HmacSha256, Algorithm::MlKem768] {
+            assert_eq!(sign_input(none, &[0; 32]).unwrap_err().class, Class::Refused, "{none}");
+        }
     }
 }

@@ -80,8 +80,10 @@ pub(super) fn public_half(id: KeyId, version: Version, algorithm: Algorithm) -> 
         Attribute::flag(ck::CKA_TOKEN, false),
         Attribute::flag(ck::CKA_PRIVATE, false),
     ];
-    let rights = [ck::CKA_VERIFY, ck::CKA_ENCRYPT, ck::CKA_WRAP, ck::CKA_DERIVE];
-    all.extend(rights.map(|right| Attribute::flag(right, right == recipe::public_right(algorithm))));
+    let (rights, granted) =
+        ([ck::CKA_VERIFY, ck::CKA_ENCRYPT, ck::CKA_WRAP, ck::CKA_DERIVE], recipe::public_right(algorithm));
+    all.extend(rights.map(|right| Attribute::flag(right, right == granted)));
+    all.extend((!rights.contains(&granted)).then(|| Attribute::flag(granted, true)));
     all.extend(recipe::size_attributes(algorithm));
     all.extend(names(id, version));
     all
@@ -177,7 +179,7 @@ fn wrapping_half(stays: bool) -> Vec<Attribute> {
 /// What an unwrapped key always is, whoever unwraps it.
 fn unwrapped(role: KekRole) -> Vec<Attribute> {
     let class = match role {
-        KekRole::Sign | KekRole::Agree | KekRole::Decrypt => ck::CKO_PRIVATE_KEY,
+        KekRole::Sign | KekRole::Agree | KekRole::Decrypt | KekRole::Decapsulate => ck::CKO_PRIVATE_KEY,
         KekRole::Mac | KekRole::Cipher => ck::CKO_SECRET_KEY,
     };
     let mut all = vec![Attribute::number(ck::CKA_CLASS, class)];
@@ -187,8 +189,9 @@ fn unwrapped(role: KekRole) -> Vec<Attribute> {
     all
 }
 
-/// What a key and a point agree on: a session object that is read and destroyed at once, since the rest of HPKE is not the token's.
-pub(super) fn agreed(length: usize) -> Vec<Attribute> {
+/// The secret that a key finds by a point or a ciphertext: a session object that is read and destroyed at once, since the rest of HPKE is
+/// not the token's.
+pub(super) fn found(length: usize) -> Vec<Attribute> {
     vec![
         Attribute::number(ck::CKA_CLASS, ck::CKO_SECRET_KEY),
         Attribute::number(ck::CKA_KEY_TYPE, ck::CKK_GENERIC_SECRET),
@@ -224,7 +227,9 @@ fn roles(class: ck::CK_ULONG, granted: &[ck::CK_ATTRIBUTE_TYPE]) -> Vec<Attribut
     } else {
         &[ck::CKA_SIGN, ck::CKA_VERIFY, ck::CKA_ENCRYPT, ck::CKA_DECRYPT, ck::CKA_WRAP, ck::CKA_UNWRAP, ck::CKA_DERIVE]
     };
-    known.iter().map(|role| Attribute::flag(*role, granted.contains(role))).collect()
+    // Tokens older than version 3.2 do not know this one: it is stated where it is granted, and false where nobody states it.
+    let newer = granted.iter().filter(|role| **role == ck::CKA_DECAPSULATE);
+    known.iter().chain(newer).map(|role| Attribute::flag(*role, granted.contains(role))).collect()
 }
 
 fn names(id: KeyId, version: Version) -> [Attribute; 2] {
@@ -324,6 +329,7 @@ fn attribute_name(kind: ck::CK_ATTRIBUTE_TYPE) -> &'static str {
         ck::CKA_WRAP_WITH_TRUSTED => "CKA_WRAP_WITH_TRUSTED",
         ck::CKA_UNWRAP => "CKA_UNWRAP",
         ck::CKA_DERIVE => "CKA_DERIVE",
+        ck::CKA_DECAPSULATE => "CKA_DECAPSULATE",
         ck::CKA_ALLOWED_MECHANISMS => "CKA_ALLOWED_MECHANISMS",
         ck::CKA_ID => "CKA_ID",
         ck::CKA_LABEL => "CKA_LABEL",
@@ -363,6 +369,7 @@ mod tests {
                 ck::CKA_WRAP,
                 ck::CKA_UNWRAP,
                 ck::CKA_DERIVE,
+                ck::CKA_DECAPSULATE,
             ];
             let granted = |role: &ck::CK_ATTRIBUTE_TYPE| template.contains(&Attribute::flag(*role, true));
             let granted: Vec<_> = all.into_iter().filter(granted).collect();

@@ -81,8 +81,8 @@ fn try_one(link: &mut Link, id: KeyId, algorithm: Algorithm) -> Result<Option<u6
     let time = match algorithm.role() {
         Role::Sign => timed(|| engine::sign(link, &key, hash, &hash.digest(b"signet")))?.1,
         Role::Mac => timed(|| engine::mac(link, &key, hash, b"signet"))?.1,
-        // As all RSA, it is not tried; and no TPM makes ciphers of ours.
-        Role::Decrypt | Role::Cipher => None,
+        // As all RSA, it is not tried; and no TPM decapsulates, or makes ciphers of ours.
+        Role::Decrypt | Role::Decapsulate | Role::Cipher => None,
         Role::Agree => {
             let internal = |why: String| Fault::new(Class::Internal, why);
             let public = made.public.ok_or_else(|| internal("a pair without a public half".to_owned()))?;

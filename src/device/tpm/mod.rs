@@ -131,6 +131,10 @@ impl Device for Turn {
         lock(&self.engine).decrypt(key, ciphertext)
     }
 
+    fn decapsulate(&mut self, _: &KeyRef, _: &[u8]) -> Result<Vec<u8>, Fault> {
+        Err(template::no_kem())
+    }
+
     /// The storage key is the only one of its kind.
     fn make_missing_keks(&mut self) -> Result<Vec<Kek>, Fault> {
         Ok(Vec::new())

@@ -66,7 +66,7 @@ pub(super) fn file_parameters(algorithm: Algorithm) -> Result<PublicParameters, 
 pub(super) fn key(algorithm: Algorithm, pcrs: Option<&PcrValues>) -> Result<Public, Trouble> {
     let role = |all: ObjectAttributesBuilder| match algorithm.role() {
         Role::Sign | Role::Mac | Role::Cipher => all.with_sign_encrypt(true),
-        Role::Agree | Role::Decrypt => all.with_decrypt(true),
+        Role::Agree | Role::Decrypt | Role::Decapsulate => all.with_decrypt(true),
     };
     build(parameters(algorithm)?, attributes(role, pcrs)?, pcrs)
 }
@@ -82,8 +82,13 @@ pub(super) fn parameters(algorithm: Algorithm) -> Result<PublicParameters, Fault
     if algorithm.role() == Role::Cipher {
         return Err(no_gcm());
     }
+    if algorithm.role() == Role::Decapsulate {
+        return Err(no_kem());
+    }
     if algorithm == Algorithm::MlDsa65 {
-        return Err(no_lattices());
+        return Err(
+            no_lattices("ML-DSA").hint("use ecdsa-p256-sha256, or keep this key in a PKCS#11 device that has it")
+        );
     }
     let hash = algorithm.hash().map(hash_of).ok_or_else(no_edwards)?;
     if let Some(curve) = algorithm.curve() {
@@ -91,7 +96,7 @@ pub(super) fn parameters(algorithm: Algorithm) -> Result<PublicParameters, Fault
             SymmetricDefinitionObject::Null,
             match algorithm.role() {
                 Role::Sign | Role::Mac | Role::Cipher => EccScheme::EcDsa(HashScheme::new(hash)),
-                Role::Agree | Role::Decrypt => EccScheme::EcDh(HashScheme::new(hash)),
+                Role::Agree | Role::Decrypt | Role::Decapsulate => EccScheme::EcDh(HashScheme::new(hash)),
             },
             curve_of(curve),
             KeyDerivationFunctionScheme::Null,
@@ -101,8 +106,10 @@ pub(super) fn parameters(algorithm: Algorithm) -> Result<PublicParameters, Fault
         let scheme = HashScheme::new(hash);
         let scheme = match algorithm.role() {
             Role::Decrypt => RsaScheme::Oaep(scheme),
-            Role::Sign | Role::Mac | Role::Agree | Role::Cipher if algorithm.is_pss() => RsaScheme::RsaPss(scheme),
-            Role::Sign | Role::Mac | Role::Agree | Role::Cipher => RsaScheme::RsaSsa(scheme),
+            Role::Sign | Role::Mac | Role::Agree | Role::Decapsulate | Role::Cipher if algorithm.is_pss() => {
+                RsaScheme::RsaPss(scheme)
+            }
+            Role::Sign | Role::Mac | Role::Agree | Role::Decapsulate | Role::Cipher => RsaScheme::RsaSsa(scheme),
         };
         return Ok(PublicParameters::Rsa(PublicRsaParameters::new(
             SymmetricDefinitionObject::Null,
@@ -121,10 +128,14 @@ pub(super) fn no_gcm() -> Fault {
         .hint("use aes256-gcm-derived, or keep this key in a PKCS#11 device")
 }
 
-/// Version 1.85 of the standard has ML-DSA; the commands that this driver is built on are older.
-fn no_lattices() -> Fault {
-    Fault::new(Class::Unsupported, "this driver knows no TPM that has ML-DSA")
-        .hint("use ecdsa-p256-sha256, or keep this key in a PKCS#11 device that has it")
+/// Why there is no ML-KEM.
+pub(super) fn no_kem() -> Fault {
+    no_lattices("ML-KEM").hint("use hpke-p256, or keep this key in a PKCS#11 device that has it")
+}
+
+/// Version 1.85 of the standard has ML-DSA and ML-KEM; the commands that this driver is built on are older.
+fn no_lattices(what: &str) -> Fault {
+    Fault::new(Class::Unsupported, format!("this driver knows no TPM that has {what}"))
 }
 
 fn no_edwards() -> Fault {
