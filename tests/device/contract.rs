@@ -77,9 +77,9 @@ impl Device {
     /// Which RSA sizes are made: the larger ones cost seconds, and once is enough.
     const fn makes_rsa(self, bits: u32, residency: Residency) -> bool {
         match self {
-            Self::SoftHsm | Self::Kryoptic | Self::KryopticFull => {
-                bits < 4096 || matches!(residency, Residency::Resident)
-            }
+            Self::SoftHsm => bits < 4096 || matches!(residency, Residency::Resident),
+            // It answers nothing else while it makes or takes in a larger one: on a busy machine longer than a use may take.
+            Self::Kryoptic | Self::KryopticFull => bits < 3072,
             #[cfg(feature = "tpm")]
             Self::Swtpm => bits < 4096,
             #[cfg(feature = "tpm")]

@@ -10,7 +10,6 @@ use std::fmt::Write as _;
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::panic::AssertUnwindSafe;
-use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::FutureExt as _;
@@ -614,15 +613,6 @@ async fn calls(rig: &mut Rig) -> BTreeMap<Operation, BTreeSet<&'static str>> {
     all
 }
 
-/// Those of them that are made each time: on a slow machine the health check may add its own.
-async fn calls_for_sure(rig: &mut Rig) -> BTreeMap<Operation, BTreeSet<&'static str>> {
-    let mut sure = calls(rig).await;
-    for (operation, again) in calls(rig).await {
-        sure.entry(operation).and_modify(|first| first.retain(|function| again.contains(function)));
-    }
-    sure
-}
-
 /// The cells in an order of their own, so that the first few are of all kinds: those of one row are far apart.
 fn shuffled(calls: &BTreeMap<Operation, BTreeSet<&'static str>>) -> Vec<Cell> {
     let each = calls.iter().flat_map(|(operation, functions)| functions.iter().map(|function| (*operation, *function)));
@@ -711,43 +701,6 @@ async fn play(mut rig: Rig, cells: Vec<Cell>, until: Option<Instant>) -> (Vec<(C
         }
     }
     (outcomes, rig.complaints)
-}
-
-/// The page in the documents is of this matrix: it has a row for each call and each thing that may happen to it, names all codes, and
-/// the tests that it points to are there.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_page_tells_of_each_call_and_code() {
-    let Some(hsm) = softhsm() else { return };
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let page = fs::read_to_string(root.join("docs/fault-matrix.md")).unwrap();
-    assert!(page.contains(&code_list()), "the codes that are tried are others now: make prove, and keep its page");
-    let mut of_each = calls_for_sure(&mut Rig::new(hsm).await).await;
-    if let Some(token) = Kryoptic::new() {
-        of_each.extend(calls_for_sure(&mut Rig::opener(token).await).await);
-    }
-    let mut missing = BTreeSet::new();
-    for (operation, functions) in &of_each {
-        let heading = format!("\n## {}\n", capital(operation.name()));
-        let section = page.split_once(&heading).map_or("", |(_, rest)| rest.split("\n## ").next().unwrap_or_default());
-        for function in functions {
-            for bad in Bad::all(function) {
-                let row = format!("| `{function}` | {} |", bad.column());
-                if !section.contains(&row) {
-                    missing.insert(format!("{}: {row}", operation.name()));
-                }
-            }
-        }
-    }
-    assert!(missing.is_empty(), "make prove, and keep its page: {missing:#?}");
-    for (what, tests) in ELSEWHERE {
-        assert!(page.contains(&elsewhere(what, tests)), "{what}: make prove, and keep its page");
-        for test in *tests {
-            let (file, name) = test.split_once(' ').unwrap();
-            let source = fs::read_to_string(root.join(file)).unwrap();
-            let there = source.contains(&format!("fn {name}(")) || source.contains(&format!("softhsm_test!({name},"));
-            assert!(there, "{test} is not there");
-        }
-    }
 }
 
 /// The cells of one call by what came of them; the largest group is the rest.

@@ -96,7 +96,7 @@ async fn a_token_that_ignores_an_attribute_keeps_no_key_of_it() {
         (Algorithm::HmacSha256, "C_GenerateKey", "none"),
         (Algorithm::Aes256Gcm, "C_GenerateKey", "encrypt, decrypt"),
     ] {
-        for residency in [Residency::Resident, Residency::Wrapped] {
+        for residency in Residency::ALONE {
             let unwraps = (residency == Residency::Wrapped).then_some("C_UnwrapKey");
             for function in [function].into_iter().chain(unwraps) {
                 for (name, kind) in STATED {
@@ -246,7 +246,7 @@ async fn a_full_token_refuses_new_keys_and_serves_the_old() {
     // CKR_DEVICE_MEMORY, CKR_TOKEN_RESOURCE_EXCEEDED.
     for code in ["0x31", "0x201"] {
         for when in ["pre", "post"] {
-            for residency in [Residency::Resident, Residency::Wrapped] {
+            for residency in Residency::ALONE {
                 let plan =
                     ["C_GenerateKeyPair", "C_GenerateKey"].map(|call| format!("{call} {when}={code}\n")).concat();
                 hsm.plan(&plan);
