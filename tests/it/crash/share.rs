@@ -73,8 +73,12 @@ async fn is_sound(t: &Installation) {
     let client = t.client(Some(&t.token));
     eventually("the service is ready", async || client.ready().await.ok()).await;
     past::all_keys_work(&client).await;
-    let problems = client.status().await.unwrap().problems;
-    assert!(problems.iter().all(|one| one.contains("that no record names")), "{problems:?}");
+    // An anchor that was slow on a busy machine is moved on by itself within moments.
+    let only_leftovers = async || {
+        let problems = client.status().await.ok()?.problems;
+        problems.iter().all(|one| one.contains("that no record names")).then_some(())
+    };
+    eventually("nothing but leftovers is told", only_leftovers).await;
 }
 
 fn create(name: &str) -> Request {
