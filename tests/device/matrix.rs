@@ -29,7 +29,7 @@ const SAMPLE: usize = 240;
 /// Tokens that cells are tried on at once, more where there are many cells, and those that open RSA-OAEP.
 const RIGS: usize = 10;
 const MORE_RIGS: usize = 20;
-const OPENERS: usize = 2;
+const OPENERS: usize = 6;
 /// The health check, once a second, makes calls of its own. A cell is begun this soon after one at the latest ...
 const FRESH: Duration = Duration::from_millis(400);
 /// ... and its fault must have been met this soon after it: then it was not the next health check that met it.
